@@ -1,0 +1,70 @@
+"""One video frame as it travels through the product. Knows numpy only: no torch, no transport."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class PixelFormat(enum.StrEnum):
+    """Order of the 8-bit channels in memory. The last channel of `RGBA` and `BGRA` is alpha (255 = opaque)."""
+
+    RGB = "rgb"
+    RGBA = "rgba"
+    BGRA = "bgra"
+
+    @property
+    def channels(self) -> int:
+        """Bytes per pixel."""
+        return 3 if self is PixelFormat.RGB else 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """An image with its times. Immutable once queued; it has one owner at a time.
+
+    Attributes:
+        pixels: uint8 array [height, width, channels], C-contiguous.
+        format: channel order of `pixels`.
+        pts_ns: the source's own presentation time in ns (monotone per source; differences are the frame period).
+        captured_ns: `time.monotonic_ns()` when the frame arrived in this machine's memory.
+        seq: number of the frame at its source, counted from 0 without gaps by whoever captured it.
+        metadata: small strings that travel with the frame (for instance NDI per-frame metadata).
+
+    Raises:
+        ValueError: if the array is not uint8 [height, width, channels of `format`].
+    """
+
+    pixels: np.ndarray
+    format: PixelFormat = PixelFormat.RGB
+    pts_ns: int = 0
+    captured_ns: int = 0
+    seq: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != self.format.channels:
+            raise ValueError(
+                f"a {self.format.value} frame needs a uint8 array [height, width, {self.format.channels}], "
+                f"got {self.pixels.dtype} {list(shape)}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    def rgb(self) -> np.ndarray:
+        """The picture as a uint8 array [height, width, 3] in red, green, blue order (a view where possible)."""
+        if self.format is PixelFormat.BGRA:
+            return self.pixels[:, :, 2::-1]
+        return self.pixels[:, :, :3]
