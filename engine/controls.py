@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,7 +103,7 @@ class Control:
                 return str(value)
             raise self._bad(value, "text")
         if self.kind is Kind.CHOICE:
-            word = str(value).strip().lower()
+            word = value.strip().lower() if isinstance(value, str) else None
             if word in self.choices:
                 return word
             index = _number(value)
@@ -143,11 +144,23 @@ class Control:
         assert self.low is not None and self.high is not None
         return self.coerce(self.low + min(max(number, 0.0), 1.0) * (self.high - self.low))
 
+    def to_midi(self, value: float) -> int:
+        """Map a value to 0..127 over the range."""
+        return math.floor(self.to_norm(value) * 127.0 + 0.5)
+
+    def from_midi(self, midi: Any) -> Any:
+        """Map 0..127 (clamped; fractions are kept, for finer controllers) to a value over the range.
+
+        Raises:
+            ControlError: if `midi` is not a number.
+        """
+        number = _number(midi)
+        if number is None:
+            raise self._bad(midi, "a number from 0 to 127")
+        return self.from_norm(number / 127.0)
+
     def _bad(self, value: Any, want: str) -> ControlError:
-        shown = repr(value)
-        return ControlError(
-            PREFIX + self.address, f"{shown[:60]}{'...' if len(shown) > 60 else ''} is not {want}."
-        )
+        return ControlError(PREFIX + self.address, f"{_shown(value)} is not {want}.")
 
 
 def _number(value: Any) -> float | None:
@@ -159,6 +172,14 @@ def _number(value: Any) -> float | None:
             return None
         return number if math.isfinite(number) else None
     return None
+
+
+def _shown(value: Any) -> str:
+    """`value` as an error message shows it: short, whatever came."""
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return "a huge number"
+    text = repr(value)
+    return f"{text[:60]}..." if len(text) > 60 else text
 
 
 def _live(
@@ -319,6 +340,39 @@ class Command:
     group: str
     label: str
     help: str
+
+    def coerce(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """Turn what a client sent into valid arguments. Numbers are accepted as numeric strings and rounded
+        where an integer is meant; a command without arguments takes any (buttons send 1).
+
+        Raises:
+            ControlError: if an argument is missing, too many or cannot be understood.
+        """
+        address = PREFIX + self.address
+        if any(tag == "*" for _, tag, _ in self.arguments):
+            return tuple(args)
+        if not self.arguments:
+            return ()
+        need = sum(required for _, _, required in self.arguments)
+        if not need <= len(args) <= len(self.arguments):
+            names = ", ".join(name if required else f"[{name}]" for name, _, required in self.arguments)
+            raise ControlError(address, f"The arguments are {names}; {len(args)} came.")
+        return tuple(
+            _argument(address, name, tag, value)
+            for (name, tag, _), value in zip(self.arguments, args, strict=False)
+        )
+
+
+def _argument(address: str, name: str, tag: str, value: Any) -> Any:
+    """One argument of a command as its type tag (`s`, `i` or `f`) wants it."""
+    if tag == "s":
+        if not isinstance(value, str):
+            raise ControlError(address, f"{name}: {_shown(value)} is not text.")
+        return value
+    number = _number(value)
+    if number is None:
+        raise ControlError(address, f"{name}: {_shown(value)} is not a number.")
+    return math.floor(number + 0.5) if tag == "i" else number
 
 
 COMMANDS: tuple[Command, ...] = (
