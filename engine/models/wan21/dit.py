@@ -1,0 +1,311 @@
+"""The causal diffusion transformer of the Wan2.1 family: the network and nothing else.
+
+One class serves every size; a `DiTShape` says which. Parameters bear the names of the released checkpoints,
+so a checkpoint loads strictly, and a model made on the meta device costs nothing until it does. There are two
+ways in: `forward` runs whole clips under a block-causal mask (training, offline, tests) and is differentiable;
+`forward_cached` runs the next frames of S independent rows against a memory of keys and values that is handed
+in. It must not know schedules, noise levels, what is evicted from the memory, or where weights come from.
+
+Shape letters: B batch (S: rows of the stream batch), C latent channels, F latent frames, h w latent size,
+L tokens (F times (h/2)(w/2)), T tokens of the text, E width of a text embedding, D width of the network,
+H heads, K width of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.attention import attend
+from engine.models.spec import DiTShape
+from engine.models.wan21.rope import Rope, rope_for, rotate
+
+
+class Memory(Protocol):
+    """Keys and values that self-attention has seen before."""
+
+    def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor]:
+        """Remember the new tokens; returns the keys and values that they may look at, their own too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Time:
+    """What the network makes of the timesteps: `e_BFD` for the head, `e0_BF6D` for the blocks."""
+
+    e_BFD: Tensor
+    e0_BF6D: Tensor
+
+
+TextKeys = Sequence[tuple[Tensor, Tensor]]
+"""Per block the keys and values [B, T, H, K] of the text, for cross-attention."""
+
+
+class SelfAttention(nn.Module):
+    """Attention among the tokens of the video; q and k are normalised over the whole width, then turned."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim = shape.dim
+        self.heads = shape.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
+        self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        turns_BL1P: Tensor,
+        mask_LL: Tensor | None = None,
+        memory: Memory | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
+        q, k, v = self.project(x_BLD)
+        q = rotate(self.norm_q(q).unflatten(-1, (self.heads, -1)), turns_BL1P)
+        k = rotate(self.norm_k(k).unflatten(-1, (self.heads, -1)), turns_BL1P)
+        v = v.unflatten(-1, (self.heads, -1))
+        if memory is not None:
+            k, v = memory.append(layer, k, v)
+        return self.o(attend(q, k, v, mask_LL).flatten(2))
+
+    def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values before normalisation."""
+        return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+
+
+class CrossAttention(nn.Module):
+    """Attention from the tokens of the video to those of the text. No text token is masked."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim = shape.dim
+        self.heads = shape.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
+        self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
+
+    def keys(self, text_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, T, H, K] of an embedded text; they hold as long as the text does."""
+        k = self.norm_k(self.k(text_BTD)).unflatten(-1, (self.heads, -1))
+        return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
+
+    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
+        """What the tokens `x_BLD` read from the text."""
+        q = self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+        return self.o(attend(q, *keys).flatten(2))
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, shifted, scaled and gated by time; cross-attention without a gate."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim, eps = shape.dim, shape.eps
+        self.norm1 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.self_attn = SelfAttention(shape)
+        self.norm3 = nn.LayerNorm(dim, eps=eps)
+        self.cross_attn = CrossAttention(shape)
+        self.norm2 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim)
+        )
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim))
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        e0_BF6D: Tensor,
+        turns_BL1P: Tensor,
+        text_keys: tuple[Tensor, Tensor],
+        mask_LL: Tensor | None = None,
+        memory: Memory | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """One layer of the network: [B, L, D] to [B, L, D]."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
+        y = _modulate(self.norm1(x_BLD), shift1, scale1)
+        x_BLD = _gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
+        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_keys)
+        y = _modulate(self.norm2(x_BLD), shift2, scale2)
+        return _gate(x_BLD, self.ffn(y), gate2)
+
+
+class Head(nn.Module):
+    """The last norm, shifted and scaled by time, and the projection back to patches."""
+
+    def __init__(self, shape: DiTShape, outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(shape.dim, eps=shape.eps, elementwise_affine=False)
+        self.head = nn.Linear(shape.dim, outputs)
+        self.modulation = nn.Parameter(torch.empty(1, 2, shape.dim))
+
+    def forward(self, x_BLD: Tensor, e_BFD: Tensor) -> Tensor:
+        """Tokens [B, L, D] to patches [B, L, outputs]."""
+        shift, scale = (self.modulation + e_BFD[:, :, None]).unbind(2)
+        return self.head(_modulate(self.norm(x_BLD), shift, scale))
+
+
+class CausalDiT(nn.Module):
+    """The network. Its output has the input's shape; what it means is `Schedule.prediction`."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        self.shape = shape
+        dim, patch = shape.dim, shape.patch
+        self.patch_embedding = nn.Conv3d(shape.latent_channels, dim, kernel_size=patch, stride=patch)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(shape.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(nn.Linear(shape.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.head = Head(shape, patch[0] * patch[1] * patch[2] * shape.latent_channels)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Random weights (Xavier linear maps, zero biases, unit norms), for training and for tests."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv3d)):
+                fan_out, fan_in = module.weight.shape[0], module.weight[0].numel()
+                bound = (6.0 / (fan_in + fan_out)) ** 0.5
+                module.weight.uniform_(-bound, bound, generator=generator)
+                assert module.bias is not None
+                module.bias.zero_()
+            elif isinstance(module, (nn.RMSNorm, nn.LayerNorm)) and module.weight is not None:
+                module.reset_parameters()
+            elif isinstance(module, (Block, Head)):
+                module.modulation.normal_(std=self.shape.dim**-0.5, generator=generator)
+
+    def forward(
+        self,
+        x_BCFhw: Tensor,
+        t_BF: Tensor,
+        text_BTE: Tensor,
+        *,
+        frames_per_block: int | None = 1,
+        start: int = 0,
+    ) -> Tensor:
+        """Whole clips at once: every frame sees its own block of frames and all earlier blocks.
+
+        Args:
+            x_BCFhw: noisy latents; h and w even.
+            t_BF: timesteps 0..1000, one per frame; [B, 1] when all frames share one.
+            text_BTE: prompt embeddings, zero after the last token.
+            frames_per_block: latent frames that see each other both ways; None: all of them.
+            start: number of the first frame on the time axis.
+
+        Returns:
+            The prediction, [B, C, F, h, w], in the type of the parameters.
+        """
+        batch, _, frames, height, width = x_BCFhw.shape
+        rows, columns = height // self.shape.patch[1], width // self.shape.patch[2]
+        rope = rope_for(self.shape, rows, columns, x_BCFhw.device)
+        numbers = torch.arange(start, start + frames, device=x_BCFhw.device)
+        mask = None
+        if frames_per_block is not None and frames > frames_per_block:
+            mask = block_causal_mask(frames, rows * columns, frames_per_block, x_BCFhw.device)
+        time = self.time(t_BF.expand(batch, frames))
+        return self._run(
+            x_BCFhw, time, self.text_keys(self.embed_text(text_BTE)), rope.at(numbers[None]), mask, None
+        )
+
+    def forward_cached(
+        self,
+        x_SCFhw: Tensor,
+        time: Time,
+        text_keys: TextKeys,
+        frames_SF: Tensor,
+        rope: Rope,
+        memory: Memory,
+    ) -> Tensor:
+        """The next F frames of S rows, each row at its own place in time and with its own past.
+
+        Args:
+            x_SCFhw: noisy latents.
+            time: from `time`, [S, F, ...].
+            text_keys: from `text_keys`; a batch of 1 serves every row.
+            frames_SF: int64, the frames' numbers on the time axis.
+            rope: from `rope_for`, for this size.
+            memory: where self-attention keeps and finds keys and values.
+
+        Returns:
+            The prediction, [S, C, F, h, w].
+        """
+        return self._run(x_SCFhw, time, text_keys, rope.at(frames_SF), None, memory)
+
+    def _run(
+        self,
+        x_BCFhw: Tensor,
+        time: Time,
+        text_keys: TextKeys,
+        turns_BL1P: Tensor,
+        mask_LL: Tensor | None,
+        memory: Memory | None,
+    ) -> Tensor:
+        frames, height, width = x_BCFhw.shape[2:]
+        x_BLD = self.embed_patches(x_BCFhw)
+        for layer, block in enumerate(self.blocks):
+            x_BLD = block(x_BLD, time.e0_BF6D, turns_BL1P, text_keys[layer], mask_LL, memory, layer)
+        patches = self.head(x_BLD, time.e_BFD)
+        pf, ph, pw = self.shape.patch
+        return rearrange(
+            patches, "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
+            f=frames // pf, h=height // ph, w=width // pw, pf=pf, ph=ph, pw=pw,
+        )  # fmt: skip
+
+    def embed_patches(self, x_BCFhw: Tensor) -> Tensor:
+        """Cut the latents into patches and embed each: [B, L, D]."""
+        pf, ph, pw = self.shape.patch
+        conv = self.patch_embedding
+        patches = rearrange(
+            x_BCFhw, "b c (f pf) (h ph) (w pw) -> b (f h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw
+        )
+        return functional.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+    def embed_text(self, text_BTE: Tensor) -> Tensor:
+        """Prompt embeddings [B, T, E] to the network's width [B, T, D]."""
+        return self.text_embedding(text_BTE.to(self.text_embedding[0].weight.dtype))
+
+    def text_keys(self, text_BTD: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of an embedded text for every block; compute them once per prompt."""
+        return [block.cross_attn.keys(text_BTD) for block in self.blocks]
+
+    def time(self, t_BF: Tensor) -> Time:
+        """What the network makes of timesteps (0..1000, any real or integer type)."""
+        dtype = self.time_embedding[0].weight.dtype
+        e_BFD = self.time_embedding(sinusoid(t_BF, self.shape.freq_dim).to(dtype))
+        return Time(e_BFD, self.time_projection(e_BFD).unflatten(-1, (6, -1)))
+
+
+def sinusoid(t_BF: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding of timesteps, cosines first: fp64 [B, F, width]."""
+    half = width // 2
+    frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t_BF.device) / half)
+    angle = t_BF.double()[..., None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def block_causal_mask(frames: int, tokens: int, frames_per_block: int, device: torch.device) -> Tensor:
+    """Bool [F tokens, F tokens], True where a query's block of frames is the key's block or a later one."""
+    block = torch.arange(frames, device=device).repeat_interleave(tokens) // frames_per_block
+    return block[:, None] >= block[None, :]
+
+
+def _modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
+    """x (1 + scale) + shift, each frame's tokens with their frame's shift and scale."""
+    x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
+    return torch.addcmul(shift_BFD[:, :, None], x_BFLD, 1 + scale_BFD[:, :, None]).flatten(1, 2)
+
+
+def _gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
+    """x + gate y, each frame's tokens with their frame's gate."""
+    frames = gate_BFD.shape[1]
+    x_BFLD, y_BFLD = x_BLD.unflatten(1, (frames, -1)), y_BLD.unflatten(1, (frames, -1))
+    return torch.addcmul(x_BFLD, y_BFLD, gate_BFD[:, :, None]).flatten(1, 2)

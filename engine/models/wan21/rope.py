@@ -1,0 +1,66 @@
+"""Three-axis rotary positions, as Wan2.1 places a token at (frame, row, column).
+
+Neighbouring numbers of a head form complex pairs that are turned by an angle. Of the `head_dim / 2` pairs a
+third each (rounded down) turns with the row and with the column, the rest with the frame; each axis has its own
+frequencies. Angles are made in fp64 and rounded once. Knows nothing of caches or networks.
+
+Shape letters: B batch, F frames, h w token rows and columns, L = F h w tokens, H heads, D width of a head,
+P complex pairs of a head (D / 2).
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.models.spec import DiTShape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rope:
+    """The turns of one picture size, ready to be looked up by frame number.
+
+    Attributes:
+        frame_NP: complex64 [rope_positions, pairs of the frame axis].
+        place_LP: complex64 [h w, pairs of the row and column axes].
+    """
+
+    frame_NP: Tensor
+    place_LP: Tensor
+
+    def at(self, frames_BF: Tensor) -> Tensor:
+        """Turns of every token of the frames numbered int64 [B, F]: complex64 [B, F h w, 1, P]."""
+        batch, count = frames_BF.shape
+        tokens, pairs = self.place_LP.shape
+        frame = self.frame_NP[frames_BF][:, :, None].expand(batch, count, tokens, -1)
+        place = self.place_LP.expand(batch, count, tokens, pairs)
+        return torch.cat((frame, place), dim=-1).reshape(batch, count * tokens, 1, -1)
+
+
+@functools.lru_cache(maxsize=16)
+def rope_for(shape: DiTShape, rows: int, columns: int, device: torch.device) -> Rope:
+    """The turns for pictures of `rows` x `columns` tokens."""
+    pairs = shape.head_dim // 2
+    side = pairs // 3
+    row, column = (_turns(torch.arange(n), side, shape.rope_base) for n in (rows, columns))
+    place = torch.cat(
+        (row[:, None].expand(rows, columns, side), column[None].expand(rows, columns, side)), dim=-1
+    ).reshape(rows * columns, 2 * side)
+    frame = _turns(torch.arange(shape.rope_positions), pairs - 2 * side, shape.rope_base)
+    return Rope(frame.to(device, torch.complex64), place.to(device, torch.complex64))
+
+
+def _turns(positions_N: Tensor, pairs: int, base: float) -> Tensor:
+    """exp(i n base^(-p / pairs)) for every position n and pair p: complex128 [N, pairs]."""
+    frequency_P = base ** (-torch.arange(pairs, dtype=torch.float64) / max(pairs, 1))
+    angle_NP = torch.outer(positions_N.double(), frequency_P)
+    return torch.polar(torch.ones_like(angle_NP), angle_NP)
+
+
+def rotate(x_BLHD: Tensor, turns_BL1P: Tensor) -> Tensor:
+    """Turn every complex pair of every head; fp32 inside, same type out."""
+    pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns_BL1P).flatten(-2).to(x_BLHD.dtype)
