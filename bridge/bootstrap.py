@@ -1,0 +1,166 @@
+"""Makes a fresh checkout run: virtual environment, libraries, system packages; then starts again in it.
+
+Standard library only, for it runs before anything else is there. Where the libraries can already be imported
+it does nothing. It knows nothing of what Tidecast does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+OLDEST_PYTHON = (3, 11)
+CPU_TORCH = "torch==2.13.0"
+"""Installed first where no NVIDIA GPU is found: the build that needs none."""
+
+NEEDED = {
+    "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
+    "tests": ("torch", "typer", "pytest", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
+}
+"""Modules whose presence says that the environment can run `python -m bridge` or `python -m tests`."""
+
+EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
+DEBIAN = {
+    "bridge": ("libavahi-client3",),
+    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools"),
+}
+"""System packages of each part, as Debian names them."""
+
+
+def ensure(part: str) -> None:
+    """Return when the libraries of `part` ("bridge" or "tests") can be imported; else prepare and restart.
+
+    Ends the process with a clear sentence (exit code 2) when something is missing that it cannot install.
+    """
+    if tuple(sys.version_info) < OLDEST_PYTHON:
+        stop(f"Tidecast needs Python 3.11 or newer, this is {sys.version.split()[0]}. Use a newer python3.")
+    system_packages(part)
+    inside = Path(sys.prefix).resolve() == VENV.resolve()
+    if not inside and all(importlib.util.find_spec(name) for name in NEEDED[part]):
+        return
+    create()
+    if not (stamp(part).exists() or stamp("tests").exists()):
+        install(part)
+    if not inside:
+        restart(part)
+
+
+def python() -> Path:
+    """The interpreter of the checkout's own environment."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def stamp(part: str) -> Path:
+    """The file that says that `part` is installed as asked today; the tests need all that the bridge needs."""
+    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + EXTRAS[part].encode()).hexdigest()[:16]
+    return VENV / f".tidecast-{part}-{digest}"
+
+
+def create() -> None:
+    """Make the virtual environment if it is not there."""
+    if python().exists():
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        debian_install(("python3-venv",), "to make a virtual environment")
+    say(f"making {VENV}")
+    try:
+        venv.create(VENV, with_pip=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        stop(f"The virtual environment could not be made: {error}. Check that {ROOT} can be written to.")
+
+
+def install(part: str) -> None:
+    """Install Tidecast and the libraries of `part` into the environment."""
+    say("installing the libraries (once; a few minutes)")
+    if not has_nvidia():
+        pip("install", CPU_TORCH)
+    pip("install", "--editable", f"{ROOT}[{EXTRAS[part]}]")
+    stamp(part).touch()
+
+
+def pip(*arguments: str) -> None:
+    """Run the environment's pip quietly; on failure show what it said and end."""
+    with tempfile.TemporaryFile("w+") as log:
+        command = [str(python()), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+        if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0:
+            return
+        log.seek(0)
+        said = log.read().strip()
+    stop(f"{said}\nThe libraries could not be installed. Check the network and pip's settings, then retry.")
+
+
+def has_nvidia() -> bool:
+    """Whether an NVIDIA driver is on this machine."""
+    return shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia/version").exists()
+
+
+def system_packages(part: str) -> None:
+    """Install the Debian packages that `part` needs and that are missing, or say how to."""
+    if not sys.platform.startswith("linux"):
+        return
+    present = {
+        "libavahi-client3": has_library("libavahi-client.so.3"),
+        "chromium": shutil.which("chromium") is not None,
+        "chromium-driver": shutil.which("chromedriver") is not None,
+        "liblo-tools": shutil.which("oscsend") is not None,
+    }
+    missing = tuple(name for name in DEBIAN[part] if not present[name])
+    if missing:
+        debian_install(missing, "for NDI" if part == "bridge" else "for NDI and for the tests' peers")
+
+
+def debian_install(packages: Sequence[str], purpose: str) -> None:
+    """Install `packages` with apt-get where that needs no question; else say what to do and end."""
+    names = " ".join(packages)
+    if shutil.which("apt-get") is None:
+        say(f"{names} (Debian's names) missing, {purpose}: install them with this system's package manager.")
+        return
+    if os.geteuid() != 0:
+        stop(f"These packages are missing, {purpose}. Run: sudo apt-get install {names}")
+    say(f"installing {names} ({purpose})")
+    quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode == 0:
+        return
+    subprocess.run(["apt-get", "update", "--quiet"], **quiet)
+    if subprocess.run(command, **quiet).returncode != 0:
+        stop(f"apt-get could not install {names}. Install them by hand, then start again.")
+
+
+def has_library(name: str) -> bool:
+    """Whether the system's loader finds the shared library `name`."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def restart(part: str) -> None:
+    """Run the same command again in the checkout's environment; does not return."""
+    command = [str(python()), "-m", part, *sys.argv[1:]]
+    if os.name == "nt":
+        sys.exit(subprocess.run(command).returncode)
+    os.execv(command[0], command)
+
+
+def say(text: str) -> None:
+    """One line to the user about what is being prepared."""
+    print(f"tidecast: {text}", file=sys.stderr, flush=True)
+
+
+def stop(text: str) -> None:
+    """End the process with a sentence that says what to do."""
+    print(f"tidecast: {text}", file=sys.stderr, flush=True)
+    sys.exit(2)
