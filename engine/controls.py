@@ -392,6 +392,9 @@ COMMANDS: tuple[Command, ...] = (
             "30 s of silence."),
     Command("resend", "/resend", (), "Clients", "Resend", "Send every effective value again."),
     Command("inputs", "/inputs", (), "Video", "Inputs", "Answer the list of sources that can be seen."),
+    Command("quit", "/quit", (("word", "s", True),), "Clients", "Quit",
+            "End Tidecast in good order; only for the program that started it, by the word that it passed in "
+            "TIDECAST_QUIT_WORD."),
     Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping",
             "Answer /pong with the same arguments."),
 )  # fmt: skip
