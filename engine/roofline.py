@@ -1,0 +1,113 @@
+"""How much arithmetic and memory traffic a chunk costs, counted from the shapes: the limit that no code beats.
+
+A chunk is one latent frame (four pixel frames). A product of [m, k] and [k, n] counts 2 m k n operations. Only
+products, convolutions and attention are counted; everything else is small beside them. Pure: no torch, no device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class _DiT(Protocol):
+    """The fields of `engine.models.spec.DiTShape` that matter here."""
+
+    @property
+    def dim(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def ffn(self) -> int: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
+    def patch(self) -> tuple[int, int, int]: ...
+    @property
+    def text_dim(self) -> int: ...
+    @property
+    def text_len(self) -> int: ...
+
+
+def tokens(shape: _DiT, height: int, width: int, stride: int = 8) -> int:
+    """Tokens of one latent frame."""
+    return (height // (stride * shape.patch[1])) * (width // (stride * shape.patch[2]))
+
+
+def dit_flops(shape: _DiT, length: int, window: int) -> float:
+    """Operations of one row: `length` tokens that attend to `window` keys. Text keys are cached per prompt."""
+    d = shape.dim
+    attention = 2 * 4 * length * d * d + 2 * 2 * length * window * d
+    cross = 2 * 2 * length * d * d + 2 * 2 * length * shape.text_len * d
+    ffn = 2 * 2 * length * d * shape.ffn
+    patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
+    return float(shape.layers * (attention + cross + ffn) + 2 * 2 * length * patch * d)
+
+
+def dit_parameters(shape: _DiT) -> float:
+    """Parameters of the network."""
+    d = shape.dim
+    block = 8 * (d * d + d) + 4 * d + 2 * d * shape.ffn + shape.ffn + d + 6 * d + 2 * d
+    patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
+    text = shape.text_dim * d + d * d + 2 * d
+    time = 256 * d + d * d + 2 * d + 6 * d * d + 6 * d
+    return float(shape.layers * block + 2 * patch * d + patch + d + text + time + 2 * d)
+
+
+def cache_bytes(shape: _DiT, length: int, slots: int, element_bytes: int = 2) -> float:
+    """Keys and values of one row of the rolling cache."""
+    return 2.0 * shape.layers * length * slots * shape.dim * element_bytes
+
+
+def _res(c_in: int, c_out: int) -> int:
+    """Operations per position of a residual block: two 3x3x3 convolutions, and 1x1x1 where the width changes."""
+    return 2 * (27 * c_in * c_out + 27 * c_out * c_out + (c_in * c_out if c_in != c_out else 0))
+
+
+def _middle(c: int, positions: int) -> int:
+    """Two residual blocks and the one-head attention of one latent frame."""
+    return positions * (2 * _res(c, c) + 2 * 4 * c * c) + 4 * positions * positions * c
+
+
+def vae_encode_flops(height: int, width: int, base: int = 96) -> float:
+    """Operations of Wan's full VAE to encode one chunk of four frames."""
+    full, half, quarter, eighth = (height * width // 4**n for n in range(4))
+    a, b, c = base, 2 * base, 4 * base
+    return float(
+        4 * full * (2 * 27 * 3 * a + 2 * _res(a, a))
+        + 4 * half * (2 * 9 * a * a + _res(a, b) + _res(b, b))
+        + 4 * quarter * 2 * 9 * b * b
+        + 2 * quarter * (2 * 3 * b * b + _res(b, c) + _res(c, c))
+        + 2 * eighth * 2 * 9 * c * c
+        + eighth * (2 * 3 * c * c + 2 * _res(c, c) + 2 * 27 * c * 32)
+        + _middle(c, eighth)
+    )
+
+
+def vae_decode_flops(height: int, width: int, base: int = 96) -> float:
+    """Operations of Wan's full VAE to decode one latent frame to four frames."""
+    full, half, quarter, eighth = (height * width // 4**n for n in range(4))
+    a, b, c = base, 2 * base, 4 * base
+    return float(
+        eighth * (2 * 27 * 16 * c + 3 * _res(c, c) + 2 * 3 * c * 2 * c)
+        + _middle(c, eighth)
+        + 2 * quarter * (2 * 9 * c * b + _res(b, c) + 2 * _res(c, c) + 2 * 3 * c * 2 * c)
+        + 4 * half * (2 * 9 * c * b + 3 * _res(b, b))
+        + 4 * full * (2 * 9 * b * a + 3 * _res(a, a) + 2 * 27 * a * 3)
+    )
+
+
+TINY_VAE_SHARE = 0.04
+"""A tiny VAE with carried memory needs less than this share of the full one's operations, at both ends together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What a device can do at most: operations and bytes a second."""
+
+    flops: float
+    bytes: float
+
+    def seconds(self, flops: float, traffic: float = 0.0) -> float:
+        """The least time for so much arithmetic and memory traffic (they overlap at best)."""
+        return max(flops / self.flops, traffic / self.bytes)
