@@ -48,14 +48,15 @@ class CacheShape:
     """The rolling KV cache, counted in latent frames.
 
     `sinks` frames stay, the rest is a ring. `threshold` is the cosine below which an adaptive sink is given up,
-    None for fixed sinks. When the next position would reach `wrap_at` it jumps back to `slots - 1` (RoPE stays
-    inside the range that the model was trained on).
+    None for fixed sinks. When the next position would reach `wrap_at` it jumps back (RoPE stays inside the range
+    that the model was trained on). `rule` is the model's own rule for the sinks, as `engine.kv.Rule` names them.
     """
 
     slots: int
     sinks: int
     threshold: float | None = None
     wrap_at: int = 50
+    rule: str = "reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Schedule:
 
     `shift` is the timestep shift of the sigma table; `strength` is the setting of the strength control at which
     `steps` is exactly the list below; `prediction` is what the network's output means: "flow" (noise minus
-    picture, as Wan) or "x0" (the picture itself).
+    picture, as Wan) or "x0" (the picture itself). `fixed_noise` draws the noise once per seed instead of anew for
+    every chunk.
     """
 
     steps: tuple[int, ...] = (700, 500, 400, 200)
@@ -72,6 +74,7 @@ class Schedule:
     shift: float = 8.0
     strength: float = 0.8
     prediction: str = "flow"
+    fixed_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ from engine.models.wan21.rope import Rope, rope_for, rotate
 class Memory(Protocol):
     """Keys and values that self-attention has seen before."""
 
-    def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember the new tokens; returns the keys and values that they may look at, their own too."""
+    def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Remember the new tokens; returns the keys and values that they may look at, their own too, and a mask."""
         ...
 
 
@@ -72,7 +72,7 @@ class SelfAttention(nn.Module):
         k = rotate(self.norm_k(k).unflatten(-1, (self.heads, -1)), turns_BL1P)
         v = v.unflatten(-1, (self.heads, -1))
         if memory is not None:
-            k, v = memory.append(layer, k, v)
+            k, v, mask_LL = memory.append(layer, k, v)
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,9 +113,7 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps=eps)
         self.cross_attn = CrossAttention(shape)
         self.norm2 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim))
         self.modulation = nn.Parameter(torch.empty(1, 6, dim))
 
     def forward(
@@ -212,9 +210,7 @@ class CausalDiT(nn.Module):
         if frames_per_block is not None and frames > frames_per_block:
             mask = block_causal_mask(frames, rows * columns, frames_per_block, x_BCFhw.device)
         time = self.time(t_BF.expand(batch, frames))
-        return self._run(
-            x_BCFhw, time, self.text_keys(self.embed_text(text_BTE)), rope.at(numbers[None]), mask, None
-        )
+        return self._run(x_BCFhw, time, self.text_keys(self.embed_text(text_BTE)), rope.at(numbers[None]), mask, None)
 
     def forward_cached(
         self,
@@ -264,9 +260,7 @@ class CausalDiT(nn.Module):
         """Cut the latents into patches and embed each: [B, L, D]."""
         pf, ph, pw = self.shape.patch
         conv = self.patch_embedding
-        patches = rearrange(
-            x_BCFhw, "b c (f pf) (h ph) (w pw) -> b (f h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw
-        )
+        patches = rearrange(x_BCFhw, "b c (f pf) (h ph) (w pw) -> b (f h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw)
         return functional.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
 
     def embed_text(self, text_BTE: Tensor) -> Tensor:

@@ -1,0 +1,244 @@
+"""The rolling cache of keys and values: sink frames that stay, and a ring of the newest.
+
+A cache holds N slots per layer and row of the stream batch, one latent frame each. Which slot a new frame takes is
+decided by tensor arithmetic on the device: the frame's number while slots are free, afterwards the head of an
+eviction queue. Nothing is read back, every tensor stays where it was allocated. Keys are stored as they come
+(normalised and turned) and never touched again. Must not know networks, noise or what a chunk is.
+
+Queue entries are the END of a slot, in frames (4 is slot 3), as the reference counts them; -1 is no entry.
+
+Shape letters: A layers of the network, S rows of the stream batch, N slots, f tokens of a latent frame, H heads,
+K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from engine.errors import ModelError
+from engine.models.spec import CacheShape
+
+
+class Rule(enum.StrEnum):
+    """What happens to the sinks.
+
+    REFERENCE is the released arithmetic with its two oddities: a slot enters the queue when the slot before it is
+    written, so the one after the first block never does and acts as a further sink; and adaptive sinks that were
+    not written yet score 0, so the last of three is replaced as soon as the cache is full.
+    HONEST keeps exactly the sinks it is told and rolls all other slots; adaptive sinks count once written.
+    ADAPTIVE is the paper's: a sink whose likeness to the new frame is below the threshold takes that frame's keys
+    and values, beside the ring.
+    """
+
+    REFERENCE = "reference"
+    HONEST = "honest"
+    ADAPTIVE = "adaptive"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """What the cache is told before a forward.
+
+    Attributes:
+        number_S: int64, how many latent frames each row has held before these ones (never wraps).
+        anchor_S: bool, rows that give up all their sinks to the frames from this one on.
+        visible: slots that any row has written, the new frames included (known to the host).
+        even: whether all rows have written that many; else the others are masked.
+        again: whether the frames take the slots of the call before (a further step of the same chunk).
+    """
+
+    number_S: Tensor
+    anchor_S: Tensor
+    visible: int
+    even: bool = True
+    again: bool = False
+
+
+class KVCache:
+    """Keys and values of S rows; the `Memory` that the network's self-attention appends to.
+
+    Args:
+        shape: slots, sinks, threshold.
+        rule: what happens to the sinks.
+        block: latent frames that are denoised together; the ring rolls by blocks.
+        layers, rows, tokens, heads, width: A, S, f, H, K.
+
+    Raises:
+        ModelError: if the sinks leave no slots to roll.
+    """
+
+    def __init__(
+        self,
+        shape: CacheShape,
+        rule: Rule,
+        *,
+        block: int,
+        layers: int,
+        rows: int,
+        tokens: int,
+        heads: int,
+        width: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+    ) -> None:
+        if shape.slots < shape.sinks + block:
+            raise ModelError(
+                f"A cache of {shape.slots} slots with {shape.sinks} sinks has no room to roll {block} frames.",
+                "Give it more slots or fewer sinks.",
+            )
+        self.shape, self.rule, self.block, self.tokens = shape, rule, block, tokens
+        self.per_layer = shape.threshold is not None and rule is not Rule.ADAPTIVE and block == 1
+        self.paper = shape.threshold is not None and rule is Rule.ADAPTIVE
+        size = (layers, rows, shape.slots, tokens, heads, width)
+        self.k_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
+        self.v_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
+        places = 2 * shape.slots + 2 * rows
+        queues = layers if self.per_layer else 1
+        self.queue_ASQ = torch.empty((queues, rows, places), device=device, dtype=torch.int64)
+        self.slot_ASF = torch.zeros((queues, rows, shape.slots), device=device, dtype=torch.int64)
+        self._rows_S = torch.arange(rows, device=device)
+        self._slots_N = torch.arange(shape.slots, device=device)
+        self._arrival: Arrival | None = None
+        self._frames = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Make it equal to a new cache."""
+        self.k_ASNfHK.zero_()
+        self.v_ASNfHK.zero_()
+        self.slot_ASF.zero_()
+        self.queue_ASQ.fill_(-1)
+        if self.rule is not Rule.REFERENCE:
+            ring = range(self.shape.sinks + self.block, self.shape.slots + 1, self.block)
+            self.queue_ASQ[:, :, : len(ring)] = torch.tensor(ring, device=self.queue_ASQ.device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a call."""
+        return {"k": self.k_ASNfHK, "v": self.v_ASNfHK, "queue": self.queue_ASQ, "slot": self.slot_ASF}
+
+    def copy_row(self, source: int, target: int) -> None:
+        """Give row `target` the whole history of row `source`."""
+        for tensor in self.tensors().values():
+            tensor[:, target].copy_(tensor[:, source])
+
+    def begin(self, arrival: Arrival, frames: int) -> None:
+        """Announce the next forward of `len(arrival.number_S)` rows with `frames` new latent frames each."""
+        self._arrival, self._frames = arrival, frames
+        if not arrival.again and not self.per_layer:
+            self._decide(0, give_up_S=None)
+
+    def append(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Store the new frames' keys and values [S, F f, H, K].
+
+        Returns:
+            All keys and values to be attended, [S, visible f, H, K] views of the cache, and a mask (bool
+            [S, 1, 1, visible f]) where not all rows have written all of them.
+        """
+        arrival, rows, frames = self._begun(), k_SLHK.shape[0], self._frames
+        k_SFfHK = k_SLHK.unflatten(1, (frames, self.tokens))
+        v_SFfHK = v_SLHK.unflatten(1, (frames, self.tokens))
+        k_SNfHK, v_SNfHK = self.k_ASNfHK[layer, :rows], self.v_ASNfHK[layer, :rows]
+        adapts = frames == self.block  # the longer first block judges no sinks
+        if self.per_layer and not arrival.again:
+            self._decide(layer, self._given_up(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK) if adapts else None)
+        elif self.paper and adapts and not arrival.again:
+            self._renew_sinks(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK)
+        slot_SF = self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
+        where = (self._rows_S[:rows, None], slot_SF)
+        k_SNfHK.index_put_(where, k_SFfHK.to(k_SNfHK.dtype))
+        v_SNfHK.index_put_(where, v_SFfHK.to(v_SNfHK.dtype))
+        mask = None
+        if not arrival.even:
+            written_SN = self._slots_N[: arrival.visible] < (arrival.number_S[:, None] + frames)
+            mask = written_SN.repeat_interleave(self.tokens, dim=1)[:, None, None]
+        return k_SNfHK[:, : arrival.visible].flatten(1, 2), v_SNfHK[:, : arrival.visible].flatten(1, 2), mask
+
+    def _begun(self) -> Arrival:
+        assert self._arrival is not None, "begin() comes before the first append()"
+        return self._arrival
+
+    def _decide(self, layer: int, give_up_S: Tensor | None) -> None:
+        """Choose the slots of the new frames and move the queue on; `give_up_S` ends of sinks, 0 for none."""
+        arrival, frames, shape = self._begun(), self._frames, self.shape
+        rows = arrival.number_S.shape[0]
+        queue_SQ = self.queue_ASQ[layer, :rows]
+        queue = _anchor(queue_SQ, shape.sinks, self.block, arrival.anchor_S)
+        if give_up_S is not None:
+            queue = _push_front(queue, give_up_S, give_up_S > 0)
+        end_S = arrival.number_S + frames
+        if self.rule is Rule.REFERENCE:
+            entry_S = end_S + frames
+            enters = (entry_S > shape.sinks) & (entry_S <= shape.slots) & (entry_S != _last(queue))
+            queue = _push_back(queue, entry_S, enters)
+        full_S = end_S > shape.slots
+        head_S = queue[:, 0]
+        popped = torch.cat((queue[:, 1:], torch.full_like(queue[:, :1], -1)), dim=1)
+        popped = _push_back(popped, head_S, head_S > shape.sinks)
+        queue_SQ.copy_(torch.where(full_S[:, None], popped, queue))
+        first_S = torch.where(full_S, head_S, end_S) - frames
+        self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_N[:frames]
+
+    def _likeness(self, k_SNfHK: Tensor, v_SNfHK: Tensor, k_SFfHK: Tensor, v_SFfHK: Tensor) -> Tensor:
+        """Cosine of each sink's and the new frame's mean key, and of their mean values, averaged: [S, Z]."""
+        total = 0.0
+        for held, new in ((k_SNfHK, k_SFfHK), (v_SNfHK, v_SFfHK)):
+            sinks_SZD = held[:, : self.shape.sinks].float().mean(2).flatten(2)
+            new_S1D = new[:, -1:].float().mean(2).flatten(2)
+            total = total + cosine_similarity(sinks_SZD, new_S1D, dim=-1)
+        return total / 2
+
+    def _given_up(self, *held_and_new: Tensor) -> Tensor:
+        """End of the sink that is least like the new frame where it falls below the threshold, else 0: [S]."""
+        if self.shape.sinks == 0:
+            return torch.zeros_like(self._begun().number_S)
+        like_SZ = self._likeness(*held_and_new)
+        if self.rule is Rule.HONEST:
+            unwritten = self._slots_N[: self.shape.sinks] >= self._begun().number_S[:, None]
+            like_SZ = like_SZ.masked_fill(unwritten, 1.0)
+        least_S, which_S = like_SZ.min(dim=1)
+        return torch.where(least_S < self.shape.threshold, which_S + 1, 0)
+
+    def _renew_sinks(self, k_SNfHK: Tensor, v_SNfHK: Tensor, k_SFfHK: Tensor, v_SFfHK: Tensor) -> None:
+        """Overwrite every written sink that is below the threshold with the newest frame."""
+        sinks = self.shape.sinks
+        if sinks == 0:
+            return
+        like_SZ = self._likeness(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK)
+        written = self._slots_N[:sinks] < self._begun().number_S[:, None]
+        renew = ((like_SZ < self.shape.threshold) & written)[:, :, None, None, None]
+        for held, new in ((k_SNfHK, k_SFfHK), (v_SNfHK, v_SFfHK)):
+            held[:, :sinks] = torch.where(renew, new[:, -1:].to(held.dtype), held[:, :sinks])
+
+
+def _push_front(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:
+    pushed = torch.cat((entry_S[:, None], queue_SQ[:, :-1]), dim=1)
+    return torch.where(mask_S[:, None], pushed, queue_SQ)
+
+
+def _push_back(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:
+    length_S1 = (queue_SQ >= 0).sum(dim=1, keepdim=True)
+    kept_S1 = queue_SQ.gather(1, length_S1)
+    return queue_SQ.scatter(1, length_S1, torch.where(mask_S[:, None], entry_S[:, None], kept_S1))
+
+
+def _last(queue_SQ: Tensor) -> Tensor:
+    """The last entry of each queue, -1 of an empty one."""
+    length_S1 = (queue_SQ >= 0).sum(dim=1, keepdim=True)
+    return queue_SQ.gather(1, (length_S1 - 1).clamp(min=0))[:, 0]
+
+
+def _anchor(queue_SQ: Tensor, sinks: int, block: int, anchor_S: Tensor) -> Tensor:
+    """Put every sink at the head of the queue of the rows that re-anchor: the next frames take their places."""
+    if sinks < block:
+        return queue_SQ
+    ring_first = (queue_SQ <= sinks).to(torch.int8).argsort(dim=1, stable=True)
+    ring = queue_SQ.gather(1, ring_first)
+    ring = torch.where(ring > sinks, ring, -1)
+    ends = torch.arange(block, sinks + 1, block, device=queue_SQ.device).expand(queue_SQ.shape[0], -1)
+    anchored = torch.cat((ends, ring[:, : queue_SQ.shape[1] - ends.shape[1]]), dim=1)
+    return torch.where(anchor_S[:, None], anchored, queue_SQ)

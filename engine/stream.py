@@ -1,0 +1,292 @@
+"""The stream: one chunk of video in, and whatever chunks are finished out.
+
+`StreamState` is every tensor that outlives a chunk; `Stream` is the arithmetic. A chunk is encoded, mixed with
+noise, taken through its denoising steps and decoded. In the stream batch each call runs one forward over S rows:
+row r takes its chunk's step r, so a chunk needs as many calls as it has steps, and the chunks in flight, newest
+first, are the rows. Unbatched, all steps of a chunk run at once on row 0 and write the same slot of the cache.
+It must not know frames, prompts as text, controls by name, clocks or threads.
+
+Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size, T pixel
+frames, H W pixels, E width and L length of a text embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.kv import Arrival, KVCache, Rule
+from engine.models.spec import Codec, CodecState, ModelSpec
+from engine.models.wan21.dit import CausalDiT, Time
+from engine.models.wan21.rope import rope_for
+from engine.noise import NoiseController, NoiseRule
+from engine.steps import TIMESTEPS, Sigmas, Steps, mix
+
+
+class NoiseSource(Protocol):
+    """Where Gaussian noise comes from."""
+
+    def draw(self, step: int, count: int, frames: int) -> Tensor:
+        """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A chunk in flight.
+
+    Attributes:
+        ticket: whatever the caller wants back with the result; None for the empty chunks of a warm start.
+        timesteps: its levels; the first is only known on the device where motion moves it.
+        number: latent frames of the stream before it; decides cache slots, never wraps.
+        position: its place on the time axis of the rotary positions; wraps.
+        anchor: whether its frames replace the sinks.
+    """
+
+    ticket: Any
+    timesteps: tuple[int, ...]
+    number: int
+    position: int
+    anchor: bool
+
+
+@dataclass(slots=True, eq=False)
+class StreamState:
+    """Every tensor that outlives a chunk, at a fixed address, and the few counts that the host keeps.
+
+    Attributes:
+        cache: keys and values of the frames that were.
+        x_SCFhw: noisy latents of the rows, as they enter the next forward.
+        text: per block the keys and values of the prompt in force.
+        controller: memory of the motion-aware noise.
+        encoder, decoder: memory of the video autoencoder at both ends.
+        flights: chunks in flight, newest first: flight r is in row r.
+        number, position: of the next latent frame.
+    """
+
+    cache: KVCache
+    x_SCFhw: Tensor
+    text: list[tuple[Tensor, Tensor]]
+    controller: NoiseController
+    encoder: CodecState
+    decoder: CodecState
+    flights: list[Flight] = field(default_factory=list)
+    number: int = 0
+    position: int = 0
+
+    def reset(self) -> None:
+        """Make it equal to a new state (the prompt stays)."""
+        for part in (self.cache, self.controller, self.encoder, self.decoder):
+            part.reset()
+        self.x_SCFhw.zero_()
+        self.flights.clear()
+        self.number = self.position = 0
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor by name, for saving, resuming and counting bytes."""
+        yield "x", self.x_SCFhw
+        for layer, (k, v) in enumerate(self.text):
+            yield f"text.{layer}.k", k
+            yield f"text.{layer}.v", v
+        for name in ("cache", "controller", "encoder", "decoder"):
+            for key, tensor in getattr(self, name).tensors().items():
+                yield f"{name}.{key}", tensor
+
+
+class Stream:
+    """The arithmetic of one stream of one picture size.
+
+    Args:
+        spec: the model's row.
+        dit, codec: its network and its video autoencoder, on their device and in their type.
+        height, width: pixels.
+        noise: where noise comes from.
+        rule: what happens to the sinks.
+        noise_rule: how motion lowers the noise.
+        batch: whether the steps of successive chunks share one forward.
+        max_steps: most steps that a chunk can have.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        dit: CausalDiT,
+        codec: Codec,
+        *,
+        height: int,
+        width: int,
+        noise: NoiseSource,
+        rule: Rule,
+        noise_rule: NoiseRule,
+        batch: bool,
+        max_steps: int,
+    ) -> None:
+        self.spec, self.dit, self.codec, self.noise, self.batch = spec, dit, codec, noise, batch
+        weight = dit.patch_embedding.weight
+        self.device, dtype = weight.device, weight.dtype
+        shape = spec.dit
+        rows, columns = height // spec.stride // shape.patch[1], width // spec.stride // shape.patch[2]
+        self.rope = rope_for(shape, rows, columns, self.device)
+        self.sigmas = Sigmas(spec.schedule, self.device)
+        self.time_N = _time_table(dit, self.device)
+        depth = max_steps if batch else 1
+        latent = (depth, shape.latent_channels, spec.frames_per_block, height // spec.stride, width // spec.stride)
+        keys = (1, shape.text_len, shape.heads, shape.head_dim)
+        self.state = StreamState(
+            cache=KVCache(
+                spec.cache, rule, block=spec.frames_per_block, layers=shape.layers, rows=depth,
+                tokens=rows * columns, heads=shape.heads, width=shape.head_dim, device=self.device, dtype=dtype,
+            ),
+            x_SCFhw=torch.zeros(latent, device=self.device),
+            text=[
+                (torch.zeros(keys, device=self.device, dtype=dtype), torch.zeros(keys, device=self.device, dtype=dtype))
+                for _ in range(shape.layers)
+            ],
+            controller=NoiseController(noise_rule, height, width, self.device),
+            encoder=codec.encoder_state(1, height, width),
+            decoder=codec.decoder_state(1, height, width),
+        )  # fmt: skip
+
+    def reset(self) -> None:
+        """Forget the history and whatever is in flight."""
+        self.state.reset()
+
+    @torch.inference_mode()
+    def read(self, embedding_LE: Tensor) -> None:
+        """Make this prompt the one in force: for all rows, from the next forward on; the history stays."""
+        keys = self.dit.text_keys(self.dit.embed_text(embedding_LE[None].to(self.device)))
+        for held, new in zip(self.state.text, keys, strict=True):
+            held[0].copy_(new[0])
+            held[1].copy_(new[1])
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first block has been seen."""
+        return self.state.number > 0
+
+    @property
+    def next_frames(self) -> int:
+        """Pixel frames that the next chunk must have."""
+        spec = self.spec
+        return spec.frames_per_latent * spec.frames_per_block if self.begun else spec.first_frames
+
+    @torch.inference_mode()
+    def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Encode the next chunk's pixels in [-1, 1] and mix noise into them.
+
+        Returns:
+            The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
+        """
+        mean_1CFhw = self.codec.encode(video_3THW[None], self.state.encoder)
+        follow = self.state.controller.follow if self.begun else self.state.controller.begin
+        share, first = follow(video_3THW, steps, motion)
+        noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])
+        return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
+
+    @torch.inference_mode()
+    def denoise(
+        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
+    ) -> list[tuple[Any, Tensor]]:
+        """Send noisy latents on their way through `timesteps`, of which `first` replaces the first.
+
+        Returns:
+            (ticket, clean latents [1, C, F, h, w]) of every chunk that is finished, oldest first. A chunk with
+            more steps than the newest one is finished with as many as that.
+        """
+        state, frames = self.state, x_1CFhw.shape[2]
+        flight = Flight(ticket, timesteps, state.number, state.position, anchor)
+        opening = not self.begun
+        state.number += frames
+        state.position = self._wrapped(state.position + frames)
+        if opening or not self.batch:
+            clean = self._all_steps(x_1CFhw, first, flight)
+            if opening and self.batch:
+                self._warm_rows(timesteps)
+            return [(ticket, clean)]
+        return self._one_step_each(x_1CFhw, first, flight)
+
+    @torch.inference_mode()
+    def decode(self, clean_1CFhw: Tensor) -> Tensor:
+        """Clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
+        return self.codec.decode(clean_1CFhw, self.state.decoder)[0]
+
+    def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: Flight) -> Tensor:
+        """All steps of one chunk on row 0; the first one chooses the slots, the others write the same ones."""
+        clean = x_1CFhw
+        for step, t in enumerate(flight.timesteps):
+            t_S = first[None] if step == 0 else torch.full((1,), t, dtype=torch.int64, device=self.device)
+            clean = self._forward(x_1CFhw, t_S, [flight], again=step > 0)
+            if step + 1 < len(flight.timesteps):
+                sigma = self.sigmas.by_timestep[flight.timesteps[step + 1]]
+                x_1CFhw = mix(clean, self.noise.draw(step + 1, 1, x_1CFhw.shape[2]), sigma)
+        return clean
+
+    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: Flight) -> list[tuple[Any, Tensor]]:
+        """One forward: the newest chunk enters row 0, every chunk in flight takes its next step."""
+        state = self.state
+        most = len(newest.timesteps)
+        flights = [newest, *(replace(f, timesteps=f.timesteps[: max(most, row + 1)]) for row, f in
+                             enumerate(state.flights, start=1))]  # fmt: skip
+        rows = len(flights)
+        if len(flights[-1].timesteps) > rows:
+            state.cache.copy_row(rows - 1, rows)  # a row joins with the history of its neighbour
+        state.x_SCFhw[:1].copy_(x_1CFhw)
+        x_SCFhw = state.x_SCFhw[:rows]
+        t_S = torch.tensor([f.timesteps[row] for row, f in enumerate(flights)], device=self.device)
+        t_S[0] = first
+        clean = self._forward(x_SCFhw, t_S, flights)
+
+        going = sum(len(f.timesteps) > row + 1 for row, f in enumerate(flights))
+        if going:
+            next_S = torch.tensor([f.timesteps[row + 1] for row, f in enumerate(flights[:going])], device=self.device)
+            sigma = self.sigmas.at(next_S)[:, None, None, None, None]
+            noise = self.noise.draw(1, going, x_1CFhw.shape[2])
+            state.x_SCFhw[1 : going + 1] = mix(clean[:going], noise, sigma)
+        state.flights = flights[:going]
+        done = reversed(range(going, rows))
+        return [(flights[r].ticket, clean[r : r + 1]) for r in done if flights[r].ticket is not None]
+
+    def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[Flight], again: bool = False) -> Tensor:
+        """One forward of the rows and the clean latents that it predicts, fp32."""
+        frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
+        orders = torch.tensor([[f.number, f.position, f.anchor] for f in flights], device=self.device)
+        held = [min(f.number + frames, slots) for f in flights]
+        self.state.cache.begin(
+            Arrival(orders[:, 0], orders[:, 2] > 0, max(held), even=min(held) == max(held), again=again), frames
+        )
+        time = Time(self.time_N.e_BFD[0, t_S, None].expand(-1, frames, -1),
+                    self.time_N.e0_BF6D[0, t_S, None].expand(-1, frames, -1, -1))  # fmt: skip
+        places_SF = orders[:, 1:2] + torch.arange(frames, device=self.device)
+        predicted = self.dit.forward_cached(x_SCFhw, time, self.state.text, places_SF, self.rope, self.state.cache)
+        return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
+
+    def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
+        """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
+        state = self.state
+        if not (state.cache.per_layer and state.cache.rule is Rule.REFERENCE):
+            return
+        empty = Flight(None, timesteps, state.number, state.position, False)
+        state.flights = [empty] * (len(timesteps) - 1)
+        for row in range(1, len(timesteps)):
+            state.cache.copy_row(0, row)
+
+    def _wrapped(self, position: int) -> int:
+        """The position itself, or where it starts again when it leaves the range that the model knows."""
+        cache = self.spec.cache
+        if position < cache.wrap_at:
+            return position
+        return 0 if self.state.cache.rule is Rule.ADAPTIVE else cache.slots - 1
+
+
+def _time_table(dit: CausalDiT, device: torch.device) -> Time:
+    """What the network makes of every whole timestep, [1, 1001, ...]: looked up instead of computed."""
+    with torch.inference_mode():
+        return dit.time(torch.arange(TIMESTEPS + 1, device=device)[None])
