@@ -1,0 +1,59 @@
+"""Where the control room can be opened: its address for people, and that address as a QR code in the terminal."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import secrets
+import socket
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening at `host` keeps the port on this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """A token that cannot be guessed (96 bits), short enough for a readable QR code."""
+    return secrets.token_urlsafe(12)
+
+
+def lan_address() -> str:
+    """This machine's address in its network; the loopback address when it is in none. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address kept for documentation; connecting UDP sends no packet
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def page_url(host: str, port: int, token: str = "") -> str:
+    """The address to type into a browser."""
+    if host in ("0.0.0.0", "::", ""):
+        host = lan_address()
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
+
+
+def qr_text(url: str) -> str:
+    """`url` as a QR code in block characters, for a terminal; "" without the package `qrcode`.
+
+    For a page that only this machine can open it is "" too: a phone could do nothing with it.
+    """
+    if is_loopback(url.split("://", 1)[-1].split("/", 1)[0].rsplit(":", 1)[0].strip("[]")):
+        return ""
+    try:
+        import qrcode
+    except ImportError:
+        return ""
+    code = qrcode.QRCode(border=2, error_correction=qrcode.constants.ERROR_CORRECT_L)
+    code.add_data(url)
+    out = io.StringIO()
+    code.print_ascii(out=out, invert=True)
+    return out.getvalue()

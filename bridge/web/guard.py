@@ -1,0 +1,189 @@
+"""Who may talk to the control room: Host, Origin and token checks, and the headers that go with every answer.
+
+One ASGI layer around the whole application, in the order of the checks: Host (against DNS rebinding), Origin
+(against pages of other sites), token (when the port is open to the network). Knows nothing of what it guards.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, quote, urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bridge.web.access import is_loopback
+
+COOKIE = "tidecast_token"
+COOKIE_DAYS = 30
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header or authority, lower case, without port and brackets; "" when it is malformed."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?", header)
+    return (match[1] or match[2]).lower().rstrip(".") if match else ""
+
+
+class Guard:
+    """ASGI middleware that refuses strangers before the application sees them.
+
+    Args:
+        app: the guarded application.
+        host: the address that is listened at; decides which Host headers are ours.
+        token: when not empty, every request must carry it: `?token=` in the address (answered with a cookie and
+            a redirect for a page), the cookie, or `Authorization: Bearer`.
+        names: further host names that mean this machine.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, token: str = "", names: Iterable[str] = ()) -> None:
+        self._app = app
+        self._token = token
+        self._any_address = not is_loopback(host)
+        own = {*_LOOPBACK_NAMES, host.lower(), *(n.lower() for n in names)}
+        if self._any_address:
+            here = socket.gethostname().lower()
+            own |= {here, here.split(".")[0], here.split(".")[0] + ".local"}
+        self._names = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one connection and pass it on, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _refuse(scope, receive, send, *refusal)
+            return
+        given = _token_in_address(scope)
+        if self._token and given and scope["type"] == "http" and "text/html" in headers.get("accept", ""):
+            await self._keep_token(scope, send)
+            return
+        await self._app(scope, receive, _with_headers(send, headers.get("host", "")))
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        """(status, reason) when the connection is not allowed."""
+        authority = headers.get("host", "")
+        name = host_name(authority)
+        if not name or not (name in self._names or (self._any_address and _is_address(name))):
+            return 421, "This address does not belong to Tidecast."
+        origin = headers.get("origin")
+        acting = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
+        if origin is not None and (acting or scope["type"] == "websocket") and not _same(origin, authority):
+            return 403, "Another site may not drive Tidecast."
+        site = headers.get("sec-fetch-site", "same-origin")
+        if site not in ("same-origin", "none") and not (
+            not acting and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        ):
+            return 403, "Another site may not drive Tidecast."
+        if self._token and not any(_equal(t, self._token) for t in _tokens(scope, headers)):
+            return 401, "The token is missing or wrong. Open the address that Tidecast printed when it started."
+        return None
+
+    async def _keep_token(self, scope: Scope, send: Send) -> None:
+        """Answer a page opened with the token in its address: keep it in a cookie, and leave the address clean."""
+        cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_DAYS * 86400}"
+        path = quote("/" + scope["path"].lstrip("/"))
+        headers = [
+            (b"location", path.encode()), (b"set-cookie", cookie.encode()), (b"content-length", b"0"),
+            (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"),
+        ]  # fmt: skip
+        await send({"type": "http.response.start", "status": 303, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Header fields by lower-case name; a field that must be single and is not becomes malformed on purpose."""
+    out: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name = raw.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        joiner = "; " if name == "cookie" else ", "
+        out[name] = f"{out[name]}{joiner}{text}" if name in out else text
+    return out
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _same(origin: str, authority: str) -> bool:
+    """Whether an Origin header names the same authority (name and port) as the Host header."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == authority.lower()
+
+
+def _equal(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode("utf-8"))
+
+
+def _token_in_address(scope: Scope) -> str:
+    query = scope.get("query_string", b"").decode("latin-1")
+    if len(query) > 4096:
+        return ""
+    return parse_qs(query, max_num_fields=None).get("token", [""])[0]
+
+
+def _tokens(scope: Scope, headers: dict[str, str]) -> Iterable[str]:
+    yield _token_in_address(scope)
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        yield credentials.strip()
+    try:
+        cookie = SimpleCookie(headers.get("cookie", ""))
+    except CookieError:
+        return
+    if COOKIE in cookie:
+        yield cookie[COOKIE].value
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": reason[:100]})
+        return
+    body = reason.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"),
+    ]  # fmt: skip
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _with_headers(send: Send, authority: str) -> Send:
+    """`send`, adding the headers that every answer of ours carries."""
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+        f"connect-src 'self' ws://{authority} wss://{authority}; manifest-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    own = [
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cross-origin-opener-policy", b"same-origin"),
+        (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+    ]
+
+    async def guarded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *own]}
+        await send(message)
+
+    return guarded

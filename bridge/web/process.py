@@ -1,0 +1,136 @@
+"""The web process: everything of the control room that costs time, away from the stage.
+
+`serve` is its main function, started by `room.ControlRoom`. It reads what the bridge process says from a pipe,
+serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe does, so
+that it never outlives the bridge. Knows no video transport and no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from bridge.control.store import TARGETS
+from bridge.slots import RingReader
+from bridge.web.gallery import Gallery
+from bridge.web.guard import Guard
+from bridge.web.hub import Hub
+from bridge.web.server import MAX_MESSAGE, application
+from bridge.web.wire import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_UNSENT = 512
+"""Messages of pages that wait for the bridge process, when that is busy; beyond it the oldest go."""
+
+
+class Uplink:
+    """Sends to the bridge process from a thread of its own; callers never wait.
+
+    Of several values for one control that wait, only the newest is sent; commands keep their place among them.
+    """
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._unsent: OrderedDict[Any, tuple[Any, ...]] = OrderedDict()
+        self._turn = 0
+        self._change = threading.Condition()
+        threading.Thread(target=self._run, name="uplink", daemon=True).start()
+
+    def say(self, address: str, args: Sequence[Any], client: str) -> None:
+        """A page's OSC-like message."""
+        target = TARGETS.get(address)
+        with self._change:
+            if target is not None and target.control is not None:
+                key: Any = (self._turn, address)
+            else:
+                self._turn += 1
+                key = self._turn
+            self._put(key, ("say", address, tuple(args), client))
+
+    def watch(self, kinds: frozenset[str]) -> None:
+        """Which pictures are watched."""
+        with self._change:
+            self._put("watch", ("watch", kinds))
+
+    def ask(self, what: str) -> None:
+        """Ask for a list."""
+        with self._change:
+            self._put(("ask", what), ("ask", what))
+
+    def tell(self, *message: Any) -> None:
+        """Any other message; the newest of its kind wins."""
+        with self._change:
+            self._put(message[0], message)
+
+    def _put(self, key: Any, message: tuple[Any, ...]) -> None:
+        self._unsent.pop(key, None)
+        self._unsent[key] = message
+        while len(self._unsent) > MAX_UNSENT:
+            self._unsent.popitem(last=False)
+        self._change.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._unsent)
+                batch, self._unsent = list(self._unsent.values()), OrderedDict()
+            try:
+                self._pipe.send(batch)
+            except OSError:  # the bridge process is gone; the reading side of the pipe ends this process
+                return
+
+
+class _Server(threading.Thread):
+    """uvicorn on a thread of its own, so that signals stay with the main thread."""
+
+    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
+        super().__init__(name="web", daemon=True)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1,
+            ws_max_size=MAX_MESSAGE, ws_max_queue=16, ws_ping_interval=10.0, ws_ping_timeout=20.0,
+            ws_per_message_deflate=False, limit_concurrency=256, timeout_keep_alive=15, proxy_headers=False,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self._listening = listening
+        self.loop = asyncio.new_event_loop()
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_until_complete(self._server.serve(sockets=[self._listening]))
+
+    def stop(self) -> None:
+        """Close every connection and end the thread; waits for at most three seconds."""
+        self._server.should_exit = True
+        self.join(3.0)
+
+
+def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
+    """Main function of the web process; returns when the bridge process says so or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
+    logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
+    uplink = Uplink(pipe)
+    hub = Hub(settings.about, uplink.say, uplink.ask)
+    gallery = Gallery(rings, uplink.watch, settings.widest)
+    server = _Server(Guard(application(hub, gallery), settings.host, settings.token), listening)
+    server.loop.call_soon(gallery.start, server.loop)
+    server.loop.call_soon(lambda: uplink.tell("serving"))
+    server.start()
+    try:
+        while (news := pipe.recv()) is not None:
+            server.loop.call_soon_threadsafe(hub.absorb, news)
+    except (EOFError, OSError):
+        log.info("the bridge process is gone")
+    gallery.stop()
+    server.stop()

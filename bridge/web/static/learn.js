@@ -1,0 +1,74 @@
+// MIDI learn: a mode in which every control can be clicked, then the next knob that moves is bound to it.
+
+import { on, send, state } from "./link.js";
+import { el } from "./widgets.js";
+
+const button = document.getElementById("learn-button");
+const bar = document.getElementById("learn-bar");
+const text = document.getElementById("learn-text");
+let waiting = "";
+
+/** Prepare the mode. */
+export function learn() {
+  button.addEventListener("click", () => (document.body.classList.contains("learning") ? leave() : enter()));
+  document.getElementById("learn-done").addEventListener("click", leave);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && document.body.classList.contains("learning") && leave());
+  on("midi", show);
+  on("reply", ({ address, args }) => {
+    if (address === "/error" && waiting && args[0] === "/tidecast/midi/learn") {
+      waiting = "";
+      text.textContent = args[1];
+      mark();
+    }
+  });
+}
+
+function enter() {
+  document.body.classList.add("learning");
+  button.setAttribute("aria-pressed", "true");
+  bar.hidden = false;
+  text.textContent = "Click a control, then turn a knob.";
+  for (const target of document.querySelectorAll("main [data-address]")) {
+    const cover = el("button", { type: "button", class: "learn-target", "aria-label": `Learn ${target.dataset.address}`, onclick: (event) => {
+      event.stopPropagation();
+      ask(target.dataset.address);
+    } }, el("span", {}));
+    target.append(cover);
+  }
+  show();
+}
+
+function leave() {
+  if (waiting) send("/tidecast/midi/learn", "");
+  waiting = "";
+  document.body.classList.remove("learning");
+  button.setAttribute("aria-pressed", "false");
+  bar.hidden = true;
+  for (const cover of document.querySelectorAll(".learn-target")) cover.remove();
+}
+
+function ask(address) {
+  waiting = address;
+  send("/tidecast/midi/learn", address);
+  text.textContent = `Turn the knob that shall move ${address} …`;
+  mark();
+}
+
+function show() {
+  const bindings = state.midi?.bindings ?? {};
+  if (waiting && !state.midi?.learning && bindings[waiting]) {
+    text.textContent = `${waiting} is bound to ${bindings[waiting]}. Click another control.`;
+    waiting = "";
+  }
+  mark();
+}
+
+function mark() {
+  const bindings = state.midi?.bindings ?? {};
+  for (const cover of document.querySelectorAll(".learn-target")) {
+    const address = cover.parentElement.dataset.address;
+    cover.classList.toggle("waiting", address === waiting);
+    cover.classList.toggle("bound", address in bindings);
+    cover.firstElementChild.textContent = bindings[address] ?? "";
+  }
+}

@@ -1,0 +1,93 @@
+// The connection to Tidecast: the newest value of everything, and who wants to hear of it.
+// Knows nothing of the page.
+
+const listeners = new Map();
+const pending = new Map();
+let socket = null;
+let wait = 300;
+
+/** The newest state. `values` and `readings` by name; `lists` as the server sends them. */
+export const state = { online: false, values: {}, readings: {}, errors: [], history: [], inputs: null, snapshots: [], midi: {} };
+
+/** Call `callback(detail)` for every `topic`: online, control, readings, errors, inputs, snapshots, midi, point, reply. */
+export function on(topic, callback) {
+  if (!listeners.has(topic)) listeners.set(topic, []);
+  listeners.get(topic).push(callback);
+}
+
+function emit(topic, detail) {
+  for (const callback of listeners.get(topic) ?? []) callback(detail);
+}
+
+/** The address of a WebSocket of this server. */
+export function socketUrl(path) {
+  return `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
+}
+
+/** Send one message at once. */
+export function send(address, ...args) {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ address, args }));
+}
+
+/** Send a control's value; of several in one display frame only the last goes out. */
+export function set(control, value) {
+  if (pending.size === 0) requestAnimationFrame(flush);
+  pending.set(control.name, { control, value });
+}
+
+function flush() {
+  for (const { control, value } of pending.values()) send("/tidecast" + control.address, value);
+  pending.clear();
+}
+
+/** Ask for the list of sources. */
+export function askInputs() {
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ ask: "inputs" }));
+}
+
+/** Connect, and stay connected. */
+export function connect() {
+  socket = new WebSocket(socketUrl("/api/socket"));
+  socket.onmessage = (event) => absorb(JSON.parse(event.data));
+  socket.onopen = () => {
+    wait = 300;
+    state.online = true;
+    emit("online", true);
+  };
+  socket.onclose = () => {
+    if (state.online) {
+      state.online = false;
+      emit("online", false);
+    }
+    setTimeout(connect, wait);
+    wait = Math.min(wait * 1.6, 4000);
+  };
+}
+
+function absorb(news) {
+  for (const [name, [value, origin]] of Object.entries(news.controls ?? {})) {
+    state.values[name] = value;
+    emit("control", { name, value, origin });
+  }
+  if (news.history) state.history = news.history;
+  if (news.point) {
+    state.history.push(news.point);
+    if (state.history.length > 240) state.history.shift();
+  }
+  if (news.history || news.point) emit("point");
+  if (news.readings) {
+    Object.assign(state.readings, news.readings);
+    emit("readings", state.readings);
+  }
+  if (news.errors) {
+    state.errors = (news.you ? [] : state.errors).concat(news.errors).slice(-40);
+    emit("errors", state.errors);
+  }
+  for (const key of ["inputs", "snapshots", "midi"]) {
+    if (key in news) {
+      state[key] = news[key];
+      emit(key, state[key]);
+    }
+  }
+  for (const [address, args] of news.replies ?? []) emit("reply", { address, args });
+}

@@ -1,0 +1,137 @@
+// The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
+
+import { askInputs, on, send, set, state } from "./link.js";
+import { change, el, register, trigger, widget } from "./widgets.js";
+
+const $ = (id) => document.getElementById(id);
+const KEYS = { bypass: "B", freeze: "F", black: "K" };
+const PADS = 16;
+
+/** Large panic buttons. */
+export function panic(rows) {
+  for (const control of rows) {
+    const key = KEYS[control.name];
+    const button = el("button", { type: "button", class: "panic", "aria-pressed": "false", "aria-keyshortcuts": key }, el("span", {}, control.label), key ? el("kbd", { "aria-hidden": "true" }, key) : null);
+    const box = el("div", { class: `panic-box ${control.name}` }, button);
+    let now = false;
+    button.addEventListener("click", () => change(control, !now, null));
+    box.show = (value) => {
+      now = Boolean(value);
+      button.setAttribute("aria-pressed", String(now));
+    };
+    $("panic").append(register(control, box));
+  }
+}
+
+/** A panel of widgets. Returns them by name. */
+export function panel(title, rows, commands, column) {
+  const faces = {};
+  const id = `panel-${title.toLowerCase().replace(/\W+/g, "-")}`;
+  const box = el("div", { class: "controls" });
+  for (const control of rows) {
+    faces[control.name] = control.name === "input" ? source(control) : widget(control);
+    box.append(faces[control.name]);
+  }
+  if (commands.length) box.append(el("div", { class: "row" }, ...commands.map(trigger)));
+  column.append(el("section", { class: "panel", id, "data-group": title, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), box));
+  return faces;
+}
+
+/** The source picker: what can be seen, with size and rate, and a field for anything else. */
+function source(control) {
+  const list = el("div", { class: "sources", role: "group", "aria-label": "Sources that can be seen" });
+  const line = widget(control);
+  const box = el("div", { class: "source" }, line, list, el("button", { type: "button", class: "quiet", onclick: () => { list.classList.add("looking"); askInputs(); } }, "Look again"));
+  line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
+  const show = () => {
+    list.classList.remove("looking");
+    const now = state.values.input || state.readings.input;
+    const found = state.inputs ?? [];
+    list.replaceChildren(...found.map((s) => el("button", { type: "button", "aria-pressed": String(s.uri === now || s.uri === state.readings.input), onclick: () => change(control, s.uri, null) }, el("span", {}, s.title || s.uri), el("small", {}, describe(s)))));
+    if (!found.length) list.append(el("p", { class: "dim" }, state.inputs === null ? "Looking for sources …" : "No source can be seen. Start a sender, then look again."));
+  };
+  on("inputs", show);
+  let shown = "";
+  on("readings", (r) => {
+    if (r.input !== shown) {
+      shown = r.input;
+      show();
+    }
+  });
+  on("control", ({ name }) => name === "input" && show());
+  show();
+  return box;
+}
+
+function describe(s) {
+  const scheme = s.uri.split(":")[0];
+  return [scheme === (s.title || "").toLowerCase() ? "" : scheme, s.width && s.height ? `${s.width} × ${s.height}` : "", s.fps ? `${Number(s.fps.toFixed(2))} fps` : ""].filter(Boolean).join(" · ");
+}
+
+/** The record button at the top and the file that is being written. */
+export function recording(control) {
+  const button = $("record-button");
+  button.title = `${control.help}\n/tidecast${control.address}`;
+  let now = false;
+  let since = 0;
+  button.addEventListener("click", () => change(control, !now, null));
+  const label = () => {
+    const seconds = Math.floor((Date.now() - since) / 1000);
+    button.lastElementChild.textContent = now ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` : "Record";
+    button.setAttribute("aria-label", now ? "Stop recording" : "Record");
+  };
+  register(control, { dataset: {}, title: " ", show: (value) => {
+    if (value && !now) since = Date.now();
+    now = Boolean(value);
+    button.setAttribute("aria-pressed", String(now));
+    label();
+  } });
+  setInterval(() => now && label(), 500);
+  const file = el("p", { class: "file dim", role: "status" }, "");
+  $("panel-recording")?.querySelector(".controls").append(file);
+  on("readings", (r) => {
+    const text = r.recording ? `Writing ${r.recording}` : "";
+    if (file.textContent !== text) file.textContent = text;
+  });
+}
+
+/** Snapshot pads: recall with a glide, or store. */
+export function snapshots() {
+  const store = $("store-mode");
+  const bank = $("bank");
+  for (let first = 1; first <= 64; first += PADS) bank.append(el("option", { value: first }, `${first}–${first + PADS - 1}`));
+  let storing = false;
+  const arm = (on) => {
+    storing = on;
+    store.setAttribute("aria-pressed", String(on));
+    $("snapshots").classList.toggle("storing", on);
+    draw();
+  };
+  const press = (number, keep) => {
+    if (keep) send("/tidecast/snapshot/save", number);
+    else if (state.snapshots.includes(number)) send("/tidecast/snapshot/recall", number, Number($("glide").value) || 0);
+    else return;
+    last = keep ? last : number;
+    arm(false);
+  };
+  let last = 0;
+  const draw = () => {
+    const first = Number(bank.value);
+    $("pads").replaceChildren(...Array.from({ length: PADS }, (_, i) => {
+      const number = first + i;
+      const full = state.snapshots.includes(number);
+      const verb = storing ? "Store" : full ? "Recall" : "Empty";
+      return el("button", { type: "button", class: `pad${full ? " full" : ""}${number === last ? " last" : ""}`, "aria-label": `${verb} snapshot ${number}`, "aria-disabled": String(!storing && !full), onclick: (event) => press(number, storing || event.shiftKey) }, String(number));
+    }));
+  };
+  store.addEventListener("click", () => arm(!storing));
+  bank.addEventListener("change", draw);
+  on("snapshots", draw);
+  arm(false);
+  return press;
+}
+
+/** Switch a control that is on or off. */
+export function flip(control) {
+  change(control, !state.values[control.name], null);
+}

@@ -1,0 +1,121 @@
+// Prompt slots with their weights, and the pad that crossfades between four of them.
+
+import { send, set, state } from "./link.js";
+import { change, el, fader, register } from "./widgets.js";
+
+const CORNERS = [[0, 0], [1, 0], [0, 1], [1, 1]];
+
+/** Build the slots and the pad from the rows of the group "Prompts". Returns the rows that are still to be placed. */
+export function prompts(rows, examples) {
+  const texts = rows.filter((c) => /^prompt_\d$/.test(c.name));
+  const weights = rows.filter((c) => /^weight_\d$/.test(c.name));
+  const slots = document.getElementById("slots");
+  texts.forEach((control, i) => slots.append(slot(control, weights[i], weights, i + 1)));
+  pad(texts, weights);
+  offer(examples, texts[0]);
+  return rows.filter((c) => !texts.includes(c) && !weights.includes(c));
+}
+
+function slot(control, weight, weights, number) {
+  const area = el("textarea", { id: `w-${control.name}`, rows: 1, "aria-label": control.label, placeholder: number === 1 ? "What the picture should become, then Enter" : "Another prompt", autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "send" });
+  const box = el("div", { class: "slot" });
+  const textBox = el("div", { class: "slot-text" }, el("span", { class: "number", "aria-hidden": "true" }, String(number)), area, el("button", { type: "button", class: "only", "aria-label": `Only prompt ${number}`, title: "Only this prompt", onclick: () => weights.forEach((w, i) => change(w, i + 1 === number ? 1 : 0, null)) }, "only"));
+  let sent = "";
+  const commit = () => {
+    if (area.value === sent) return;
+    sent = area.value;
+    textBox.classList.remove("unsent");
+    state.values[control.name] = sent;
+    set(control, sent);
+  };
+  const grow = () => {
+    area.style.height = "auto";
+    area.style.height = `${Math.min(area.scrollHeight, 160)}px`;
+  };
+  area.addEventListener("input", () => {
+    textBox.classList.toggle("unsent", area.value !== sent);
+    grow();
+  });
+  area.addEventListener("change", commit);
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      commit();
+    } else if (event.key === "Escape") {
+      area.value = sent;
+      textBox.classList.remove("unsent");
+      area.blur();
+    }
+  });
+  textBox.show = (value) => {
+    sent = value;
+    box.classList.toggle("empty", value === "");
+    if (document.activeElement === area && textBox.classList.contains("unsent")) return;
+    area.value = value;
+    textBox.classList.remove("unsent");
+    requestAnimationFrame(grow);
+  };
+  box.append(register(control, textBox), register(weight, fader(weight)));
+  return box;
+}
+
+/** The share of each corner when the puck stands at x, y (0..1). */
+export function shares(x, y) {
+  return [(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y];
+}
+
+/** Where the puck stands for these weights: their centre of mass. */
+export function centre(weights) {
+  const total = weights.reduce((a, b) => a + b, 0);
+  if (total <= 0) return [0, 0];
+  return [0, 1].map((axis) => weights.reduce((sum, w, i) => sum + w * CORNERS[i][axis], 0) / total);
+}
+
+function pad(texts, weights) {
+  const box = document.getElementById("pad");
+  let at = [0, 0];
+  const paint = () => {
+    box.style.setProperty("--x", at[0]);
+    box.style.setProperty("--y", at[1]);
+    const parts = shares(...at).map((s) => Math.round(s * 100));
+    box.setAttribute("aria-valuenow", String(Math.round(at[0] * 100)));
+    box.setAttribute("aria-valuetext", parts.map((p, i) => `prompt ${i + 1} ${p} %`).join(", "));
+    box.querySelectorAll(".corner").forEach((corner, i) => {
+      corner.style.setProperty("--share", parts[i] / 100);
+      corner.classList.toggle("empty", !state.values[texts[i].name]);
+    });
+  };
+  const move = (x, y) => {
+    at = [Math.min(1, Math.max(0, x)), Math.min(1, Math.max(0, y))];
+    paint();
+    shares(...at).forEach((share, i) => change(weights[i], Math.round(share * 1000) / 1000, box));
+  };
+  const drag = (event) => {
+    const area = box.getBoundingClientRect();
+    move((event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height);
+  };
+  box.addEventListener("pointerdown", (event) => {
+    box.setPointerCapture(event.pointerId);
+    drag(event);
+  });
+  box.addEventListener("pointermove", (event) => box.hasPointerCapture(event.pointerId) && drag(event));
+  box.addEventListener("keydown", (event) => {
+    const step = event.shiftKey ? 0.2 : 0.05;
+    const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    move(at[0] + by[0], at[1] + by[1]);
+  });
+  const follow = () => {
+    at = centre(weights.map((w) => state.values[w.name] ?? w.default));
+    paint();
+  };
+  for (const control of [...weights, ...texts]) register(control, { dataset: {}, title: " ", show: follow });
+}
+
+/** Example prompts of the model, one tap each, until something was typed. */
+function offer(examples, first) {
+  const box = document.getElementById("examples");
+  for (const words of examples) box.append(el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words));
+  register(first, { dataset: {}, title: " ", show: (value) => (box.hidden = examples.length === 0 || value !== "") });
+}
