@@ -17,61 +17,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# F(m, 3): outputs = AT ((G taps) * (BT inputs)), along time. Points 0, 1, -1, (2, -2,) infinity.
-_F2 = (
-    ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
-    ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
-    ((1, 1, 1, 0), (0, 1, -1, -1)),
-)
-_F4 = (
-    (
-        (4, 0, -5, 0, 1, 0),
-        (0, -4, -4, 1, 1, 0),
-        (0, 4, -4, -1, 1, 0),
-        (0, -2, -1, 2, 1, 0),
-        (0, 2, -1, -2, 1, 0),
-        (0, 4, 0, -5, 0, 1),
-    ),
-    (
-        (1 / 4, 0, 0),
-        (-1 / 6, -1 / 6, -1 / 6),
-        (-1 / 6, 1 / 6, -1 / 6),
-        (1 / 24, 1 / 12, 1 / 6),
-        (1 / 24, -1 / 12, 1 / 6),
-        (0, 0, 1),
-    ),
-    ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)),
-)
 _NARROWEST = 64  # below this many channels the mixing costs more than the convolutions it saves
 
+# Kernels of F(m, 3) from the three taps: Lagrange interpolation at the points 0, 1, -1, (2, -2,) infinity.
+_KERNELS_2 = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
+_KERNELS_4 = (
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
 
-class _Tile:
-    """One Toom-Cook transform with its transformed kernels."""
 
-    def __init__(self, transform: tuple, weight_OCKHW: Tensor) -> None:
-        self.inputs, taps, self.outputs = (weight_OCKHW.new_tensor(m) for m in transform)
-        kernels = torch.einsum("mk,ockhw->mochw", taps, weight_OCKHW)
+class _Mixed:
+    """The six (or four) kernels of F(4, 3) (or F(2, 3)), each a 2-D convolution of one mixed frame."""
+
+    def __init__(self, mixture: tuple[tuple[float, ...], ...], weight_OCKHW: Tensor, bias_O: Tensor) -> None:
+        kernels = torch.einsum("mk,ockhw->mochw", weight_OCKHW.new_tensor(mixture), weight_OCKHW)
         self.kernels = [k.contiguous(memory_format=torch.channels_last) for k in kernels]
-        self.frames = len(self.outputs)
+        self.bias_O = bias_O
 
-    def __call__(self, window_NCHW: Tensor, batch: int, bias_O: Tensor) -> Tensor:
-        """(frames + 2) * batch images to frames * batch."""
-        mixed = _mix(self.inputs, window_NCHW)
-        products = torch.cat(
-            [
-                F.conv2d(mixed[m * batch : (m + 1) * batch], kernel, bias_O if m == 1 else None, padding=1)
-                for m, kernel in enumerate(self.kernels)
-            ]
-        )
-        return _mix(self.outputs, products)
+    def __call__(self, m: int, frame_BCHW: Tensor) -> Tensor:
+        """Convolve with kernel `m`; the first of the kernels that reach every output also brings the bias."""
+        return F.conv2d(frame_BCHW, self.kernels[m], self.bias_O if m == 1 else None, padding=1)
 
 
-def _mix(matrix: Tensor, images_NCHW: Tensor) -> Tensor:
-    """Linear combinations of frames: `matrix` [to, from] over the time axis of [from * B, C, H, W]."""
-    flat = images_NCHW.permute(0, 2, 3, 1).reshape(matrix.shape[1], -1)
-    _, c, height, width = images_NCHW.shape
-    mixed = (matrix @ flat).view(-1, height, width, c)
-    return mixed.permute(0, 3, 1, 2)
+def _two_frames(conv: _Mixed, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
+    """F(2, 3): four frames of `window_NCHW` to two in `out_NCHW`, with four convolutions."""
+    x0, x1, x2, x3 = window_NCHW.chunk(4)
+    y0, y1 = out_NCHW.chunk(2)
+    both, apart = conv(1, x1 + x2), conv(2, x2 - x1)
+    torch.add(both, apart, out=y0).add_(conv(0, x0 - x2))
+    torch.sub(both, apart, out=y1).sub_(conv(3, x1 - x3))
+
+
+def _four_frames(conv: _Mixed, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
+    """F(4, 3): six frames of `window_NCHW` to four in `out_NCHW`, with six convolutions."""
+    x0, x1, x2, x3, x4, x5 = window_NCHW.chunk(6)
+    y0, y1, y2, y3 = out_NCHW.chunk(4)
+    even, odd = torch.sub(x4, x2, alpha=4), torch.sub(x3, x1, alpha=4)
+    at_1, at_minus_1 = conv(1, even + odd), conv(2, even - odd)
+    even_1, odd_1 = torch.add(at_1, at_minus_1, out=y2), at_1.sub_(at_minus_1)
+    torch.sub(x4, x2, out=even)
+    torch.sub(x3, x1, out=odd)
+    at_2, at_minus_2 = conv(3, torch.add(even, odd, alpha=2)), conv(4, torch.sub(even, odd, alpha=2))
+    even_2, odd_2 = at_2 + at_minus_2, at_2.sub_(at_minus_2)
+    torch.add(even_1, even_2, out=y0)
+    torch.add(odd_1, odd_2, alpha=2, out=y1)
+    y2.add_(even_2, alpha=4)
+    torch.add(odd_1, odd_2, alpha=8, out=y3)
+    y0.add_(conv(0, torch.sub(x0, x2).mul_(4).sub_(x2).add_(x4)))
+    y3.add_(conv(5, torch.sub(x1, x3).mul_(4).sub_(x3).add_(x5)))
 
 
 class TemporalConv:
@@ -89,24 +87,34 @@ class TemporalConv:
         self.on_host = weight_OCKHW.device.type == "cpu"
         self.weight_OCKHW = weight_OCKHW.contiguous(memory_format=torch.channels_last_3d)
         self.taps = [weight_OCKHW[:, :, k].contiguous(memory_format=torch.channels_last) for k in range(self.past + 1)]
-        self.tiles: list[_Tile] = []
+        self.mixed: dict[int, _Mixed] = {}
         wide = min(weight_OCKHW.shape[:2]) >= _NARROWEST
         if self.on_host and wide and weight_OCKHW.dtype == torch.float32 and weight_OCKHW.shape[2:] == (3, 3, 3):
-            self.tiles = [_Tile(_F4, weight_OCKHW), _Tile(_F2, weight_OCKHW)]
+            for frames, mixture in ((4, _KERNELS_4), (2, _KERNELS_2)):
+                self.mixed[frames] = _Mixed(mixture, weight_OCKHW, bias_O)
 
     def __call__(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """[(past + T) * batch, C, H, W] to [T * batch, O, H, W], both channels last."""
         if not self.on_host:
             return self._volume(window_NCHW, batch)
         frames = window_NCHW.shape[0] // batch - self.past
-        parts, start = [], 0
+        if not self.mixed or frames == 1:
+            return self._by_taps(window_NCHW, batch)
+        n, o, (height, width) = frames * batch, self.weight_OCKHW.shape[0], window_NCHW.shape[2:]
+        y_NCHW = window_NCHW.new_empty(n, height, width, o).permute(0, 3, 1, 2)
+        start = 0
         while start < frames:
-            tile = next((t for t in self.tiles if t.frames <= frames - start), None)
-            count = tile.frames if tile else frames - start
+            count = next((m for m in (4, 2) if m <= frames - start), 1)
             part = window_NCHW[start * batch : (start + count + self.past) * batch]
-            parts.append(tile(part, batch, self.bias_O) if tile else self._by_taps(part, batch))
+            out = y_NCHW[start * batch : (start + count) * batch]
+            if count == 4:
+                _four_frames(self.mixed[4], part, out)
+            elif count == 2:
+                _two_frames(self.mixed[2], part, out)
+            else:
+                out.copy_(self._by_taps(part, batch))
             start += count
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return y_NCHW
 
     def _by_taps(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """One 2-D convolution per temporal tap, summed."""

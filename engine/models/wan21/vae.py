@@ -61,12 +61,13 @@ class VAEState:
     """What one end of the autoencoder remembers: the last input frames of each temporal convolution.
 
     Tensors are allocated once and written in place. `started` ([1], int64, on the host) is 0 until the first
-    frame has passed.
+    frame has passed. `scratch` holds nothing between layers: it only spares allocations.
     """
 
     def __init__(self, memory: dict[str, Tensor]) -> None:
         self.memory = memory
         self.started = torch.zeros(1, dtype=torch.int64)
+        self.scratch: dict[torch.Size, Tensor] = {}
 
     def reset(self) -> None:
         """Make it equal to a new state."""
@@ -126,21 +127,28 @@ def _rms_norm(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
 class _Run:
     """One pass through a stack: the state, the batch size, and whether these are the stream's first frames."""
 
-    memory: dict[str, Tensor]
+    state: VAEState
     batch: int
     first: bool
 
     def window(self, name: str, frames: int, like_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """A buffer of the remembered frames and room for `frames` new images; returns (buffer, the room)."""
-        past = self.memory[name]
-        shape = (past.shape[0] + frames, *like_NCHW.shape[1:])
-        buffer = torch.empty(shape, dtype=like_NCHW.dtype, device=like_NCHW.device, memory_format=torch.channels_last)
-        buffer[: past.shape[0]].copy_(past)
-        return buffer, buffer[past.shape[0] :]
+        """The remembered frames and room for `frames` new images behind them; returns (window, the room).
+
+        The window is valid until the next one of its shape is asked for.
+        """
+        past = self.state.memory[name]
+        shape = torch.Size((past.shape[0] + frames, *like_NCHW.shape[1:]))
+        if shape not in self.state.scratch:
+            self.state.scratch[shape] = torch.empty(
+                shape, dtype=past.dtype, device=past.device, memory_format=torch.channels_last
+            )
+        window = self.state.scratch[shape]
+        window[: past.shape[0]].copy_(past)
+        return window, window[past.shape[0] :]
 
     def remember(self, name: str, window_NCHW: Tensor) -> None:
         """Keep the newest frames of a window for the next call."""
-        past = self.memory[name]
+        past = self.state.memory[name]
         past.copy_(window_NCHW[-past.shape[0] :])
 
 
@@ -431,7 +439,7 @@ class WanCodec:
         means = []
         for start, stop in _groups(frames, first, self.frames_per_latent):
             x_NCHW = _images(video_BCTHW[:, :, start:stop].to(self.mean_1C11.dtype))
-            run = _Run(state.memory, batch, first=start == 0 and bool(first))
+            run = _Run(state, batch, first=start == 0 and bool(first))
             means.append(F.conv2d(self.network.encoder(x_NCHW, run), weight_OC11, bias_O))
             state.started.fill_(1)
         return _video(torch.cat(means), batch)
@@ -447,7 +455,7 @@ class WanCodec:
         for index in range(latent_BCFhw.shape[2]):
             x_NCHW = _images(latent_BCFhw[:, :, index : index + 1].to(self.mean_1C11.dtype))
             x_NCHW = F.conv2d(x_NCHW * self.std_1C11 + self.mean_1C11, conv2.weight[:, :, 0], conv2.bias)
-            run = _Run(state.memory, batch, first=not int(state.started))
+            run = _Run(state, batch, first=not int(state.started))
             pictures.append(self.network.decoder(x_NCHW, run).clamp_(-1, 1))
             state.started.fill_(1)
         return _video(torch.cat(pictures), batch)
