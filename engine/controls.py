@@ -485,6 +485,9 @@ class Config(BaseModel):
     cache: Literal["auto", "reference", "honest", "adaptive"] = Field(
         "auto", description="Rule for the sink frames of the rolling cache; auto is the model's own."
     )
+    travel: Literal["slerp", "linear"] = Field(
+        "slerp", description="How prompts are blended and travel: on the arc between them, or the straight line."
+    )
     noise: Literal["released", "paper"] = Field(
         "released", description="Motion-aware noise as the release computes it, or as the paper writes it."
     )

@@ -99,3 +99,45 @@ class NoiseController:
             return self.previous, torch.full_like(self.previous, steps.timesteps[0], dtype=torch.int64)
         first = (self.previous * TIMESTEPS).long() - steps.drop
         return self.previous, first.clamp(1, TIMESTEPS)
+
+
+class Gaussian:
+    """A seeded source of Gaussian noise for one size of latents.
+
+    Args:
+        shape: C, h, w of a latent frame.
+        steps: most denoising steps.
+        fixed: draw once per seed and step, the same for every frame (no flicker in still scenes), not anew each time.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], device: torch.device | str, *, steps: int, fixed: bool, seed: int = 0
+    ) -> None:
+        self._generator = torch.Generator(device)
+        channels, height, width = shape
+        self._shape, self._fixed, self._seed = shape, fixed, seed
+        self._drawn_NCFhw = torch.empty(steps if fixed else 0, channels, 1, height, width, device=device)
+        self._sow()
+
+    def seed(self, seed: int) -> None:
+        """Change the seed; the same one again changes nothing."""
+        if seed != self._seed:
+            self._seed = seed
+            self._sow()
+
+    def reset(self) -> None:
+        """Start again from the seed."""
+        self._sow()
+
+    def draw(self, step: int, count: int, frames: int) -> Tensor:
+        """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
+        channels, height, width = self._shape
+        if self._fixed:
+            return self._drawn_NCFhw[step : step + count].expand(count, channels, frames, height, width)
+        return torch.randn(
+            (count, channels, frames, height, width), generator=self._generator, device=self._generator.device
+        )
+
+    def _sow(self) -> None:
+        self._generator.manual_seed(self._seed)
+        self._drawn_NCFhw.normal_(generator=self._generator)

@@ -34,10 +34,6 @@ class NoiseSource(Protocol):
         """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
         ...
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a call."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Flight:
@@ -65,6 +61,7 @@ class StreamState:
     Attributes:
         cache: keys and values of the frames that were.
         x_SCFhw: noisy latents of the rows, as they enter the next forward.
+        clean_SCFhw: what the last forward thought the rows' pictures are, row by row.
         text: per block the keys and values of the prompt in force.
         controller: memory of the motion-aware noise.
         encoder, decoder: memory of the video autoencoder at both ends.
@@ -74,6 +71,7 @@ class StreamState:
 
     cache: KVCache
     x_SCFhw: Tensor
+    clean_SCFhw: Tensor
     text: list[tuple[Tensor, Tensor]]
     controller: NoiseController
     encoder: CodecState
@@ -87,12 +85,14 @@ class StreamState:
         for part in (self.cache, self.controller, self.encoder, self.decoder):
             part.reset()
         self.x_SCFhw.zero_()
-        self.flights.clear()
+        self.clean_SCFhw.zero_()
+        self.flights = []
         self.number = self.position = 0
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor by name, for saving, resuming and counting bytes."""
         yield "x", self.x_SCFhw
+        yield "clean", self.clean_SCFhw
         for layer, (k, v) in enumerate(self.text):
             yield f"text.{layer}.k", k
             yield f"text.{layer}.v", v
@@ -129,7 +129,8 @@ class Stream:
         batch: bool,
         max_steps: int,
     ) -> None:
-        self.spec, self.dit, self.codec, self.noise, self.batch = spec, dit, codec, noise, batch
+        self.spec, self.dit, self.codec, self.noise = spec, dit, codec, noise
+        self.batch, self.max_steps = batch, max_steps
         weight = dit.patch_embedding.weight
         self.device, dtype = weight.device, weight.dtype
         shape = spec.dit
@@ -146,6 +147,7 @@ class Stream:
                 tokens=rows * columns, heads=shape.heads, width=shape.head_dim, device=self.device, dtype=dtype,
             ),
             x_SCFhw=torch.zeros(latent, device=self.device),
+            clean_SCFhw=torch.zeros(latent, device=self.device),
             text=[
                 (torch.zeros(keys, device=self.device, dtype=dtype), torch.zeros(keys, device=self.device, dtype=dtype))
                 for _ in range(shape.layers)
@@ -158,6 +160,12 @@ class Stream:
     def reset(self) -> None:
         """Forget the history and whatever is in flight."""
         self.state.reset()
+
+    def flush(self) -> list[tuple[Any, Tensor]]:
+        """End the chunks in flight as far as they are, oldest first: as from `denoise`. Then `reset` the stream."""
+        flights, clean = self.state.flights, self.state.clean_SCFhw
+        self.state.flights = []
+        return [(f.ticket, clean[r : r + 1]) for r, f in reversed(list(enumerate(flights))) if f.ticket is not None]
 
     @torch.inference_mode()
     def read(self, embedding_LE: Tensor) -> None:
@@ -172,12 +180,6 @@ class Stream:
         """Whether the first block has been seen."""
         return self.state.number > 0
 
-    @property
-    def next_frames(self) -> int:
-        """Pixel frames that the next chunk must have."""
-        spec = self.spec
-        return spec.frames_per_latent * spec.frames_per_block if self.begun else spec.first_frames
-
     @torch.inference_mode()
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
         """Encode the next chunk's pixels in [-1, 1] and mix noise into them.
@@ -186,8 +188,11 @@ class Stream:
             The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
         """
         mean_1CFhw = self.codec.encode(video_3THW[None], self.state.encoder)
-        follow = self.state.controller.follow if self.begun else self.state.controller.begin
-        share, first = follow(video_3THW, steps, motion)
+        controller = self.state.controller
+        if self.begun:
+            share, first = controller.follow(video_3THW, steps, motion)
+        else:
+            share, first = controller.begin(video_3THW, steps)
         noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])
         return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
 
@@ -243,6 +248,7 @@ class Stream:
         t_S = torch.tensor([f.timesteps[row] for row, f in enumerate(flights)], device=self.device)
         t_S[0] = first
         clean = self._forward(x_SCFhw, t_S, flights)
+        state.clean_SCFhw[:rows] = clean
 
         going = sum(len(f.timesteps) > row + 1 for row, f in enumerate(flights))
         if going:

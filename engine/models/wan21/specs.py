@@ -1,0 +1,74 @@
+"""Rows of the model table for the Wan2.1 family: StreamDiffusionV2, its relatives, and tiny ones for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+
+DIT_1_3B = DiTShape(dim=1536, heads=12, layers=30, ffn=8960)
+DIT_14B = DiTShape(dim=5120, heads=40, layers=40, ffn=13824)
+DIT_TINY = DiTShape(dim=128, heads=4, layers=4, ffn=256, text_dim=64)
+
+WAN_1_3B = ModelSpec(
+    name="wan21-1.3b",
+    family="wan21",
+    title="StreamDiffusionV2 1.3B (Wan2.1)",
+    dit=DIT_1_3B,
+    cache=CacheShape(slots=6, sinks=3, threshold=0.2),
+    schedule=Schedule(),
+    licence="Apache-2.0 (Wan2.1); StreamDiffusionV2 weights as published",
+    vram_gib=10.0,
+)
+"""Video to video, two steps."""
+
+WAN_14B = replace(
+    WAN_1_3B,
+    name="wan21-14b",
+    title="StreamDiffusionV2 14B (Wan2.1)",
+    dit=DIT_14B,
+    schedule=replace(WAN_1_3B.schedule, default_steps=1),
+    vram_gib=46.0,
+)
+
+WAN_1_3B_FAST = replace(
+    WAN_1_3B,
+    name="wan21-1.3b-fast",
+    title="StreamDiffusionV2 1.3B with a smaller cache and the tiny autoencoder",
+    cache=CacheShape(slots=5, sinks=2),
+    default_vae="tiny",
+    vram_gib=7.0,
+)
+
+SELF_FORCING = replace(
+    WAN_1_3B,
+    name="self-forcing-1.3b",
+    title="Self-Forcing 1.3B (Wan2.1), three latent frames per block",
+    cache=CacheShape(slots=21, sinks=0, rule="honest"),
+    schedule=Schedule(steps=(1000, 750, 500, 250), default_steps=4, shift=5.0, strength=1.0),
+    first_latents=3,
+    frames_per_block=3,
+    vram_gib=16.0,
+    notes="Distilled for text to video: at strengths below 1 it starts from the input's own latents.",
+)
+
+LONGLIVE = replace(
+    SELF_FORCING,
+    name="longlive-1.3b",
+    title="LongLive 1.3B (Wan2.1), three latent frames per block",
+    cache=CacheShape(slots=15, sinks=3, rule="honest"),
+    notes="As Self-Forcing, with a frame sink and a window of twelve frames.",
+)
+
+TINY = replace(
+    WAN_1_3B,
+    name="wan21-tiny",
+    title="Random weights of a tiny shape, for tests",
+    dit=DIT_TINY,
+    vae={"base": 8},
+    licence="",
+    vram_gib=0.1,
+    notes="Draws nothing sensible: its weights are random.",
+)
+
+SPECS: tuple[ModelSpec, ...] = (WAN_1_3B, WAN_1_3B_FAST, WAN_14B, SELF_FORCING, LONGLIVE, TINY)

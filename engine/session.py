@@ -1,0 +1,360 @@
+"""The public face of the engine: open a model by name, feed frames, step, get restyled frames back.
+
+    >>> import numpy as np
+    >>> from engine.controls import Config, Controls
+    >>> from engine.frame import Frame
+    >>> from engine.session import Session
+    >>>
+    >>> config = Config(model="wan21-tiny", width=64, height=64, device="cpu")
+    >>> controls = Controls(prompt_1="a forest in autumn", strength=0.8, steps=2)
+    >>> rng = np.random.default_rng(0)
+    >>> restyled = []
+    >>> with Session.open(config) as session:
+    ...     for n in range(21):
+    ...         pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    ...         session.feed(Frame(pixels, pts_ns=n * 33_333_333, seq=n))
+    ...         if session.ready:
+    ...             restyled += session.step(controls)
+    ...     restyled += session.flush()
+    >>> [frame.seq for frame in restyled] == list(range(21))
+    True
+
+Every frame that is fed comes out once, in order, restyled, with the times and number that it came with. Any
+control may change between two steps; none but `reset` forgets the history. A `Session` belongs to one thread
+(only `encode_prompt` may be called from another). It has no clock: time is what the frames say.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from engine.chunker import Chunk, Chunker
+from engine.controls import Config, Controls
+from engine.errors import ModelError, OutOfMemoryError
+from engine.frame import Frame, PixelFormat
+from engine.kv import Rule
+from engine.metrics import Health, StageTimers, memory_gib
+from engine.models import registry
+from engine.models.spec import Conditioning, ModelSpec, TextEncoder
+from engine.noise import RULES, Gaussian
+from engine.prompts import BLENDS, Travel, blended
+from engine.schedule import Plan
+from engine.steps import steps_for
+from engine.stream import Stream
+
+FULLY_WET = 0.3
+"""Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
+
+KEPT_PROMPTS = 64
+"""Encoded prompts that are kept in memory; the longest unused is forgotten first."""
+
+Progress = Callable[[str], None]
+
+
+class Session:
+    """A model at work on one stream. Made by `Session.open`."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        stream: Stream,
+        noise: Gaussian,
+        text: TextEncoder,
+        config: Config,
+        *,
+        defer_prompts: bool,
+    ) -> None:
+        self.spec, self.config = spec, config
+        self._stream, self._noise, self._text = stream, noise, text
+        self._defer = defer_prompts
+        self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
+        self._timers = StageTimers(stream.device)
+        self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
+        self._prompts_lock = threading.Lock()
+        self._encoder_lock = threading.Lock()
+        self._travel = Travel(BLENDS[config.travel])
+        self._aimed_at: tuple[tuple[str, float], ...] = ()
+        self._unknown: tuple[str, ...] = ()
+        self._counters: tuple[int, int] | None = None
+        self._chunks = 0
+        self.health = Health()
+
+    @classmethod
+    def open(cls, config: Config, *, progress: Progress | None = None, defer_prompts: bool = False) -> Session:
+        """Open the model that `config` names.
+
+        Args:
+            config: model, size, device, ...
+            progress: told in words what is being done.
+            defer_prompts: let `step` go on with the old prompt while a new one is not encoded yet, and list it in
+                `health.missing_prompts`; the caller encodes it with `encode_prompt` on a thread of its own.
+
+        Raises:
+            ModelError: if there is no such model, or it cannot be opened with this configuration;
+                `WeightsMissingError` if its files are not here, `OutOfMemoryError` if it does not fit.
+        """
+        say = progress or (lambda _: None)
+        spec = registry.get(config.model)
+        device = _device(config.device)
+        dtype = _dtype(config.dtype, device)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        parts = registry.builder(spec)
+        which = spec.default_vae if config.vae == "auto" else config.vae
+        files = {}
+        try:
+            say(f"loading {spec.title}")
+            dit = parts.build_dit(spec, device, dtype, files)
+            say("loading the video autoencoder")
+            codec = parts.build_codec(spec, which, device, dtype, files)
+            say("loading the text encoder")
+            text = parts.build_text(spec, device, files)
+            max_steps = min(config.max_steps, len(spec.schedule.steps))
+            noise = Gaussian(
+                (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
+                device, steps=max_steps, fixed=spec.schedule.fixed_noise,
+            )  # fmt: skip
+            stream = Stream(
+                spec, dit, codec, height=config.height, width=config.width, noise=noise,
+                rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
+                noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
+            )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            raise _too_big(spec, config, error) from None
+        return cls(spec, stream, noise, text, config, defer_prompts=defer_prompts)
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough frames were fed for a chunk."""
+        return self._chunker.needed == 0
+
+    @property
+    def frames_needed(self) -> int:
+        """How many more frames make the next chunk."""
+        return self._chunker.needed
+
+    def feed(self, frame: Frame) -> None:
+        """Take one more frame; another size than the model's is scaled and cropped to it."""
+        rgb = frame.rgb()
+        width, height = self.config.width, self.config.height
+        if (frame.width, frame.height) != (width, height):
+            rgb = np.asarray(ImageOps.fit(Image.fromarray(np.ascontiguousarray(rgb)), (width, height)))
+        self._chunker.feed(replace(frame, pixels=rgb, format=PixelFormat.RGB))
+
+    def step(self, controls: Controls, plan: Plan | None = None) -> list[Frame]:
+        """Take one chunk if there is one, and give back the frames of all chunks that are finished.
+
+        Args:
+            controls: the live controls in force for this chunk.
+            plan: from the schedule; may lower the steps.
+
+        Returns:
+            RGB frames of the model's size, oldest first, with the times and numbers of the frames that went in.
+            Empty while nothing is finished.
+
+        Raises:
+            OutOfMemoryError: if the device's memory does not suffice.
+            ModelError: if the prompt cannot be encoded.
+        """
+        try:
+            return self._step(controls, plan)
+        except torch.OutOfMemoryError as error:
+            raise _too_big(self.spec, self.config, error) from None
+
+    def flush(self) -> list[Frame]:
+        """Give back what is still inside, at the end of a stream: chunks in flight with as many steps as they
+        have had, and frames that make no whole chunk as they came. The next frame begins a new stream."""
+        done = self._land()
+        done += [frame for frame in self._chunker.waiting]
+        self._chunker.clear()
+        return done
+
+    def reset(self) -> None:
+        """New stream: forget the history and what is in flight. Waiting frames and prompts stay."""
+        self._stream.reset()
+        self._noise.reset()
+        self._chunker.restart()
+
+    def encode_prompt(self, text: str) -> Conditioning:
+        """Encode a prompt and remember the result. Slow; may be called from another thread.
+
+        Raises:
+            ModelError: if the text encoder is missing or fails.
+        """
+        with self._encoder_lock:
+            known = self._recall(text)
+            if known is None:
+                known = self._text.encode(text)
+                with self._prompts_lock:
+                    self._prompts[text] = known
+                    while len(self._prompts) > KEPT_PROMPTS:
+                        self._prompts.popitem(last=False)
+            return known
+
+    def close(self) -> None:
+        """Give the memory back. The session cannot be used afterwards."""
+        for name in ("_stream", "_text"):
+            self.__dict__.pop(name, None)
+        self._prompts.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _step(self, controls: Controls, plan: Plan | None) -> list[Frame]:
+        done: list[Frame] = []
+        resets, anchors = self._counters or (controls.resets, controls.anchors)
+        anchor = controls.anchors != anchors
+        self._counters = (controls.resets, controls.anchors)
+        if controls.resets != resets:
+            done += self._land()
+        if not self.ready:
+            return done
+
+        chunk = self._chunker.cut(controls)
+        missing = self._listen(controls, chunk.frames[-1].pts_ns / 1e9)
+        count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
+        steps = steps_for(self.spec.schedule, controls.strength, count)
+        self._noise.seed(controls.seed)
+        with self._timers.stage("upload"):
+            video = self._upload(chunk.frames)
+        with self._timers.stage("encode"):
+            noisy, first = self._stream.encode(video, steps, controls.motion)
+        with self._timers.stage("dit"):
+            finished = self._stream.denoise(noisy, first, steps.timesteps, chunk, anchor)
+        done += self._decode(finished)
+        self._chunks += 1
+        self.health = Health(
+            noise=float(self._stream.state.controller.previous),
+            strength=controls.strength,
+            steps=count,
+            stages=self._timers.read(),
+            in_flight=len(self._stream.state.flights),
+            chunks=self._chunks,
+            prompt=_in_words(self._aimed_at),
+            unknown_words=self._unknown,
+            missing_prompts=missing,
+            vram=memory_gib(self._stream.device),
+        )
+        return done
+
+    def _listen(self, controls: Controls, now: float) -> tuple[str, ...]:
+        """Make the wanted blend of prompts, or the next piece of the way to it, the one in force.
+
+        Returns:
+            Texts that have to be encoded before.
+        """
+        wanted = controls.prompts()
+        missing: tuple[str, ...] = ()
+        if wanted != self._aimed_at:
+            known = {text: self._recall(text) for text, _ in wanted}
+            missing = tuple(text for text, found in known.items() if found is None)
+            if missing and (not self._defer or not self._aimed_at):
+                known = {text: self.encode_prompt(text) for text, _ in wanted}
+                missing = ()
+            if not missing:
+                parts = [(known[text], share) for text, share in wanted]
+                embeddings = [(c.embedding.float(), share) for c, share in parts if c is not None]
+                self._travel.aim(blended(embeddings, BLENDS[self.config.travel]), controls.prompt_seconds)
+                self._unknown = tuple(dict.fromkeys(w for c, _ in parts if c is not None for w in c.unknown))
+                self._aimed_at = wanted
+        embedding = self._travel.advance(now)
+        if embedding is not None:
+            self._stream.read(embedding)
+        return missing
+
+    def _recall(self, text: str) -> Conditioning | None:
+        with self._prompts_lock:
+            found = self._prompts.get(text)
+            if found is not None:
+                self._prompts.move_to_end(text)
+            return found
+
+    def _upload(self, frames: Sequence[Frame]) -> Tensor:
+        """RGB frames to pixels in [-1, 1] on the device, [3, T, H, W]."""
+        video_THWC = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
+        return video_THWC.to(self._stream.device).permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
+
+    def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> list[Frame]:
+        """Clean latents back to frames, with what each frame came with."""
+        done: list[Frame] = []
+        for chunk, clean in finished:
+            with self._timers.stage("decode"):
+                video_3THW = self._stream.decode(clean)
+            with self._timers.stage("download"):
+                video_THW3 = video_3THW.permute(1, 2, 3, 0).float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
+                pixels = video_THW3.to(torch.uint8).cpu().numpy()
+            if len(pixels) != len(chunk.frames):
+                raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels)} came out.")
+            wet = _wet(chunk.controls.strength)
+            for frame, restyled in zip(chunk.frames, pixels, strict=True):
+                done.append(replace(frame, pixels=_blend(frame.pixels, restyled, wet)))
+        return done
+
+    def _land(self) -> list[Frame]:
+        """End the stream: frames of the chunks in flight, as far as they are."""
+        done = self._decode(self._stream.flush())
+        self.reset()
+        return done
+
+
+def _wet(strength: float) -> float:
+    """Share of the restyled picture in the output: 0 at strength 0, 1 from `FULLY_WET`, smooth between."""
+    x = min(strength / FULLY_WET, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def _blend(dry: np.ndarray, wet: np.ndarray, share: float) -> np.ndarray:
+    if share >= 1.0:
+        return wet
+    if share <= 0.0:
+        return np.ascontiguousarray(dry)
+    mixed = dry.astype(np.float32) + (wet.astype(np.float32) - dry) * np.float32(share)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _in_words(wanted: Sequence[tuple[str, float]]) -> str:
+    if len(wanted) == 1:
+        return wanted[0][0]
+    return " + ".join(f"{share:.0%} {text}" for text, share in wanted)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelError(f"There is no device {name!r}.", "Choose auto, cpu, cuda or cuda:N.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"{name} was asked for, but {torch.cuda.device_count()} GPUs can be used.", "Choose cpu.")
+    return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
+    return OutOfMemoryError(
+        f"{spec.title} at {config.width}x{config.height} does not fit into the memory: {error}",
+        'Choose a smaller size, vae = "tiny", or a smaller model.',
+    )
