@@ -149,6 +149,8 @@ class Hub:
             return
         self._next_history = now + HISTORY_PERIOD_S
         readings = self.telemetry.snapshot()
+        if "latency" not in readings:
+            return
         point = [round(float(readings.get(name, 0.0)), 2) for name in HISTORY_READINGS]
         self.history.append(point)
         self.tell_all({"point": point})

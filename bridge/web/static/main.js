@@ -19,7 +19,7 @@ const faces = {};
 for (const [title, rows] of groups) {
   if (title === "Panic") panic(rows);
   else if (title === "Prompts") for (const control of prompts(rows, table.about.examples ?? [])) document.getElementById("pad-side").append(widget(control));
-  else Object.assign(faces, panel(title, rows, triggers(title), document.getElementById("column-controls")));
+  else Object.assign(faces, panel(title, rows, triggers(title), document.getElementById(title === "Recording" ? "column-prompts" : "column-controls")));
 }
 recording(byName.record);
 const press = snapshots();

@@ -3,6 +3,7 @@
 import { send, set, state } from "./link.js";
 import { change, el, fader, register } from "./widgets.js";
 
+const INSET = 20; // half of the puck, which stays inside the pad
 const CORNERS = [[0, 0], [1, 0], [0, 1], [1, 1]];
 
 /** Build the slots and the pad from the rows of the group "Prompts". Returns the rows that are still to be placed. */
@@ -92,7 +93,7 @@ function pad(texts, weights) {
   };
   const drag = (event) => {
     const area = box.getBoundingClientRect();
-    move((event.clientX - area.left) / area.width, (event.clientY - area.top) / area.height);
+    move((event.clientX - area.left - INSET) / (area.width - 2 * INSET), (event.clientY - area.top - INSET) / (area.height - 2 * INSET));
   };
   box.addEventListener("pointerdown", (event) => {
     box.setPointerCapture(event.pointerId);

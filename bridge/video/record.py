@@ -1,0 +1,269 @@
+"""Records the output, and the input if wished, to files, from processes of their own.
+
+Each file has a process that takes frames from a ring which drops the oldest: when the disk or the encoder is slow
+the recording loses frames, never the show. Files are fragmented MP4 (H.264), written out once a second, so that a
+file is playable up to its last second whatever ends its process. Knows no control and no socket: `Recorder.want`
+says what shall be recorded, two callbacks say what is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from bridge.slots import FrameRing, RingReader, RingWriter
+from engine.errors import TidecastError, TransportError
+from engine.frame import Frame
+
+log = logging.getLogger(__name__)
+
+KINDS = ("output", "input")
+RING_DEPTH = 24
+LEAST_FREE_BYTES = 200 * 1024 * 1024
+"""A recording is not begun with less room than this on the disk."""
+
+FINISH_TIMEOUT_S = 10.0
+NICENESS = 10
+TICKS = 90_000
+"""Ticks per second of the file's time base."""
+
+Status = Callable[[str], None]
+"""Called with the files that are being written, separated by ", "; empty when there is none."""
+
+Trouble = Callable[[str], None]
+"""Called with a sentence about a recording that failed or lost frames."""
+
+
+@dataclass(slots=True)
+class _Take:
+    """One file that is being written."""
+
+    path: Path
+    ring: FrameRing
+    writer: RingWriter
+    process: Any
+    report: Connection
+
+    def end(self) -> None:
+        """Let the process write what waits and finish the file."""
+        self.writer.close()
+        self.ring.close()
+
+
+class Recorder:
+    """Starts and ends recordings. Every method is thread-safe and none waits for a disk, except `close`.
+
+    Args:
+        width, height: size of every offered frame, pixels, both even.
+        folder: where files are written; made when needed.
+        status, trouble: told what is recorded and what went wrong; called on the recorder's own thread.
+        fps: frames per second that are expected (sets how often the file is written out; any rate is recorded).
+    """
+
+    def __init__(
+        self, width: int, height: int, folder: Path, *, status: Status, trouble: Trouble, fps: float = 30.0
+    ) -> None:
+        if width % 2 or height % 2:
+            raise ValueError(f"a recording needs even sizes, got {width}x{height}")
+        self._size = (width, height)
+        self._folder = folder
+        self._fps = fps
+        self._status = status
+        self._trouble = trouble
+        self._takes: dict[str, _Take] = {}
+        self._wanted: frozenset[str] = frozenset()
+        self._closing = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
+        self._thread.start()
+
+    def want(self, record: bool, record_input: bool) -> None:
+        """Say what shall be recorded from now on: the output, and with it the input. Returns at once."""
+        with self._change:
+            self._wanted = frozenset(KINDS if record_input else KINDS[:1]) if record else frozenset()
+            self._change.notify()
+
+    def offer(self, which: str, frame: Frame) -> None:
+        """Hand over a frame; costs one copy while that kind is recorded, nothing otherwise. Never waits.
+
+        Each kind belongs to one thread.
+
+        Args:
+            which: "output" or "input".
+            frame: of the size given at the start; others are left out.
+        """
+        take = self._takes.get(which)
+        if take is None or (frame.width, frame.height) != self._size:
+            return
+        with contextlib.suppress(ValueError):  # ended at this very moment
+            take.writer.put(Frame(frame.rgb(), pts_ns=frame.pts_ns, captured_ns=frame.captured_ns, seq=frame.seq))
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id by kind of what is being recorded."""
+        return {kind: take.process.pid for kind, take in self._takes.items()}
+
+    def close(self) -> None:
+        """Finish every file and end. Waits for at most a few seconds."""
+        with self._change:
+            self._wanted = frozenset()
+            self._closing = True
+            self._change.notify()
+        self._thread.join(FINISH_TIMEOUT_S + 5.0)
+
+    def _run(self) -> None:
+        """The recorder's thread: bring what is recorded in line with what is wanted, notice dead processes."""
+        finishing: list[_Take] = []
+        while True:
+            with self._change:
+                self._change.wait_for(self._out_of_line, 0.25 if self._takes or finishing else None)
+                wanted, closing = self._wanted, self._closing
+            for kind in [k for k in self._takes if k not in wanted]:
+                take = self._takes.pop(kind)
+                take.end()
+                finishing.append(take)
+                self._tell()
+            for kind in [k for k in wanted if k not in self._takes]:
+                self._begin(kind)
+            for kind, take in list(self._takes.items()):
+                if not take.process.is_alive():
+                    del self._takes[kind]
+                    take.end()
+                    self._finish(take)
+                    self._give_up(kind)
+            for take in [t for t in finishing if closing or not t.process.is_alive()]:
+                finishing.remove(take)
+                self._finish(take)
+            if closing:
+                return
+
+    def _out_of_line(self) -> bool:
+        return self._closing or self._wanted != self._takes.keys()
+
+    def _begin(self, kind: str) -> None:
+        try:
+            path = self._new_path(kind)
+            ring = FrameRing(*self._size, depth=RING_DEPTH, metadata_bytes=0)
+        except (OSError, TidecastError) as error:
+            self._trouble(f"The {kind} is not recorded: {error}")
+            self._give_up(kind)
+            return
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        reader = ring.reader()
+        process = context.Process(
+            target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
+        )
+        process.start()
+        theirs.close()
+        reader.close()
+        self._takes[kind] = _Take(path, ring, ring.writer(), process, ours)
+        self._tell()
+
+    def _finish(self, take: _Take) -> None:
+        """Wait for a process that was told to end, and report how it went."""
+        take.process.join(FINISH_TIMEOUT_S)
+        if take.process.is_alive():
+            take.process.kill()
+            take.process.join()
+        result = "its process died; the file is playable up to its last second."
+        with contextlib.suppress(EOFError, OSError):
+            if take.report.poll():
+                result = take.report.recv()
+        if result:
+            self._trouble(f"Recording {take.path}: {result}")
+        else:
+            log.info("recorded %s", take.path)
+        take.report.close()
+        take.process.close()
+
+    def _give_up(self, kind: str) -> None:
+        """Do not try again what failed, until it is asked for again; without its output a recording ends."""
+        with self._change:
+            self._wanted = frozenset() if kind == "output" else self._wanted - {kind}
+        self._tell()
+
+    def _tell(self) -> None:
+        self._status(", ".join(str(take.path) for take in self._takes.values()))
+
+    def _new_path(self, kind: str) -> Path:
+        """A file name that is not taken, in the folder.
+
+        Raises:
+            TransportError: if there is too little room on the disk.
+            OSError: if the folder cannot be made.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if free < LEAST_FREE_BYTES:
+            raise TransportError(
+                f"only {free // 2**20} MiB are free in {self._folder}.", "Make room, or choose another folder."
+            )
+        stem = time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
+        names = (f"{stem}{f' {n}' if n else ''}.mp4" for n in range(1000))
+        return next(path for path in (self._folder / name for name in names) if not path.exists())
+
+
+def write(reader: RingReader, path: Path, fps: float, report: Connection) -> None:
+    """Main function of a recording's process: frames from the ring into the file, until the ring's owner is gone.
+
+    Sends one sentence through `report`: empty when all went well.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the owner ends us in order
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    from av.error import FFmpegError
+
+    try:
+        frames = _encode(reader, path, fps)
+    except (FFmpegError, OSError, ValueError) as error:
+        report.send(f"it ended early: {error}. Check the disk's free space and rights.")
+        return
+    dropped = reader.dropped
+    report.send(
+        f"{dropped} of {frames + dropped} frames are missing, for the disk or the encoder was too slow."
+        if dropped
+        else ""
+    )
+
+
+def _encode(reader: RingReader, path: Path, fps: float) -> int:
+    """Write frames until the ring ends; returns how many.
+
+    Raises:
+        FFmpegError, OSError: if the file cannot be written.
+        ValueError: if this PyAV has no H.264 encoder.
+    """
+    import av
+
+    fragmented = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+    width, height = reader.size
+    frames, first_ns, last_tick = 0, 0, -1
+    with av.open(str(path), "w", format="mp4", container_options=fragmented) as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
+        stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "18", "g": str(max(1, round(fps)))}
+        stream.thread_count = 2
+        with contextlib.suppress(EOFError):
+            while (frame := reader.get(None)) is not None:
+                first_ns = first_ns or reader.queued_ns
+                tick = max(last_tick + 1, (reader.queued_ns - first_ns) * TICKS // 1_000_000_000)
+                picture = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")
+                picture.pts, picture.time_base = tick, Fraction(1, TICKS)
+                container.mux(stream.encode(picture))
+                frames, last_tick = frames + 1, tick
+        container.mux(stream.encode(None))
+    return frames
