@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from engine.errors import ModelError
-from engine.models.wan21.conv import TemporalConv, UpsampleConv
+from engine.models.conv import TemporalConv, UpsampleConv
 from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
 
 SIZE = (32, 48)

@@ -5,7 +5,7 @@ Pixel frame 0 makes latent frame 0; every four later ones make one more, and bac
 
 Activations are time-major: N = T * B images, image t * B + b, each channels last, so that a run of frames is one
 contiguous piece of memory and most layers are plain 2-D convolutions over all frames at once. What a layer needs
-of the past (two frames per temporal convolution, one before a temporal downsampling) lies in a `VAEState`.
+of the past (two frames per temporal convolution, one before a temporal downsampling) lies in a `CodecMemory`.
 
 Shape letters: N images (T * B), C channels, H W height and width, O output channels, K temporal taps.
 """
@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.models.wan21 import conv
+from engine.models import conv
+from engine.models.memory import CodecMemory, to_images, to_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +56,6 @@ class VAEShape:
     def frames_per_latent(self) -> int:
         """Pixel frames per latent frame (after the first)."""
         return int(2 ** sum(self.temporal))
-
-
-class VAEState:
-    """What one end of the autoencoder remembers: the last input frames of each temporal convolution.
-
-    Tensors are allocated once and written in place. `started` ([1], int64, on the host) is 0 until the first
-    frame has passed. `scratch` holds nothing between layers: it only spares allocations.
-    """
-
-    def __init__(self, memory: dict[str, Tensor]) -> None:
-        self.memory = memory
-        self.started = torch.zeros(1, dtype=torch.int64)
-        self.scratch: dict[torch.Size, Tensor] = {}
-
-    def reset(self) -> None:
-        """Make it equal to a new state."""
-        for tensor in self.tensors().values():
-            tensor.zero_()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a call, by name of its layer; they are the state's own, not copies."""
-        return {"started": self.started, **self.memory}
 
 
 class CausalConv(nn.Module):
@@ -125,31 +104,11 @@ def _rms_norm(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One pass through a stack: the state, the batch size, and whether these are the stream's first frames."""
+    """One pass through a stack: its memory, the batch size, and whether these are the stream's first frames."""
 
-    state: VAEState
+    memory: CodecMemory
     batch: int
     first: bool
-
-    def window(self, name: str, frames: int, like_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """The remembered frames and room for `frames` new images behind them; returns (window, the room).
-
-        The window is valid until the next one of its shape is asked for.
-        """
-        past = self.state.memory[name]
-        shape = torch.Size((past.shape[0] + frames, *like_NCHW.shape[1:]))
-        if shape not in self.state.scratch:
-            self.state.scratch[shape] = torch.empty(
-                shape, dtype=past.dtype, device=past.device, memory_format=torch.channels_last
-            )
-        window = self.state.scratch[shape]
-        window[: past.shape[0]].copy_(past)
-        return window, window[past.shape[0] :]
-
-    def remember(self, name: str, window_NCHW: Tensor) -> None:
-        """Keep the newest frames of a window for the next call."""
-        past = self.state.memory[name]
-        past.copy_(window_NCHW[-past.shape[0] :])
 
 
 class ResidualBlock(nn.Module):
@@ -173,10 +132,10 @@ class ResidualBlock(nn.Module):
         h_NCHW = x_NCHW
         for norm, convolution in (("0", "2"), ("3", "6")):
             name = f"{self.name}.residual.{convolution}"
-            window_NCHW, room_NCHW = run.window(name, h_NCHW.shape[0], h_NCHW)
+            window_NCHW, room_NCHW = run.memory.window(name, h_NCHW)
             self.residual[norm](h_NCHW, room_NCHW)
             h_NCHW = self.residual[convolution](window_NCHW, run.batch)
-            run.remember(name, window_NCHW)
+            run.memory.remember(name, window_NCHW)
         return h_NCHW.add_(x_NCHW if self.shortcut is None else self.shortcut(x_NCHW, run.batch))
 
 
@@ -222,11 +181,11 @@ class Downsample(nn.Module):
         if self.time_conv is None:
             return x_NCHW
         if run.first:
-            run.remember(self.name, x_NCHW)
+            run.memory.remember(self.name, x_NCHW)
             return x_NCHW
-        window_NCHW, room_NCHW = run.window(self.name, x_NCHW.shape[0], x_NCHW)
+        window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
         room_NCHW.copy_(x_NCHW)
-        run.remember(self.name, window_NCHW)
+        run.memory.remember(self.name, window_NCHW)
         window_TBCHW = window_NCHW.unflatten(0, (-1, run.batch))
         taps = [window_TBCHW[k : k - 2 or None : 2].flatten(0, 1) for k in range(3)]
         return conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
@@ -249,9 +208,9 @@ class Upsample(nn.Module):
     def forward(self, x_NCHW: Tensor, run: _Run) -> Tensor:
         """[T*B, C, H, W] to [T*B, C/2, 2H, 2W], or twice the T; the stream's first frame stays single."""
         if self.time_conv is not None and not run.first:
-            window_NCHW, room_NCHW = run.window(self.name, x_NCHW.shape[0], x_NCHW)
+            window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
             room_NCHW.copy_(x_NCHW)
-            run.remember(self.name, window_NCHW)
+            run.memory.remember(self.name, window_NCHW)
             n = x_NCHW.shape[0]
             taps = [window_NCHW[k * run.batch : k * run.batch + n] for k in range(3)]
             pair_NCHW = conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
@@ -266,15 +225,15 @@ class _Stack(nn.Module):
     """What encoder and decoder share: running their layers in order over a state."""
 
     def _head(self, name: str, x_NCHW: Tensor, run: _Run) -> Tensor:
-        window_NCHW, room_NCHW = run.window(name, x_NCHW.shape[0], x_NCHW)
+        window_NCHW, room_NCHW = run.memory.window(name, x_NCHW)
         self.head["0"](x_NCHW, room_NCHW)
-        run.remember(name, window_NCHW)
+        run.memory.remember(name, window_NCHW)
         return self.head["2"](window_NCHW, run.batch)
 
     def _stem(self, name: str, x_NCHW: Tensor, run: _Run) -> Tensor:
-        window_NCHW, room_NCHW = run.window(name, x_NCHW.shape[0], x_NCHW)
+        window_NCHW, room_NCHW = run.memory.window(name, x_NCHW)
         room_NCHW.copy_(x_NCHW)
-        run.remember(name, window_NCHW)
+        run.memory.remember(name, window_NCHW)
         return self.conv1(window_NCHW, run.batch)
 
 
@@ -375,7 +334,7 @@ class WanCodec:
             if isinstance(module, CausalConv | Upsample):
                 module.prepare()
 
-    def encoder_state(self, batch: int, height: int, width: int) -> VAEState:
+    def encoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
         """New memory for encoding `batch` streams of height x width pixels.
 
         Raises:
@@ -383,11 +342,11 @@ class WanCodec:
         """
         return self._state("encoder", batch, height, width)
 
-    def decoder_state(self, batch: int, height: int, width: int) -> VAEState:
+    def decoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
         """New memory for decoding to height x width pixels; see `encoder_state`."""
         return self._state("decoder", batch, height, width)
 
-    def _state(self, side: str, batch: int, height: int, width: int) -> VAEState:
+    def _state(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
         if height % self.stride or width % self.stride:
             raise ModelError(
                 f"the picture is {width}x{height} pixels, but its sides must be multiples of {self.stride}.",
@@ -401,7 +360,7 @@ class WanCodec:
                 dtype=weight.dtype,
                 device=weight.device,
             ).contiguous(memory_format=torch.channels_last)
-        return VAEState(memory)
+        return CodecMemory(memory)
 
     def _memories(self, side: str) -> Iterator[tuple[str, int, int, int]]:
         """Each temporal convolution of one end: (name, input channels, frames kept, pixels per position)."""
@@ -421,7 +380,7 @@ class WanCodec:
                 yield name, module.weight.shape[1], module.past, shrink
 
     @torch.no_grad()
-    def encode(self, video_BCTHW: Tensor, state: VAEState) -> Tensor:
+    def encode(self, video_BCTHW: Tensor, state: CodecMemory) -> Tensor:
         """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to raw means [B, C, F, h, w].
 
         Raises:
@@ -438,14 +397,14 @@ class WanCodec:
         weight_OC11, bias_O = conv1.weight[:latent, :, 0], conv1.bias[:latent]
         means = []
         for start, stop in _groups(frames, first, self.frames_per_latent):
-            x_NCHW = _images(video_BCTHW[:, :, start:stop].to(self.mean_1C11.dtype))
+            x_NCHW = to_images(video_BCTHW[:, :, start:stop].to(self.mean_1C11.dtype))
             run = _Run(state, batch, first=start == 0 and bool(first))
             means.append(F.conv2d(self.network.encoder(x_NCHW, run), weight_OC11, bias_O))
             state.started.fill_(1)
-        return _video(torch.cat(means), batch)
+        return to_video(torch.cat(means), batch)
 
     @torch.no_grad()
-    def decode(self, latent_BCFhw: Tensor, state: VAEState) -> Tensor:
+    def decode(self, latent_BCFhw: Tensor, state: CodecMemory) -> Tensor:
         """Decode the next latents [B, C, F, h, w] to pixels [B, 3, T, H, W] in [-1, 1].
 
         The first latent frame of a new state gives 1 frame, every later one 4.
@@ -453,12 +412,12 @@ class WanCodec:
         batch, conv2 = latent_BCFhw.shape[0], self.network.conv2
         pictures = []
         for index in range(latent_BCFhw.shape[2]):
-            x_NCHW = _images(latent_BCFhw[:, :, index : index + 1].to(self.mean_1C11.dtype))
+            x_NCHW = to_images(latent_BCFhw[:, :, index : index + 1].to(self.mean_1C11.dtype))
             x_NCHW = F.conv2d(x_NCHW * self.std_1C11 + self.mean_1C11, conv2.weight[:, :, 0], conv2.bias)
             run = _Run(state, batch, first=not int(state.started))
             pictures.append(self.network.decoder(x_NCHW, run).clamp_(-1, 1))
             state.started.fill_(1)
-        return _video(torch.cat(pictures), batch)
+        return to_video(torch.cat(pictures), batch)
 
 
 def _groups(frames: int, first: int, size: int) -> Iterator[tuple[int, int]]:
@@ -466,12 +425,3 @@ def _groups(frames: int, first: int, size: int) -> Iterator[tuple[int, int]]:
         yield 0, 1
     for start in range(first, frames, size):
         yield start, start + size
-
-
-def _images(video_BCTHW: Tensor) -> Tensor:
-    images = video_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1)
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def _video(images_NCHW: Tensor, batch: int) -> Tensor:
-    return images_NCHW.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
