@@ -1,0 +1,72 @@
+"""`tidecast td`: generate, check and install the TouchDesigner component.
+
+The one place where the component's generator meets the table of controls: it is handed over as plain data,
+so that `td_components` imports neither engine nor bridge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from engine.controls import COMMANDS, CONTROLS, PREFIX, STATES, TELEMETRY
+from td_components import check as checker
+from td_components import generate as generator
+from td_components.spec import HERE
+
+app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True)
+console = Console()
+
+
+def table() -> dict[str, Any]:
+    """The table of controls, commands and readings as plain data."""
+    return {
+        "version": metadata.version("tidecast"),
+        "prefix": PREFIX,
+        "states": list(STATES),
+        "controls": [_plain(dataclasses.asdict(c), without=("owner", "glides")) for c in CONTROLS],
+        "commands": [_plain(dataclasses.asdict(c)) for c in COMMANDS],
+        "telemetry": [_plain(dataclasses.asdict(r)) for r in TELEMETRY],
+    }
+
+
+def _plain(row: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A row with lists for tuples and words for enumerations, as JSON gives it back."""
+
+    def plain(value: Any) -> Any:
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
+
+    return {k: str(v) if k == "kind" else plain(v) for k, v in row.items() if k not in without}
+
+
+@app.command()
+def generate(
+    check: Annotated[bool, typer.Option("--check", help="Only say what is out of date; exit 1 if anything.")] = False,
+) -> None:
+    """Write the component anew from the table of controls (in a source checkout)."""
+    changed = generator.stale(table()) if check else generator.write(table())
+    for path in changed:
+        console.print(f"{'stale' if check else 'written'}: {path}", highlight=False, soft_wrap=True)
+    if not changed:
+        console.print("Everything is up to date.")
+    elif check:
+        raise typer.Exit(1)
+
+
+@app.command("check")
+def check_tree(
+    folder: Annotated[Path, typer.Argument(help="Folder with NAME.tox.dir and NAME.tox.toc.")] = HERE,
+) -> None:
+    """Check an expanded component against grammar and allow-list."""
+    raise typer.Exit(checker.main([str(folder)]))
+
+
+@app.command()
+def path() -> None:
+    """Print the folder of the component: the expanded tree, the builder, the layouts and guides."""
+    console.print(str(HERE), highlight=False, soft_wrap=True)

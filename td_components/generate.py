@@ -1,0 +1,64 @@
+"""Writes everything here that is generated, and says what is out of date.
+
+Generated and committed: the expanded component, `build_in_td.py`, the TouchOSC layout and the drawings of
+`docs`. The table of controls comes in as plain data; see `tidecast td generate`, which also writes it to
+`controls.json` (`--check` only compares).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from td_components import builder, expanded, network
+from td_components.spec import HERE
+
+TABLE = "controls.json"
+
+
+def load_table() -> dict[str, Any]:
+    """The committed table of controls."""
+    table: dict[str, Any] = json.loads((HERE / TABLE).read_text(encoding="utf-8"))
+    return table
+
+
+def files(table: dict[str, Any]) -> dict[str, bytes]:
+    """Every generated file: path relative to this folder -> contents.
+
+    Args:
+        table: the table of controls as plain data, with the version of Tidecast.
+    """
+    component = network.component(table, table["version"])
+    return {
+        TABLE: (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode("utf-8"),
+        **expanded.write(component),
+        "build_in_td.py": builder.write(component).encode("utf-8"),
+    }
+
+
+def write(table: dict[str, Any], folder: Path = HERE) -> list[str]:
+    """Write every generated file below `folder`; remove what is no longer generated. Returns what changed."""
+    wanted = files(table)
+    changed = stale(table, folder)
+    for path in changed:
+        target = folder / path
+        if path in wanted:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(wanted[path])
+        else:
+            target.unlink()
+    return changed
+
+
+def stale(table: dict[str, Any], folder: Path = HERE) -> list[str]:
+    """Paths below `folder` that are missing, differ, or lie in the tree without belonging to it."""
+    wanted = files(table)
+    tree = folder / f"{network.NAME}.tox.dir"
+    there = {p.relative_to(folder).as_posix() for p in tree.rglob("*") if p.is_file()}
+    wrong = [p for p, data in wanted.items() if not _same(folder / p, data)]
+    return sorted({*wrong, *(there - wanted.keys())})
+
+
+def _same(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data

@@ -1,0 +1,128 @@
+"""What the component knows of Tidecast: which values both sides hold, and whether the other side lives.
+
+A pure state machine: no TouchDesigner, no socket, no clock. `TidecastExt` passes in what happened and carries
+out the events that come back. Runs in TouchDesigner's Python 3.11 without packages.
+
+Events are tuples:
+    ("set", parameter, value)       show this value
+    ("online",), ("offline",)       Tidecast answers, or has been silent for `OFFLINE_AFTER` seconds
+    ("ready",)                      it can restyle now: send it every value
+    ("error", topic, reason)        it reports an error
+    ("prompt", text)                this prompt is now in force
+    ("line", text)                  for the log
+"""
+
+import struct
+
+PREFIX = "/tidecast"
+OFFLINE_AFTER = 3.0
+"""Seconds of silence after which Tidecast counts as gone; it reports ten times a second."""
+HOLD = 0.3
+"""Seconds for which an echo waits after a change by hand, so that it never pulls against the hand."""
+READY_STATES = ("running", "no-input")
+
+
+class Link:
+    """The two-way connection of one component.
+
+    Args:
+        manifest: the contents of the DAT `manifest`.
+    """
+
+    def __init__(self, manifest):
+        self.kinds = {row["par"]: row["kind"] for row in manifest["controls"]}
+        self.address_of = {row["par"]: PREFIX + row["address"] for row in manifest["controls"]}
+        self.par_of = {address: par for par, address in self.address_of.items()}
+        self.reading_of = {PREFIX + row["address"]: row for row in manifest["readings"]}
+        self.reset()
+
+    def reset(self):
+        """Forget everything, as when the address has changed."""
+        self.online = False
+        self.state = ""
+        self.prompt = None
+        self.heartbeat = None
+        self.heard_at = None
+        self.known = {}
+        self.changed_at = {}
+        self.waiting = {}
+
+    def local(self, par, value, now):
+        """A parameter was changed here. Returns (OSC address, value) to send, or None if it is known there."""
+        if par not in self.kinds:
+            return None
+        value = self.wire(par, value)
+        if self.known.get(par) == value:
+            return None
+        self.known[par] = value
+        self.changed_at[par] = now
+        self.waiting.pop(par, None)
+        return self.address_of[par], value
+
+    def wire(self, par, value):
+        """`value` as it travels: toggles as 0 or 1, floats with 32 bits."""
+        kind = self.kinds[par]
+        if kind in ("bool", "int"):
+            return int(value)
+        if kind == "float":
+            return struct.unpack("f", struct.pack("f", float(value)))[0]
+        return str(value)
+
+    def heard(self, address, args, now):
+        """A message came from Tidecast. Returns the events."""
+        if not address.startswith(PREFIX + "/"):
+            return []
+        self.heard_at = now
+        events = []
+        if not self.online:
+            self.online = True
+            events.append(("online",))
+        reading = self.reading_of.get(address)
+        if reading is not None and args:
+            events.extend(self._reading(reading, args[0]))
+        elif address in self.par_of and len(args) == 1:
+            events.extend(self._echo(self.par_of[address], args[0], now))
+        elif address == PREFIX + "/error" and len(args) >= 2:
+            events.append(("error", str(args[0]), str(args[1])))
+        elif address == PREFIX + "/inputs":
+            events.append(("line", "inputs: " + ", ".join(str(a) for a in args)))
+        return events
+
+    def _reading(self, reading, value):
+        events = [("set", reading["par"], value)]
+        name = reading["name"]
+        if name == "state":
+            was_ready, self.state = self.state in READY_STATES, value
+            if value in READY_STATES and not was_ready:
+                events.append(("ready",))
+        elif name == "prompt" and value != self.prompt:
+            if self.prompt is not None:
+                events.append(("prompt", value))
+            self.prompt = value
+        elif name == "heartbeat":
+            if self.heartbeat is not None and value < self.heartbeat:
+                events.append(("line", "Tidecast was started anew"))
+                events.append(("ready",))
+            self.heartbeat = value
+        return events
+
+    def _echo(self, par, value, now):
+        value = self.wire(par, value)
+        if now - self.changed_at.get(par, -HOLD) < HOLD:
+            self.waiting[par] = value
+            return []
+        return self._take(par, value)
+
+    def _take(self, par, value):
+        self.known[par] = value
+        return [("set", par, value)]
+
+    def tick(self, now):
+        """Time has passed. Returns the events."""
+        events = []
+        for par in [p for p in self.waiting if now - self.changed_at[p] >= HOLD]:
+            events.extend(self._take(par, self.waiting.pop(par)))
+        if self.online and now - self.heard_at >= OFFLINE_AFTER:
+            self.reset()
+            events.append(("offline",))
+        return events

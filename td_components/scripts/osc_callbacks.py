@@ -1,0 +1,6 @@
+"""Hears Tidecast: called by the DAT osc_in for every message."""
+
+
+def onReceiveOSC(dat, rowIndex, message, bytes, timeStamp, address, args, peer):
+    """Pass a message on to the extension."""
+    parent().ext.TidecastExt.OnMessage(address, args)  # noqa: F821
