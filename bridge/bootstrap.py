@@ -62,7 +62,7 @@ def python() -> Path:
 
 
 def stamp(part: str) -> Path:
-    """The file that says that `part` is installed as asked today; the tests need all that the bridge needs."""
+    """The file that says that `part` is installed as asked today; the tests need the most."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + EXTRAS[part].encode()).hexdigest()[:16]
     return VENV / f".tidecast-{part}-{digest}"
 

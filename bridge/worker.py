@@ -1,0 +1,340 @@
+"""The engine process: frames from the inbox -> Session -> frames into the outbox, until it is told to stop or dies.
+
+The one module of the bridge that opens a model, and only inside `main`: importing it loads no torch. It knows the
+session's face and the schedule, not the network; it knows no transport, no OSC and no clock but its own durations.
+Whatever goes wrong here ends this process at worst; the supervisor reports it and starts another.
+
+Messages to the owner are tuples: ("loading", text), ("ready", facts), ("health", readings), ("prompt", text),
+("error", topic, reason), ("log", level, logger, text), ("failed", kind, reason). Messages from the owner:
+("controls", Controls), ("fault", name), ("stop",).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bridge.identity import IdentityEngine
+from bridge.pulse import Phase, Pulse
+from bridge.slots import RingReader, RingWriter
+from engine.controls import Config, Controls
+from engine.errors import OutOfMemoryError, TidecastError
+from engine.frame import Frame
+from engine.schedule import Cost, Goal, Load, Plan, Policy, observe, plan
+
+if TYPE_CHECKING:
+    from engine.session import Session
+
+FAULTS = ("hang", "exit", "oom", "error")
+"""Debugging commands of the fault drill: sleep for ever, end at once, ask for more memory than there is, raise."""
+
+HEALTH_S = 0.1
+"""Least time between two messages about health, in s."""
+
+FPS_WINDOW = 30
+"""Frames over which the input's rate is averaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What an engine process is started with.
+
+    Attributes:
+        config: what the engine is told.
+        identity: give frames back unchanged instead of opening a model.
+        debug: obey the commands in `FAULTS`.
+        fps: rate of the output in 1/s, which the schedule holds; 0 for the input's.
+        controls: the live controls in force.
+    """
+
+    config: Config
+    identity: bool
+    debug: bool
+    fps: float
+    controls: Controls
+
+
+class Reporter:
+    """Sends messages to the owner from any thread; falls silent when the owner is gone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        """Send one message."""
+        with self._sending:
+            try:
+                self._connection.send(message)
+            except (BrokenPipeError, ConnectionError, OSError):
+                os._exit(1)  # nobody is left to work for
+
+
+class LogToOwner(logging.Handler):
+    """Hands log records to the owner, whose terminal it is."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self._reporter = reporter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record."""
+        self._reporter.send("log", record.levelno, record.name, self.format(record))
+
+
+class Mailbox:
+    """Receives the owner's messages on a thread of its own and keeps the newest of each kind."""
+
+    def __init__(self, connection: Connection, controls: Controls) -> None:
+        self.controls = controls
+        self.stopped = False
+        self.fault = ""
+        self._connection = connection
+        threading.Thread(target=self._read, name="mailbox", daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self._connection.recv()
+            except (EOFError, OSError):
+                os._exit(1)  # the owner died: so must this process, whatever it is doing
+            match message:
+                case ("controls", controls):
+                    self.controls = controls
+                case ("fault", name):
+                    self.fault = name
+                case ("stop",):
+                    self.stopped = True
+
+
+class PromptThread:
+    """Encodes prompts beside the picture, the newest first; `Session` remembers the results."""
+
+    def __init__(self, session: Session, reporter: Reporter) -> None:
+        self._session = session
+        self._reporter = reporter
+        self._wanted: tuple[str, ...] = ()
+        self._failed: set[str] = set()
+        self._wake = threading.Event()
+        threading.Thread(target=self._run, name="prompts", daemon=True).start()
+
+    def want(self, texts: Sequence[str]) -> None:
+        """Say which prompts are missing now; earlier wishes are forgotten."""
+        missing = tuple(text for text in texts if text not in self._failed)
+        if missing != self._wanted:
+            self._wanted = missing
+            self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            for text in self._wanted:
+                try:
+                    found = self._session.encode_prompt(text)
+                except TidecastError as error:
+                    self._failed.add(text)
+                    self._reporter.send("error", "/prompt", str(error))
+                    continue
+                if found.unknown:
+                    words = ", ".join(found.unknown)
+                    self._reporter.send("error", "/prompt", f"This model does not know: {words}. The rest is used.")
+                self._reporter.send("prompt", text)
+
+
+def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, pulse: Pulse) -> None:
+    """Body of the engine process (spawned). Returns when told to stop; every failure is reported, then ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the owner decides
+    reporter = Reporter(connection)
+    handler = LogToOwner(reporter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
+    mailbox = Mailbox(connection, start.controls)
+    try:
+        run(start, inbox, outbox, mailbox, reporter, pulse)
+    except MemoryError as error:
+        reporter.send("failed", "memory", f"The engine ran out of memory. {error}".strip())
+    except OutOfMemoryError as error:
+        reporter.send("failed", "memory", str(error))
+    except TidecastError as error:
+        reporter.send("failed", type(error).__name__, str(error))
+    except EOFError:
+        reporter.send("failed", "owner", "The program that fed the engine is gone.")
+    except Exception as error:  # the seam of the process: whatever it is, say so before going down
+        logging.getLogger(__name__).exception("the engine failed")
+        reporter.send("failed", type(error).__name__, f"{type(error).__name__}: {error}")
+    else:
+        return
+    os._exit(1)  # threads of foreign libraries must not keep a failed engine alive
+
+
+def run(
+    start: Start, inbox: RingReader, outbox: RingWriter, mailbox: Mailbox, reporter: Reporter, pulse: Pulse
+) -> None:
+    """Open the engine and serve frames until told to stop."""
+    pulse.beat(Phase.LOADING)
+    if start.identity:
+        engine: Any = IdentityEngine(start.config)
+        reporter.send("ready", {"model": "identity"})
+        serve_identity(engine, inbox, outbox, mailbox, pulse, start)
+        return
+
+    from engine.session import Session
+
+    def progress(text: str) -> None:
+        pulse.beat(Phase.LOADING)
+        reporter.send("loading", text)
+
+    progress(f"opening {start.config.model}")
+    with Session.open(start.config, progress=progress, defer_prompts=True) as session:
+        reporter.send("ready", {"model": session.spec.name})
+        Server(start, session, inbox, outbox, mailbox, reporter, pulse).serve()
+
+
+def serve_identity(
+    engine: IdentityEngine, inbox: RingReader, outbox: RingWriter, mailbox: Mailbox, pulse: Pulse, start: Start
+) -> None:
+    """Give every frame back at once."""
+    while not mailbox.stopped:
+        pulse.beat(Phase.WAITING)
+        frame = inbox.get(0.05)
+        if start.debug and mailbox.fault:
+            suffer(mailbox, pulse)
+        if frame is None:
+            continue
+        pulse.count(taken=1)
+        engine.feed(frame)
+        for done in engine.step(mailbox.controls):
+            outbox.put(done)
+            pulse.count(finished=1)
+        pulse.chunk(0)
+
+
+class Server:
+    """The loop of a model: gather frames, plan, step, give frames back."""
+
+    def __init__(
+        self,
+        start: Start,
+        session: Session,
+        inbox: RingReader,
+        outbox: RingWriter,
+        mailbox: Mailbox,
+        reporter: Reporter,
+        pulse: Pulse,
+    ) -> None:
+        self._start = start
+        self._session = session
+        self._inbox = inbox
+        self._outbox = outbox
+        self._mailbox = mailbox
+        self._reporter = reporter
+        self._pulse = pulse
+        self._prompts = PromptThread(session, reporter)
+        self._waiting: deque[Frame] = deque()
+        self._arrivals: deque[int] = deque(maxlen=FPS_WINDOW)
+        self._policy = Policy()
+        self._cost = Cost()
+        self._reported = 0.0
+
+    def serve(self) -> None:
+        """Serve frames until told to stop."""
+        while not self._mailbox.stopped:
+            self._pulse.beat(Phase.WAITING)
+            self._gather()
+            if self._start.debug and self._mailbox.fault:
+                suffer(self._mailbox, self._pulse)
+            self._chunk()
+
+    def _gather(self) -> None:
+        """Take every frame that is there; wait a moment when there is none."""
+        frame = self._inbox.get(0.05)
+        while frame is not None:
+            self._pulse.count(taken=1)
+            self._arrivals.append(frame.captured_ns)
+            self._waiting.append(frame)
+            frame = self._inbox.get(0.0)
+
+    def _chunk(self) -> None:
+        """Run one chunk if its frames are there."""
+        session, controls = self._session, self._mailbox.controls
+        need = session.frames_needed
+        if len(self._waiting) < need:
+            return
+        decided = self._plan(controls, need)
+        frames = spread(self._waiting, need, decided.skip)
+        self._pulse.count(skipped=decided.skip)
+        for _ in range(need + decided.skip):
+            self._waiting.popleft()
+        for frame in frames:
+            session.feed(frame)
+        self._pulse.beat(Phase.STEPPING)
+        began = time.perf_counter_ns()
+        done = session.step(dataclasses.replace(controls, steps=decided.steps))
+        took = time.perf_counter_ns() - began
+        self._pulse.chunk(took)
+        self._cost = observe(self._cost, decided, took / 1e9)
+        for frame in done:
+            self._outbox.put(frame)
+        self._pulse.count(finished=len(done))
+        self._prompts.want(session.health.missing_prompts)
+        if time.monotonic() - self._reported >= HEALTH_S:
+            self._reported = time.monotonic()
+            self._reporter.send("health", dataclasses.asdict(session.health), decided.reason)
+
+    def _plan(self, controls: Controls, need: int) -> Plan:
+        spec, config = self._session.spec, self._start.config
+        now = time.monotonic_ns()
+        load = Load(len(self._waiting), (now - self._waiting[0].captured_ns) / 1e9, self._input_fps())
+        goal = Goal(
+            steps=min(controls.steps, config.max_steps),
+            latency_s=controls.slo_latency / 1e3,
+            fps=self._start.fps,
+            frames_per_latent=spec.frames_per_latent,
+            batch=config.batch,
+        )
+        decided, self._policy = plan(goal, load, self._cost, self._policy)
+        spare = len(self._waiting) - need
+        if not controls.slo_auto:
+            return Plan(latents=1, rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
+        return dataclasses.replace(decided, skip=min(decided.skip, spare))
+
+    def _input_fps(self) -> float:
+        if len(self._arrivals) < 2:
+            return 0.0
+        seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9
+        return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+
+
+def spread(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]:
+    """Choose `need` of the first `need + skip` frames, evenly spaced and with the newest of them.
+
+    Leaving out frames between, not before, keeps motion steady when the engine is slower than the input.
+    """
+    frames = list(waiting)[: need + skip]
+    return [frames[(n + 1) * len(frames) // need - 1] for n in range(need)]
+
+
+def suffer(mailbox: Mailbox, pulse: Pulse) -> None:
+    """Carry out a fault of the drill; only reached when debugging was switched on before the start."""
+    fault, mailbox.fault = mailbox.fault, ""
+    match fault:
+        case "hang":
+            pulse.beat(Phase.STEPPING)
+            time.sleep(1e6)
+        case "exit":
+            os._exit(3)
+        case "oom":
+            np.ones(1 << 50)  # 8 PiB: the allocation itself fails
+        case "error":
+            raise RuntimeError("drill")
