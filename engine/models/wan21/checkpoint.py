@@ -1,0 +1,173 @@
+"""Reads released checkpoints, from every layout in use, into a network made on the meta device. Strict, and mmapped.
+
+Layouts: one safetensors file, safetensors shards with an index, a folder of either, and PyTorch pickles (read with
+`weights_only`), whose network lies under `generator`, `generator_ema`, `state_dict` or bare, with or without the
+prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive). Must not know what the networks compute.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engine.errors import CheckpointError
+
+ENTRIES = ("generator", "generator_ema", "state_dict")
+"""Where a pickle may keep its network, in the order in which they are tried."""
+
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
+"""Parts that training wrappers leave in names."""
+
+SHOWN = 8
+"""Names that an error lists of each kind."""
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a checkpoint by their bare names, mapped from disk, not copied.
+
+    Args:
+        path: a file, an index, or a folder.
+
+    Raises:
+        CheckpointError: if there is nothing readable there.
+    """
+    if path.is_dir():
+        path = _only_checkpoint(path)
+    if path.name.endswith(".index.json"):
+        return _without_prefix(_read_shards(path))
+    if path.suffix == ".safetensors":
+        return _without_prefix(_read_safetensors(path))
+    return _without_prefix(_read_pickle(path))
+
+
+def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Fill a network, whose parameters may be on the meta device, with exactly these tensors.
+
+    The parameters become the tensors themselves; converting and moving them is the caller's.
+
+    Raises:
+        CheckpointError: if names or shapes differ; lists which.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    faults = [
+        _listing("missing", sorted(expected.keys() - found.keys())),
+        _listing("unexpected", sorted(found.keys() - expected.keys())),
+        _listing(
+            "of another shape",
+            [
+                f"{name} {list(found[name])} instead of {list(expected[name])}"
+                for name in sorted(expected.keys() & found.keys())
+                if expected[name] != found[name]
+            ],
+        ),
+    ]
+    if any(faults):
+        raise CheckpointError(
+            f"{source} does not hold this network: {'; '.join(f for f in faults if f)}.",
+            "Check that the file belongs to the chosen model (tidecast models verify NAME).",
+        )
+    network.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int, ...]:
+    """Shape of one tensor, from which sizes of a network are read.
+
+    Raises:
+        CheckpointError: if there is no such tensor.
+    """
+    if name not in tensors:
+        raise CheckpointError(
+            f"{source} has no tensor {name!r}; it has {', '.join(sorted(tensors)[:SHOWN]) or 'none'}.",
+            "Check that the file belongs to the chosen model (tidecast models verify NAME).",
+        )
+    return tuple(tensors[name].shape)
+
+
+def _listing(kind: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} keys {kind} ({', '.join(names[:SHOWN])}{more})"
+
+
+def _only_checkpoint(folder: Path) -> Path:
+    for pattern in ("*.safetensors.index.json", "*.safetensors", "*.pt", "*.pth"):
+        found = sorted(folder.glob(pattern))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = ", ".join(path.name for path in found[:SHOWN])
+            raise CheckpointError(f"{folder} holds several checkpoints ({names}).", "Name one of them.")
+    raise CheckpointError(f"{folder} holds no checkpoint.", "Get one with: tidecast models pull NAME.")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} is no index of shards ({error!r}).") from None
+    files = sorted(set(shards.values()))
+    absent = [name for name in files if not (index.parent / name).is_file()]
+    if absent:
+        raise CheckpointError(
+            f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:SHOWN])}.",
+            "Get them with: tidecast models pull NAME.",
+        )
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        tensors |= _read_safetensors(index.parent / name)
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        mapped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, error) from None
+    if isinstance(content, Mapping):
+        content = next((content[entry] for entry in ENTRIES if entry in content), content)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a network's tensors.")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{path} holds more than tensors ({', '.join(others[:SHOWN])}), and no network under {', '.join(ENTRIES)}."
+        )
+    return dict(content)
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError(
+        f"{path} cannot be read ({reason[0]}).", "It may be cut short or damaged: tidecast models verify NAME."
+    )
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = {name: _unwrapped(name) for name in tensors}
+    if names and all(name.startswith("model.") for name in names.values()):
+        names = {name: bare.removeprefix("model.") for name, bare in names.items()}
+    return {names[name]: tensor for name, tensor in tensors.items()}
+
+
+def _unwrapped(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
