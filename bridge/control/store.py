@@ -264,9 +264,7 @@ class ControlStore:
 
 def is_release(command: Command, args: Sequence[Any]) -> bool:
     """Whether a button was let go: a command without arguments that was sent 0, 0.0 or false."""
-    return (
-        not command.arguments and len(args) == 1 and isinstance(args[0], (bool, int, float)) and not args[0]
-    )
+    return not command.arguments and len(args) == 1 and isinstance(args[0], (bool, int, float)) and not args[0]
 
 
 def _find(address: str) -> tuple[Target, ...]:
@@ -300,12 +298,22 @@ def _pattern(address: str) -> re.Pattern[str]:
             out += "[^/]"
         elif part[0] == "{" and part[-1] == "}":
             out += "(?:" + "|".join(re.escape(word) for word in part[1:-1].split(",")) + ")"
-        elif part[0] == "[" and len(part) > 2:
+        elif part[0] == "[" and part[-1] == "]" and part not in ("[]", "[!]"):
             negate = part[1] == "!"
-            out += "[" + "^" * negate + re.sub(r"[\\\]\[^&|~]", r"\\\g<0>", part[1 + negate : -1]) + "]"
+            out += f"[{'^' * negate}{''.join(map(re.escape, _characters(part[1 + negate : -1])))}]"
         else:
             out += re.escape(part)
-    try:
-        return re.compile(out)
-    except re.error:
-        raise ControlError(address, "This address pattern cannot be understood.") from None
+    return re.compile(out)
+
+
+def _characters(listed: str) -> str:
+    """The characters that the inside of an OSC character list, such as `a-dxyz`, stands for."""
+    out = ""
+    while listed:
+        if len(listed) > 2 and listed[1] == "-" and listed[0] <= listed[2] < "\x80":
+            out += "".join(chr(c) for c in range(ord(listed[0]), ord(listed[2]) + 1))
+            listed = listed[3:]
+        else:
+            out += listed[0]
+            listed = listed[1:]
+    return out

@@ -1,0 +1,367 @@
+"""OSC over UDP: messages in, echoes, telemetry and errors out.
+
+`OscServer` has two threads. The receiver empties the socket, lets the newest value of every address win and
+hands the rest to the `ControlStore`. The sender wakes when something changed, at most at `ECHO_HZ`, and sends
+the effective values, ten times a second the telemetry, and the errors. Neither waits for a client. Must not
+know the engine, video or the page.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bridge.control.packet import PacketError, build, coalesce, parse
+from bridge.control.store import TARGETS, Caller, ControlStore
+from bridge.control.subscribers import Address, Subscribers
+from bridge.control.telemetry import Telemetry
+from engine.controls import BY_NAME, PREFIX, TELEMETRY, Control
+from engine.errors import ConfigError, ControlError, PortInUseError, TidecastError
+
+log = logging.getLogger(__name__)
+
+RECEIVE_BUFFER = 4 << 20
+"""Bytes asked of the system for datagrams that wait; the system may give less."""
+
+BATCH = 1024
+"""Most datagrams taken from the socket before they are obeyed."""
+
+BUSY = 16
+"""From this many datagrams at once on, the receiver lets more gather for `GATHER_SECONDS`, so that a flood
+costs one change per address and pause instead of one per message."""
+
+GATHER_SECONDS = 0.003
+
+ECHO_HZ = 40.0
+TELEMETRY_HZ = 10.0
+HEARTBEAT_HZ = 1.0
+
+ERRORS_PER_TICK = 16
+"""Most errors sent to one client at a time; the others are counted."""
+
+MAX_COMPLAINERS = 256
+"""Most clients that are told of their errors in one go."""
+
+WSAEACCES = 10013
+"""Windows' error for a port that another program holds exclusively."""
+
+VALUE_ADDRESSES = frozenset(a.encode() for a, t in TARGETS.items() if t.control is not None)
+
+
+def echoes(control: Control, value: Any) -> list[bytes]:
+    """The datagrams that tell a control's effective value: at its address and at its twins."""
+    base = PREFIX + control.address
+    found = [build(base, (int(value) if isinstance(value, bool) else value,))]
+    if control.numeric:
+        found.append(build(base + "/norm", (control.to_norm(value),)))
+        found.append(build(base + "/midi", (control.to_midi(value),)))
+    return found
+
+
+class OscServer:
+    """Serves the namespace on one UDP port.
+
+    Args:
+        store: the live controls.
+        telemetry: what is reported to subscribers.
+        host: address to listen on; `0.0.0.0` lets other machines in.
+        port: UDP port; 0 lets the system choose (`address` tells).
+        inputs: lists the sources that can be seen, for `/inputs`; may take seconds.
+        remedy: what the user can do when the port is taken.
+    """
+
+    def __init__(
+        self,
+        store: ControlStore,
+        telemetry: Telemetry,
+        *,
+        host: str = "0.0.0.0",
+        port: int = 9000,
+        inputs: Callable[[], Sequence[str]] | None = None,
+        remedy: str = "Stop the other program, or choose another port with --osc-port.",
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._wanted = (host, port)
+        self._inputs = inputs
+        self._remedy = remedy
+        self.subscribers = Subscribers()
+        self._socket: socket.socket | None = None
+        self._stop = threading.Event()
+        self._wake = threading.Condition()
+        self._changed: set[str] = set()
+        self._errors: dict[Address | None, dict[str, str]] = {}
+        self._more_errors = 0
+        self._threads: list[threading.Thread] = []
+        self._undo: list[Callable[[], None]] = []
+        self._listing = threading.Lock()
+
+    @property
+    def address(self) -> Address:
+        """Host and port on which it listens."""
+        if self._socket is None:
+            return self._wanted
+        host, port = self._socket.getsockname()[:2]
+        return str(host), int(port)
+
+    def start(self) -> OscServer:
+        """Bind the port and serve. Does nothing if it runs already.
+
+        Raises:
+            PortInUseError: if another program has the port.
+        """
+        if self._socket is not None:
+            return self
+        self._socket = _bind(*self._wanted, self._remedy)
+        self._stop.clear()
+        self._wake_out, self._wake_in = socket.socketpair()
+        store = self._store
+        self._undo = [
+            store.listen(lambda name, value, origin: self._note_change(name)),
+            store.listen_errors(lambda address, reason: self._note_error(None, address, reason)),
+            self._telemetry.listen_errors(lambda topic, reason: self._note_error(None, topic, reason)),
+            store.on("subscribe", self._subscribe),
+            store.on("resend", self._resend),
+        ]
+        if self._inputs is not None:
+            self._undo.append(store.on("inputs", self._list_inputs))
+        self._threads = [
+            threading.Thread(target=self._receive, name="osc-receive", daemon=True),
+            threading.Thread(target=self._send, name="osc-send", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        log.info("OSC on %s:%d", *self.address)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and free the port. Does nothing if it does not run."""
+        if self._socket is None:
+            return
+        self._stop.set()
+        self._wake_in.send(b"\0")
+        with self._wake:
+            self._wake.notify()
+        for thread in self._threads:
+            thread.join()
+        for undo in self._undo:
+            undo()
+        for end in (self._socket, self._wake_in, self._wake_out):
+            end.close()
+        self._socket = None
+
+    def __enter__(self) -> OscServer:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # Receiving
+
+    def _receive(self) -> None:
+        assert self._socket is not None
+        while not self._stop.is_set():
+            select.select([self._socket, self._wake_out], [], [])
+            batch = self._drain(self._socket)
+            for host in {sender[0] for _, sender in batch}:
+                self.subscribers.renew(host, time.monotonic())
+            for datagram, sender in coalesce(batch, VALUE_ADDRESSES.__contains__):
+                self._obey(datagram, sender)
+            if len(batch) >= BUSY:
+                self._stop.wait(GATHER_SECONDS)
+
+    @staticmethod
+    def _drain(source: socket.socket) -> list[tuple[bytes, Address]]:
+        """Everything that waits at the socket, up to `BATCH` datagrams."""
+        batch: list[tuple[bytes, Address]] = []
+        while len(batch) < BATCH:
+            try:
+                datagram, sender = source.recvfrom(65536)
+            except BlockingIOError:
+                break
+            except OSError as error:  # Windows reports a client's closed port here
+                log.debug("UDP: %s", error)
+                break
+            batch.append((datagram, (sender[0], sender[1])))
+        return batch
+
+    def _obey(self, datagram: bytes, sender: Address) -> None:
+        try:
+            messages = parse(datagram)
+        except PacketError as error:
+            self._note_error(sender, "/", str(error))
+            return
+        origin = f"osc:{sender[0]}:{sender[1]}"
+        reply = functools.partial(self._reply, sender)
+        for message in messages:
+            self._store.handle(message.address, message.args, origin, host=sender[0], reply=reply)
+
+    def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
+        (port,) = args
+        if not caller.host:
+            raise ControlError(PREFIX + "/subscribe", "Only OSC clients can subscribe.")
+        if not 0 < port < 65536:
+            raise ControlError(PREFIX + "/subscribe", f"{port} is not a UDP port (1 to 65535).")
+        target = (caller.host, port)
+        source = (caller.host, int(caller.origin.rpartition(":")[2]))
+        new = target not in self.subscribers.current(time.monotonic())
+        if not self.subscribers.add(target, source, time.monotonic()):
+            raise ControlError(PREFIX + "/subscribe", "There are too many subscribers already.")
+        if new:
+            self._send_all((target,))
+
+    def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
+        if caller.host:
+            source = (caller.host, int(caller.origin.rpartition(":")[2]))
+            self._send_all(self.subscribers.answers(source))
+        else:
+            self._send_all(self.subscribers.current(time.monotonic()))
+
+    def _list_inputs(self, args: tuple[Any, ...], caller: Caller) -> None:
+        assert self._inputs is not None
+        inputs = self._inputs
+
+        def answer() -> None:
+            with self._listing:
+                try:
+                    caller.reply("/inputs", tuple(inputs()))
+                except TidecastError as error:
+                    caller.reply("/error", (PREFIX + "/inputs", str(error)))
+
+        threading.Thread(target=answer, name="osc-inputs", daemon=True).start()
+
+    # Sending
+
+    def _reply(self, sender: Address, address: str, args: Sequence[Any]) -> None:
+        if address == "/error":
+            self._note_error(sender, str(args[0]), str(args[1]))
+            return
+        try:
+            datagram = build(PREFIX + address, args)
+        except PacketError as error:
+            self._note_error(sender, PREFIX + address, str(error))
+            return
+        self._transmit([datagram], self.subscribers.answers(sender))
+
+    def _note_change(self, name: str) -> None:
+        with self._wake:
+            self._changed.add(name)
+            self._wake.notify()
+
+    def _note_error(self, sender: Address | None, address: str, reason: str) -> None:
+        """Queue an error for one sender, or for every subscriber if `sender` is None."""
+        with self._wake:
+            if sender not in self._errors and len(self._errors) >= MAX_COMPLAINERS:
+                self._more_errors += 1
+                return
+            mine = self._errors.setdefault(sender, {})
+            if address in mine or len(mine) < ERRORS_PER_TICK:
+                mine[address] = reason[:1000]
+            else:
+                self._more_errors += 1
+            self._wake.notify()
+
+    def _send(self) -> None:
+        started = time.monotonic()
+        next_telemetry = started
+        beats = 0
+        while not self._stop.is_set():
+            with self._wake:
+                if not (self._changed or self._errors):
+                    self._wake.wait(max(0.0, next_telemetry - time.monotonic()))
+                changed, self._changed = self._changed, set()
+                errors, self._errors = self._errors, {}
+                more, self._more_errors = self._more_errors, 0
+            now = time.monotonic()
+            subscribers = self.subscribers.current(now)
+            if changed and subscribers:
+                self._transmit(self._values(changed), subscribers)
+            if errors:
+                self._send_errors(errors, more, subscribers)
+            if now >= next_telemetry:
+                beat = now - started >= beats / HEARTBEAT_HZ
+                if beat:
+                    beats += 1
+                    self._telemetry.update(heartbeat=beats)
+                if subscribers:
+                    self._transmit(self._readings(beat), subscribers)
+                next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
+            self._stop.wait(1.0 / ECHO_HZ)
+
+    def _send_errors(
+        self, errors: dict[Address | None, dict[str, str]], more: int, subscribers: Sequence[Address]
+    ) -> None:
+        told: set[tuple[Address, str]] = set()
+        for sender, mine in errors.items():
+            targets = subscribers if sender is None else self.subscribers.answers(sender)
+            for address, reason in mine.items():
+                fresh = [t for t in targets if (t, address) not in told]
+                told.update((t, address) for t in fresh)
+                self._transmit([build(PREFIX + "/error", (address, reason))], fresh)
+        if more:
+            text = f"{more} more messages were not understood."
+            senders = [s for s in errors if s is not None]
+            self._transmit([build(PREFIX + "/error", ("/", text))], {*subscribers, *senders})
+
+    def _send_all(self, targets: Sequence[Address]) -> None:
+        self._transmit(self._values(BY_NAME), targets)
+        self._transmit(self._readings(True), targets)
+
+    def _values(self, names: Any) -> list[bytes]:
+        now = self._store.snapshot
+        found: list[bytes] = []
+        for name in names:
+            try:
+                found += echoes(BY_NAME[name], getattr(now, name))
+            except PacketError as error:  # a text too long for a datagram, set by another way than OSC
+                log.warning("%s", error)
+        return found
+
+    def _readings(self, beat: bool) -> list[bytes]:
+        now = self._telemetry.snapshot()
+        return [
+            build(PREFIX + r.address, (now[r.name],))
+            for r in TELEMETRY
+            if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)
+        ]
+
+    def _transmit(self, datagrams: Sequence[bytes], targets: Any) -> None:
+        outlet = self._socket
+        if outlet is None:  # an answer that was ready only after the stop
+            return
+        for target in targets:
+            for datagram in datagrams:
+                try:
+                    outlet.sendto(datagram, target)
+                except OSError as error:  # a client that is gone or a full buffer must not hold up the others
+                    log.debug("OSC to %s:%d: %s", *target, error)
+
+
+def _bind(host: str, port: int, remedy: str) -> socket.socket:
+    """A bound, non-blocking UDP socket with a large receive buffer.
+
+    Raises:
+        PortInUseError: if the port is taken.
+        ConfigError: if the host is not an address of this machine or the port may not be used.
+    """
+    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == WSAEACCES:
+            raise PortInUseError(f"UDP port {port} is already in use.", remedy) from error
+        raise ConfigError(f"UDP {host}:{port} cannot be opened: {error}.", remedy) from error
+    bound.setblocking(False)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    if sys.platform == "win32":
+        bound.ioctl(socket.SIO_UDP_CONNRESET, False)  # a closed client must not fail our next receive
+    return bound
