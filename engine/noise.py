@@ -115,19 +115,29 @@ class Gaussian:
     ) -> None:
         self._generator = torch.Generator(device)
         channels, height, width = shape
-        self._shape, self._fixed, self._seed = shape, fixed, seed
+        self._shape, self._fixed, self.seed = shape, fixed, seed
         self._drawn_NCFhw = torch.empty(steps if fixed else 0, channels, 1, height, width, device=device)
-        self._sow()
+        self.reset()
 
-    def seed(self, seed: int) -> None:
+    def sow(self, seed: int) -> None:
         """Change the seed; the same one again changes nothing."""
-        if seed != self._seed:
-            self._seed = seed
-            self._sow()
+        if seed != self.seed:
+            self.seed = seed
+            self.reset()
 
     def reset(self) -> None:
         """Start again from the seed."""
-        self._sow()
+        self._generator.manual_seed(self.seed)
+        self._drawn_NCFhw.normal_(generator=self._generator)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a call; the generator's state is a copy, which `resume` takes back."""
+        return {"drawn": self._drawn_NCFhw, "generator": self._generator.get_state()}
+
+    def resume(self, seed: int, generator: Tensor) -> None:
+        """Go on with this seed from this state of the generator."""
+        self.seed = seed
+        self._generator.set_state(generator)
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
         """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
@@ -137,7 +147,3 @@ class Gaussian:
         return torch.randn(
             (count, channels, frames, height, width), generator=self._generator, device=self._generator.device
         )
-
-    def _sow(self) -> None:
-        self._generator.manual_seed(self._seed)
-        self._drawn_NCFhw.normal_(generator=self._generator)

@@ -1,17 +1,25 @@
 """What the network is told to draw: a weighted blend of prompts that travels to the next one.
 
 A blend is made of embeddings, row by row, on the arc between them or on the straight line; a change of the blend
-travels there in stream time (the frames' own times). Must not know text encoders, networks or clocks.
+travels there in stream time (the frames' own times). Must not know networks or clocks.
 
 Shape letters: L tokens, E width of an embedding.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from engine.models.spec import Conditioning, TextEncoder
+
+KEPT = 64
+"""Encoded prompts that are kept in memory; the longest unused is forgotten first."""
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
 """(from [L, E], to [L, E], share of the latter) to [L, E]."""
@@ -90,3 +98,78 @@ class Travel:
         if self._from is None or self._to is None or self._elapsed >= self._seconds:
             return self._to
         return self._blend(self._from, self._to, self._elapsed / self._seconds)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a chunk."""
+        named = {"from": self._from, "to": self._to}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def facts(self) -> dict[str, float | bool | None]:
+        """The rest of what outlives a chunk."""
+        return {"seconds": self._seconds, "elapsed": self._elapsed, "last": self._last, "resting": self._resting}
+
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Become what `tensors` and `facts` were taken from."""
+        self._from, self._to = tensors.get("from"), tensors.get("to")
+        self._seconds, self._elapsed = facts["seconds"], facts["elapsed"]
+        self._last, self._resting = facts["last"], facts["resting"]
+
+
+class Prompts:
+    """Prompts as the stream wants them: encoded once, remembered, blended, on their way.
+
+    Args:
+        encoder: may be slow; it is asked from one thread at a time.
+        blend: how two embeddings are taken together.
+        defer: leave the encoding of new texts to whoever reads `missing`, and go on with what is in force.
+    """
+
+    def __init__(self, encoder: TextEncoder, blend: Blend, *, defer: bool) -> None:
+        self._encoder, self._blend, self._defer = encoder, blend, defer
+        self._known: OrderedDict[str, Conditioning] = OrderedDict()
+        self._memory_lock, self._encoder_lock = threading.Lock(), threading.Lock()
+        self.travel = Travel(blend)
+        self.aim: tuple[tuple[str, float], ...] = ()
+        self.unknown: tuple[str, ...] = ()
+        self.missing: tuple[str, ...] = ()
+
+    def encode(self, text: str) -> Conditioning:
+        """One prompt's embedding, remembered. May be called from any thread."""
+        with self._encoder_lock:
+            found = self._recall(text)
+            if found is None:
+                found = self._encoder.encode(text)
+                with self._memory_lock:
+                    self._known[text] = found
+                    while len(self._known) > KEPT:
+                        self._known.popitem(last=False)
+            return found
+
+    def listen(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
+        """Follow the wanted (text, share)s at this stream time: a new embedding [L, E], or None for no change."""
+        self.missing = ()
+        if wanted != self.aim:
+            found = {text: self._recall(text) for text, _ in wanted}
+            self.missing = tuple(text for text, known in found.items() if known is None)
+            if self.missing and not (self._defer and self.aim):
+                found = {text: self.encode(text) for text, _ in wanted}
+                self.missing = ()
+            if not self.missing:
+                parts = [(known, share) for (text, share) in wanted if (known := found[text]) is not None]
+                self.travel.aim(blended([(c.embedding.float(), share) for c, share in parts], self._blend), seconds)
+                self.unknown = tuple(dict.fromkeys(word for c, _ in parts for word in c.unknown))
+                self.aim = wanted
+        return self.travel.advance(now)
+
+    def in_words(self) -> str:
+        """What is in force or on its way, for people."""
+        if len(self.aim) == 1:
+            return self.aim[0][0]
+        return " + ".join(f"{share:.0%} {text}" for text, share in self.aim)
+
+    def _recall(self, text: str) -> Conditioning | None:
+        with self._memory_lock:
+            found = self._known.get(text)
+            if found is not None:
+                self._known.move_to_end(text)
+            return found

@@ -26,10 +26,9 @@ control may change between two steps; none but `reset` forgets the history. A `S
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -38,6 +37,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from engine import saved
 from engine.chunker import Chunk, Chunker
 from engine.controls import Config, Controls
 from engine.errors import ModelError, OutOfMemoryError
@@ -45,18 +45,15 @@ from engine.frame import Frame, PixelFormat
 from engine.kv import Rule
 from engine.metrics import Health, StageTimers, memory_gib
 from engine.models import registry
-from engine.models.spec import Conditioning, ModelSpec, TextEncoder
+from engine.models.spec import Conditioning, ModelSpec
 from engine.noise import RULES, Gaussian
-from engine.prompts import BLENDS, Travel, blended
+from engine.prompts import BLENDS, Prompts
 from engine.schedule import Plan
 from engine.steps import steps_for
-from engine.stream import Stream
+from engine.stream import Flight, Stream
 
 FULLY_WET = 0.3
 """Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
-
-KEPT_PROMPTS = 64
-"""Encoded prompts that are kept in memory; the longest unused is forgotten first."""
 
 Progress = Callable[[str], None]
 
@@ -69,22 +66,13 @@ class Session:
         spec: ModelSpec,
         stream: Stream,
         noise: Gaussian,
-        text: TextEncoder,
+        prompts: Prompts,
         config: Config,
-        *,
-        defer_prompts: bool,
     ) -> None:
         self.spec, self.config = spec, config
-        self._stream, self._noise, self._text = stream, noise, text
-        self._defer = defer_prompts
+        self._stream, self._noise, self._prompts = stream, noise, prompts
         self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
         self._timers = StageTimers(stream.device)
-        self._prompts: OrderedDict[str, Conditioning] = OrderedDict()
-        self._prompts_lock = threading.Lock()
-        self._encoder_lock = threading.Lock()
-        self._travel = Travel(BLENDS[config.travel])
-        self._aimed_at: tuple[tuple[str, float], ...] = ()
-        self._unknown: tuple[str, ...] = ()
         self._counters: tuple[int, int] | None = None
         self._chunks = 0
         self.health = Health()
@@ -131,7 +119,7 @@ class Session:
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise _too_big(spec, config, error) from None
-        return cls(spec, stream, noise, text, config, defer_prompts=defer_prompts)
+        return cls(spec, stream, noise, Prompts(text, BLENDS[config.travel], defer=defer_prompts), config)
 
     @property
     def ready(self) -> bool:
@@ -185,27 +173,97 @@ class Session:
         self._noise.reset()
         self._chunker.restart()
 
+    def save(self, path: Path) -> None:
+        """Write everything that outlives a chunk to one file, frames inside included."""
+        state, travel = self._stream.state, self._prompts.travel
+        tensors = {
+            **{f"stream.{n}": t for n, t in state.tensors()},
+            **{f"noise.{n}": t for n, t in self._noise.tensors().items()},
+            **{f"travel.{n}": t for n, t in travel.tensors().items()},
+        }
+        tensors["waiting"], waiting = saved.pack_frames(self._chunker.waiting)
+        flights = []
+        for row, flight in enumerate(state.flights):
+            chunk = None
+            if flight.ticket is not None:
+                tensors[f"flight.{row}"], chunk = saved.pack_chunk(flight.ticket)
+            flights.append(
+                {
+                    "timesteps": flight.timesteps,
+                    "number": flight.number,
+                    "position": flight.position,
+                    "anchor": flight.anchor,
+                    "chunk": chunk,
+                }
+            )
+        saved.write(
+            path,
+            tensors,
+            {
+                "model": self.spec.name,
+                "number": state.number,
+                "position": state.position,
+                "flights": flights,
+                "waiting": waiting,
+                "travel": travel.facts(),
+                "aim": self._prompts.aim,
+                "unknown": self._prompts.unknown,
+                "counters": self._counters,
+                "chunks": self._chunks,
+                "seed": self._noise.seed,
+            },
+        )
+
+    def resume(self, path: Path) -> None:
+        """Go on where the session that wrote the file was: the same frames in give the same frames out.
+
+        Raises:
+            ModelError: if the file holds no stream, or one of another model, size, batch or cache.
+        """
+        tensors, facts = saved.read(path)
+        if facts["model"] != self.spec.name:
+            raise ModelError(f"{path} is a stream of {facts['model']}.", f"Open {facts['model']} to go on with it.")
+        state = self._stream.state
+        held = {
+            **{f"stream.{n}": t for n, t in state.tensors()},
+            **{f"noise.{n}": t for n, t in self._noise.tensors().items()},
+        }
+        saved.fill(held.items(), tensors)
+        self._noise.resume(facts["seed"], tensors["noise.generator"])
+        state.number, state.position = facts["number"], facts["position"]
+        state.flights = [
+            Flight(
+                None if f["chunk"] is None else saved.unpack_chunk(tensors[f"flight.{row}"], f["chunk"]),
+                tuple(f["timesteps"]),
+                f["number"],
+                f["position"],
+                f["anchor"],
+            )
+            for row, f in enumerate(facts["flights"])
+        ]
+        self._chunker.restart(begun=state.number > 0)
+        self._chunker.clear()
+        for frame in saved.unpack_frames(tensors["waiting"], facts["waiting"]):
+            self._chunker.feed(frame)
+        travel = {n.removeprefix("travel."): t for n, t in tensors.items() if n.startswith("travel.")}
+        self._prompts.travel.restore(travel, facts["travel"])
+        self._prompts.aim = tuple((text, share) for text, share in facts["aim"])
+        self._prompts.unknown = tuple(facts["unknown"])
+        self._counters = tuple(facts["counters"]) if facts["counters"] else None
+        self._chunks = facts["chunks"]
+
     def encode_prompt(self, text: str) -> Conditioning:
         """Encode a prompt and remember the result. Slow; may be called from another thread.
 
         Raises:
             ModelError: if the text encoder is missing or fails.
         """
-        with self._encoder_lock:
-            known = self._recall(text)
-            if known is None:
-                known = self._text.encode(text)
-                with self._prompts_lock:
-                    self._prompts[text] = known
-                    while len(self._prompts) > KEPT_PROMPTS:
-                        self._prompts.popitem(last=False)
-            return known
+        return self._prompts.encode(text)
 
     def close(self) -> None:
         """Give the memory back. The session cannot be used afterwards."""
-        for name in ("_stream", "_text"):
+        for name in ("_stream", "_noise", "_prompts"):
             self.__dict__.pop(name, None)
-        self._prompts.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -228,10 +286,12 @@ class Session:
             return done
 
         chunk = self._chunker.cut(controls)
-        missing = self._listen(controls, chunk.frames[-1].pts_ns / 1e9)
+        embedding = self._prompts.listen(controls.prompts(), controls.prompt_seconds, chunk.frames[-1].pts_ns / 1e9)
+        if embedding is not None:
+            self._stream.read(embedding)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
-        self._noise.seed(controls.seed)
+        self._noise.sow(controls.seed)
         with self._timers.stage("upload"):
             video = self._upload(chunk.frames)
         with self._timers.stage("encode"):
@@ -247,44 +307,12 @@ class Session:
             stages=self._timers.read(),
             in_flight=len(self._stream.state.flights),
             chunks=self._chunks,
-            prompt=_in_words(self._aimed_at),
-            unknown_words=self._unknown,
-            missing_prompts=missing,
+            prompt=self._prompts.in_words(),
+            unknown_words=self._prompts.unknown,
+            missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
         )
         return done
-
-    def _listen(self, controls: Controls, now: float) -> tuple[str, ...]:
-        """Make the wanted blend of prompts, or the next piece of the way to it, the one in force.
-
-        Returns:
-            Texts that have to be encoded before.
-        """
-        wanted = controls.prompts()
-        missing: tuple[str, ...] = ()
-        if wanted != self._aimed_at:
-            known = {text: self._recall(text) for text, _ in wanted}
-            missing = tuple(text for text, found in known.items() if found is None)
-            if missing and (not self._defer or not self._aimed_at):
-                known = {text: self.encode_prompt(text) for text, _ in wanted}
-                missing = ()
-            if not missing:
-                parts = [(known[text], share) for text, share in wanted]
-                embeddings = [(c.embedding.float(), share) for c, share in parts if c is not None]
-                self._travel.aim(blended(embeddings, BLENDS[self.config.travel]), controls.prompt_seconds)
-                self._unknown = tuple(dict.fromkeys(w for c, _ in parts if c is not None for w in c.unknown))
-                self._aimed_at = wanted
-        embedding = self._travel.advance(now)
-        if embedding is not None:
-            self._stream.read(embedding)
-        return missing
-
-    def _recall(self, text: str) -> Conditioning | None:
-        with self._prompts_lock:
-            found = self._prompts.get(text)
-            if found is not None:
-                self._prompts.move_to_end(text)
-            return found
 
     def _upload(self, frames: Sequence[Frame]) -> Tensor:
         """RGB frames to pixels in [-1, 1] on the device, [3, T, H, W]."""
@@ -327,12 +355,6 @@ def _blend(dry: np.ndarray, wet: np.ndarray, share: float) -> np.ndarray:
         return np.ascontiguousarray(dry)
     mixed = dry.astype(np.float32) + (wet.astype(np.float32) - dry) * np.float32(share)
     return np.rint(mixed).astype(np.uint8)
-
-
-def _in_words(wanted: Sequence[tuple[str, float]]) -> str:
-    if len(wanted) == 1:
-        return wanted[0][0]
-    return " + ".join(f"{share:.0%} {text}" for text, share in wanted)
 
 
 def _device(name: str) -> torch.device:
