@@ -7,16 +7,20 @@ so that `td_components` imports neither engine nor bridge.
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
+import platformdirs
 import typer
 from rich.console import Console
 
 from engine.controls import COMMANDS, CONTROLS, PREFIX, STATES, TELEMETRY
 from td_components import check as checker
 from td_components import generate as generator
+from td_components import install as installer
 from td_components.spec import HERE
 
 app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True)
@@ -64,6 +68,43 @@ def check_tree(
 ) -> None:
     """Check an expanded component against grammar and allow-list."""
     raise typer.Exit(checker.main([str(folder)]))
+
+
+@app.command()
+def install(
+    touchdesigner: Annotated[
+        Path | None, typer.Option(help="Folder in which TouchDesigner is installed; found by itself otherwise.")
+    ] = None,
+    documents: Annotated[
+        Path | None, typer.Option(help="Folder of documents that holds Derivative/Palette; the user's own otherwise.")
+    ] = None,
+) -> None:
+    """Make Tidecast.tox with the installed TouchDesigner and put it into its palette."""
+    try:
+        tool = installer.tool_in(touchdesigner) if touchdesigner else _newest_tool()
+        target = installer.install(tool, documents or Path(platformdirs.user_documents_dir()))
+    except installer.InstallError as error:
+        console.print(str(error), highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"Made with {tool}", highlight=False, soft_wrap=True)
+    console.print(f"Installed: {target}", highlight=False, soft_wrap=True)
+    console.print("In TouchDesigner: palette, My Components, drag Tidecast into your network.")
+    console.print("Not yet confirmed by a person in TouchDesigner: press Selftest on its page Health first.")
+
+
+def _newest_tool() -> Path:
+    found = installer.tools(sys.platform, os.environ)
+    if found:
+        return found[0]
+    if sys.platform in ("win32", "darwin"):
+        raise installer.InstallError(
+            "TouchDesigner was not found on this machine.",
+            f"Name its folder with --touchdesigner. Or: {installer.by_hand()}",
+        )
+    raise installer.InstallError(
+        "TouchDesigner does not exist for this system.",
+        f"Run this command on the machine with TouchDesigner. Or: {installer.by_hand()}",
+    )
 
 
 @app.command()

@@ -130,6 +130,7 @@ class TidecastExt:
     def Resend(self):
         """Send every parameter of the pages Stream and Prompts."""
         self._open()
+        self.link.settle(keep_waiting=False)
         self.link.known.clear()
         for name in self.link.kinds:
             self._tell(name)
@@ -248,6 +249,7 @@ class TidecastExt:
         if self.par("Onconnect") == "send":
             self.owed = True
         else:
+            self.link.settle(keep_waiting=True)
             self._send("/resend", [])
 
     def _heard_value(self, name, value):

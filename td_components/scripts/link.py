@@ -19,6 +19,9 @@ OFFLINE_AFTER = 3.0
 """Seconds of silence after which Tidecast counts as gone; it reports ten times a second."""
 HOLD = 0.3
 """Seconds for which an echo waits after a change by hand, so that it never pulls against the hand."""
+GAP = 0.7
+"""Seconds of silence after which another Tidecast may be speaking: echoes then wait for its heartbeat, so that
+the defaults of one that was started anew never overwrite what stands here."""
 READY_STATES = ("running", "no-input")
 
 
@@ -46,6 +49,14 @@ class Link:
         self.known = {}
         self.changed_at = {}
         self.waiting = {}
+        self.held = True
+        self.anew = True
+
+    def settle(self, keep_waiting):
+        """Both sides are being brought to the same values: take the echoes that wait, or drop them."""
+        self.held = self.anew = False
+        if not keep_waiting:
+            self.waiting.clear()
 
     def local(self, par, value, now):
         """A parameter was changed here. Returns (OSC address, value) to send, or None if it is known there."""
@@ -72,6 +83,8 @@ class Link:
         """A message came from Tidecast. Returns the events."""
         if not address.startswith(PREFIX + "/"):
             return []
+        if self.online and now - self.heard_at > GAP:
+            self.held = True
         self.heard_at = now
         events = []
         if not self.online:
@@ -101,14 +114,17 @@ class Link:
             self.prompt = value
         elif name == "heartbeat":
             if self.heartbeat is not None and value < self.heartbeat:
+                self.anew = True
                 events.append(("line", "Tidecast was started anew"))
                 events.append(("ready",))
+            elif not self.anew:
+                self.settle(keep_waiting=True)
             self.heartbeat = value
         return events
 
     def _echo(self, par, value, now):
         value = self.wire(par, value)
-        if now - self.changed_at.get(par, -HOLD) < HOLD:
+        if self.held or now - self.changed_at.get(par, -HOLD) < HOLD:
             self.waiting[par] = value
             return []
         return self._take(par, value)
@@ -120,8 +136,9 @@ class Link:
     def tick(self, now):
         """Time has passed. Returns the events."""
         events = []
-        for par in [p for p in self.waiting if now - self.changed_at[p] >= HOLD]:
-            events.extend(self._take(par, self.waiting.pop(par)))
+        if not self.held:
+            for par in [p for p in self.waiting if now - self.changed_at.get(p, now - HOLD) >= HOLD]:
+                events.extend(self._take(par, self.waiting.pop(par)))
         if self.online and now - self.heard_at >= OFFLINE_AFTER:
             self.reset()
             events.append(("offline",))
