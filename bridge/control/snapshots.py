@@ -1,0 +1,203 @@
+"""Snapshots: all live controls stored under a number, and recalled at once or gliding.
+
+They live in one JSON file that is replaced atomically, on a thread of its own so that a slow disk delays no
+control. What records is not part of a snapshot: a recall must not end a recording. Must not know OSC.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bridge.control.files import set_aside, write_atomically
+from bridge.control.store import Caller, ControlStore
+from engine.controls import BY_NAME, CONTROLS, PREFIX
+from engine.errors import ControlError
+
+log = logging.getLogger(__name__)
+
+FIRST, LAST = 1, 64
+"""Range of the numbers."""
+
+MAX_SECONDS = 600.0
+"""Longest glide."""
+
+GLIDE_HZ = 60.0
+ORIGIN = "snapshot"
+"""Origin of every write that a recall makes."""
+
+KEPT = tuple(c.name for c in CONTROLS if c.group != "Recording")
+"""Names of the controls that a snapshot holds."""
+
+SAVE = PREFIX + "/snapshot/save"
+RECALL = PREFIX + "/snapshot/recall"
+
+
+class Snapshots:
+    """Keeps the snapshots of one file and obeys `/snapshot/save` and `/snapshot/recall`.
+
+    Args:
+        store: the live controls.
+        path: the JSON file; made with its folder at the first save.
+        report: told of what goes wrong with the file, as (topic, reason); `Telemetry.error`.
+    """
+
+    def __init__(self, store: ControlStore, path: Path, report: Callable[[str, str], None]) -> None:
+        self._store = store
+        self._path = path
+        self._report = report
+        self._kept: dict[int, dict[str, Any]] = {}
+        self._change = threading.Condition()
+        self._unwritten: list[Caller] = []
+        self._running = False
+        self._writer: threading.Thread | None = None
+        self._undo: list[Callable[[], None]] = []
+        self._gliding: dict[str, tuple[float, float]] = {}
+        self._glide = 0
+
+    def start(self) -> Snapshots:
+        """Read the file and obey the commands. A damaged file is set aside and reported."""
+        if self._running:
+            return self
+        self._kept = self._read()
+        self._running = True
+        self._writer = threading.Thread(target=self._write_on, name="snapshots", daemon=True)
+        self._writer.start()
+        self._undo = [
+            self._store.on("snapshot_save", lambda args, caller: self.save(args[0], caller)),
+            self._store.on("snapshot_recall", lambda args, caller: self.recall(*args)),
+            self._store.listen(self._touched),
+        ]
+        return self
+
+    def stop(self) -> None:
+        """Stop gliding, write what is unwritten, obey no more."""
+        if not self._running:
+            return
+        for undo in self._undo:
+            undo()
+        with self._change:
+            self._running = False
+            self._glide += 1
+            self._change.notify_all()
+        assert self._writer is not None
+        self._writer.join()
+
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers under which something is stored, ascending."""
+        return tuple(sorted(self._kept))
+
+    def save(self, number: int, caller: Caller | None = None) -> None:
+        """Store all live controls under a number; `caller` is told if the file cannot be written.
+
+        Raises:
+            ControlError: if the number is not in 1..64.
+        """
+        _check(SAVE, number)
+        values = self._store.values()
+        with self._change:
+            self._kept = {**self._kept, number: {name: values[name] for name in KEPT}}
+            self._unwritten.append(caller or Caller(ORIGIN))
+            self._change.notify_all()
+
+    def recall(self, number: int, seconds: float = 0.0) -> None:
+        """Set all live controls as they were stored. Those that can glide take `seconds` (0..600), the others
+        switch at once. Whoever touches a control meanwhile takes it over.
+
+        Raises:
+            ControlError: if the number is not in 1..64 or nothing is stored under it.
+        """
+        _check(RECALL, number)
+        kept = self._kept.get(number)
+        if kept is None:
+            stored = ", ".join(map(str, self.numbers())) or "none"
+            raise ControlError(RECALL, f"Nothing is stored under {number} (stored: {stored}).")
+        seconds = min(max(seconds, 0.0), MAX_SECONDS)
+        now = self._store.values()
+        moving = {
+            name: (now[name], value)
+            for name, value in kept.items()
+            if seconds > 0.0 and BY_NAME[name].glides and value != now[name]
+        }
+        with self._change:
+            self._glide += 1
+            glide = self._glide
+            self._gliding = moving
+        self._store.set_many({n: v for n, v in kept.items() if n not in moving}, ORIGIN)
+        if moving:
+            threading.Thread(target=self._move, args=(glide, seconds), name="glide", daemon=True).start()
+
+    def _move(self, glide: int, seconds: float) -> None:
+        """Move what glides until it has arrived, was touched, or another recall began."""
+        begun = time.monotonic()
+        share = 0.0
+        while share < 1.0:
+            time.sleep(1.0 / GLIDE_HZ)
+            share = min(1.0, (time.monotonic() - begun) / seconds)
+            with self._change:
+                if glide != self._glide or not self._gliding:
+                    return
+                moving = dict(self._gliding)
+            self._store.set_many(
+                {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
+            )
+
+    def _touched(self, name: str, value: Any, origin: str) -> None:
+        if origin != ORIGIN and name in self._gliding:
+            with self._change:
+                self._gliding = {n: ends for n, ends in self._gliding.items() if n != name}
+
+    def _write_on(self) -> None:
+        """Write the file whenever something was saved; ends when stopped and all is written."""
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._unwritten or not self._running)
+                callers, self._unwritten = self._unwritten, []
+                kept = self._kept
+                if not callers:
+                    return
+            content = {"version": 1, "snapshots": {str(n): kept[n] for n in sorted(kept)}}
+            try:
+                write_atomically(self._path, json.dumps(content, ensure_ascii=False, indent=1).encode())
+            except OSError as error:
+                reason = f"{self._path} cannot be written ({error.strerror}); the snapshot is lost at the end."
+                self._report(SAVE, reason)
+                for caller in callers:
+                    caller.reply("/error", (SAVE, reason))
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        try:
+            content = json.loads(self._path.read_bytes())
+            return {int(n): _valid(values) for n, values in content["snapshots"].items()}
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            self._report("snapshots", f"{self._path} cannot be read ({error.strerror}).")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            try:
+                aside = set_aside(self._path)
+                self._report("snapshots", f"{self._path} is damaged; it was set aside as {aside.name}.")
+            except OSError as error:
+                self._report("snapshots", f"{self._path} is damaged and cannot be set aside ({error.strerror}).")
+        return {}
+
+
+def _check(address: str, number: int) -> None:
+    if not FIRST <= number <= LAST:
+        raise ControlError(address, f"{number} is not a snapshot's number ({FIRST} to {LAST}).")
+
+
+def _valid(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of one stored snapshot that this version knows, coerced; others are left out with a note."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            found[name] = BY_NAME[name].coerce(value)
+        except (KeyError, ControlError):
+            log.warning("a snapshot holds %s = %.60r, which is not known here", name, value)
+    return {n: v for n, v in found.items() if n in KEPT}
