@@ -189,14 +189,14 @@ def _stage(width: int) -> Image.Image:
     return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
 
 
-@functools.lru_cache(2)
-def _beam(width: int) -> Image.Image:
-    """A spotlight's cone, grey, twice the canvas' width so that it can be shifted."""
-    image = Image.new("L", (width * 2 // 4, _CANVAS // 4))
+@functools.cache
+def _beam() -> Image.Image:
+    """A spotlight's cone down to the floor, grey, half as wide as high."""
+    image = Image.new("L", (_CANVAS // 8, int(_CANVAS / 4 * _FLOOR)))
     draw = ImageDraw.Draw(image)
-    x, bottom = image.width / 2, image.height * _FLOOR
-    draw.polygon([(x - 3, -4), (x + 3, -4), (x + image.height * 0.2, bottom), (x - image.height * 0.2, bottom)], 60)
-    return image.filter(ImageFilter.GaussianBlur(5)).resize((width * 2, _CANVAS))
+    x, bottom = image.width / 2, image.height
+    draw.polygon([(x - 3, -4), (x + 3, -4), (x + bottom * 0.2, bottom), (x - bottom * 0.2, bottom)], 60)
+    return image.filter(ImageFilter.GaussianBlur(4)).resize((_CANVAS // 2, int(_CANVAS * _FLOOR)))
 
 
 def dance(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
@@ -205,9 +205,8 @@ def dance(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
     across = max(2, round(_CANVAS * width / height))
     image = _stage(across).copy()
     for phase, colour in ((0.0, (255, 170, 210)), (2.1, (130, 200, 255))):
-        shift = int(across * (0.5 + 0.33 * math.sin(0.7 * seconds + phase)))
-        cone = _beam(across).crop((across - shift, 0, 2 * across - shift, _CANVAS))
-        image.paste(colour, (0, 0), cone)
+        middle = int(across * (0.5 + 0.33 * math.sin(0.7 * seconds + phase)))
+        image.paste(colour, (middle - _beam().width // 2, 0), _beam())
     draw = ImageDraw.Draw(image)
     for dancer in _DANCERS:
         x = _pose(dancer, seconds, across)["hip"][0]
