@@ -86,7 +86,10 @@ class KVCache:
         device: torch.device | str,
         dtype: torch.dtype,
     ) -> None:
-        if shape.slots < shape.sinks + block:
+        least = shape.sinks + block
+        if rule is Rule.REFERENCE:  # its queue starts behind the first block, which has two frames or one block's
+            least = max(least, 2 * max(block, 2))
+        if shape.slots < least:
             raise ModelError(
                 f"A cache of {shape.slots} slots with {shape.sinks} sinks has no room to roll {block} frames.",
                 "Give it more slots or fewer sinks.",
