@@ -184,14 +184,22 @@ class TinyCodec:
     Args:
         network: the weights.
         raw_latents: whether the weights work on un-normalised latents (LightTAE) or normalised ones (TAEW2.1).
+        normalised: whether encoding gives normalised latents or un-normalised ones.
         latents: mean and std of Wan's latents.
     """
 
     lag = 3
 
-    def __init__(self, network: TinyVAE, *, raw_latents: bool = False, latents: VAEShape | None = None) -> None:
+    def __init__(
+        self,
+        network: TinyVAE,
+        *,
+        raw_latents: bool = False,
+        normalised: bool = False,
+        latents: VAEShape | None = None,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.raw_latents = raw_latents
+        self.raw_latents, self.normalised = raw_latents, normalised
         self.latent_channels = network.shape.latent
         self.stride = 2 ** len(network.shape.grow)
         self.frames_per_latent = 1
@@ -235,7 +243,7 @@ class TinyCodec:
 
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor, state: CodecMemory) -> Tensor:
-        """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to raw latents [B, C, F, h, w].
+        """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to latents [B, C, F, h, w].
 
         Raises:
             ModelError: if a new state is not given 1 + 4n frames, or a running one not 4n.
@@ -253,7 +261,9 @@ class TinyCodec:
             x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
         z_NCHW = self.network.encoder(x_NCHW, state, batch)
         state.started.fill_(1)
-        if not self.raw_latents:
+        if self.normalised and self.raw_latents:
+            z_NCHW = (z_NCHW - self._mean_1C11) / self._std_1C11
+        elif not self.normalised and not self.raw_latents:
             z_NCHW = z_NCHW * self._std_1C11 + self._mean_1C11
         return to_video(z_NCHW, batch)
 

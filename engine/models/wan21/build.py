@@ -1,51 +1,151 @@
-"""Builders of the Wan2.1 family: from a row of the model table and local files to the parts of a model."""
+"""Builders of the Wan2.1 family: from a row of the model table and local files to the parts of a model.
+
+Where `files` has nothing for a role, the part gets seeded random weights of the right shape (tests, timings).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
 import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
+import platformdirs
 import torch
+from torch import Tensor, nn
 
-from engine.errors import ModelError
 from engine.models.registry import Files
 from engine.models.spec import Codec, Conditioning, ModelSpec, TextEncoder
+from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
+from engine.models.wan21 import checkpoint
 from engine.models.wan21.dit import CausalDiT
+from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
 from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+
+log = logging.getLogger(__name__)
+
+Network = TypeVar("Network", bound=nn.Module)
 
 SEED = 2511_07399
 """Of random weights."""
 
 
 def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode; random weights where `files` has no "dit"."""
-    if "dit" in files:
-        raise ModelError(f"{spec.name}: checkpoints cannot be read yet.")
+    """The network, in evaluation mode, from `files["dit"]`.
+
+    Raises:
+        CheckpointError: if the file does not hold it.
+    """
     with torch.device("meta"):
         dit = CausalDiT(spec.dit)
-    dit = dit.to(dtype).to_empty(device=device)
-    dit.init_weights(torch.Generator(device).manual_seed(SEED))
+    if "dit" in files:
+        _fill(dit, checkpoint.read(files["dit"]), device, dtype, files["dit"])
+    else:
+        dit = dit.to(dtype).to_empty(device=device)
+        dit.init_weights(torch.Generator(device).manual_seed(SEED))
     return dit.eval().requires_grad_(False)
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-    """The video autoencoder; random weights where `files` has none."""
+    """The video autoencoder, from `files["vae"]` for "full" or `files["tiny_vae"]` for "tiny".
+
+    A pruned full autoencoder (LightVAE) is taken as it is: its width is read from the file.
+
+    Raises:
+        CheckpointError: if the file does not hold it.
+    """
+    shape = VAEShape(**spec.vae)
+    if which == "tiny":
+        return _tiny_codec(spec, shape, device, dtype, files)
+    if "vae" not in files:
+        return WanCodec(_random(WanVAE(shape)).to(device, dtype), normalised=spec.normalised_latents)
+    tensors = checkpoint.read(files["vae"])
+    base = checkpoint.shape_of(tensors, "encoder.conv1.weight", str(files["vae"]))[0]
+    with torch.device("meta"):
+        network = WanVAE(replace(shape, base=base))
+    _fill(network, tensors, device, dtype, files["vae"])
+    return WanCodec(network, normalised=spec.normalised_latents)
+
+
+def _tiny_codec(
+    spec: ModelSpec, latents: VAEShape, device: torch.device, dtype: torch.dtype, files: Files
+) -> TinyCodec:
+    path = files.get("tiny_vae")
+    if path is None:
+        network = _random(TinyVAE(TinyShape())).to(device, dtype)
+    else:
+        with torch.device("meta"):
+            network = TinyVAE(TinyShape())
+        _fill(network, network.fitted(checkpoint.read(path)), device, dtype, path)
+    return TinyCodec(
+        network,
+        raw_latents=path is not None and path.name.startswith("light"),
+        normalised=spec.normalised_latents,
+        latents=latents,
+    )
+
+
+def build_text(
+    spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
+) -> TextEncoder:
+    """The text encoder: prompts from the cache, new ones by UMT5 from `files["text"]` and `files["tokenizer"]`.
+
+    Args:
+        spec: the row.
+        device: where the model runs.
+        files: without any file at all, words become random vectors.
+        where: where UMT5 runs; see `WanTextEncoder`.
+        storage: how its weights are held; see `WanTextEncoder`.
+    """
+    if not files:
+        return WordVectors(spec)
+    return WanTextEncoder(
+        spec.name,
+        spec.dit.text_len,
+        spec.dit.text_dim,
+        EmbeddingCache(prompt_folder(), f"{_encoder_hash(spec, files.get('text'))} {storage}"),
+        weights=files.get("text"),
+        tokenizer=files.get("tokenizer"),
+        device=device,
+        where=where,
+        storage=storage,
+    )
+
+
+def prompt_folder() -> Path:
+    """Where embeddings of prompts are kept."""
+    return platformdirs.user_cache_path("tidecast") / "prompts"
+
+
+def _encoder_hash(spec: ModelSpec, path: Path | None) -> str:
+    """What tells this text encoder from others: the hash in the model table, or of a file that is not that one."""
+    known = next((file for file in spec.files if file.role == "text"), None)
+    if path is None or (known is not None and known.sha256 and path.stat().st_size == known.bytes):
+        return known.sha256 if known is not None else ""
+    log.info("reading %s once to know it again", path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], device: torch.device, dtype: torch.dtype, path: Path) -> None:
+    checkpoint.load(network, tensors, str(path))
+    network.to(device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def _random(network: Network) -> Network:
     generator = torch.Generator().manual_seed(SEED)
-    network = WanVAE(VAEShape(**spec.vae))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith("gamma"):
-                parameter.fill_(1.0)
-            elif parameter.ndim > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
-            else:
-                parameter.zero_()
-    return WanCodec(network.to(device, dtype))
-
-
-def build_text(spec: ModelSpec, device: torch.device, files: Files) -> TextEncoder:
-    """The text encoder; words as random vectors where `files` has none."""
-    return WordVectors(spec)
+    for name, parameter in network.named_parameters():
+        if name.endswith("gamma"):
+            parameter.fill_(1.0)
+        elif parameter.ndim > 1:
+            parameter.normal_(std=parameter[0].numel() ** -0.5, generator=generator)
+        else:
+            parameter.zero_()
+    return network
 
 
 class WordVectors:

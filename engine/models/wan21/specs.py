@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+from engine.models.wan21 import files
 
 DIT_1_3B = DiTShape(dim=1536, heads=12, layers=30, ffn=8960)
 DIT_14B = DiTShape(dim=5120, heads=40, layers=40, ffn=13824)
@@ -17,6 +18,7 @@ WAN_1_3B = ModelSpec(
     dit=DIT_1_3B,
     cache=CacheShape(slots=6, sinks=3, threshold=0.2),
     schedule=Schedule(),
+    files=files.STREAM_1_3B,
     licence="Apache-2.0 (Wan2.1); StreamDiffusionV2 weights as published",
     vram_gib=10.0,
 )
@@ -28,6 +30,7 @@ WAN_14B = replace(
     title="StreamDiffusionV2 14B (Wan2.1)",
     dit=DIT_14B,
     schedule=replace(WAN_1_3B.schedule, default_steps=1),
+    files=files.STREAM_14B,
     vram_gib=46.0,
 )
 
@@ -48,6 +51,9 @@ SELF_FORCING = replace(
     schedule=Schedule(steps=(1000, 750, 500, 250), default_steps=4, shift=5.0, strength=1.0),
     first_latents=3,
     frames_per_block=3,
+    normalised_latents=True,
+    files=files.SELF_FORCING,
+    licence="Apache-2.0 (Wan2.1); Self-Forcing weights as published",
     vram_gib=16.0,
     notes="Distilled for text to video: at strengths below 1 it starts from the input's own latents.",
 )
@@ -57,6 +63,8 @@ LONGLIVE = replace(
     name="longlive-1.3b",
     title="LongLive 1.3B (Wan2.1), three latent frames per block",
     cache=CacheShape(slots=15, sinks=3, rule="honest"),
+    files=files.LONGLIVE,
+    licence="Apache-2.0 (Wan2.1); LongLive weights as published",
     notes="As Self-Forcing, with a frame sink and a window of twelve frames.",
 )
 
@@ -66,6 +74,7 @@ TINY = replace(
     title="Random weights of a tiny shape, for tests",
     dit=DIT_TINY,
     vae={"base": 8},
+    files=(),
     licence="",
     vram_gib=0.1,
     notes="Draws nothing sensible: its weights are random.",

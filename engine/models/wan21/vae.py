@@ -317,11 +317,13 @@ class WanVAE(nn.Module):
 class WanCodec:
     """Streams pictures through a `WanVAE`; implements `engine.models.spec.Codec`.
 
-    Encoding returns the raw mean. Decoding takes latents in normalised space (what the network calls clean),
-    de-normalises them, and returns pixels clamped to [-1, 1].
+    Encoding returns the raw mean, or with `normalised` the mean in the space that decoding takes. Decoding takes
+    latents in normalised space (what the network calls clean), de-normalises them, and returns pixels clamped to
+    [-1, 1].
     """
 
-    def __init__(self, network: WanVAE) -> None:
+    def __init__(self, network: WanVAE, *, normalised: bool = False) -> None:
+        self.normalised = normalised
         self.network = network.eval().requires_grad_(False)
         self.shape = network.shape
         self.latent_channels = network.shape.latent
@@ -381,7 +383,7 @@ class WanCodec:
 
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor, state: CodecMemory) -> Tensor:
-        """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to raw means [B, C, F, h, w].
+        """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to latents [B, C, F, h, w].
 
         Raises:
             ModelError: if a new state is not given 1 + 4n frames, or a running one not 4n.
@@ -401,7 +403,10 @@ class WanCodec:
             run = _Run(state, batch, first=start == 0 and bool(first))
             means.append(F.conv2d(self.network.encoder(x_NCHW, run), weight_OC11, bias_O))
             state.started.fill_(1)
-        return to_video(torch.cat(means), batch)
+        mean_NCHW = torch.cat(means)
+        if self.normalised:
+            mean_NCHW = (mean_NCHW - self.mean_1C11) / self.std_1C11
+        return to_video(mean_NCHW, batch)
 
     @torch.no_grad()
     def decode(self, latent_BCFhw: Tensor, state: CodecMemory) -> Tensor:

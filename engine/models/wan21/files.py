@@ -1,0 +1,72 @@
+"""Where the Wan2.1 family's weights come from: repository, revision, path, size and hash of each file.
+
+Only what is known is written down. A file without a hash, or a revision that is a branch, is pinned on this machine
+at its first download (`engine.weights`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.models.spec import WeightFile
+
+_WAN = WeightFile(
+    "", "", "", 0, repository="Wan-AI/Wan2.1-T2V-1.3B", revision="37ec512624d61f7aa208f7ea8140a131f93afc9a"
+)
+_STREAM = WeightFile(
+    "dit", "", "", 0, repository="jerryfeng/StreamDiffusionV2", revision="2373eb2b39278b3a1aa174964a724ee78ead96f0"
+)
+_TINY = WeightFile(
+    "tiny_vae", "", "", 0, repository="lightx2v/Autoencoders", revision="02cbfd1a0a336bbd87da49fd8cc155ed11ff123e"
+)
+
+SHARED = (
+    replace(
+        _WAN,
+        role="vae",
+        path="Wan2.1_VAE.pth",
+        sha256="38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981",
+        bytes=507_609_880,
+    ),
+    replace(_TINY, path="taew2_1.pth"),
+    replace(
+        _WAN,
+        role="text",
+        path="models_t5_umt5-xxl-enc-bf16.pth",
+        sha256="7cace0da2b446bbbbc57d031ab6cf163a3d59b366da94e5afe36745b746fd81d",
+        bytes=11_361_920_418,
+    ),
+    replace(
+        _WAN,
+        role="tokenizer",
+        path="google/umt5-xxl/tokenizer.json",
+        sha256="6e197b4d3dbd71da14b4eb255f4fa91c9c1f2068b20a2de2472967ca3d22602b",
+        bytes=16_837_417,
+    ),
+)
+"""What every row needs besides its network; the 14B repository's copies are the same files."""
+
+STREAM_1_3B = (replace(_STREAM, path="wan_causal_dmd_v2v/model.pt"), *SHARED)
+STREAM_14B = (replace(_STREAM, path="wan_causal_dmd_v2v_14b/model.pt"), *SHARED)
+SELF_FORCING = (
+    WeightFile(
+        "dit",
+        "checkpoints/self_forcing_dmd.pt",
+        "a0413986d9734e02c09504e1520f5697ba6df731bb2f0f35577485e9cc8f56a3",
+        5_676_252_553,
+        repository="gdhe17/Self-Forcing",
+        revision="2f8b779212da279d212c22a509b66ad6552f350e",
+    ),
+    *SHARED,
+)
+LONGLIVE = (
+    WeightFile(
+        "dit",
+        "models/longlive_base.pt",
+        "",
+        5_676_334_208,
+        repository="Efficient-Large-Model/LongLive-1.3B",
+        revision="main",
+    ),
+    *SHARED,
+)
