@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -43,6 +44,7 @@ class Tab:
         self.events: list[dict[str, Any]] = []
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)
@@ -77,8 +79,9 @@ class Tab:
     def box(self, selector: str) -> tuple[float, float, float, float]:
         """x, y, width, height of an element, scrolled into view."""
         found = self.js(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
+            " return [b.x, b.y, b.width, b.height]; })()"
         )
         return tuple(found)  # type: ignore[return-value]
 
@@ -150,6 +153,7 @@ class Browser:
     """One Chromium with a fresh profile; a context manager."""
 
     def __enter__(self) -> Browser:
+        self._sockets = contextlib.ExitStack()
         self._profile = tempfile.mkdtemp(prefix="tidecast-chromium-")
         self._process = subprocess.Popen(
             [chromium(), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
@@ -157,10 +161,12 @@ class Browser:
         )  # fmt: skip
         told = Path(self._profile) / "DevToolsActivePort"
         wait(lambda: told.exists() and told.read_text().count("\n"), "Chromium", 30.0)
-        self.port = int(told.read_text().split()[0])
+        port, path = told.read_text().split()
+        self.port, self._url = int(port), f"ws://127.0.0.1:{port}{path}"
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._sockets.close()
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -170,10 +176,15 @@ class Browser:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def tab(self) -> Tab:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/json/new?about:blank", method="PUT")
-        about = json.load(urllib.request.urlopen(request))
-        socket = connect(about["webSocketDebuggerUrl"], max_size=None, proxy=None)
-        return Tab(socket, self.port, about["id"])
+        """A new page in a window of its own, so that several are visible at a time."""
+        with connect(self._url, max_size=None, proxy=None) as browser:
+            params = {"url": "about:blank", "newWindow": True}
+            browser.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": params}))
+            while "result" not in (answer := json.loads(browser.recv(timeout=30))):
+                pass
+        ident = answer["result"]["targetId"]
+        url = f"ws://127.0.0.1:{self.port}/devtools/page/{ident}"
+        return Tab(self._sockets.enter_context(connect(url, max_size=None, proxy=None)), self.port, ident)
 
 
 def wait(condition: Callable[[], Any], what: str, timeout_s: float = 20.0) -> Any:

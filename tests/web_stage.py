@@ -7,6 +7,7 @@ what arrived. `python -m tests.web_stage` runs it until Ctrl+C, for work on the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import threading
 import time
@@ -72,6 +73,7 @@ class Stage:
         self.engine_alive = True
         self.latency_ms = 110.0
         self.sent = 0
+        self.black_from = -1
         self.gaps_ms: list[float] = []
         self.latest = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
         self._stopping = threading.Event()
@@ -112,7 +114,7 @@ class Stage:
 
     def _run(self) -> None:
         period, start, number = 1 / FPS, time.monotonic(), 0
-        last_sent = start
+        last_sent, was_black = start, False
         while not self._stopping.wait(max(0.0, start + number * period - time.monotonic())):
             now = time.monotonic()
             self.gaps_ms.append((now - last_sent) * 1e3)
@@ -129,6 +131,9 @@ class Stage:
             else:
                 out = restyle(pixels, controls)
             self.latest = out
+            if controls.black and not was_black:
+                self.black_from = number
+            was_black = controls.black
             self.room.offer("output", Frame(out, seq=number))
             self.sent += 1
             if number % 3 == 0:
@@ -155,10 +160,8 @@ def main() -> None:
     options = parser.parse_args()
     with Stage(options.port, host=options.host) as stage:
         print(stage.room.url, flush=True)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            pass
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ the pipe. Everything here runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -113,6 +114,7 @@ class Hub:
         for name, (value, origin) in news.get("controls", {}).items():
             self.controls.set(name, value, origin)
         if "readings" in news:
+            news["readings"] = {k: v for k, v in news["readings"].items() if _finite(v)}
             self.telemetry.update(**news["readings"])
             self._remember()
         self.errors.extend(news.get("errors", ()))
@@ -154,6 +156,11 @@ class Hub:
         point = [round(float(readings.get(name, 0.0)), 2) for name in HISTORY_READINGS]
         self.history.append(point)
         self.tell_all({"point": point})
+
+
+def _finite(value: Any) -> bool:
+    """Whether JSON can say it: it knows no NaN."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def parse_message(message: Any) -> tuple[str, tuple[Any, ...]]:

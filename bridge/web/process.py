@@ -97,10 +97,23 @@ class _Server(threading.Thread):
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         super().__init__(name="web", daemon=True)
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1,
-            ws_max_size=MAX_MESSAGE, ws_max_queue=16, ws_ping_interval=10.0, ws_ping_timeout=20.0,
-            ws_per_message_deflate=False, limit_concurrency=256, timeout_keep_alive=15, proxy_headers=False,
-        )  # fmt: skip
+            app,
+            http="h11",  # bounds the head of a request, as httptools does not
+            h11_max_incomplete_event_size=MAX_MESSAGE,
+            ws_max_size=MAX_MESSAGE,
+            ws_max_queue=16,
+            ws_ping_interval=10.0,
+            ws_ping_timeout=20.0,
+            ws_per_message_deflate=False,
+            limit_concurrency=256,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+        )
         self._server = uvicorn.Server(config)
         self._listening = listening
         self.loop = asyncio.new_event_loop()

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bridge.control.store import ControlStore
@@ -64,7 +64,8 @@ class ControlRoom:
         preview_fps, preview_widest: bounds of the preview, pictures per second and kind, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
         snapshots: numbers of the stored snapshots; quick.
-        midi: the MIDI bindings and state, JSON-ready; quick.
+        midi: `{"learning": address or "", "bindings": {full OSC address: words for the knob}}`; quick.
+        examples: prompts that the model does well, offered until one was typed.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class ControlRoom:
         inputs: Callable[[], Iterable[Any]] | None = None,
         snapshots: Callable[[], Iterable[int]] | None = None,
         midi: Callable[[], Mapping[str, Any]] | None = None,
+        examples: Sequence[str] = (),
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -96,6 +98,7 @@ class ControlRoom:
         self._preview_period_ns = int(1e9 / preview_fps)
         self._widest = preview_widest
         self._inputs = inputs
+        self._examples = list(examples)
         self._lists: dict[str, Callable[[], Any]] = {}
         if snapshots is not None:
             self._lists["snapshots"] = lambda: sorted(snapshots())
@@ -129,6 +132,11 @@ class ControlRoom:
     def wants_preview(self) -> bool:
         """Whether some page watches a picture."""
         return bool(self._watched)
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The kinds of pictures that some page watches."""
+        return self._watched
 
     @property
     def pid(self) -> int:
@@ -218,6 +226,7 @@ class ControlRoom:
         """Start a web process."""
         about = {
             "guides": guides(self._names),
+            "examples": self._examples,
             "names": {**dataclasses.asdict(self._names), "sender": self._names.sender},
             "preview": {"fps": 1e9 / self._preview_period_ns, "kinds": KINDS, "size": self._size},
         }

@@ -239,10 +239,17 @@ async def _body(request: Request) -> Any:
 
 
 def _decode(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ControlError: if it is not JSON, or holds half a surrogate pair, which is no text.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ControlError("/api", "This is not JSON.") from None
+    return value
 
 
 def _bad(error: ControlError) -> Response:

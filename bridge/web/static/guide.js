@@ -57,7 +57,8 @@ function notice(input) {
   const words = advice();
   const box = $("notice");
   box.classList.toggle("small", drawn.at > 0 && performance.now() - drawn.at < 3000);
-  const key = JSON.stringify(words);
+  const test = state.online && state.readings.state === "no-input" ? (state.inputs ?? []).find((s) => s.uri.startsWith("pattern:")) : null;
+  const key = JSON.stringify([words, test]);
   if (key === told) return;
   told = key;
   box.hidden = words === null;
@@ -65,7 +66,6 @@ function notice(input) {
   $("notice-title").textContent = words[0];
   $("notice-text").textContent = words[1];
   $("notice-steps").replaceChildren(...words[2].map((step) => el("li", {}, step)));
-  const test = (state.inputs ?? []).find((s) => s.uri.startsWith("pattern:"));
-  const actions = state.online && state.readings.state === "no-input" && test ? [el("button", { type: "button", onclick: () => change(input, test.uri, null) }, "Use the test picture")] : [];
+  const actions = test ? [el("button", { type: "button", onclick: () => change(input, test.uri, null) }, "Use the test picture")] : [];
   $("notice-actions").replaceChildren(...actions);
 }

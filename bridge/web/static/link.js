@@ -29,9 +29,9 @@ export function send(address, ...args) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ address, args }));
 }
 
-/** Send a control's value; of several in one display frame only the last goes out. */
+/** Send a control's value; of several within 12 ms only the last goes out. */
 export function set(control, value) {
-  if (pending.size === 0) requestAnimationFrame(flush);
+  if (pending.size === 0) setTimeout(flush, 12);
   pending.set(control.name, { control, value });
 }
 
