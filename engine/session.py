@@ -78,7 +78,14 @@ class Session:
         self.health = Health()
 
     @classmethod
-    def open(cls, config: Config, *, progress: Progress | None = None, defer_prompts: bool = False) -> Session:
+    def open(
+        cls,
+        config: Config,
+        *,
+        progress: Progress | None = None,
+        defer_prompts: bool = False,
+        files: registry.Files | None = None,
+    ) -> Session:
         """Open the model that `config` names.
 
         Args:
@@ -86,6 +93,7 @@ class Session:
             progress: told in words what is being done.
             defer_prompts: let `step` go on with the old prompt while a new one is not encoded yet, and list it in
                 `health.missing_prompts`; the caller encodes it with `encode_prompt` on a thread of its own.
+            files: local files by role instead of the row's own; {} for random weights (timings).
 
         Raises:
             ModelError: if there is no such model, or it cannot be opened with this configuration;
@@ -99,14 +107,15 @@ class Session:
             torch.set_num_threads(config.threads)
         parts = registry.builder(spec)
         which = spec.default_vae if config.vae == "auto" else config.vae
-        files = {}
+        if files is None:
+            files = {}
         try:
             say(f"loading {spec.title}")
             dit = parts.build_dit(spec, device, dtype, files)
             say("loading the video autoencoder")
             codec = parts.build_codec(spec, which, device, dtype, files)
             say("loading the text encoder")
-            text = parts.build_text(spec, device, files)
+            text = parts.build_text(spec, device, files, where=config.text_device)
             max_steps = min(config.max_steps, len(spec.schedule.steps))
             noise = Gaussian(
                 (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),

@@ -8,24 +8,21 @@ checks any folder of the same layout; without the option, the selection that is 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from engine.kv import Rule
 from engine.models.spec import Schedule
-from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.noise import RELEASED, NoiseController
 from engine.parallel.plan import even_split, rebalance
 from engine.steps import Sigmas, Steps, mix, steps_for
 from engine.stream import Stream
+from tests.golden_models import text_encoder, tiny_autoencoder
 from tests.golden_set import GoldenSet, Replay, Report
 
 SETS: dict[Path, GoldenSet] = {}
@@ -53,7 +50,7 @@ def test_case(golden: GoldenSet, name: str, capsys: pytest.CaptureFixture[str]) 
 def _checker(name: str) -> Callable[[GoldenSet, str, Report], None]:
     starts = {
         "a_": single_forward, "b": cached_forwards, "c_": vae_stream, "d_motion": motion, "d_scheduler": scheduler,
-        "d_block": block_scheduler, "e": whole_stream, "h_": tiny_decoder,
+        "d_block": block_scheduler, "e": whole_stream, "h_": tiny_autoencoder, "t_": text_encoder,
     }  # fmt: skip
     return next(check for start, check in starts.items() if name.startswith(start))
 
@@ -169,38 +166,6 @@ def vae_stream(golden: GoldenSet, name: str, report: Report) -> None:
     for key in (key for key in data if key.startswith("dec_frames_full_")):
         chosen = [int(n) for n in key.removeprefix("dec_frames_full_").split("_")]
         report.check("frames", key, frames[chosen], data[key])
-
-
-def tiny_decoder(golden: GoldenSet, name: str, report: Report) -> None:
-    """The tiny decoder with carried memory over all latents, and with the release's three latents of context."""
-    data, meta = golden.case(name)
-    network = TinyVAE(TinyShape())
-    network.decoder.load_state_dict(_by_recipe(meta), strict=True)
-    codec = TinyCodec(network)
-    latents = _bcf(data["latents"])
-    sides = [side * codec.stride for side in latents.shape[-2:]]
-    frames = codec.decode(latents, codec.decoder_state(1, *sides))[0].transpose(0, 1)
-    whole = data["full_sequential"]
-    report.check("frames", "full_sequential", frames, whole[len(whole) - len(frames) :])
-    for key in (key for key in data if key.startswith("stream.")):
-        newest = int(key.removeprefix("stream.")) + 1
-        window = latents[:, :, max(newest - 3, 0) : newest + 1]
-        again = codec.decode(window, codec.decoder_state(1, *sides))[0].transpose(0, 1)
-        report.check("frames", key, again[-len(data[key]) :], data[key])
-
-
-def _by_recipe(meta: dict[str, Any]) -> dict[str, Tensor]:
-    """Seeded weights, as `meta` describes them."""
-    state = {}
-    for key, shape in meta["shapes"].items():
-        seed = (meta["SEED"] * 1000003 + zlib.crc32(key.encode())) % 2**32
-        std = (2 / np.prod(shape[1:])) ** 0.5 if key.endswith("weight") else 0.05
-        drawn = np.random.RandomState(seed).standard_normal(shape) * std
-        state[key.removeprefix("decoder.")] = torch.from_numpy(drawn.astype(np.float32))
-    last = meta["last"].removeprefix("decoder.")
-    state[f"{last}.weight"] *= 0.0012
-    state[f"{last}.bias"] += 0.5
-    return state
 
 
 def motion(golden: GoldenSet, name: str, report: Report) -> None:

@@ -35,8 +35,8 @@ class Builder(Protocol):
         """The video autoencoder: `which` is "full" or "tiny"."""
         ...
 
-    def build_text(self, spec: ModelSpec, device: torch.device, files: Files) -> TextEncoder:
-        """The text encoder."""
+    def build_text(self, spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto") -> TextEncoder:
+        """The text encoder, at `where` as in `Config.text_device`."""
         ...
 
 
