@@ -45,12 +45,6 @@ class OutputConfig(Section):
 
     uri: str = Field("ndi:Tidecast", description="ndi:NAME, spout:NAME, file:PATH or null:")
     fps: float = Field(0.0, ge=0.0, le=240.0, description="Frames per second; 0 follows the source.")
-    delay_ms: float = Field(
-        0.0,
-        ge=0.0,
-        le=5000.0,
-        description="Least delay from capture to send; 0 lets the pacing find the smallest.",
-    )
 
 
 class OscConfig(Section):
@@ -67,6 +61,7 @@ class WebConfig(Section):
     enabled: bool = Field(True, description="Serve the control room.")
     host: str = Field("127.0.0.1", description="Address to listen at; 0.0.0.0 for the whole network.")
     port: int = Field(9001, ge=0, le=65535, description="TCP port of page and OSCQuery; 0: a free one.")
+    token: str = Field("", description="Token of the page; empty for a new one at each start where one is needed.")
     announce: bool = Field(True, description="Announce OSCQuery by mDNS.")
 
 
@@ -132,9 +127,7 @@ def start_value(name: str, value: Any) -> Any:
     except ControlError as error:
         raise ConfigError(f"{name} = {error.message}", error.remedy) from None
     if control.numeric and float(value) != float(valid):
-        raise ConfigError(
-            f"{name} = {value!r} is outside its range.", f"Use {control.low:g} to {control.high:g}."
-        )
+        raise ConfigError(f"{name} = {value!r} is outside its range.", f"Use {control.low:g} to {control.high:g}.")
     return valid
 
 

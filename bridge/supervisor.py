@@ -23,6 +23,7 @@ from bridge.pulse import Phase, Pulse
 from bridge.slots import FrameRing, RingReader, RingWriter
 from engine.controls import Config, Controls
 from engine.errors import EngineError
+from engine.frame import Frame
 
 log = logging.getLogger(__name__)
 
@@ -93,24 +94,25 @@ class Supervisor:
         self.from_engine: RingReader = self._outbox.reader()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._process: BaseProcess | None = None
+        self._pid = 0
         self._pulse = Pulse()
-        self._connection: Connection | None = None
         self._lost = 0
         self._skipped = 0
+        self._purged = 0
         self._fault = ""
         self.state = EngineState.STOPPED
         self.restarts = 0
+        self.ready_ns = 0
 
     @property
     def frames_lost(self) -> int:
-        """Frames that engines took and never gave back because they died."""
+        """Frames that dead engines took and never gave back, or that waited for them."""
         return self._lost
 
     @property
     def frames_replaced(self) -> int:
         """Frames that the engine never saw, or left out, because newer ones were there."""
-        return self.to_engine.dropped + self._skipped + self._pulse.skipped
+        return self.to_engine.dropped - self._purged + self._skipped + self._pulse.skipped
 
     @property
     def finished(self) -> int:
@@ -118,10 +120,14 @@ class Supervisor:
         return self._pulse.finished
 
     @property
+    def step_ns(self) -> int:
+        """Duration of the engine's last call of the model."""
+        return int(self._pulse.step_s * 1e9)
+
+    @property
     def process_id(self) -> int:
         """Process id of the engine; 0 when there is none."""
-        process = self._process
-        return process.pid or 0 if process is not None and process.is_alive() else 0
+        return self._pid
 
     def start(self) -> None:
         """Start the engine process and the watch."""
@@ -139,6 +145,11 @@ class Supervisor:
         self.from_engine.close()
         self._inbox.close()
         self._outbox.close()
+
+    def feed(self, frame: Frame) -> None:
+        """Hand a frame to the engine if there is one; while it loads, nothing waits for it."""
+        if self.state is EngineState.RUNNING:
+            self.to_engine.put(frame)
 
     def inject(self, fault: str) -> None:
         """Have the engine process suffer one of `worker.FAULTS`; for the fault drill.
@@ -178,23 +189,27 @@ class Supervisor:
         )
         ours, theirs = _SPAWN.Pipe()
         inbox, outbox = self._inbox.reader(), self._outbox.writer()
-        self._process = process = _SPAWN.Process(
+        process = _SPAWN.Process(
             target=worker.main, args=(start, inbox, outbox, theirs, pulse), name="tidecast-engine", daemon=True
         )
         try:
             process.start()
+            self._pid = process.pid or 0
             theirs.close()
             inbox.close()
             outbox.close()
-            self._connection = ours
             return self._watch(process, ours, pulse, sent)
         finally:
             end(process, gently=self._stopping.is_set(), connection=ours)
             ours.close()
+            with self._inbox.reader() as left:
+                waiting = left.skip()
+            self._purged += waiting
+            self._lost += waiting
             self._lost += max(0, pulse.taken - pulse.skipped - pulse.finished)
             self._skipped += pulse.skipped
             self._pulse = Pulse()
-            self._process = None
+            self._pid = 0
 
     def _watch(self, process: BaseProcess, connection: Connection, pulse: Pulse, sent: Controls) -> str:
         longest_step = 0.0
@@ -238,6 +253,7 @@ class Supervisor:
             case ("loading", text):
                 self._tell(Report("loading", text))
             case ("ready", facts):
+                self.ready_ns = time.monotonic_ns()
                 self.state = EngineState.RUNNING
                 self._tell(Report("ready", "", facts))
             case ("health", readings, reason):

@@ -1,0 +1,255 @@
+"""The composition root: makes the parts, joins them, starts them in order, and stops them in the opposite order.
+
+Owns no logic of its own beyond the state that is reported. `App.start` and `App.stop` may be repeated in one process;
+each start makes every part anew, and each stop gives back every thread, port, process, name and byte of shared memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from bridge.capture import Capture
+from bridge.config import AppConfig
+from bridge.control.osc import OscServer
+from bridge.control.snapshots import Snapshots
+from bridge.control.store import Caller, ControlStore
+from bridge.control.telemetry import Telemetry
+from bridge.monitor import Monitor
+from bridge.publish import Publisher
+from bridge.supervisor import EngineState, Report, Supervisor
+from bridge.video.base import Options, Sink, SourceInfo, list_sources, open_sink
+from bridge.video.record import Recorder
+from bridge.web.room import ControlRoom
+from engine.controls import PREFIX
+from engine.errors import ControlError, TidecastError
+from engine.frame import Frame
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""Longest time that one Python thread keeps the interpreter from the publish thread."""
+
+QUIT_WORD = "TIDECAST_QUIT_WORD"
+"""Environment variable with the word by which the program that started Tidecast may end it."""
+
+
+class App:
+    """The bridge: video in, engine, video out, and every way to control it.
+
+    Args:
+        config: everything that is chosen before the start.
+
+    Attributes:
+        store, telemetry: live controls and readings; valid from the start on, they survive a stop.
+        quit: set when somebody asked for the end.
+        failure: why the engine could not be opened the first time; empty when it could, or has not failed yet.
+    """
+
+    def __init__(self, config: AppConfig) -> None:
+        self.config = config
+        self.store = ControlStore(config.start_controls())
+        self.telemetry = Telemetry()
+        self.quit = threading.Event()
+        self.failure = ""
+        self._stack: contextlib.ExitStack | None = None
+        self._inputs: list[SourceInfo] = []
+        self._ever_ready = False
+
+    def start(self) -> None:
+        """Start every part; does nothing when running. When one fails, those before it are stopped again.
+
+        Raises:
+            TidecastError: a port or name is taken, or an input or output cannot be opened.
+        """
+        if self._stack is not None:
+            return
+        self.quit.clear()
+        with contextlib.ExitStack() as stack:
+            stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
+            self._assemble(stack)
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Stop every part, the last started first; idempotent."""
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def __enter__(self) -> App:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def inputs(self) -> list[SourceInfo]:
+        """Everything that can be seen now; takes about two seconds. Indices of the control `input` refer to it."""
+        found, _ = list_sources(options=self._input_options())
+        self._inputs = found
+        return found
+
+    def _assemble(self, stack: contextlib.ExitStack) -> None:
+        config, store = self.config, self.store
+        width, height = config.engine.width, config.engine.height
+        self.osc = self._start_osc(stack)
+        self.sink = self._open_sink(stack)
+        self.supervisor = Supervisor(
+            config.engine, config.process, config.output.fps, lambda: store.snapshot, self._hear
+        )
+        stack.callback(self.supervisor.stop)
+        self.recorder = self._make_recorder(stack)
+        self.room = self._make_room(stack)
+        self._show_input = self._offering("input")
+        self.capture = Capture(
+            config.input.uri,
+            self._input_options(),
+            width,
+            height,
+            store,
+            lambda: self._inputs,
+            self._taken,
+            self.telemetry.error,
+        )
+        stack.callback(self.capture.stop)
+        self.publisher = Publisher(
+            self.sink, self.supervisor, self.capture.moments, store, config.output.fps, (width, height),
+            self._offering("output"), self.telemetry.error,
+        )  # fmt: skip
+        stack.callback(self.publisher.stop)
+        self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
+        stack.callback(self.monitor.stop)
+        self._start_controls(stack)
+        self.telemetry.update(output=config.output.uri, model=config.engine.model)
+        self.capture.start()
+        self.supervisor.start()
+        self.publisher.start()
+        self.monitor.start()
+
+    def _start_osc(self, stack: contextlib.ExitStack) -> OscServer | None:
+        if not self.config.osc.enabled:
+            return None
+        osc = OscServer(
+            self.store, self.telemetry, host=self.config.osc.host, port=self.config.osc.port,
+            inputs=lambda: [str(source.uri) for source in self.inputs()],
+        )  # fmt: skip
+        osc.start()
+        stack.callback(osc.stop)
+        return osc
+
+    def _open_sink(self, stack: contextlib.ExitStack) -> Sink:
+        fps = Fraction(self.config.output.fps).limit_denominator(1001) if self.config.output.fps else None
+        options = Options(width=self.config.engine.width, height=self.config.engine.height, fps=fps)
+        sink = open_sink(self.config.output.uri, options)
+        stack.callback(sink.close)
+        return sink
+
+    def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
+        config, store, telemetry = self.config, self.store, self.telemetry
+        folder = Path(config.storage.record_dir or platformdirs.user_videos_dir()) / "Tidecast"
+
+        def status(files: str) -> None:
+            telemetry.update(recording=files)
+            if not files and store.snapshot.record:
+                store.set("record", False, "record")
+
+        recorder = Recorder(
+            config.engine.width, config.engine.height, folder, status=status,
+            trouble=lambda text: telemetry.error("record", text), fps=config.output.fps or 30.0,
+        )  # fmt: skip
+        stack.callback(recorder.close)
+
+        def want(name: str, value: Any, origin: str) -> None:
+            if name in ("record", "record_input"):
+                recorder.want(store.snapshot.record, store.snapshot.record_input)
+
+        stack.callback(store.listen(want))
+        return recorder
+
+    def _make_room(self, stack: contextlib.ExitStack) -> ControlRoom | None:
+        web = self.config.web
+        if not web.enabled:
+            return None
+        host, port = self.osc.address if self.osc is not None else ("", 0)
+        room = ControlRoom(
+            self.store, self.telemetry, self.config.engine.width, self.config.engine.height,
+            host=web.host, port=web.port, token=web.token, output=self.config.output.uri,
+            osc_host=host, osc_port=port, inputs=self.inputs, snapshots=lambda: self.snapshots.numbers(),
+        )  # fmt: skip
+        stack.callback(room.stop)
+        return room
+
+    def _start_controls(self, stack: contextlib.ExitStack) -> None:
+        folder = Path(self.config.storage.state_dir or platformdirs.user_data_dir("tidecast", False))
+        self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
+        stack.callback(self.snapshots.stop)
+        stack.callback(self.store.on("quit", self._asked_to_quit))
+        if self.room is not None:
+            self.room.start()
+
+    def _offering(self, which: str) -> Callable[[Frame], None]:
+        """A function that shows each frame to the recorder and the control room."""
+
+        def offer(frame: Frame) -> None:
+            self.recorder.offer(which, frame)
+            if self.room is not None:
+                self.room.offer(which, frame)
+
+        return offer
+
+    def _taken(self, frame: Frame) -> None:
+        """Every input frame: to the engine, to the output's clock, to recorder and page."""
+        self.supervisor.feed(frame)
+        self.publisher.pacer.offer_dry(frame, time.monotonic_ns())
+        self._show_input(frame)
+
+    def _input_options(self) -> Options:
+        return Options(extra_ips=self.config.input.extra_ips)
+
+    def _asked_to_quit(self, args: tuple[Any, ...], caller: Caller) -> None:
+        word = os.environ.get(QUIT_WORD, "")
+        if not word or not hmac.compare_digest(word.encode(), str(args[0]).encode()):
+            raise ControlError(PREFIX + "/quit", "The word is wrong.")
+        log.info("asked to quit by %s", caller.origin)
+        self.quit.set()
+
+    def _hear(self, report: Report) -> None:
+        """What the supervisor tells."""
+        match report.topic:
+            case "loading":
+                self.telemetry.update(message=report.text)
+            case "ready":
+                self._ever_ready = True
+                self.telemetry.update(message="", **report.facts)
+            case "health":
+                self.monitor.health(report.facts, report.text)
+            case "error":
+                self.telemetry.error(report.facts["topic"], report.text)
+            case "failed":
+                if not self._ever_ready:
+                    self.failure = report.text
+                wait = report.facts["retry_s"]
+                self.telemetry.error("engine", f"{report.text} It starts again in {wait:.1f} s.")
+                self.telemetry.update(message=report.text)
+
+    @property
+    def engine_state(self) -> EngineState:
+        """What the engine process is doing."""
+        return self.supervisor.state
+
+
+def explain(error: TidecastError) -> str:
+    """An error as two lines for people: what was wrong, and what to do."""
+    return f"{error.message}\n{error.remedy}".strip()

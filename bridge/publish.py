@@ -1,0 +1,164 @@
+"""The publish thread: at every tick of the output one picture leaves, whatever the engine and the input do.
+
+Restyled frames go out at their own pace, mixed with the input frame of the same moment; the panic buttons act at the
+next tick; when the engine is late the last picture is repeated, when it is gone the input goes straight through.
+Knows sinks only through `bridge.video.base`, and nothing of models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+from PIL import Image
+
+from bridge.capture import Moments
+from bridge.control.store import ControlStore
+from bridge.pacing import Pacer, Pick, sleep_until
+from bridge.slots import RingReader
+from bridge.supervisor import EngineState, Supervisor
+from bridge.video.base import Sink
+from engine.controls import Controls
+from engine.errors import TransportError
+from engine.frame import Frame
+
+WINDOW = 600
+"""Sends whose times are kept."""
+
+
+class Publisher:
+    """Sends the output.
+
+    Args:
+        sink: opened; used from the publish thread only.
+        supervisor: where restyled frames come from, and whether there is an engine.
+        moments: the input frames, for the mix.
+        store: live controls.
+        fps: rate of the output in 1/s; 0 follows the source's.
+        size: width and height of the output in pixels.
+        offer: receives every sent frame (preview, recording); must be quick.
+        tell: receives (topic, text) about what goes wrong.
+
+    Attributes:
+        pacer: the output clock; the capture thread gives it the input frames.
+        sent: frames sent since the start.
+        sent_at: `time.monotonic_ns()` of the last sends; `styled_at` of the last frames that the engine gave.
+        longest_gap_ms: longest time between two sends since it was last set to 0.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        supervisor: Supervisor,
+        moments: Moments,
+        store: ControlStore,
+        fps: float,
+        size: tuple[int, int],
+        offer: Callable[[Frame], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._sink = sink
+        self._supervisor = supervisor
+        self._outbox: RingReader = supervisor.from_engine
+        self._moments = moments
+        self._store = store
+        self._offer = offer
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        width, height = size
+        self._black = Frame(np.zeros((height, width, 3), np.uint8))
+        self._held = self._black
+        self._styled = False
+        self._failing = ""
+        self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
+        self.sent = 0
+        self.sent_at: deque[int] = deque(maxlen=WINDOW)
+        self.styled_at: deque[int] = deque(maxlen=WINDOW)
+        self.longest_gap_ms = 0.0
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; idempotent. The sink stays open."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            sleep_until(self.pacer.next_ns)
+            self._collect()
+            controls = self._store.snapshot
+            straight = controls.bypass or not self._styled
+            pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
+            frame = self._picture(controls, pick, straight)
+            self._send(frame)
+            if pick.new and frame.captured_ns:
+                self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
+
+    def _collect(self) -> None:
+        """Hand what the engine has finished to the pacer; forget it when the engine is gone."""
+        if self._supervisor.state is not EngineState.RUNNING:
+            if self._styled:
+                self._styled = False
+                self._outbox.skip()
+                self.pacer.forget("wet")
+            return
+        while (frame := self._outbox.get(0.0)) is not None:
+            self._styled = True
+            self.styled_at.append(self._outbox.queued_ns)
+            self.pacer.wet.offer(frame, self._outbox.queued_ns)
+
+    def _picture(self, controls: Controls, pick: Pick, straight: bool) -> Frame:
+        """What to show now: black, the held picture, or what the pacer chose."""
+        if controls.black:
+            return self._black
+        if not controls.freeze and pick.frame is not None:
+            self._held = pick.frame if straight else self._mixed(pick.frame, controls.mix)
+        return self._held
+
+    def _mixed(self, wet: Frame, mix: float) -> Frame:
+        """The restyled frame, blended with the input frame of the same moment."""
+        dry = self._moments.at(wet.seq)
+        if mix >= 1.0 or dry is None:
+            return wet
+        if mix <= 0.0:
+            return dry
+        blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(wet.pixels), mix)
+        return dataclasses.replace(wet, pixels=np.asarray(blended))
+
+    def _send(self, frame: Frame) -> None:
+        controls = self._store.snapshot
+        try:
+            self._sink.send(
+                frame,
+                {
+                    "seq": str(frame.seq),
+                    "captured_ns": str(frame.captured_ns),
+                    "prompt": controls.prompt_1,
+                    "strength": f"{controls.strength:g}",
+                    "steps": str(controls.steps),
+                },
+            )
+        except TransportError as error:
+            if str(error) != self._failing:
+                self._failing = str(error)
+                self._tell("output", str(error))
+            return
+        self._failing = ""
+        now = time.monotonic_ns()
+        if self.sent_at:
+            self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
+        self.sent_at.append(now)
+        self.sent += 1
+        self._offer(frame)
