@@ -134,6 +134,25 @@ def test_bad_requests_are_answered_with_a_reason(url: str, body: bytes, says: st
     assert answer.status_code == 400 and says in answer.text
 
 
+def test_the_oscquery_tree_is_on_the_same_port(stage: Stage, url: str) -> None:
+    stage.store.set("seed", 4711)
+    wait(lambda: httpx.get(url + "tidecast/seed?VALUE").json() == {"VALUE": [4711]}, "the value in the tree")
+    assert httpx.get(url).json()["CONTENTS"].keys() == {"tidecast"}
+    assert httpx.get(url + "?HOST_INFO").json()["OSC_PORT"] == 9000
+    page = httpx.get(url, headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    with connect(socket_url(url, "")) as client:
+        client.send(json.dumps({"COMMAND": "LISTEN", "DATA": "/tidecast/steps"}))
+        stage.store.set("steps", 4)
+        news = b""
+        while not news.endswith((4).to_bytes(4, "big")):
+            news = client.recv(timeout=5)
+        assert news.startswith(b"/tidecast/steps\0")
+    with pytest.raises(InvalidStatus), connect(socket_url(url, ""), origin="http://evil.example"):  # type: ignore[arg-type]
+        pass
+    stage.store.set_many({"steps": 2, "seed": 0})
+
+
 def test_unknown_addresses_are_answered(url: str) -> None:
     assert httpx.post(url + "api/send", json={"address": "/tidecast/nothing"}).status_code == 400
     with connect(socket_url(url)) as page:

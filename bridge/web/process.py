@@ -20,6 +20,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from bridge.control.oscquery_http import oscquery_routes
 from bridge.control.store import TARGETS
 from bridge.slots import RingReader
 from bridge.web.gallery import Gallery
@@ -136,7 +137,8 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     uplink = Uplink(pipe)
     hub = Hub(settings.about, uplink.say, uplink.ask)
     gallery = Gallery(rings, uplink.watch, settings.widest)
-    server = _Server(Guard(application(hub, gallery), settings.host, settings.token), listening)
+    tree = oscquery_routes(hub.controls, hub.telemetry, settings.osc, uplink.say)
+    server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
     server.loop.call_soon(gallery.start, server.loop)
     server.loop.call_soon(lambda: uplink.tell("serving"))
     server.start()

@@ -230,7 +230,7 @@ class ControlRoom:
             "names": {**dataclasses.asdict(self._names), "sender": self._names.sender},
             "preview": {"fps": 1e9 / self._preview_period_ns, "kinds": KINDS, "size": self._size},
         }
-        settings = Settings(self._host, self.token, self._widest, about)
+        settings = Settings(self._host, self.token, (self._names.osc_host, self._names.osc_port), self._widest, about)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         readers = {kind: ring.reader() for kind, ring in self._rings.items()}

@@ -17,7 +17,8 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
+from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.control.store import TARGETS
@@ -200,28 +201,25 @@ class Api:
         return True
 
 
-def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute] = ()) -> Starlette:
+def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute]) -> Starlette:
     """The application without its guard.
 
     Args:
         hub, gallery: the state and the pictures.
-        tree: routes of the OSCQuery tree, mounted after ours on the same port; `/` is the page for a browser and
-            the tree for everybody else.
+        tree: routes of the OSCQuery tree, which come after ours on the same port; they answer `/` for everybody
+            who does not ask for a page.
     """
     api = Api(hub, gallery)
 
     class Front(Route):
-        """`/` for those who ask for a page (and not for OSCQuery's HOST_INFO)."""
+        """`/` for a browser; with a query, such as `?HOST_INFO`, it means the tree."""
 
-        def matches(self, scope: Any) -> Any:
-            match, child = super().matches(scope)
-            wants = any(k == b"accept" and b"text/html" in v for k, v in scope.get("headers", ()))
-            if wants and not scope.get("query_string"):
-                return match, child
-            return type(match).NONE, {}
+        def matches(self, scope: Scope) -> tuple[Match, Scope]:
+            """Match requests that accept a page."""
+            wants = any(key == b"accept" and b"text/html" in value for key, value in scope.get("headers", ()))
+            return super().matches(scope) if wants and not scope.get("query_string") else (Match.NONE, {})
 
-    fallback: list[BaseRoute] = [] if tree else [Route("/", api.page)]
-    return Starlette(routes=[Front("/", api.page), *api.routes(), *tree, *fallback])
+    return Starlette(routes=[Front("/", api.page), *api.routes(), *tree])
 
 
 async def _body(request: Request) -> Any:

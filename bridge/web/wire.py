@@ -23,11 +23,13 @@ class Settings:
     Attributes:
         host: the address that is listened at (decides which Host headers are ours).
         token: required of every request when not empty.
+        osc: host and UDP port on which OSC is listened for, for the OSCQuery tree.
         widest: longest side of a preview, pixels.
         about: names, ports and guides for the page.
     """
 
     host: str
     token: str
+    osc: tuple[str, int]
     widest: int
     about: dict[str, Any]
