@@ -1,0 +1,394 @@
+"""The output clock: when to send, and which frame.
+
+Finished frames come in bursts (a model gives four at once) and with jitter. They leave one at a time, at a steady
+rate, in the rhythm of their source:
+
+* Every frame has a *moment*: its source time, moved to this machine's clock by a slowly followed offset. It is due
+  at its moment plus the *delay* of its track. The delay is measured: how long frames take from their moment until
+  they are ready, the worst of each tenth of a second, and of those the 95th percentile over the last seconds. It
+  grows at once and shrinks slowly.
+* At each tick of the clock the newest frame that is due is shown. Older ones are dropped as late; when there is no
+  new one, the last is repeated. A frame that is late but newer than what is shown is still shown.
+* Where the source's rate is the output's (or a whole multiple or part of it), the ticks follow the source's phase by
+  at most `PULL` of a period each, as a genlock does. So there is no beat between two almost equal rates, and a frame
+  leaves just after it is ready.
+
+There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass is
+on air at the next tick. The loop of a publisher::
+
+    pacer = Pacer(fps=Fraction(60))                          # None follows the source's rate
+    while running:
+        sleep_until(pacer.next_ns)
+        while (frame := outbox.get()) is not None:
+            pacer.wet.offer(frame, outbox.queued_ns)         # when it was ready, not when it was fetched
+        pick = pacer.tick(time.monotonic_ns(), "dry" if bypass else "wet")
+        if pick.frame is not None:
+            sink.send(mix(pick.frame), ...)
+            if pick.new:
+                pacer.latency.add(pick.frame.captured_ns, time.monotonic_ns())
+
+Everything here but `sleep_until` is arithmetic on times that are handed in; nothing reads a clock, so that hours can
+be simulated in a moment. Knows frames, and neither transports nor the engine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from engine.frame import Frame
+
+SECOND = 1_000_000_000
+
+WINDOW_NS = 4 * SECOND
+"""How far back delay, latency and rate are measured."""
+
+SLOT_NS = SECOND // 10
+QUANTILE = 0.95
+"""The delay is long enough for every frame in this share of the tenths of a second."""
+
+GUARD_NS = 1_000_000
+"""Kept between a frame being ready and its tick, beside the measured delay."""
+
+PULL = 0.02
+"""Most that one tick may be moved towards the source's phase, as a share of the period."""
+
+SHRINK = 0.08
+"""Most that the delay may shrink, as a share of the time that passes."""
+
+JUMP_NS = SECOND
+"""A source time this far off the one that is expected is a new beginning (a loop, another source, a set clock)."""
+
+MAX_DELAY_NS = 5 * SECOND
+"""Frames that take longer than this do not count towards the delay: that is a stall, not jitter."""
+
+_FOLLOW = 1 / 64  # share of a new measurement in the offset between source clock and own clock
+
+USUAL_RATES = tuple(
+    Fraction(rate)
+    for rate in (
+        10, 12, Fraction(25, 2), 15, 20, Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30, 48, 50,
+        Fraction(60000, 1001), 60, 72, 75, 90, 100, 120,
+    )
+)  # fmt: skip
+"""Rates that a measured one is rounded to when it lies within half a percent."""
+
+
+class SourceClock:
+    """Source times of one stream, moved to this machine's clock.
+
+    The offset follows the mean of arrival minus source time, so that a single late arrival hardly moves it. It
+    starts anew when source times jump. Times that do not advance are replaced by the arrival.
+    """
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+        self._count = 0
+        self._last_pts = 0
+
+    def moment(self, frame: Frame) -> int:
+        """When the frame was made, in ns of `time.monotonic_ns`."""
+        if self._count and frame.pts_ns == self._last_pts:
+            return frame.captured_ns
+        error = frame.captured_ns - frame.pts_ns - self._offset
+        if self._count == 0 or abs(error) > JUMP_NS:
+            self._offset, self._count = float(frame.captured_ns - frame.pts_ns), 1
+        else:
+            self._count += 1
+            self._offset += error * max(_FOLLOW, 1.0 / self._count)
+        self._last_pts = frame.pts_ns
+        return round(frame.pts_ns + self._offset)
+
+
+class Track:
+    """Frames on their way to the output, each with the time at which it is due.
+
+    `offer` may be called from another thread than the rest.
+
+    Attributes:
+        late: frames dropped because a newer one was due as well.
+        delay_ns: from a frame's moment to its tick.
+    """
+
+    def __init__(self) -> None:
+        self.late = 0
+        self.delay_ns = 0
+        self._clock = SourceClock()
+        self._queue: deque[tuple[int, Frame]] = deque()
+        self._needed: deque[tuple[int, int]] = deque()  # (begin of slot, longest delay needed in it)
+        self._measured_at = 0
+        self._moment: int | None = None
+        self._lock = threading.Lock()
+
+    def offer(self, frame: Frame, ready_ns: int) -> None:
+        """Hand over a finished frame.
+
+        Args:
+            frame: with `pts_ns` and `captured_ns` of the input frame that it came from.
+            ready_ns: when it was finished.
+        """
+        with self._lock:
+            moment = self._clock.moment(frame)
+            # Source times fell back: a new beginning. What waits of the old stream would come after the new.
+            while self._queue and self._queue[-1][0] >= moment:
+                self._queue.pop()
+                self.late += 1
+            self._queue.append((moment, frame))
+            self._measure(ready_ns - moment, ready_ns)
+
+    def pick(self, tick_ns: int, early_ns: int = 0) -> Frame | None:
+        """The frame to show at this tick, or None if there is no new one.
+
+        Args:
+            tick_ns: planned time of the tick.
+            early_ns: how much earlier than due a frame may be shown.
+        """
+        with self._lock:
+            horizon = tick_ns - self.delay_ns + early_ns
+            picked = None
+            while self._queue and self._queue[0][0] <= horizon:
+                if picked is not None:
+                    self.late += 1
+                self._moment, picked = self._queue.popleft()
+            return picked
+
+    def clear(self) -> None:
+        """Forget frames that wait (they count as late) and what was measured."""
+        with self._lock:
+            self.late += len(self._queue)
+            self._queue.clear()
+            self._needed.clear()
+            self._clock = SourceClock()
+            self._moment = None
+            self.delay_ns = 0
+
+    @property
+    def waiting(self) -> int:
+        """Frames that are not due yet."""
+        return len(self._queue)
+
+    def phase_error(self, tick_ns: int, period_ns: int) -> int:
+        """How much later than the frames' rhythm a tick is, in ns within half a period; 0 when not known."""
+        with self._lock:
+            if self._moment is None:
+                return 0
+            late = tick_ns - (self._moment + self.delay_ns)
+            return (late + period_ns // 2) % period_ns - period_ns // 2
+
+    def _measure(self, needed: int, now_ns: int) -> None:
+        slots = self._needed
+        while slots and not 0 <= now_ns - slots[0][0] <= WINDOW_NS:
+            slots.popleft()
+        if needed <= MAX_DELAY_NS:
+            if slots and now_ns - slots[-1][0] < SLOT_NS:
+                slots[-1] = (slots[-1][0], max(needed, slots[-1][1]))
+            else:
+                slots.append((now_ns, needed))
+        if not slots:
+            return
+        wanted = quantile([longest for _, longest in slots], QUANTILE) + GUARD_NS
+        if wanted < self.delay_ns:
+            passed = min(max(0, now_ns - self._measured_at), SECOND)
+            wanted = max(wanted, self.delay_ns - int(passed * SHRINK))
+        self.delay_ns = wanted
+        self._measured_at = now_ns
+
+
+class OutputClock:
+    """Ticks at a steady rate, moved gently towards a source's phase.
+
+    Attributes:
+        next_ns: time of the next tick.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self.next_ns = 0
+        self._remainder = Fraction(0)
+        self.fps = fps
+
+    @property
+    def fps(self) -> Fraction:
+        """Ticks per second; may be changed at any time."""
+        return self._fps
+
+    @fps.setter
+    def fps(self, fps: Fraction) -> None:
+        if fps <= 0:
+            raise ValueError(f"a frame rate must be positive, got {fps}")
+        self._fps = fps
+        self._period = Fraction(SECOND) / fps
+        self.period_ns = round(self._period)
+
+    def advance(self, now_ns: int, phase_error_ns: int = 0) -> int:
+        """Go on to the tick after this one and return its planned time (`next_ns`), which is later than `now_ns`.
+
+        Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
+        """
+        pull = max(-PULL * self.period_ns, min(PULL * self.period_ns, phase_error_ns * 0.1))
+        exact = self._period + self._remainder
+        step = math.floor(exact)
+        self._remainder = exact - step
+        following = self.next_ns + step - round(pull)
+        if 0 <= now_ns - following < SECOND:
+            following += ((now_ns - following) // self.period_ns + 1) * self.period_ns
+        elif not now_ns < following <= now_ns + 3 * self.period_ns:
+            following = now_ns + self.period_ns
+        self.next_ns = following
+        return following
+
+
+class RateMeter:
+    """Frame rate of a source, from its own times; follows a change within a second.
+
+    Attributes:
+        fps: frames per second, a usual rate where one fits; None before ten frames came. Dropped frames do not
+            lower it: only differences close to their median count.
+    """
+
+    def __init__(self) -> None:
+        self.fps: Fraction | None = None
+        self._times: deque[int] = deque()
+
+    def add(self, pts_ns: int) -> None:
+        """Count a frame by its source time."""
+        times = self._times
+        if times and not 0 < pts_ns - times[-1] < JUMP_NS:
+            times.clear()
+        times.append(pts_ns)
+        while times[-1] - times[0] > SECOND:
+            times.popleft()
+        if len(times) < 10:
+            return
+        steps = sorted(b - a for a, b in itertools.pairwise(times))
+        middle = steps[len(steps) // 2]
+        usual = [step for step in steps if abs(step - middle) <= middle / 4]
+        measured = SECOND * len(usual) / sum(usual)
+        near = min(USUAL_RATES, key=lambda rate: abs(float(rate) - measured))
+        fits = abs(measured / float(near) - 1.0) < 0.005
+        off = abs(measured / float(self.fps) - 1.0) if self.fps is not None else 1.0
+        if off > (0.005 if fits else 0.05):
+            self.fps = near if fits else Fraction(measured).limit_denominator(100)
+
+
+class LatencyMeter:
+    """Latency of every frame that was sent, over the last seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, int]] = deque()
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self, captured_ns: int, sent_ns: int) -> None:
+        """Record one frame: when it arrived in this machine and when it was handed to the sink."""
+        with self._lock:
+            self.count += 1
+            self._samples.append((sent_ns, sent_ns - captured_ns))
+            while not 0 <= sent_ns - self._samples[0][0] <= WINDOW_NS:
+                self._samples.popleft()
+
+    def quantiles_ms(self) -> tuple[float, float, float]:
+        """p50, p95 and p99 in milliseconds; zeros when nothing was sent lately."""
+        with self._lock:
+            values = [latency for _, latency in self._samples]
+        if not values:
+            return 0.0, 0.0, 0.0
+        return quantile(values, 0.50) / 1e6, quantile(values, 0.95) / 1e6, quantile(values, 0.99) / 1e6
+
+
+def quantile(values: list[int], share: float) -> int:
+    """The smallest of `values` that at least `share` of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """What one tick shows: a frame (None before the first one) and whether it is a new one or a repetition."""
+
+    frame: Frame | None
+    new: bool
+
+
+class Pacer:
+    """The two tracks and the clock of one output.
+
+    Args:
+        fps: output rate; None follows the rate of the dry track's source (30 until it is known).
+
+    Attributes:
+        repeated: ticks at which the last frame was shown again.
+    """
+
+    def __init__(self, fps: Fraction | None = None) -> None:
+        self._follow = fps is None
+        self._clock = OutputClock(fps or Fraction(30))
+        self._source = RateMeter()
+        self.dry, self.wet = Track(), Track()
+        self.latency = LatencyMeter()
+        self.repeated = 0
+        self._shown: dict[str, Frame | None] = {"dry": None, "wet": None}
+
+    @property
+    def next_ns(self) -> int:
+        """When the next tick is due; 0 before the first."""
+        return self._clock.next_ns
+
+    @property
+    def fps(self) -> Fraction:
+        """The output's rate."""
+        return self._clock.fps
+
+    def offer_dry(self, frame: Frame, ready_ns: int) -> None:
+        """Hand over an input frame; also measures the source's rate. May be called from another thread."""
+        self._source.add(frame.pts_ns)
+        self.dry.offer(frame, ready_ns)
+
+    def tick(self, now_ns: int, on_air: Literal["wet", "dry"] = "wet") -> Pick:
+        """Choose what is shown now and plan the next tick.
+
+        Both tracks advance; the one that is on air leads the clock. A track that never had a frame shows the
+        other's.
+        """
+        source_fps = self._source.fps
+        if self._follow and source_fps is not None and source_fps != self._clock.fps:
+            self._clock.fps = source_fps
+        period = self._clock.period_ns
+        locked = source_fps is not None and _commensurate(source_fps, self._clock.fps)
+        if abs(now_ns - self._clock.next_ns) > 2 * period:
+            self._clock.next_ns = now_ns
+        planned = self._clock.next_ns
+        early = period // 2 if locked else 0  # the ticks lie close to the due times: take the nearest
+        picked = {"dry": self.dry.pick(planned, early), "wet": self.wet.pick(planned, early)}
+        for name, frame in picked.items():
+            if frame is not None:
+                self._shown[name] = frame
+        other = "dry" if on_air == "wet" else "wet"
+        name = on_air if self._shown[on_air] is not None else other
+        error = (self.wet if name == "wet" else self.dry).phase_error(planned, period) if locked else 0
+        self._clock.advance(now_ns, error)
+        new = picked[name] is not None
+        if not new:
+            self.repeated += 1
+        return Pick(self._shown[name], new)
+
+    def forget(self, track: Literal["wet", "dry"]) -> None:
+        """Forget a track's frames and measurements (its engine or source is gone)."""
+        (self.wet if track == "wet" else self.dry).clear()
+        self._shown[track] = None
+
+
+def _commensurate(a: Fraction, b: Fraction) -> bool:
+    """Whether one rate is a whole multiple of the other, to half a percent."""
+    ratio = float(max(a, b) / min(a, b))
+    return abs(ratio - round(ratio)) < 0.005
+
+
+def sleep_until(when_ns: int) -> None:
+    """Sleep until `time.monotonic_ns()` reaches a time; returns at once if it has passed."""
+    while (left := when_ns - time.monotonic_ns()) > 0:
+        time.sleep(left / SECOND)
