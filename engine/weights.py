@@ -104,14 +104,14 @@ def locate(spec: ModelSpec, root: Path, *, vae: str) -> dict[str, Path]:
     return found
 
 
-def known_bytes(files: Iterable[WeightFile], root: Path) -> tuple[int, bool]:
-    """Size of these files together, and whether that is all (False: the table does not know some sizes)."""
-    total, complete = 0, True
+def size(files: Iterable[WeightFile], root: Path) -> tuple[int, bool]:
+    """Bytes of these files together, and whether that is exact."""
+    total, exact = 0, True
     for file in files:
         path = find(file, root)
-        size = file.bytes or (path.stat().st_size if path else 0)
-        total, complete = total + size, complete and size > 0
-    return total, complete
+        known = file.bytes or (path.stat().st_size if path else 0)
+        total, exact = total + (known or file.about_bytes), exact and known > 0
+    return total, exact
 
 
 def verify(files: Sequence[WeightFile], root: Path, report: Report | None = None) -> list[Verdict]:

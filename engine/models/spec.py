@@ -79,7 +79,10 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of a model: its role (dit, vae, tiny_vae, text, tokenizer), path in the repository, hash, size."""
+    """One file of a model: its role (dit, vae, tiny_vae, text, tokenizer), path in the repository, hash, size.
+
+    An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
+    """
 
     role: str
     path: str
@@ -87,6 +90,7 @@ class WeightFile:
     bytes: int
     repository: str = ""
     revision: str = ""
+    about_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ SHARED = (
         sha256="38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981",
         bytes=507_609_880,
     ),
-    replace(_TINY, path="taew2_1.pth"),
+    replace(_TINY, path="taew2_1.pth", about_bytes=22_700_000),
     replace(
         _WAN,
         role="text",
@@ -46,8 +46,8 @@ SHARED = (
 )
 """What every row needs besides its network; the 14B repository's copies are the same files."""
 
-STREAM_1_3B = (replace(_STREAM, path="wan_causal_dmd_v2v/model.pt"), *SHARED)
-STREAM_14B = (replace(_STREAM, path="wan_causal_dmd_v2v_14b/model.pt"), *SHARED)
+STREAM_1_3B = (replace(_STREAM, path="wan_causal_dmd_v2v/model.pt", about_bytes=5_680_000_000), *SHARED)
+STREAM_14B = (replace(_STREAM, path="wan_causal_dmd_v2v_14b/model.pt", about_bytes=28_600_000_000), *SHARED)
 SELF_FORCING = (
     WeightFile(
         "dit",
