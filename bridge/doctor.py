@@ -1,0 +1,172 @@
+"""`tidecast doctor`: looks at the machine and says, for everything found, what to do about it.
+
+Changes nothing. Asks for torch in a process of its own, for a broken torch build must not end the check.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from bridge.config import AppConfig
+
+Level = Literal["ok", "note", "bad"]
+
+_TORCH = """
+import json, torch
+found = {"version": torch.__version__, "cuda": torch.version.cuda or "", "gpus": []}
+if torch.cuda.is_available():
+    for n in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(n)
+        found["gpus"].append([gpu.name, gpu.total_memory / 2**30])
+print(json.dumps(found))
+"""
+
+_MODEL = """
+import json, sys
+from engine.models.registry import get
+from engine.errors import TidecastError
+try:
+    spec = get(sys.argv[1])
+    print(json.dumps({"title": spec.title, "vram": spec.vram_gib}))
+except TidecastError as error:
+    print(json.dumps({"error": error.message, "remedy": error.remedy}))
+"""
+
+NETWORK_HINT = "Let UDP 5353 (mDNS) and TCP 5960 to 5990 through the firewall to use NDI between machines."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at, and what to do about it."""
+
+    level: Level
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def diagnose(config: AppConfig) -> list[Finding]:
+    """Look at everything that the configuration needs."""
+    findings = [_python()]
+    torch = _ask(_TORCH)
+    findings += _torch(torch)
+    findings += _model(config.engine.model, torch)
+    findings += [_ndi(), *_textures(), _ffmpeg()]
+    findings += _ports(config)
+    findings.append(Finding("note", "network", "not tested", NETWORK_HINT))
+    return findings
+
+
+def _python() -> Finding:
+    version = sys.version.split()[0]
+    return Finding("ok", "python", f"{version} on {sys.platform}")
+
+
+def _ask(program: str, *arguments: str) -> dict:
+    """Run a small program in a fresh interpreter; what it prints, or {"error": text}."""
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]}
+    return dict(json.loads(done.stdout))
+
+
+def _torch(torch: dict) -> Iterable[Finding]:
+    if "error" in torch:
+        yield Finding("bad", "torch", torch["error"], "Install torch again, in the build that fits this machine.")
+        return
+    build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
+    yield Finding("ok", "torch", f"{torch['version']} ({build})")
+    driver = _driver()
+    if driver:
+        yield Finding("ok", "NVIDIA driver", driver)
+    if torch["gpus"]:
+        for name, gib in torch["gpus"]:
+            yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB")
+    elif driver:
+        remedy = "Install the CUDA build of torch, see pytorch.org/get-started."
+        yield Finding("bad", "GPU", "there is one, but this torch cannot use it", remedy)
+    else:
+        remedy = "The model ember runs on a CPU; the larger ones need an NVIDIA GPU."
+        yield Finding("note", "GPU", "none that torch can use", remedy)
+
+
+def _driver() -> str:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+    return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
+
+
+def _model(name: str, torch: dict) -> Iterable[Finding]:
+    model = _ask(_MODEL, name)
+    if "error" in model:
+        yield Finding("bad", f"model {name}", model["error"], model.get("remedy", ""))
+        return
+    needs = f"{model['title']}; needs {model['vram']:.0f} GiB" if model["vram"] else model["title"]
+    largest = max((gib for _, gib in torch.get("gpus", [])), default=0.0)
+    if model["vram"] > 1.0 and largest < model["vram"]:
+        yield Finding("bad", f"model {name}", needs, "Choose a smaller model (tidecast models list) or another GPU.")
+    else:
+        yield Finding("ok", f"model {name}", needs)
+
+
+def _ndi() -> Finding:
+    try:
+        import NDIlib
+    except ImportError as error:
+        remedy = "pip install ndi-python"
+        if "avahi" in str(error):
+            remedy = "Install the system library: sudo apt-get install libavahi-client3"
+        return Finding("bad", "NDI", str(error), remedy)
+    if not NDIlib.initialize():
+        return Finding("bad", "NDI", "the library refuses this processor", "NDI needs SSE4.2 or newer.")
+    return Finding("ok", "NDI", "library present")
+
+
+def _textures() -> Iterable[Finding]:
+    libraries = {"win32": ("SpoutGL", "Spout"), "darwin": ("syphon", "Syphon")}
+    if sys.platform not in libraries:
+        yield Finding(
+            "note", "Spout, Syphon", "not on this system", "Spout needs Windows, Syphon needs macOS; use NDI."
+        )
+        return
+    module, name = libraries[sys.platform]
+    try:
+        __import__(module)
+    except ImportError as error:
+        yield Finding("bad", name, str(error), f"pip install {'SpoutGL' if module == 'SpoutGL' else 'syphon-python'}")
+        return
+    yield Finding("ok", name, "library present")
+
+
+def _ffmpeg() -> Finding:
+    import av
+
+    return Finding("ok", "video files", f"PyAV {av.__version__}")
+
+
+def _ports(config: AppConfig) -> Iterable[Finding]:
+    wanted: list[tuple[str, str, int, int, str]] = []
+    if config.osc.enabled and config.osc.port:
+        wanted.append(("OSC", config.osc.host, config.osc.port, socket.SOCK_DGRAM, "--osc-port"))
+    if config.web.enabled and config.web.port:
+        wanted.append(("page", config.web.host, config.web.port, socket.SOCK_STREAM, "--web-port"))
+    for name, host, port, kind, option in wanted:
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind == socket.SOCK_STREAM and sys.platform != "win32":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                yield Finding("bad", f"port {port} ({name})", str(error), f"End the other program, or use {option}.")
+                continue
+        yield Finding("ok", f"port {port} ({name})", f"free on {host}")

@@ -1,0 +1,39 @@
+"""Groups of commands that are imported only when they are asked for: `tidecast run` must not wait for torch."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperGroup
+
+
+class LazyGroup(TyperGroup):
+    """A group with further commands in other modules.
+
+    Attributes:
+        parts: by the command's name: (module, name of a `typer.Typer` or of a function in it, one line of help).
+    """
+
+    parts: ClassVar[dict[str, tuple[str, str, str]]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Every command, also those that are not imported yet."""
+        return [*super().list_commands(ctx), *self.parts]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, imported if need be."""
+        if cmd_name not in self.parts:
+            return super().get_command(ctx, cmd_name)
+        module, name, help_text = self.parts[cmd_name]
+        found = getattr(importlib.import_module(module), name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer()
+            alone.command(cmd_name)(found)
+            found = alone
+        command = typer.main.get_command(found)
+        command.name = cmd_name
+        command.help = command.help or help_text
+        return command

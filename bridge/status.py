@@ -1,0 +1,106 @@
+"""What the terminal shows while Tidecast runs: an introduction, then one status line, or plain lines in a log.
+
+Reads the telemetry; changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from engine.controls import PREFIX
+
+if TYPE_CHECKING:
+    from bridge.app import App
+
+PLAIN_PERIOD_S = 5.0
+"""Time between two plain lines."""
+
+COLOURS = {"running": "green", "loading": "cyan", "no-input": "yellow", "stalled": "yellow", "error": "red"}
+
+
+def introduction(bridge: App) -> str:
+    """What to open and what to try, as lines of text."""
+    config = bridge.config
+    scheme, _, name = config.output.uri.partition(":")
+    where = {
+        "ndi": f"NDI source {name!r}: open it in OBS, Resolume, TouchDesigner or NDI Studio Monitor",
+        "spout": f"Spout sender {name!r}",
+        "syphon": f"Syphon server {name!r}",
+        "null": "no output; watch the page",
+    }
+    lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
+    lines.append(f"input   {config.input.uri}")
+    lines.append(f"output  {where.get(scheme, config.output.uri)}")
+    if bridge.room is not None:
+        lines.append(f"page    {bridge.room.url}")
+    if bridge.osc is not None:
+        host, port = bridge.osc.address
+        lines.append(f"osc     {host}:{port}, for example:")
+        for address, kind, value in (
+            ("/prompt", "s", "'fire'"), ("/strength", "f", "0.8"), ("/steps", "i", "1"), ("/bypass", "i", "1"),
+        ):  # fmt: skip
+            lines.append(f"          oscsend {host} {port} {PREFIX}{address} {kind} {value}")
+    lines.append("stop    Ctrl+C")
+    return "\n".join(lines)
+
+
+class StatusLine:
+    """One line at the foot of the terminal, or a plain line every few seconds.
+
+    Args:
+        bridge: what is reported.
+        console: where.
+        live: whether the console can show a line that changes.
+    """
+
+    def __init__(self, bridge: App, console: Console, live: bool) -> None:
+        self._bridge = bridge
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if live else None
+        self._said_s = float("-inf")
+        self._state = ""
+        self.period_s = 0.2
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Bring the line up to date."""
+        now = self._bridge.telemetry.snapshot()
+        if self._live is not None:
+            self._live.update(styled(now), refresh=True)
+            return
+        state = str(now.get("state", "loading"))
+        if state != self._state or time.monotonic() - self._said_s >= PLAIN_PERIOD_S:
+            self._state, self._said_s = state, time.monotonic()
+            self._console.print(styled(now).plain, highlight=False, soft_wrap=True)
+
+
+def styled(now: dict[str, Any]) -> Text:
+    """The readings as one line."""
+    state = str(now.get("state", "loading"))
+    line = Text(f"{state:9}", style=COLOURS.get(state, ""))
+    line.append(
+        f" in {now.get('fps_in', 0.0):4.1f}  out {now.get('fps_out', 0.0):4.1f}  "
+        f"engine {now.get('fps_engine', 0.0):4.1f} fps  latency {now.get('latency', 0.0):4.0f} ms  "
+        f"dropped {now.get('dropped', 0)}",
+        style="default",
+    )
+    if now.get("vram"):
+        line.append(f"  vram {now['vram']:.1f} GiB", style="default")
+    if now.get("prompt"):
+        line.append(f"  “{str(now['prompt'])[:40]}”", style="italic")
+    if now.get("message"):
+        line.append(f"  {now['message']}", style="dim")
+    return line
