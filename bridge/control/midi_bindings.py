@@ -1,0 +1,252 @@
+"""Which knob moves which control: the bindings, their file, and the soft takeover. No MIDI port in here.
+
+The file is TOML, one `[[binding]]` per knob, meant to be edited by hand as well:
+
+    [[binding]]
+    port = "nanoKONTROL2"          # part of the port's name; empty for any
+    channel = 1                    # 1 to 16; 0 for any
+    cc = 7                         # or: note = 36
+    address = "/tidecast/strength"
+    # fine = true                  # 14 bits: the coarse half is this number, the fine half 32 above
+    # toggle = true                # each press turns over what is on or off
+    # args = [3, 2.0]              # send these at each press: here with address = "/tidecast/snapshot/recall"
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bridge.control.files import set_aside, write_atomically
+from bridge.control.store import TARGETS, Target
+from engine.controls import BY_NAME, PREFIX, Kind
+from engine.errors import ControlError, TidecastError
+
+CATCH = 2.0
+"""A knob this near to a control's value (of 127) has caught it."""
+
+
+class BindingsError(TidecastError):
+    """The file of bindings cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """One knob, fader, button or pad: where its messages come from.
+
+    Attributes:
+        port: name of the port, without the numbers that change from plug to plug.
+        channel: 1..16.
+        kind: `cc` or `note`.
+        number: controller or note number, 0..127.
+    """
+
+    port: str
+    channel: int
+    kind: str
+    number: int
+
+    def __str__(self) -> str:
+        name = "CC" if self.kind == "cc" else "note"
+        return f"{self.port}: {name} {self.number}, channel {self.channel}"
+
+
+class Binding(BaseModel):
+    """One entry of the file; see the module's docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: str = ""
+    channel: int = Field(default=0, ge=0, le=16)
+    cc: int | None = Field(default=None, ge=0, le=127)
+    note: int | None = Field(default=None, ge=0, le=127)
+    address: str
+    fine: bool = False
+    toggle: bool = False
+    args: tuple[bool | int | float | str, ...] = ()
+
+    @model_validator(mode="after")
+    def _check(self) -> Binding:
+        if (self.cc is None) == (self.note is None):
+            raise ValueError("either cc or note is needed")
+        if self.fine and (self.cc is None or self.cc > 31):
+            raise ValueError("fine needs a cc from 0 to 31")
+        target = TARGETS.get(self.address)
+        if target is None or target.twin:
+            raise ValueError(f"there is no control at {self.address!r}")
+        if self.toggle and (target.control is None or target.control.kind is not Kind.BOOL):
+            raise ValueError("toggle needs a control that is on or off")
+        if not self.args and target.control is not None and target.control.kind is Kind.TEXT:
+            raise ValueError("a text needs args, the words to set")
+        if target.command is not None:
+            try:
+                target.command.coerce(self.args)
+            except ControlError as error:
+                raise ValueError(error.message) from None
+        return self
+
+    @property
+    def target(self) -> Target:
+        """What its address stands for."""
+        return TARGETS[self.address]
+
+    @property
+    def words(self) -> str:
+        """The knob in words, for lists."""
+        what = f"CC {self.cc}" if self.cc is not None else f"note {self.note}"
+        where = f", channel {self.channel}" if self.channel else ""
+        return f"{self.port + ': ' if self.port else ''}{what}{where}{', 14 bits' if self.fine else ''}"
+
+    def matches(self, knob: Knob) -> bool:
+        """Whether this binding is about the knob (the fine half of a 14-bit knob included)."""
+        if self.port not in knob.port or self.channel not in (0, knob.channel):
+            return False
+        if knob.kind == "note":
+            return self.note == knob.number
+        return self.cc is not None and knob.number in ((self.cc, self.cc + 32) if self.fine else (self.cc,))
+
+
+DEFAULT = tuple(
+    Binding(cc=cc, address=PREFIX + BY_NAME[name].address)
+    for cc, name in (
+        (1, "strength"), (7, "mix"), (71, "steps"), (74, "motion"), (64, "freeze"),
+        (20, "weight_1"), (21, "weight_2"), (22, "weight_3"), (23, "weight_4"),
+    )
+)  # fmt: skip
+"""What is bound while there is no file: modulation wheel, volume, resonance, cutoff, sustain pedal, CC 20 to 23."""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    binding: list[Binding] = Field(default_factory=list)
+
+
+def load(path: Path) -> tuple[Binding, ...]:
+    """The bindings of a file; `DEFAULT` if there is none.
+
+    Raises:
+        BindingsError: if the file cannot be read, or is damaged (it is set aside then); says what and where.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tuple(_File.model_validate(content).binding)
+    except FileNotFoundError:
+        return DEFAULT
+    except OSError as error:
+        raise BindingsError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p + 1) if isinstance(p, int) else str(p) for p in first["loc"])
+        reason = f"{place}: {first['msg']}"
+    except ValueError as error:  # TOML or UTF-8
+        reason = str(error)
+    try:
+        aside = set_aside(path)
+    except OSError as error:
+        raise BindingsError(f"{path}: {reason}; it cannot be set aside ({error.strerror}).") from error
+    raise BindingsError(
+        f"{path}: {reason}.", f"It was set aside as {aside.name}; the default bindings are used. Mend and rename it."
+    )
+
+
+def save(path: Path, bindings: tuple[Binding, ...]) -> None:
+    """Write the bindings, replacing the file whole.
+
+    Raises:
+        BindingsError: if that is impossible; the old file is as it was.
+    """
+    rows = [b.model_dump(exclude_defaults=True) for b in bindings]
+    for row in rows:
+        if "args" in row:
+            row["args"] = list(row["args"])
+    try:
+        write_atomically(path, tomli_w.dumps({"binding": rows}).encode())
+    except OSError as error:
+        raise BindingsError(f"{path} cannot be written ({error.strerror}).") from error
+
+
+def resolve(address: str) -> str:
+    """The full address of what can be bound, from a full address, one below the prefix, or a control's name.
+
+    Raises:
+        ControlError: if it is none, or a binding for it needs more than a knob.
+    """
+    names = {n: PREFIX + c.address for n, c in BY_NAME.items()}
+    for full in (address, PREFIX + address, names.get(address, "")):
+        if full in TARGETS:
+            try:
+                Binding(cc=0, address=full)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ControlError(full, f"It cannot be learned: {reason}.") from None
+            return full
+    raise ControlError(address, "There is no control of this address or name.", "`tidecast osc list` lists them.")
+
+
+def learned(bindings: tuple[Binding, ...], knob: Knob, address: str) -> tuple[Binding, ...]:
+    """`bindings` with the knob bound to the address; what the knob did before and what moved it before give way."""
+    control = TARGETS[address].control
+    new = Binding(
+        port=knob.port, channel=knob.channel, address=address,
+        cc=knob.number if knob.kind == "cc" else None, note=knob.number if knob.kind == "note" else None,
+        toggle=knob.kind == "note" and control is not None and control.kind is Kind.BOOL,
+    )  # fmt: skip
+    return (*(b for b in bindings if not b.matches(knob) and (b.address != address or b.args)), new)
+
+
+def stable_name(port: str) -> str:
+    """A port's name without what changes from plug to plug: ALSA's client and port number, Windows' index."""
+    return re.sub(r"\s+(\d+:\d+|\d+)$", "", port)
+
+
+class Takeover:
+    """Soft takeover of one control by one knob: after the control was moved by something else (a recalled
+    snapshot, another controller), the knob does nothing until it reaches or passes the control's value."""
+
+    def __init__(self) -> None:
+        self._caught = False
+        self._last: float | None = None
+
+    def moved(self, position: float, current: float) -> bool:
+        """The knob moved to `position`; whether it may set the control, which is at `current` (both 0..127)."""
+        last, self._last = self._last, position
+        if not self._caught:
+            near = abs(position - current) <= CATCH
+            passed = last is not None and (last - current) * (position - current) <= 0.0
+            self._caught = near or passed
+        return self._caught
+
+    def changed(self, current: float) -> None:
+        """Something else set the control to `current` (0..127)."""
+        if self._last is None or abs(self._last - current) > CATCH:
+            self._caught = False
+
+
+def press(value: int, before: int) -> bool:
+    """Whether a button that sends 0..127 was pressed: it went from the lower half to the upper."""
+    return value >= 64 > before
+
+
+def scaled(binding: Binding, coarse: int, fine: int) -> float:
+    """A knob's position as 0..127, with the fine half of a 14-bit knob as fraction."""
+    return (coarse * 128 + fine) / 16383 * 127 if binding.fine else float(coarse)
+
+
+def choice(value: float, count: int) -> int:
+    """The index of a choice among `count` for a knob at 0..127."""
+    return min(int(value * count / 128), count - 1)
+
+
+def summary(bindings: tuple[Binding, ...]) -> dict[str, str]:
+    """Address -> knob in words, for pages and lists."""
+    out: dict[str, str] = {}
+    for b in bindings:
+        key = b.address + "".join(f" {a}" for a in b.args)
+        out[key] = f"{out[key]}; {b.words}" if key in out else b.words
+    return out
