@@ -1,0 +1,33 @@
+"""Builders of the Ember family: from its row and the weights in the package to the parts of a model."""
+
+from __future__ import annotations
+
+import torch
+
+from engine.models.ember.codec import EmberCodec
+from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.weights import WEIGHTS, read
+from engine.models.registry import Files
+from engine.models.spec import Codec, ModelSpec, TextEncoder
+from engine.models.wan21.dit import CausalDiT
+
+
+def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
+    """The network, in evaluation mode; `files["dit"]` replaces the weights of the package."""
+    dit = CausalDiT(spec.dit)
+    read(dit, "dit", files.get("dit", WEIGHTS))
+    return dit.to(device, dtype)
+
+
+def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
+    """The autoencoder; there is one only, so `which` does not matter."""
+    codec = EmberCodec(spec.dit.latent_channels)
+    read(codec, "codec", files.get("vae", WEIGHTS))
+    return codec.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+
+
+def build_text(spec: ModelSpec, device: torch.device, files: Files) -> TextEncoder:
+    """The table of words; it stays on the CPU, where its few numbers are."""
+    words = WordTable(spec.dit.text_len, spec.dit.text_dim)
+    read(words, "words", files.get("text", WEIGHTS))
+    return words

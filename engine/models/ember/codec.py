@@ -1,0 +1,204 @@
+"""Ember's streaming video autoencoder: four frames of 8 x 8 pixels to one latent vector, and back.
+
+A linear map over 4 x 8 x 8 blocks (made from principal components before training) carries most of the picture;
+convolutions correct it at both ends. All convolutions are two-dimensional, with the four frames of a group side by
+side as channels, which is what a CPU does fastest. Time flows through two memories: the encoder sees the frame
+before its group, the decoder the latent before its own. A stream's first frame is encoded as if it had stood still
+for a group, so streamed and offline calls are one and the same computation. Knows nothing of noise or networks.
+
+Shape letters: B batch, C channels, T pixel frames, H W pixels, F latent frames, h w latent size (pixels / 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDE = 8
+GROUP = 4
+"""Pixel frames of a latent frame."""
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside the identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, width, H, W] to the same."""
+        return x + self.second(functional.silu(self.first(functional.silu(x))))
+
+
+class Encoder(nn.Module):
+    """A group of four frames and the frame before it to one raw latent frame."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(3 * GROUP, channels, STRIDE, STRIDE)
+        self.correction = nn.Sequential(
+            nn.Conv2d(3 * (GROUP + 1), 48, 4, 4),
+            Residual(48),
+            nn.Conv2d(48, 72, 4, 2, padding=1),
+            Residual(72),
+            nn.Conv2d(72, channels, 1),
+        )
+
+    def forward(self, group_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
+        """Frames side by side [B, 12, H, W] and the one before [B, 3, H, W] to [B, C, h, w]."""
+        return self.linear(group_BCHW) + self.correction(torch.cat((before_BCHW, group_BCHW), 1))
+
+
+class Decoder(nn.Module):
+    """A raw latent frame and the one before it to four frames."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        eighth, quarter, half = 96, 64, 32
+        self.linear = nn.Conv2d(channels, 3 * GROUP * STRIDE * STRIDE, 1)
+        self.at_eighth = nn.Sequential(
+            nn.Conv2d(2 * channels, eighth, 3, padding=1),
+            Residual(eighth),
+            nn.Conv2d(eighth, 4 * quarter, 1),
+            nn.PixelShuffle(2),
+        )
+        self.at_quarter = nn.Sequential(Residual(quarter), nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
+        self.at_half = nn.Sequential(
+            nn.Conv2d(half + 3 * GROUP * 4, half, 1),
+            Residual(half),
+            nn.SiLU(),
+            nn.Conv2d(half, 3 * GROUP * 4, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def forward(self, latent_BChw: Tensor, before_BChw: Tensor) -> Tensor:
+        """[B, C, h, w] twice to frames side by side, [B, 12, H, W]."""
+        estimate = functional.pixel_shuffle(self.linear(latent_BChw), STRIDE)
+        x = self.at_quarter(self.at_eighth(torch.cat((latent_BChw, before_BChw), 1)))
+        return estimate + self.at_half(torch.cat((x, functional.pixel_unshuffle(estimate, 2)), 1))
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """What one end remembers, at fixed addresses: the last frame or latent, and whether there was one yet."""
+
+    last_BCHW: Tensor
+    begun: Tensor
+
+    @classmethod
+    def like(cls, weight: Tensor, *size: int) -> Memory:
+        """An empty memory of this size, with the weights' device and type."""
+        return cls(weight.new_zeros(size), torch.zeros((), dtype=torch.bool, device=weight.device))
+
+    def reset(self) -> None:
+        """Make it equal to a new memory."""
+        self.last_BCHW.zero_()
+        self.begun.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that outlives a call."""
+        return {"last": self.last_BCHW, "begun": self.begun}
+
+
+class EmberCodec(nn.Module):
+    """The autoencoder with its streaming face (`engine.models.spec.Codec`).
+
+    Latents are centred and scaled channel by channel (`mean`, `scale`): the network works on these, and how large
+    they are against unit noise decides how much of a picture a given share of noise leaves.
+    """
+
+    stride = STRIDE
+    frames_per_latent = GROUP
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.latent_channels = latent_channels
+        self.encoder, self.decoder = Encoder(latent_channels), Decoder(latent_channels)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", torch.zeros(1, latent_channels, 1, 1))
+        self.register_buffer("scale", torch.ones(1, latent_channels, 1, 1))
+        self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Random convolutions; both corrections start at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                module.weight.normal_(std=fan_in**-0.5, generator=generator)
+                assert module.bias is not None
+                module.bias.zero_()
+        for part in (self.encoder.correction, self.decoder.at_half):
+            for module in list(part.modules())[::-1]:
+                if isinstance(module, nn.Conv2d):
+                    module.weight.zero_()
+                    break
+
+    def encoder_state(self, batch: int, height: int, width: int) -> Memory:
+        """New memory: the last frame."""
+        return Memory.like(self.encoder.linear.weight, batch, 3, height, width)
+
+    def decoder_state(self, batch: int, height: int, width: int) -> Memory:
+        """New memory: the last latent."""
+        size = (batch, self.latent_channels, height // STRIDE, width // STRIDE)
+        return Memory.like(self.decoder.linear.weight, *size)
+
+    def encode(self, video_BCTHW: Tensor, state: Memory) -> Tensor:
+        """Encode the next frames: 1 + 4n when the state is new, 4n later.
+
+        Args:
+            video_BCTHW: pixels in [-1, 1]; H and W multiples of 8.
+            state: from `encoder_state`; is moved on.
+
+        Returns:
+            Latents [B, C, F, h, w], centred and scaled.
+        """
+        video = video_BCTHW.to(state.last_BCHW.dtype)
+        latents = []
+        if not state.begun:
+            first = video[:, :, 0]
+            state.last_BCHW.copy_(first)
+            state.begun.fill_(True)
+            latents.append(self.encode_group(first.repeat(1, GROUP, 1, 1), state.last_BCHW))
+            video = video[:, :, 1:]
+        for group in video.split(GROUP, dim=2):
+            latents.append(self.encode_group(rearrange(group, "b c t h w -> b (t c) h w"), state.last_BCHW))
+            state.last_BCHW.copy_(group[:, :, -1])
+        return torch.stack(latents, dim=2)
+
+    def decode(self, latent_BCFhw: Tensor, state: Memory) -> Tensor:
+        """Decode the next latent frames: 1 pixel frame for the first of a new state, 4 for every later one.
+
+        Returns:
+            Pixels [B, 3, T, H, W], about [-1, 1], not clamped.
+        """
+        frames = []
+        for latent in latent_BCFhw.to(state.last_BCHW.dtype).unbind(2):
+            first = not bool(state.begun)
+            if first:
+                state.last_BCHW.copy_(latent)
+                state.begun.fill_(True)
+            four = rearrange(self.decode_group(latent, state.last_BCHW), "b (t c) h w -> b c t h w", c=3)
+            frames.append(four[:, :, -1:] if first else four)
+            state.last_BCHW.copy_(latent)
+        return torch.cat(frames, dim=2)
+
+    def encode_group(self, group_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
+        """Four frames side by side [B, 12, H, W] after the frame `before`: one latent frame [B, C, h, w]."""
+        group, before = (x.contiguous(memory_format=torch.channels_last) for x in (group_BCHW, before_BCHW))
+        return (self.encoder(group, before) - self.mean) * self.scale
+
+    def decode_group(self, latent_BChw: Tensor, before_BChw: Tensor) -> Tensor:
+        """One latent frame after the latent `before`: four frames side by side [B, 12, H, W]."""
+        raw, before = (
+            (x / self.scale + self.mean).contiguous(memory_format=torch.channels_last)
+            for x in (latent_BChw, before_BChw)
+        )
+        return self.decoder(raw, before)

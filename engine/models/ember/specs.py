@@ -1,0 +1,37 @@
+"""Ember's row in the table of models: a Wan-shaped network small enough for two CPU cores, weights included."""
+
+from __future__ import annotations
+
+from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+
+EMBER = ModelSpec(
+    name="ember",
+    family="ember",
+    title="Ember (embedded, runs on any machine)",
+    dit=DiTShape(
+        dim=256,
+        heads=8,
+        layers=4,
+        ffn=1024,
+        latent_channels=48,
+        text_dim=64,
+        text_len=8,
+        freq_dim=128,
+        rope_base=64.0,
+    ),
+    cache=CacheShape(slots=3, sinks=0, wrap_at=1000, rule="honest"),
+    schedule=Schedule(
+        steps=(1000, 250, 180, 120),
+        default_steps=2,
+        shift=1.0,
+        strength=1.0,
+        prediction="x0",
+        fixed_noise=True,
+    ),
+    default_vae="full",
+    normalised_latents=True,
+    licence="the licence of this software",
+    notes="Knows the words of its vocabulary only; see MODEL_CARD.md beside its weights.",
+)
+
+SPECS = (EMBER,)

@@ -1,0 +1,198 @@
+"""Training of the network, the words and the decoder together, on what the stream will ask of them.
+
+A step plays the stream in small: one or two successive groups of frames are encoded and mixed with noise as the
+stream does it (share = strength, a little less in motion; the timestep says the share), the earlier group goes
+first and leaves its keys and values, and the later one has to become its style target. Where a further denoising
+step is trained, the network's own clean latents are mixed with noise at the step list's level and must become the
+same target. The earlier group sometimes bears another prompt or another scene: after a change the past must not
+stick. Loss: latents and, of some of the samples, decoded pixels and their differences.
+
+Shape letters: B batch, C channels, T pixel frames, H W pixels, h w latent size, L tokens, T tokens of the text,
+E width of a text embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.models.ember.codec import GROUP, EmberCodec
+from engine.models.ember.training.autoencode import PICTURE_GAIN
+from engine.models.ember.training.data import Batch, draw
+from engine.models.ember.training.losses import pixel_loss
+from engine.models.ember.vocabulary import WordTable
+from engine.models.spec import Schedule
+from engine.models.wan21.dit import CausalDiT
+from engine.models.wan21.rope import rope_for
+from engine.steps import mix
+
+ROLLOUTS_FROM = 250
+"""Step at which the network begins to see its own results."""
+
+MEMORY_FROM = 120
+"""Step at which it begins to see earlier groups."""
+
+
+def style_share(strength: Tensor) -> Tensor:
+    """How much of the style a strength asks for: none up to 0.1, all of it from 0.55 on, evenly in between.
+
+    Beyond that, strength makes the picture freer (more noise), not more styled.
+    """
+    return ((strength - 0.1) / 0.45).clamp(0, 1)
+
+
+@dataclass(slots=True)
+class Past:
+    """Keys and values of earlier groups, by layer; what the cache is to the stream. Holds no gradients."""
+
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+
+    def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Remember and return all, for `engine.models.wan21.dit.Memory`."""
+        if layer in self.keys:
+            k_BLHK = torch.cat((self.keys[layer], k_BLHK), 1)
+            v_BLHK = torch.cat((self.values[layer], v_BLHK), 1)
+        self.keys[layer], self.values[layer] = k_BLHK.detach(), v_BLHK.detach()
+        return k_BLHK, v_BLHK, None
+
+
+class DenoiseTask:
+    """See the module.
+
+    Args:
+        dit, words, codec: trained together (of the codec only the decoder).
+        schedule: whose step list the stream will use.
+        clips, large: the pools of small and of large clips.
+        seed: of the batches.
+        batch: samples per step of 96 x 96 pixels; larger crops come with fewer.
+    """
+
+    def __init__(
+        self,
+        dit: CausalDiT,
+        words: WordTable,
+        codec: EmberCodec,
+        schedule: Schedule,
+        clips: np.ndarray,
+        large: np.ndarray,
+        seed: int,
+        *,
+        batch: int = 20,
+        rate: float = 1.2e-3,
+    ) -> None:
+        self.dit, self.words, self.codec, self.schedule = dit, words, codec, schedule
+        self.clips, self.large, self.seed, self.batch, self.rate = clips, large, seed, batch, rate
+        self.modules: dict[str, nn.Module] = {"dit": dit, "words": words, "codec": codec}
+        codec.encoder.requires_grad_(False)
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The network and the words at one rate, the decoder at a third of it."""
+        return [
+            ([*self.dit.parameters(), *self.words.parameters()], self.rate),
+            (list(self.codec.decoder.parameters()), self.rate / 3),
+        ]
+
+    def loss(self, number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """One step; see `engine.models.ember.training.loop.Task`."""
+
+        def chance() -> float:
+            return torch.rand((), generator=generator).item()
+
+        size, count, clips = 96, self.batch, self.clips
+        kind = chance()
+        if kind < 0.06:
+            size, count, clips = 192, max(1, self.batch // 5), self.large
+        elif kind < 0.2:
+            size, count = 160, max(1, self.batch // 3)
+        with_past = number >= MEMORY_FROM and chance() < 0.4
+        further = number >= ROLLOUTS_FROM and chance() < 0.4
+
+        groups = 2 if with_past else 1
+        batch = draw(clips, self.seed, number, batch=count, frames=GROUP * groups + 1, size=size)
+        strength = torch.rand(count, generator=generator)
+        strength = torch.where(
+            torch.rand(count, generator=generator) < 0.6, 0.35 + 0.4 * strength, 0.02 + 0.98 * strength
+        )
+        share = style_share(strength).view(-1, 1, 1, 1, 1)
+        target_BT3HW = batch.content_BT3HW + (batch.styled_BT3HW - batch.content_BT3HW) * share
+        with torch.no_grad():
+            content = self._encode(batch.content_BT3HW)
+            target = self._encode(target_BT3HW)
+        text = self._text(batch, generator)
+        noise = torch.randn((2, *content[0].shape), generator=generator)  # one per step, as the stream draws it
+        start = int(torch.randint(0, 40, (), generator=generator))
+
+        steps = 2 if further else 1
+        pasts = [Past() for _ in range(steps)]
+        before: Tensor | None = None
+        if with_past:
+            old_text = text.detach()
+            if chance() < 0.25:
+                old_text = old_text.roll(1, 0)
+            old = content[0].roll(1, 0) if chance() < 0.12 else content[0]
+            with torch.no_grad():
+                before = self._denoise(old, strength, old_text, noise, start, pasts, generator)
+        made = self._denoise(content[-1], strength, text, noise, start + groups - 1, pasts, generator)
+
+        latent = functional.huber_loss(made / PICTURE_GAIN, target[-1] / PICTURE_GAIN, delta=0.5, reduction="none")
+        latent_loss = latent.mean()
+        shown = torch.randperm(count, generator=generator)[: max(1, count // 2)]
+        earlier = (made if before is None else before).detach()
+        pixels = self.codec.decode_group(made[shown], earlier[shown])
+        wanted = rearrange(target_BT3HW[shown, -GROUP:], "b t c h w -> b (t c) h w")
+        pixel = pixel_loss(pixels, wanted)
+        figures = {"latent": latent_loss.item(), "pixel": pixel.item()}
+        if further:
+            figures["pixel2"] = pixel.item()
+        return latent_loss + pixel, figures
+
+    def _encode(self, video_BT3HW: Tensor) -> list[Tensor]:
+        """Latents of each group; the first frame serves as the one before."""
+        latents = []
+        for first in range(1, video_BT3HW.shape[1], GROUP):
+            group = rearrange(video_BT3HW[:, first : first + GROUP], "b t c h w -> b (t c) h w")
+            latents.append(self.codec.encode_group(group, video_BT3HW[:, first - 1]))
+        return latents
+
+    def _text(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Embeddings [B, T, E] of the prompts."""
+        return torch.stack([self.words(prompt) for prompt in batch.prompts])
+
+    def _denoise(
+        self,
+        clean: Tensor,
+        strength: Tensor,
+        text_BTE: Tensor,
+        noise: Tensor,
+        position: int,
+        pasts: list[Past],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """All steps of one group, each with its own past; only the last one keeps gradients. [B, C, h, w]."""
+        motion = torch.rand(len(clean), generator=generator) * (torch.rand(len(clean), generator=generator) < 0.5)
+        t = (1000 * strength * (1 - 0.1 * motion)).round()
+        x = mix(clean, noise[0], (t / 1000).view(-1, 1, 1, 1))
+        for step, past in enumerate(pasts):
+            last = step == len(pasts) - 1
+            with torch.set_grad_enabled(last and torch.is_grad_enabled()):
+                made = self._forward(x, t, text_BTE, position, past)
+            if not last:
+                levels = torch.tensor(self.schedule.steps[1:])
+                chosen = levels[torch.randint(0, len(levels), (len(clean),), generator=generator)]
+                t = (chosen * strength).round()
+                x = mix(made.detach(), noise[step + 1], (t / 1000).view(-1, 1, 1, 1))
+        return made
+
+    def _forward(self, x_BChw: Tensor, t_B: Tensor, text_BTE: Tensor, position: int, past: Past) -> Tensor:
+        dit = self.dit
+        patch = dit.shape.patch
+        rope = rope_for(dit.shape, x_BChw.shape[2] // patch[1], x_BChw.shape[3] // patch[2], x_BChw.device)
+        frames = torch.full((len(x_BChw), 1), position, device=x_BChw.device)
+        keys = dit.text_keys(dit.embed_text(text_BTE))
+        return dit.forward_cached(x_BChw[:, :, None], dit.time(t_B[:, None]), keys, frames, rope, past)[:, :, 0]

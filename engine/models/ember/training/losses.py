@@ -1,0 +1,24 @@
+"""How far pictures are apart, for training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def pixel_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Mean absolute error of pixels and, weighted 0.7, of their differences to the right and downwards.
+
+    The differences make edges and fine texture count, which a plain mean error lets blur.
+
+    Args:
+        made, wanted: [..., H, W] of one shape.
+    """
+    error = made - wanted
+    along = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + 0.7 * (along + down)
+
+
+def psnr(made: Tensor, wanted: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    return -10 * ((made.clamp(-1, 1) - wanted).square().mean() / 4).log10()

@@ -1,0 +1,96 @@
+"""Contact sheets: every word on one picture, and a few words over strengths and steps.
+
+python -m engine.models.ember.training.sheet --out sheets            # of the weights in the package
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from engine.models.ember.codec import EmberCodec
+from engine.models.ember.specs import EMBER
+from engine.models.ember.training.photographs import moving, photograph
+from engine.models.ember.training.player import Player
+from engine.models.ember.training.pool import CACHE, UNSEEN
+from engine.models.ember.training.styles import apply
+from engine.models.ember.vocabulary import WORDS, WordTable
+from engine.models.ember.weights import WEIGHTS, read
+from engine.models.wan21.dit import CausalDiT
+
+FRAMES = 9
+"""Of the clips behind a sheet; the last frame is shown."""
+
+
+def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
+    """A player with the weights of a file."""
+    dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
+    codec = EmberCodec(EMBER.dit.latent_channels)
+    for name, module in (("dit", dit), ("words", words), ("codec", codec)):
+        read(module, name, path)
+    return Player(dit, words, codec, cached=cached)
+
+
+def tile(picture_3HW: Tensor, label: str) -> np.ndarray:
+    """A picture 0..1 as bytes with a label in its corner."""
+    image = Image.fromarray((picture_3HW.permute(1, 2, 0).numpy() * 255).clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 7 + 6 * len(label), 12), fill=(0, 0, 0))
+    draw.text((3, 1), label, fill=(255, 255, 255))
+    return np.asarray(image)
+
+
+def assemble(tiles: Sequence[np.ndarray], columns: int) -> Image.Image:
+    """Tiles in rows; the last row is filled with black."""
+    filled = list(tiles) + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [np.concatenate(filled[n : n + columns], axis=1) for n in range(0, len(filled), columns)]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def words_sheet(
+    player: Player, video_T3HW: Tensor, prompts: Sequence[str], strength: float, steps: int, columns: int = 8
+) -> Image.Image:
+    """Each prompt at one setting, after the input."""
+    tiles = [tile(video_T3HW[-1], "input")]
+    for prompt in prompts:
+        tiles.append(tile(player.play(video_T3HW, prompt, strength, steps)[-1], prompt))
+    return assemble(tiles, columns)
+
+
+def settings_sheet(player: Player, video_T3HW: Tensor, prompts: Sequence[str]) -> Image.Image:
+    """Each prompt: its target, then strengths at two steps, then steps at one strength."""
+    settings = [(0.3, 2), (0.5, 2), (0.7, 2), (0.9, 2), (0.7, 1), (0.7, 4)]
+    tiles = []
+    for prompt in prompts:
+        tiles.append(tile(apply(video_T3HW[-1:], prompt.split())[0], f"{prompt}: target"))
+        for strength, steps in settings:
+            tiles.append(tile(player.play(video_T3HW, prompt, strength, steps)[-1], f"{strength} x{steps}"))
+    return assemble(tiles, 1 + len(settings))
+
+
+def main() -> None:
+    """Draw the sheets."""
+    parser = argparse.ArgumentParser(description="Draw contact sheets of Ember.")
+    parser.add_argument("--out", type=Path, default=Path("."))
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--size", type=int, default=160)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    player = open_player(args.weights)
+    photo = moving(photograph("astronaut", args.size), FRAMES)
+    scene = torch.from_numpy(UNSEEN.make(CACHE)[4, :FRAMES].astype(np.float32) / 255).permute(0, 3, 1, 2)
+    words_sheet(player, photo, WORDS, 0.7, 2).save(args.out / "words.jpg", quality=85)
+    words_sheet(player, scene, WORDS, 0.7, 2).save(args.out / "scene.jpg", quality=85)
+    mixed = ("neon", "ink", "hatch", "watercolor", "blue neon sketch", "pink mosaic", "gold comic")
+    settings_sheet(player, photo, mixed).save(args.out / "settings.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main()

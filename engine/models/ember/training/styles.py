@@ -1,0 +1,475 @@
+"""What each word of Ember's vocabulary means: one picture operator per word, the teacher of the network.
+
+Every operator maps pictures [N, 3, H, W] in 0..1 to pictures of the same shape. Operators work on each frame alone,
+from a neighbourhood of at most some 30 pixels, and their textures are locked to a grid of 16 pixels (so H and W are
+multiples of 16): a still scene gives a still result, and a moving one slides under its texture. Thresholds are soft
+steps, so that camera noise does not make the result jump.
+
+Operators compose: `apply` orders the words of a prompt by stage (paint, then draw, then grade, then tint), so
+"blue neon sketch" means one thing in whatever order it is written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CELL = 16
+"""All textures repeat after this many pixels."""
+
+Operator = Callable[[Tensor], Tensor]
+
+
+class Stage(IntEnum):
+    """Order in which the words of a prompt act."""
+
+    PAINT = 0
+    DRAW = 1
+    GRADE = 2
+    TINT = 3
+
+
+# --- tools -----------------------------------------------------------------------------------------------------
+
+
+def _rgb(x: Tensor, red: float, green: float, blue: float) -> Tensor:
+    return x.new_tensor([red, green, blue]).view(1, 3, 1, 1)
+
+
+def luma(x: Tensor) -> Tensor:
+    """Rec. 601 luma, [N, 1, H, W]."""
+    return (x * _rgb(x, 0.299, 0.587, 0.114)).sum(1, keepdim=True)
+
+
+def box(x: Tensor, width: int) -> Tensor:
+    """Mean over an odd square."""
+    pad = width // 2
+    x = functional.pad(x, (pad,) * 4, mode="replicate")
+    return functional.avg_pool2d(functional.avg_pool2d(x, (width, 1), 1), (1, width), 1)
+
+
+def blur(x: Tensor, width: int) -> Tensor:
+    """Two box means: a smooth blur."""
+    return box(box(x, width), width)
+
+
+def step(low: float, high: float, x: Tensor) -> Tensor:
+    """Smooth step from 0 at `low` to 1 at `high`."""
+    s = ((x - low) / (high - low)).clamp(0, 1)
+    return s * s * (3 - 2 * s)
+
+
+def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y (twice the derivative)."""
+    p = functional.pad(x, (1, 1, 1, 1), mode="replicate")
+    return p[..., 1:-1, 2:] - p[..., 1:-1, :-2], p[..., 2:, 1:-1] - p[..., :-2, 1:-1]
+
+
+def edges(x: Tensor, smooth: int = 3) -> Tensor:
+    """Strength of luma edges, about 0..0.5."""
+    gx, gy = gradient(box(luma(x), smooth))
+    return torch.sqrt(gx * gx + gy * gy + 1e-8)
+
+
+def saturate(x: Tensor, gain: float) -> Tensor:
+    """Move away from (or towards) grey."""
+    grey = luma(x)
+    return (grey + (x - grey) * gain).clamp(0, 1)
+
+
+def contrast(x: Tensor, gain: float) -> Tensor:
+    """Stretch around mid grey."""
+    return ((x - 0.5) * gain + 0.5).clamp(0, 1)
+
+
+def tone(x: Tensor) -> Tensor:
+    """Luma with its local contrast raised and its local mean drawn to the middle."""
+    grey = luma(x)
+    mean = blur(grey, 15)
+    return ((grey - mean) * 1.4 + (mean - 0.5) * 0.9 + 0.5).clamp(0, 1)
+
+
+def terraces(x: Tensor, levels: int) -> Tensor:
+    """Quantise to `levels` steps with soft risers."""
+    scaled = x.clamp(0, 1) * levels
+    floor = scaled.floor()
+    return (floor + step(0.3, 0.7, scaled - floor)) / levels
+
+
+def ramp(value: Tensor, *colours: str) -> Tensor:
+    """Colour of a value 0..1 on a gradient of hexadecimal colours at equal distances."""
+    stops = value.new_tensor([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])
+    place = value[:, 0].clamp(0, 1) * (len(colours) - 1)
+    index = place.long().clamp(0, len(colours) - 2)
+    part = (place - index)[..., None]
+    return (stops[index] * (1 - part) + stops[index + 1] * part).permute(0, 3, 1, 2)
+
+
+def hue(turn: Tensor) -> Tensor:
+    """Pure colour of a hue in turns, [N, 3, H, W]."""
+    return ((turn * 6 + _rgb(turn, 0.0, 4.0, 2.0)) % 6 - 3).abs().sub(1).clamp(0, 1)
+
+
+def tiles(x: Tensor, width: int) -> Tensor:
+    """Mean of every tile, spread over it."""
+    return functional.interpolate(functional.avg_pool2d(x, width), scale_factor=width, mode="nearest")
+
+
+def grid(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Column and row numbers, broadcastable to [N, 1, H, W]."""
+    height, width = x.shape[-2:]
+    columns = torch.arange(width, device=x.device, dtype=x.dtype).view(1, 1, 1, width)
+    return columns.expand(1, 1, height, width), torch.arange(height, device=x.device, dtype=x.dtype).view(
+        1, 1, height, 1
+    ).expand(1, 1, height, width)
+
+
+_GRAIN = torch.rand(1, 1, CELL, CELL, generator=torch.Generator().manual_seed(7))
+
+
+def grain(x: Tensor) -> Tensor:
+    """The same random values 0..1 in every cell."""
+    return _GRAIN.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
+
+
+def kuwahara(x: Tensor, radius: int) -> Tensor:
+    """Edge-keeping smoothing: a soft choice of the calmest of four neighbouring squares."""
+    width = radius + 1
+
+    def squares(y: Tensor) -> Tensor:
+        return functional.avg_pool2d(functional.pad(y, (radius,) * 4, mode="replicate"), width, 1)
+
+    grey = luma(x)
+    means, variances = squares(x), squares(grey * grey) - squares(grey) ** 2
+    height, columns = x.shape[-2:]
+    corners = [(row, col) for row in (0, radius) for col in (0, radius)]
+    mean = torch.stack([means[..., r : r + height, c : c + columns] for r, c in corners])
+    spread = torch.stack([variances[..., r : r + height, c : c + columns] for r, c in corners])
+    return (mean * torch.softmax(-spread * 1500, 0)).sum(0)
+
+
+# --- paint -----------------------------------------------------------------------------------------------------
+
+
+def oil(x: Tensor) -> Tensor:
+    """Thick flat strokes with lit rims."""
+    paint = contrast(saturate(kuwahara(x, 5), 1.7), 1.15)
+    gx, gy = gradient(luma(paint))
+    return (paint + 0.5 * (gx + gy)).clamp(0, 1)
+
+
+def watercolor(x: Tensor) -> Tensor:
+    """Pale washes on grainy paper, darker where a wash ends."""
+    wash = saturate(kuwahara(blur(x, 3), 5), 1.5)
+    wash = 1 - (1 - wash) * 0.7
+    return (wash * (1 - 0.9 * step(0.04, 0.3, edges(wash))) * (0.88 + 0.16 * grain(x))).clamp(0, 1)
+
+
+def dream(x: Tensor) -> Tensor:
+    """Bright bloom and a breath of rose."""
+    soft = blur(x, 13)
+    return (1 - (1 - x * 0.7) * (1 - soft * 0.8) + _rgb(x, 0.07, -0.02, 0.07)).clamp(0, 1)
+
+
+def vivid(x: Tensor) -> Tensor:
+    """Strong colours and contrast."""
+    return contrast(saturate(x, 2.2), 1.35)
+
+
+def negative(x: Tensor) -> Tensor:
+    """Every colour reversed."""
+    return 1 - x
+
+
+def poster(x: Tensor) -> Tensor:
+    """Few flat colours."""
+    return saturate(terraces(contrast(kuwahara(x, 3), 1.25), 3), 1.5)
+
+
+# --- draw ------------------------------------------------------------------------------------------------------
+
+
+def neon(x: Tensor) -> Tensor:
+    """Glowing tubes along the edges, coloured by their direction, before darkness."""
+    gx, gy = gradient(blur(luma(x), 3))
+    line = step(0.03, 0.16, torch.sqrt(gx * gx + gy * gy + 1e-8))
+    colour = hue((torch.atan2(gy, gx) / (2 * math.pi) + 0.85) % 1) * 0.9 + 0.1
+    tube = colour * line
+    return (tube * 1.1 + blur(tube, 9) * 1.1 + x * 0.14 * _rgb(x, 0.5, 0.35, 1.0)).clamp(0, 1)
+
+
+def ink(x: Tensor) -> Tensor:
+    """Black brush lines and black shadows on paper."""
+    grey = luma(x)
+    line = step(-0.03, 0.005, blur(grey, 3) - 0.98 * blur(grey, 9))
+    paper = torch.minimum(line, step(0.14, 0.26, box(grey, 5)))
+    return paper * _rgb(x, 0.9, 0.87, 0.8) + 0.04
+
+
+def sketch(x: Tensor) -> Tensor:
+    """Grey pencil on white paper."""
+    grey = luma(x)
+    line = (box(grey, 3) / (blur(grey, 11) + 0.04)).clamp(0, 1) ** 3
+    shade = 0.72 + 0.28 * step(0.1, 0.5, grey + 0.2 * (grain(x) - 0.5))
+    return (line * shade * _rgb(x, 0.98, 0.97, 0.95)).clamp(0, 1)
+
+
+def hatch(x: Tensor) -> Tensor:
+    """An engraver's crossed lines, denser where it is darker."""
+    columns, rows = grid(x)
+    grey = box(tone(x), 3)
+    paper = torch.ones_like(grey)
+    for axis, period, below in ((columns + rows, 8, 0.75), (columns - rows, 8, 0.5), (rows, 4, 0.28)):
+        wave = torch.cos(axis * 2 * math.pi / period) * 0.5 + 0.5
+        paper = paper * (1 - step(0, 0.25, below - grey) * step(0.35, 0.75, wave))
+    return (paper * (1 - step(0.06, 0.3, edges(x))) * _rgb(x, 0.95, 0.92, 0.84) + 0.03).clamp(0, 1)
+
+
+def blueprint(x: Tensor) -> Tensor:
+    """White lines on squared blue paper."""
+    columns, rows = grid(x)
+    ruled = ((columns % CELL == 0) | (rows % CELL == 0)).to(x) * 0.14
+    line = step(0.03, 0.16, edges(x))
+    return (_rgb(x, 0.03, 0.15, 0.45) * (0.7 + 0.5 * luma(x)) + ruled + line * 0.85).clamp(0, 1)
+
+
+def comic(x: Tensor) -> Tensor:
+    """Flat loud colours inside black outlines."""
+    flat = kuwahara(x, 4)
+    grey = luma(flat)
+    lit = saturate(flat * ((terraces(grey, 3) * 0.85 + 0.15) / (grey + 0.05)), 2.0)
+    return lit * (1 - step(0.06, 0.17, edges(blur(x, 3))))
+
+
+def chalk(x: Tensor) -> Tensor:
+    """Dusty coloured chalk on a green-black board."""
+    line = step(0.02, 0.2, edges(x)) * (0.45 + 0.55 * step(0.25, 0.6, grain(x)))
+    dust = 0.35 * step(0.45, 0.95, luma(x)) * step(0.4, 0.8, grain(x))
+    colour = saturate(box(x, 7), 1.6) * 0.6 + 0.45
+    return (_rgb(x, 0.06, 0.12, 0.1) + (line + dust) * colour).clamp(0, 1)
+
+
+def contour(x: Tensor) -> Tensor:
+    """A map's height lines over pale ground colours."""
+    height = blur(tone(x), 7)
+    gx, gy = gradient(height)
+    slope = torch.sqrt(gx * gx + gy * gy + 1e-6)
+    phase = (height * 6) % 1
+    line = 1 - step(0.6, 1.6, (phase - 0.5).abs() / (slope * 3.0 + 0.03))
+    ground = ramp(height, "8fc7d9", "cfe8c4", "f3e9bf", "e9c49a", "fbf3ea")
+    return (ground * (1 - 0.85 * line)).clamp(0, 1)
+
+
+def mosaic(x: Tensor) -> Tensor:
+    """Glazed tiles of 8 pixels with dark joints."""
+    columns, rows = grid(x)
+    u, v = columns % 8, rows % 8
+    glaze = saturate(tiles(x, 8), 1.5)
+    lit = glaze * (1 - 0.14 * ((u == 7) | (v == 7)).to(x)) + ((u == 1) | (v == 1)).to(x) * 0.15
+    inside = ((u >= 1) & (v >= 1)).to(x)
+    return lit.clamp(0, 1) * inside + 0.07 * (1 - inside)
+
+
+def pixel(x: Tensor) -> Tensor:
+    """Squares of 8 pixels in few colours."""
+    return terraces(tiles(contrast(saturate(x, 1.5), 1.2), 8), 4)
+
+
+def lowpoly(x: Tensor) -> Tensor:
+    """Triangles, two to a cell."""
+    columns, rows = grid(x)
+    upper = ((columns % CELL) + (rows % CELL) < CELL).to(x)
+    above = tiles(x * upper, CELL) / (tiles(upper, CELL) + 1e-4)
+    below = tiles(x * (1 - upper), CELL) / (tiles(1 - upper, CELL) + 1e-4)
+    return saturate((above * upper + below * (1 - upper)) * (0.92 + 0.14 * upper), 1.6)
+
+
+def emboss(x: Tensor) -> Tensor:
+    """Grey relief, lit from a corner."""
+    gx, gy = gradient(box(luma(x), 3))
+    return (0.5 + 2.2 * (gx + gy) + 0.1 * (x - 0.5)).clamp(0, 1)
+
+
+def kaleidoscope(x: Tensor) -> Tensor:
+    """Every cell folded on itself eight times."""
+    n, c, height, width = x.shape
+    half = CELL // 2
+    cells = x.reshape(n, c, height // CELL, CELL, width // CELL, CELL).permute(0, 1, 2, 4, 3, 5)
+    corner = cells[..., :half, :half]
+    corner = (corner + corner.transpose(-1, -2)) / 2
+    top = torch.cat([corner, corner.flip(-1)], -1)
+    folded = torch.cat([top, top.flip(-2)], -2).permute(0, 1, 2, 4, 3, 5).reshape(n, c, height, width)
+    return contrast(saturate(folded, 2.0), 1.3)
+
+
+# --- grade -----------------------------------------------------------------------------------------------------
+
+
+def halftone(x: Tensor) -> Tensor:
+    """Printed dots of pure colour, larger where there is more of it."""
+    columns, rows = grid(x)
+    dot = torch.cos(columns * math.pi / 4) * torch.cos(rows * math.pi / 4) * 0.5 + 0.5
+    return step(-0.14, 0.14, contrast(saturate(box(x, 5), 1.7), 1.2) - dot * 0.96 - 0.02)
+
+
+def glitch(x: Tensor) -> Tensor:
+    """Colour planes torn apart in bands, on scan lines."""
+    _, rows = grid(x)
+
+    def torn(red: int, green: int, blue: int) -> Tensor:
+        planes = [torch.roll(x[:, i : i + 1], shift, -1) for i, shift in enumerate((red, green, blue))]
+        return torch.cat(planes, 1)
+
+    band = ((rows % CELL) < 6).to(x)
+    split = torn(6, 0, -6) * (1 - band) + torn(-5, 5, 9) * band
+    return contrast(saturate(split, 1.6), 1.25) * (0.8 + 0.2 * ((rows % 4) < 2).to(x))
+
+
+def hologram(x: Tensor) -> Tensor:
+    """A cyan projection with bright rims and scan lines."""
+    _, rows = grid(x)
+    rim = step(0.02, 0.3, edges(x))
+    body = ramp(tone(x) * 0.65 + 0.6 * rim, "00040a", "003a52", "18b8d8", "c8ffff")
+    scan = 0.55 + 0.45 * (torch.cos(rows * math.pi / 2) * 0.5 + 0.5)
+    return (body * scan + 0.25 * blur(rim, 7) * _rgb(x, 0.1, 0.7, 1.0)).clamp(0, 1)
+
+
+def matrix(x: Tensor) -> Tensor:
+    """Green glyphs whose brightness is the picture."""
+    columns, rows = grid(x)
+    glyph = step(0.35, 0.65, grain(x)) * ((columns % 8) < 6) * ((rows % 8) < 7)
+    light = tiles(tone(x), 8) * 1.3 * (0.2 + 0.8 * glyph)
+    return ramp(light, "000200", "013d10", "18d848", "d8ffe0")
+
+
+def crt(x: Tensor) -> Tensor:
+    """The red, green and blue stripes of a tube, with dark lines between rows."""
+    columns, rows = grid(x)
+    stripe = torch.cat([((columns % 4).floor() == i).to(x) for i in (0, 1, 2)], 1)
+    lines = 1 - 0.45 * ((rows % 4) >= 3).to(x)
+    return (contrast(saturate(box(x, 3), 1.3), 1.1) * (0.5 + 1.1 * stripe) * lines).clamp(0, 1)
+
+
+def acid(x: Tensor) -> Tensor:
+    """Running rainbow bands."""
+    height = blur(tone(x), 3)
+    return (
+        hue((height * 1.6 + 0.1) % 1) * (0.6 + 0.4 * torch.sin(height * 13)) + step(0.1, 0.5, edges(x)) * 0.3
+    ).clamp(0, 1)
+
+
+def chrome(x: Tensor) -> Tensor:
+    """Polished metal."""
+    height = blur(tone(x), 5)
+    _, gy = gradient(height)
+    return ramp(0.5 + 0.45 * torch.sin(height * 13) + gy, "05070c", "3a4656", "a8b8c8", "f8fcff")
+
+
+def gold(x: Tensor) -> Tensor:
+    """A relief in gold leaf."""
+    height = tone(x)
+    gx, gy = gradient(blur(height, 3))
+    return ramp(height * 0.7 + 0.15 + 1.3 * (gx + gy), "120800", "5a3200", "b87a10", "ffd24a", "fffbe0")
+
+
+def night(x: Tensor) -> Tensor:
+    """Moonlight, with warm lamps where it is bright."""
+    height = tone(x)
+    lamps = blur(step(0.72, 0.95, height), 7) * _rgb(x, 0.95, 0.6, 0.15)
+    return (ramp(height, "02030c", "0a1840", "2a4c90", "a8c8f0") + lamps * 0.8).clamp(0, 1)
+
+
+def mono(x: Tensor) -> Tensor:
+    """Black and white film."""
+    return contrast(luma(x), 1.4).expand(-1, 3, -1, -1)
+
+
+def palette(*colours: str) -> Operator:
+    """An operator that maps local brightness to a gradient."""
+    return lambda x: ramp(tone(x), *colours)
+
+
+# --- tint ------------------------------------------------------------------------------------------------------
+
+
+def tint(colour: str) -> Operator:
+    """An operator that leaves light and shade and replaces the colour."""
+    return lambda x: ramp(luma(x), "000000", colour, "ffffff") * 0.88 + x * 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A word's operator, when it acts, and how often training draws it (hard ones more)."""
+
+    stage: Stage
+    operator: Operator
+    weight: float = 1.0
+
+
+STYLES: dict[str, Style] = {
+    "oil": Style(Stage.PAINT, oil),
+    "watercolor": Style(Stage.PAINT, watercolor, 1.5),
+    "dream": Style(Stage.PAINT, dream),
+    "vivid": Style(Stage.PAINT, vivid),
+    "negative": Style(Stage.PAINT, negative),
+    "poster": Style(Stage.PAINT, poster),
+    "neon": Style(Stage.DRAW, neon, 3.0),
+    "ink": Style(Stage.DRAW, ink, 2.5),
+    "sketch": Style(Stage.DRAW, sketch, 2.5),
+    "hatch": Style(Stage.DRAW, hatch, 2.0),
+    "blueprint": Style(Stage.DRAW, blueprint, 2.0),
+    "comic": Style(Stage.DRAW, comic, 2.0),
+    "chalk": Style(Stage.DRAW, chalk, 2.0),
+    "contour": Style(Stage.DRAW, contour, 2.0),
+    "mosaic": Style(Stage.DRAW, mosaic),
+    "pixel": Style(Stage.DRAW, pixel),
+    "lowpoly": Style(Stage.DRAW, lowpoly),
+    "emboss": Style(Stage.DRAW, emboss, 1.5),
+    "kaleidoscope": Style(Stage.DRAW, kaleidoscope),
+    "halftone": Style(Stage.GRADE, halftone, 1.5),
+    "glitch": Style(Stage.GRADE, glitch, 1.5),
+    "hologram": Style(Stage.GRADE, hologram, 1.5),
+    "matrix": Style(Stage.GRADE, matrix),
+    "crt": Style(Stage.GRADE, crt),
+    "acid": Style(Stage.GRADE, acid, 1.5),
+    "chrome": Style(Stage.GRADE, chrome, 1.5),
+    "gold": Style(Stage.GRADE, gold),
+    "night": Style(Stage.GRADE, night),
+    "mono": Style(Stage.GRADE, mono),
+    "fire": Style(Stage.GRADE, palette("000000", "4a0400", "c82800", "ff8a00", "ffe060", "fffff0")),
+    "ice": Style(Stage.GRADE, palette("020818", "0a3a78", "38a0d8", "b8ecff", "ffffff")),
+    "thermal": Style(Stage.GRADE, palette("08003a", "5a00a0", "d81878", "ff7a20", "ffe838", "ffffff")),
+    "sunset": Style(Stage.GRADE, palette("241040", "6a2478", "c8486a", "ff9058", "ffd890")),
+    "toxic": Style(Stage.GRADE, palette("040008", "28004a", "187830", "80ff20", "f0ffb0")),
+    "vapor": Style(Stage.GRADE, palette("10002a", "5a18a8", "f848b8", "48d8f8", "e8ffff")),
+    "ocean": Style(Stage.GRADE, palette("00101a", "00405a", "108a98", "70d8c0", "f4ffe8")),
+    "forest": Style(Stage.GRADE, palette("060c04", "1c3810", "4a7a28", "a8b858", "f8f0c0")),
+    "sepia": Style(Stage.GRADE, palette("140a04", "5a3a20", "b08858", "f0dcb8")),
+    "red": Style(Stage.TINT, tint("e01010")),
+    "orange": Style(Stage.TINT, tint("ff7a08")),
+    "yellow": Style(Stage.TINT, tint("f0d800")),
+    "green": Style(Stage.TINT, tint("10b828")),
+    "cyan": Style(Stage.TINT, tint("08c8d8")),
+    "blue": Style(Stage.TINT, tint("1840f0")),
+    "purple": Style(Stage.TINT, tint("8018d8")),
+    "pink": Style(Stage.TINT, tint("ff50a8")),
+}
+"""Every word of the vocabulary. Within a stage the words act in this order."""
+
+_ORDER = {word: (style.stage, index) for index, (word, style) in enumerate(STYLES.items())}
+
+
+def apply(pictures_NCHW: Tensor, words: Sequence[str]) -> Tensor:
+    """Style pictures [N, 3, H, W] in 0..1 (H, W multiples of 16) by words of the vocabulary, in any order."""
+    styled = pictures_NCHW
+    for word in sorted(words, key=_ORDER.__getitem__):
+        styled = STYLES[word].operator(styled)
+        if styled.shape[1] == 1:
+            styled = styled.expand(-1, 3, -1, -1)
+    return styled

@@ -1,0 +1,96 @@
+"""The command that trains Ember, from nothing or from where it was left.
+
+    python -m engine.models.ember.training.train codec --minutes 15      # the autoencoder first
+    python -m engine.models.ember.training.train network --minutes 60    # then network, words and decoder
+    python -m engine.models.ember.training.train export                  # averaged weights to the package
+
+Run either as often as you like, in pieces as short as you like: a checkpoint resumes to the bit. `--fall N` lets the
+learning rate fall to nothing over the next N steps and ends there. The first run paints the pools of clips (about
+eight minutes of one core). One core of a CPU is enough to follow it; `--threads` takes more, `--device cuda` a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from engine.models.ember.codec import EmberCodec
+from engine.models.ember.specs import EMBER
+from engine.models.ember.training.autoencode import AutoencodeTask, standardise
+from engine.models.ember.training.denoise import DenoiseTask
+from engine.models.ember.training.loop import Trainer
+from engine.models.ember.training.pool import CACHE, LARGE, TRAINING
+from engine.models.ember.training.start import begin
+from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.weights import WEIGHTS, write
+from engine.models.wan21.dit import CausalDiT
+
+SEED = 1
+
+
+def codec_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
+    """The autoencoder's run, new or resumed."""
+    codec = EmberCodec(EMBER.dit.latent_channels)
+    codec.init_weights(torch.Generator().manual_seed(seed))
+    path = folder / "codec.pt"
+    task = AutoencodeTask(codec, TRAINING.make(folder), seed)
+    if not path.exists():
+        print(f"principal components alone: {task.start():.2f} dB")
+    codec.to(device)
+    return Trainer(task, path, seed)
+
+
+def network_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
+    """The network's run, new (from the codec's averaged weights) or resumed."""
+    codec = EmberCodec(EMBER.dit.latent_channels)
+    dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
+    path = folder / "network.pt"
+    clips, large = TRAINING.make(folder), LARGE.make(folder)
+    if not path.exists():
+        codec_run = torch.load(folder / "codec.pt", weights_only=True)
+        codec.load_state_dict(codec_run["averages"]["codec"])
+        standardise(codec, torch.cat(AutoencodeTask(codec, clips, seed, batch=32).groups_of(-1)))
+        generator = torch.Generator().manual_seed(seed)
+        begin(dit, generator)
+        words.init_weights(generator)
+    for module in (dit, words, codec):
+        module.to(device)
+    return Trainer(DenoiseTask(dit, words, codec, EMBER.schedule, clips, large, seed), path, seed)
+
+
+def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
+    """Train for a while."""
+    if fall is not None:
+        trainer.pace = replace(trainer.pace, fall_from=trainer.number, fall_to=trainer.number + fall)
+    trainer.run(seconds=minutes * 60, report=lambda line: print(line, flush=True))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Train Ember, or write its trained weights into the package.")
+    parser.add_argument("what", choices=("codec", "network", "export"))
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of this piece (default 10)")
+    parser.add_argument("--fall", type=int, default=None, help="let the rate fall to nothing over this many steps")
+    parser.add_argument("--folder", type=Path, default=CACHE, help="where pools and checkpoints lie")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    if args.what == "codec":
+        run(codec_trainer(args.folder, args.seed, device), args.minutes, args.fall)
+        return
+    trainer = network_trainer(args.folder, args.seed, device)
+    if args.what == "network":
+        run(trainer, args.minutes, args.fall)
+    else:
+        write(trainer.averages, WEIGHTS)
+        print(f"step {trainer.number}, {trainer.seconds / 3600:.2f} h -> {WEIGHTS}")
+
+
+if __name__ == "__main__":
+    main()
