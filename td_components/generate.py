@@ -8,13 +8,15 @@ Generated and committed: the expanded component, `build_in_td.py`, the TouchOSC 
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
-from td_components import builder, expanded, network
+from td_components import builder, diagrams, expanded, network, touchosc
 from td_components.spec import HERE
 
 TABLE = "controls.json"
+LAYOUT = "docs/Tidecast.tosc"
 
 
 def load_table() -> dict[str, Any]:
@@ -34,6 +36,8 @@ def files(table: dict[str, Any]) -> dict[str, bytes]:
         TABLE: (json.dumps(table, indent=1, ensure_ascii=False) + "\n").encode("utf-8"),
         **expanded.write(component),
         "build_in_td.py": builder.write(component).encode("utf-8"),
+        LAYOUT: touchosc.write(table),
+        **{f"docs/{name}": data for name, data in diagrams.pictures(table, component).items()},
     }
 
 
@@ -61,4 +65,10 @@ def stale(table: dict[str, Any], folder: Path = HERE) -> list[str]:
 
 
 def _same(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+    """Whether a file holds `data`; a layout is compared unpacked, for zlib may pack it otherwise elsewhere."""
+    if not path.is_file():
+        return False
+    found = path.read_bytes()
+    if path.suffix == ".tosc":
+        found, data = zlib.decompress(found), zlib.decompress(data)
+    return found == data
