@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -30,6 +31,9 @@ from bridge.web.server import MAX_MESSAGE, application
 from bridge.web.wire import Settings
 
 log = logging.getLogger(__name__)
+
+NICENESS = 5
+"""The stage goes before its pages when the processor is short (POSIX)."""
 
 MAX_UNSENT = 512
 """Messages of pages that wait for the bridge process, when that is busy; beyond it the oldest go."""
@@ -133,6 +137,8 @@ class _Server(threading.Thread):
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
     """Main function of the web process; returns when the bridge process says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
     uplink = Uplink(pipe)
     hub = Hub(settings.about, uplink.say, uplink.ask)

@@ -2,7 +2,7 @@
 
 import { on, state } from "./link.js";
 import { drawn } from "./picture.js";
-import { change, el, format } from "./widgets.js";
+import { change, el } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -15,7 +15,7 @@ export function guide(table, input) {
   $("help-button").addEventListener("click", () => $("help").showModal());
   for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   for (const c of table.controls) {
-    const range = c.numeric ? `${c.low}–${format(c, c.high)} ${c.unit}` : c.kind === "choice" ? c.choices.join(", ") : c.kind === "bool" ? "on, off" : "text";
+    const range = c.numeric ? `${c.low}–${c.high} ${c.unit}` : c.kind === "choice" ? c.choices.join(", ") : c.kind === "bool" ? "on, off" : "text";
     $("addresses").tBodies[0].append(el("tr", {}, el("th", { scope: "row" }, c.label), el("td", {}, el("code", {}, table.prefix + c.address)), el("td", {}, range), el("td", {}, c.help)));
   }
   for (const topic of ["readings", "online", "inputs", "errors"]) on(topic, () => notice(input));
@@ -25,7 +25,8 @@ export function guide(table, input) {
 function copy(words) {
   return el("button", { type: "button", class: "copy", onclick: async (event) => {
     const button = event.currentTarget;
-    await navigator.clipboard?.writeText(words);
+    if (!navigator.clipboard) return getSelection().selectAllChildren(button);
+    await navigator.clipboard.writeText(words);
     button.classList.add("done");
     setTimeout(() => button.classList.remove("done"), 1200);
   }, "aria-label": `Copy ${words}` }, words);

@@ -45,9 +45,10 @@ function source(control) {
   line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
   const show = () => {
     list.classList.remove("looking");
-    const now = state.values.input || state.readings.input;
+    const connected = state.readings.input ?? "";
     const found = state.inputs ?? [];
-    list.replaceChildren(...found.map((s) => el("button", { type: "button", "aria-pressed": String(s.uri === now || s.uri === state.readings.input), onclick: () => change(control, s.uri, null) }, el("span", {}, s.title || s.uri), el("small", {}, describe(s)))));
+    const isOpen = (s) => s.uri === state.values.input || s.uri === connected || (s.title !== "" && connected.startsWith(s.title));
+    list.replaceChildren(...found.map((s) => el("button", { type: "button", "aria-pressed": String(isOpen(s)), onclick: () => change(control, s.uri, null) }, el("span", {}, s.title || s.uri), el("small", {}, describe(s)))));
     if (!found.length) list.append(el("p", { class: "dim" }, state.inputs === null ? "Looking for sources …" : "No source can be seen. Start a sender, then look again."));
   };
   on("inputs", show);

@@ -83,9 +83,8 @@ export function picture(about) {
   look(saved in WATCHED ? saved : "split");
   let before = 0;
   setInterval(() => {
-    const now = drawn.output + drawn.input;
-    const kinds = WATCHED[views.dataset.view].length;
-    document.getElementById("preview-rate").textContent = now > before ? `preview ${Math.round((now - before) / kinds / 2)} fps` : "no picture";
+    const now = drawn[WATCHED[views.dataset.view][0]];
+    document.getElementById("preview-rate").textContent = now > before ? `preview ${Math.round((now - before) / 2)} fps` : "no picture";
     before = now;
   }, 2000);
   connect();
