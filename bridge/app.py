@@ -13,7 +13,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ import platformdirs
 
 from bridge.capture import Capture
 from bridge.config import AppConfig
+from bridge.control.announce import AnnounceError, Announcement
+from bridge.control.files import state_dir
+from bridge.control.midi import MidiError, MidiInput, open_backend
 from bridge.control.osc import OscServer
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
@@ -29,11 +31,11 @@ from bridge.control.telemetry import Telemetry
 from bridge.monitor import Monitor
 from bridge.publish import Publisher
 from bridge.supervisor import EngineState, Report, Supervisor
-from bridge.video.base import Options, Sink, SourceInfo, list_sources, open_sink
+from bridge.video.base import Options, SourceInfo, list_sources
 from bridge.video.record import Recorder
 from bridge.web.room import ControlRoom
 from engine.controls import PREFIX
-from engine.errors import ControlError, TidecastError
+from engine.errors import ControlError
 from engine.frame import Frame
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class App:
         self._stack: contextlib.ExitStack | None = None
         self._inputs: list[SourceInfo] = []
         self._ever_ready = False
+        self.room: ControlRoom | None = None
+        self.midi: MidiInput | None = None
 
     def start(self) -> None:
         """Start every part; does nothing when running. When one fails, those before it are stopped again.
@@ -102,41 +106,32 @@ class App:
         return found
 
     def _assemble(self, stack: contextlib.ExitStack) -> None:
-        config, store = self.config, self.store
-        width, height = config.engine.width, config.engine.height
+        config, store, tell = self.config, self.store, self.telemetry.error
+        width, height, fps = config.engine.width, config.engine.height, config.output.fps
         self.osc = self._start_osc(stack)
-        self.sink = self._open_sink(stack)
-        self.supervisor = Supervisor(
-            config.engine, config.process, config.output.fps, lambda: store.snapshot, self._hear
-        )
+        self.supervisor = Supervisor(config.engine, config.process, fps, lambda: store.snapshot, self._hear)
         stack.callback(self.supervisor.stop)
         self.recorder = self._make_recorder(stack)
-        self.room = self._make_room(stack)
-        self._show_input = self._offering("input")
+        wishes = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
-            config.input.uri,
-            self._input_options(),
-            width,
-            height,
-            store,
-            lambda: self._inputs,
-            self._taken,
-            self.telemetry.error,
+            config.input.uri, self._input_options(), width, height, store, lambda: self._inputs, self._taken, tell
         )
-        stack.callback(self.capture.stop)
         self.publisher = Publisher(
-            self.sink, self.supervisor, self.capture.moments, store, config.output.fps, (width, height),
-            self._offering("output"), self.telemetry.error,
+            config.output.uri, wishes, self.supervisor, self.capture.moments, store, fps, (width, height),
+            self._shown, tell,
         )  # fmt: skip
-        stack.callback(self.publisher.stop)
         self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
-        stack.callback(self.monitor.stop)
-        self._start_controls(stack)
-        self.telemetry.update(output=config.output.uri, model=config.engine.model)
-        self.capture.start()
-        self.supervisor.start()
+        self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)
+
+        stack.callback(self.publisher.stop)
         self.publisher.start()
+        stack.callback(self.capture.stop)
+        self.capture.start()
+        self._start_controls(stack)
+        self.supervisor.start()
+        stack.callback(self.monitor.stop)
         self.monitor.start()
+        self.room = self._start_room(stack)
 
     def _start_osc(self, stack: contextlib.ExitStack) -> OscServer | None:
         if not self.config.osc.enabled:
@@ -149,16 +144,9 @@ class App:
         stack.callback(osc.stop)
         return osc
 
-    def _open_sink(self, stack: contextlib.ExitStack) -> Sink:
-        fps = Fraction(self.config.output.fps).limit_denominator(1001) if self.config.output.fps else None
-        options = Options(width=self.config.engine.width, height=self.config.engine.height, fps=fps)
-        sink = open_sink(self.config.output.uri, options)
-        stack.callback(sink.close)
-        return sink
-
     def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
         config, store, telemetry = self.config, self.store, self.telemetry
-        folder = Path(config.storage.record_dir or platformdirs.user_videos_dir()) / "Tidecast"
+        folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
 
         def status(files: str) -> None:
             telemetry.update(recording=files)
@@ -178,42 +166,59 @@ class App:
         stack.callback(store.listen(want))
         return recorder
 
-    def _make_room(self, stack: contextlib.ExitStack) -> ControlRoom | None:
-        web = self.config.web
-        if not web.enabled:
-            return None
-        host, port = self.osc.address if self.osc is not None else ("", 0)
-        room = ControlRoom(
-            self.store, self.telemetry, self.config.engine.width, self.config.engine.height,
-            host=web.host, port=web.port, token=web.token, output=self.config.output.uri,
-            osc_host=host, osc_port=port, inputs=self.inputs, snapshots=lambda: self.snapshots.numbers(),
-        )  # fmt: skip
-        stack.callback(room.stop)
-        return room
-
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        folder = Path(self.config.storage.state_dir or platformdirs.user_data_dir("tidecast", False))
+        """Snapshots, MIDI, and the words that are obeyed here."""
+        folder = state_dir(self.config.storage.state_dir)
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
         stack.callback(self.snapshots.stop)
         stack.callback(self.store.on("quit", self._asked_to_quit))
-        if self.room is not None:
-            self.room.start()
+        if self.config.midi.enabled:
+            try:
+                backend = open_backend()
+            except MidiError as error:
+                self.telemetry.error("midi", str(error))
+                return
+            path, port = folder / "midi.toml", self.config.midi.port
+            self.midi = MidiInput(self.store, path, self.telemetry.error, backend, port=port).start()
+            stack.callback(self.midi.stop)
 
-    def _offering(self, which: str) -> Callable[[Frame], None]:
-        """A function that shows each frame to the recorder and the control room."""
-
-        def offer(frame: Frame) -> None:
-            self.recorder.offer(which, frame)
-            if self.room is not None:
-                self.room.offer(which, frame)
-
-        return offer
+    def _start_room(self, stack: contextlib.ExitStack) -> ControlRoom | None:
+        """The page and OSCQuery, and their announcement by mDNS."""
+        web, midi = self.config.web, self.midi
+        if not web.enabled:
+            return None
+        osc = self.osc.address if self.osc is not None else ("", 0)
+        room = ControlRoom(
+            self.store, self.telemetry, self.config.engine.width, self.config.engine.height,
+            host=web.host, port=web.port, token=web.token, output=self.config.output.uri, osc_host=osc[0],
+            osc_port=osc[1], inputs=self.inputs, snapshots=self.snapshots.numbers,
+            midi=midi.state if midi is not None else None,
+        )  # fmt: skip
+        stack.callback(room.stop)
+        room.start()
+        if web.announce and self.osc is not None:
+            announcement = Announcement("Tidecast", (web.host, room.port), osc)
+            stack.callback(announcement.stop)
+            try:
+                announcement.start()
+            except AnnounceError as error:
+                self.telemetry.error("oscquery", str(error))
+        return room
 
     def _taken(self, frame: Frame) -> None:
         """Every input frame: to the engine, to the output's clock, to recorder and page."""
         self.supervisor.feed(frame)
         self.publisher.pacer.offer_dry(frame, time.monotonic_ns())
-        self._show_input(frame)
+        self._preview("input", frame)
+
+    def _shown(self, frame: Frame) -> None:
+        """Every sent frame: to recorder and page."""
+        self._preview("output", frame)
+
+    def _preview(self, which: str, frame: Frame) -> None:
+        self.recorder.offer(which, frame)
+        if self.room is not None:
+            self.room.offer(which, frame)
 
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)
@@ -248,8 +253,3 @@ class App:
     def engine_state(self) -> EngineState:
         """What the engine process is doing."""
         return self.supervisor.state
-
-
-def explain(error: TidecastError) -> str:
-    """An error as two lines for people: what was wrong, and what to do."""
-    return f"{error.message}\n{error.remedy}".strip()

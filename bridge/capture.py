@@ -92,6 +92,8 @@ class Capture:
         self._give = take
         self._tell = tell
         self._stopping = threading.Event()
+        self._opened = threading.Event()
+        self._refused: TransportError | None = None
         self._thread: threading.Thread | None = None
         self._source: Source | None = None
         self._wanted = ""
@@ -105,16 +107,17 @@ class Capture:
         self.moments = Moments(width * height * 3)
 
     def start(self) -> None:
-        """Open the source and begin.
+        """Open the source, on the thread that will read it, and begin.
 
         Raises:
             TransportError: if the source cannot be opened at all.
         """
-        self._wanted = self._choice()
-        self._source = open_source(self._wanted, self._options)
-        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
+        self._opened.wait()
+        if self._refused is not None:
+            self.stop()
+            raise self._refused
 
     def stop(self) -> None:
         """End the thread and close the source; idempotent."""
@@ -122,9 +125,6 @@ class Capture:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        elif self._source is not None:
-            self._source.close()
-            self._source = None
 
     @property
     def lost(self) -> bool:
@@ -159,6 +159,15 @@ class Capture:
         return source.problem if source is not None else ""
 
     def _run(self) -> None:
+        try:
+            self._wanted = self._choice()
+            self._source = open_source(self._wanted, self._options)
+        except TransportError as error:
+            self._refused = error
+            return
+        finally:
+            self._began = time.monotonic()
+            self._opened.set()
         while not self._stopping.is_set():
             self._switch()
             source = self._source

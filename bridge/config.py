@@ -93,14 +93,14 @@ class StorageConfig(Section):
 class AppConfig(Section):
     """Everything that is chosen before the start; frozen from then on."""
 
-    engine: Config = Field(default_factory=Config, description="What the engine is told.")
-    input: InputConfig = Field(default_factory=InputConfig)
-    output: OutputConfig = Field(default_factory=OutputConfig)
-    osc: OscConfig = Field(default_factory=OscConfig)
-    web: WebConfig = Field(default_factory=WebConfig)
-    midi: MidiConfig = Field(default_factory=MidiConfig)
-    process: EngineProcessConfig = Field(default_factory=EngineProcessConfig)
-    storage: StorageConfig = Field(default_factory=StorageConfig)
+    engine: Config = Config()
+    input: InputConfig = InputConfig()
+    output: OutputConfig = OutputConfig()
+    osc: OscConfig = OscConfig()
+    web: WebConfig = WebConfig()
+    midi: MidiConfig = MidiConfig()
+    process: EngineProcessConfig = EngineProcessConfig()
+    storage: StorageConfig = StorageConfig()
     controls: dict[str, Any] = Field(default_factory=dict, description="Live controls at the start, by name.")
 
     def start_controls(self) -> Controls:

@@ -7,7 +7,10 @@ Knows sinks only through `bridge.video.base`, and nothing of models.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
+import sys
 import threading
 import time
 from collections import deque
@@ -22,7 +25,7 @@ from bridge.control.store import ControlStore
 from bridge.pacing import Pacer, Pick, sleep_until
 from bridge.slots import RingReader
 from bridge.supervisor import EngineState, Supervisor
-from bridge.video.base import Sink
+from bridge.video.base import Options, Sink, open_sink
 from engine.controls import Controls
 from engine.errors import TransportError
 from engine.frame import Frame
@@ -35,7 +38,7 @@ class Publisher:
     """Sends the output.
 
     Args:
-        sink: opened; used from the publish thread only.
+        uri, options: the sink.
         supervisor: where restyled frames come from, and whether there is an engine.
         moments: the input frames, for the mix.
         store: live controls.
@@ -53,7 +56,8 @@ class Publisher:
 
     def __init__(
         self,
-        sink: Sink,
+        uri: str,
+        options: Options,
         supervisor: Supervisor,
         moments: Moments,
         store: ControlStore,
@@ -62,7 +66,11 @@ class Publisher:
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        self._sink = sink
+        self._uri = uri
+        self._options = options
+        self._sink: Sink | None = None
+        self._opened = threading.Event()
+        self._refused: TransportError | None = None
         self._supervisor = supervisor
         self._outbox: RingReader = supervisor.from_engine
         self._moments = moments
@@ -83,18 +91,47 @@ class Publisher:
         self.longest_gap_ms = 0.0
 
     def start(self) -> None:
-        """Begin to send."""
+        """Open the sink, on the thread that will send, and begin.
+
+        Raises:
+            NameTakenError: the output's name is in use on this machine.
+            TransportError: if the sink cannot be opened.
+        """
         self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
         self._thread.start()
+        self._opened.wait()
+        if self._refused is not None:
+            self.stop()
+            raise self._refused
 
     def stop(self) -> None:
-        """End the thread; idempotent. The sink stays open."""
+        """End the thread and close the sink; idempotent."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
+    @property
+    def receivers(self) -> int:
+        """How many receivers are connected; -1 where that is not known."""
+        sink = self._sink
+        return sink.receivers if sink is not None else 0
+
     def _run(self) -> None:
+        prefer_this_thread()
+        try:
+            sink = open_sink(self._uri, self._options)
+        except TransportError as error:
+            self._refused = error
+            return
+        finally:
+            self._opened.set()
+        with sink:
+            self._sink = sink
+            self._serve(sink)
+            self._sink = None
+
+    def _serve(self, sink: Sink) -> None:
         while not self._stopping.is_set():
             sleep_until(self.pacer.next_ns)
             self._collect()
@@ -102,7 +139,7 @@ class Publisher:
             straight = controls.bypass or not self._styled
             pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
             frame = self._picture(controls, pick, straight)
-            self._send(frame)
+            self._send(sink, frame)
             if pick.new and frame.captured_ns:
                 self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
@@ -137,14 +174,15 @@ class Publisher:
         blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(wet.pixels), mix)
         return dataclasses.replace(wet, pixels=np.asarray(blended))
 
-    def _send(self, frame: Frame) -> None:
+    def _send(self, sink: Sink, frame: Frame) -> None:
         controls = self._store.snapshot
         try:
-            self._sink.send(
+            sink.send(
                 frame,
                 {
                     "seq": str(frame.seq),
                     "captured_ns": str(frame.captured_ns),
+                    "sent_ns": str(time.monotonic_ns()),
                     "prompt": controls.prompt_1,
                     "strength": f"{controls.strength:g}",
                     "steps": str(controls.steps),
@@ -162,3 +200,10 @@ class Publisher:
         self.sent_at.append(now)
         self.sent += 1
         self._offer(frame)
+
+
+def prefer_this_thread() -> None:
+    """Have the system run this thread before others, where it lets us: the output must not wait for a busy machine."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(PermissionError):  # only privileged users may; everybody else goes on without
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
