@@ -1,44 +1,28 @@
 """OSC over UDP: messages in, echoes, telemetry and errors out.
 
-`OscServer` has two threads. The receiver empties the socket, lets the newest value of every address win and
-hands the rest to the `ControlStore`. The sender wakes when something changed, at most at `ECHO_HZ`, and sends
-the effective values, ten times a second the telemetry, and the errors. Neither waits for a client. Must not
-know the engine, video or the page.
+`OscServer` has two threads. That of its `UdpPort` hands messages to the `ControlStore`. The sender wakes when
+something changed, at most at `ECHO_HZ`, and sends the effective values, ten times a second the telemetry, and the
+errors. Neither waits for a client. Must not know the engine, video or the page.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
-import select
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bridge.control.packet import PacketError, build, coalesce, parse
+from bridge.control.packet import PacketError, build, parse
 from bridge.control.store import TARGETS, Caller, ControlStore
-from bridge.control.subscribers import Address, Subscribers
+from bridge.control.subscribers import Subscribers
 from bridge.control.telemetry import Telemetry
+from bridge.control.udp import Address, UdpPort
 from engine.controls import BY_NAME, PREFIX, TELEMETRY, Control
-from engine.errors import ConfigError, ControlError, PortInUseError, TidecastError
+from engine.errors import ControlError, TidecastError
 
 log = logging.getLogger(__name__)
-
-RECEIVE_BUFFER = 4 << 20
-"""Bytes asked of the system for datagrams that wait; the system may give less."""
-
-BATCH = 1024
-"""Most datagrams taken from the socket before they are obeyed."""
-
-BUSY = 16
-"""From this many datagrams at once on, the receiver lets more gather for `GATHER_SECONDS`, so that a flood
-costs one change per address and pause instead of one per message."""
-
-GATHER_SECONDS = 0.003
 
 ECHO_HZ = 40.0
 TELEMETRY_HZ = 10.0
@@ -49,9 +33,6 @@ ERRORS_PER_TICK = 16
 
 MAX_COMPLAINERS = 256
 """Most clients that are told of their errors in one go."""
-
-WSAEACCES = 10013
-"""Windows' error for a port that another program holds exclusively."""
 
 VALUE_ADDRESSES = frozenset(a.encode() for a, t in TARGETS.items() if t.control is not None)
 
@@ -90,39 +71,34 @@ class OscServer:
     ) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._wanted = (host, port)
         self._inputs = inputs
-        self._remedy = remedy
         self.subscribers = Subscribers()
-        self._socket: socket.socket | None = None
+        self._port = UdpPort(
+            host, port, latest_wins=VALUE_ADDRESSES.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
+        )
         self._stop = threading.Event()
         self._wake = threading.Condition()
         self._changed: set[str] = set()
         self._errors: dict[Address | None, dict[str, str]] = {}
         self._more_errors = 0
-        self._threads: list[threading.Thread] = []
+        self._sender: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []
         self._listing = threading.Lock()
 
     @property
     def address(self) -> Address:
         """Host and port on which it listens."""
-        if self._socket is None:
-            return self._wanted
-        host, port = self._socket.getsockname()[:2]
-        return str(host), int(port)
+        return self._port.address
 
     def start(self) -> OscServer:
         """Bind the port and serve. Does nothing if it runs already.
 
         Raises:
             PortInUseError: if another program has the port.
+            ConfigError: if the host is not an address of this machine or the port may not be used.
         """
-        if self._socket is not None:
+        if self._sender is not None:
             return self
-        self._socket = _bind(*self._wanted, self._remedy)
-        self._stop.clear()
-        self._wake_out, self._wake_in = socket.socketpair()
         store = self._store
         self._undo = [
             store.listen(lambda name, value, origin: self._note_change(name)),
@@ -133,30 +109,33 @@ class OscServer:
         ]
         if self._inputs is not None:
             self._undo.append(store.on("inputs", self._list_inputs))
-        self._threads = [
-            threading.Thread(target=self._receive, name="osc-receive", daemon=True),
-            threading.Thread(target=self._send, name="osc-send", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            self._port.start()
+        except TidecastError:
+            self._let_go()
+            raise
+        self._stop.clear()
+        self._sender = threading.Thread(target=self._send, name="osc-send", daemon=True)
+        self._sender.start()
         log.info("OSC on %s:%d", *self.address)
         return self
 
     def stop(self) -> None:
         """Stop serving and free the port. Does nothing if it does not run."""
-        if self._socket is None:
+        if self._sender is None:
             return
         self._stop.set()
-        self._wake_in.send(b"\0")
         with self._wake:
             self._wake.notify()
-        for thread in self._threads:
-            thread.join()
+        self._sender.join()
+        self._sender = None
+        self._port.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
         for undo in self._undo:
             undo()
-        for end in (self._socket, self._wake_in, self._wake_out):
-            end.close()
-        self._socket = None
+        self._undo = []
 
     def __enter__(self) -> OscServer:
         return self.start()
@@ -164,34 +143,11 @@ class OscServer:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    # Receiving
+    # Receiving: on the thread of the port
 
-    def _receive(self) -> None:
-        assert self._socket is not None
-        while not self._stop.is_set():
-            select.select([self._socket, self._wake_out], [], [])
-            batch = self._drain(self._socket)
-            for host in {sender[0] for _, sender in batch}:
-                self.subscribers.renew(host, time.monotonic())
-            for datagram, sender in coalesce(batch, VALUE_ADDRESSES.__contains__):
-                self._obey(datagram, sender)
-            if len(batch) >= BUSY:
-                self._stop.wait(GATHER_SECONDS)
-
-    @staticmethod
-    def _drain(source: socket.socket) -> list[tuple[bytes, Address]]:
-        """Everything that waits at the socket, up to `BATCH` datagrams."""
-        batch: list[tuple[bytes, Address]] = []
-        while len(batch) < BATCH:
-            try:
-                datagram, sender = source.recvfrom(65536)
-            except BlockingIOError:
-                break
-            except OSError as error:  # Windows reports a client's closed port here
-                log.debug("UDP: %s", error)
-                break
-            batch.append((datagram, (sender[0], sender[1])))
-        return batch
+    def _renew(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            self.subscribers.renew(host, time.monotonic())
 
     def _obey(self, datagram: bytes, sender: Address) -> None:
         try:
@@ -249,7 +205,7 @@ class OscServer:
         except PacketError as error:
             self._note_error(sender, PREFIX + address, str(error))
             return
-        self._transmit([datagram], self.subscribers.answers(sender))
+        self._port.send([datagram], self.subscribers.answers(sender))
 
     def _note_change(self, name: str) -> None:
         with self._wake:
@@ -283,7 +239,7 @@ class OscServer:
             now = time.monotonic()
             subscribers = self.subscribers.current(now)
             if changed and subscribers:
-                self._transmit(self._values(changed), subscribers)
+                self._port.send(self._values(changed), subscribers)
             if errors:
                 self._send_errors(errors, more, subscribers)
             if now >= next_telemetry:
@@ -292,7 +248,7 @@ class OscServer:
                     beats += 1
                     self._telemetry.update(heartbeat=beats)
                 if subscribers:
-                    self._transmit(self._readings(beat), subscribers)
+                    self._port.send(self._readings(beat), subscribers)
                 next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
             self._stop.wait(1.0 / ECHO_HZ)
 
@@ -305,15 +261,15 @@ class OscServer:
             for address, reason in mine.items():
                 fresh = [t for t in targets if (t, address) not in told]
                 told.update((t, address) for t in fresh)
-                self._transmit([build(PREFIX + "/error", (address, reason))], fresh)
+                self._port.send([build(PREFIX + "/error", (address, reason))], fresh)
         if more:
             text = f"{more} more messages were not understood."
             senders = [s for s in errors if s is not None]
-            self._transmit([build(PREFIX + "/error", ("/", text))], {*subscribers, *senders})
+            self._port.send([build(PREFIX + "/error", ("/", text))], {*subscribers, *senders})
 
     def _send_all(self, targets: Sequence[Address]) -> None:
-        self._transmit(self._values(BY_NAME), targets)
-        self._transmit(self._readings(True), targets)
+        self._port.send(self._values(BY_NAME), targets)
+        self._port.send(self._readings(True), targets)
 
     def _values(self, names: Any) -> list[bytes]:
         now = self._store.snapshot
@@ -332,36 +288,3 @@ class OscServer:
             for r in TELEMETRY
             if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)
         ]
-
-    def _transmit(self, datagrams: Sequence[bytes], targets: Any) -> None:
-        outlet = self._socket
-        if outlet is None:  # an answer that was ready only after the stop
-            return
-        for target in targets:
-            for datagram in datagrams:
-                try:
-                    outlet.sendto(datagram, target)
-                except OSError as error:  # a client that is gone or a full buffer must not hold up the others
-                    log.debug("OSC to %s:%d: %s", *target, error)
-
-
-def _bind(host: str, port: int, remedy: str) -> socket.socket:
-    """A bound, non-blocking UDP socket with a large receive buffer.
-
-    Raises:
-        PortInUseError: if the port is taken.
-        ConfigError: if the host is not an address of this machine or the port may not be used.
-    """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        bound.bind((host, port))
-    except OSError as error:
-        bound.close()
-        if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == WSAEACCES:
-            raise PortInUseError(f"UDP port {port} is already in use.", remedy) from error
-        raise ConfigError(f"UDP {host}:{port} cannot be opened: {error}.", remedy) from error
-    bound.setblocking(False)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    if sys.platform == "win32":
-        bound.ioctl(socket.SIO_UDP_CONNRESET, False)  # a closed client must not fail our next receive
-    return bound

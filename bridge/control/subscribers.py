@@ -1,19 +1,18 @@
 """Who gets echoes and telemetry, and until when. Pure bookkeeping: the time is an argument.
 
-Must not know sockets or messages.
+Must not know messages.
 """
 
 from __future__ import annotations
 
 import threading
 
+from bridge.control.udp import Address
+
 SILENCE_SECONDS = 30.0
 """A subscription ends when nothing came from its host for this long."""
 
 MAX_SUBSCRIBERS = 64
-
-Address = tuple[str, int]
-"""Host and UDP port."""
 
 
 class Subscribers:
