@@ -43,7 +43,7 @@ class UdpPort:
     Args:
         host, port: address to listen at; port 0 lets the system choose (`address` tells).
         latest_wins: whether an OSC address (as bytes) stands for a continuous value; see `packet.coalesce`.
-        obey: called on the thread with every datagram that counts and its sender; must not raise.
+        obey: called on the thread with every datagram that counts and its sender.
         heard: called on the thread with the hosts from which something came.
         remedy: what the user can do when the port is taken.
     """
@@ -122,7 +122,10 @@ class UdpPort:
             batch = _drain(source)
             self._heard({sender[0] for _, sender in batch})
             for datagram, sender in coalesce(batch, self._latest_wins):
-                self._obey(datagram, sender)
+                try:
+                    self._obey(datagram, sender)
+                except Exception:  # whatever defect one message meets, the thread of all controls lives on
+                    log.exception("a message from %s:%d met a defect", *sender)
             if len(batch) >= BUSY:
                 self._stop.wait(GATHER_SECONDS)
 
