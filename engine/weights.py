@@ -174,8 +174,9 @@ def _present(file: WeightFile, root: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What the server says of a file: the commit, its size, and its hash (large files) or nothing."""
+    """What the server says of a file: where it is, the commit, its size, and its hash (large files) or nothing."""
 
+    url: str
     revision: str
     bytes: int
     sha256: str
@@ -198,7 +199,7 @@ def _source(file: WeightFile, pins: _Pins) -> _Source:
             f"expected {file.bytes or '?'} bytes, sha256 {expected or '?'}).",
             "Do not use it; report it, or get the file from somewhere you trust.",
         )
-    return _Source(found.commit_hash or revision, found.size or file.bytes, digest)
+    return _Source(url, found.commit_hash or revision, found.size or file.bytes, digest)
 
 
 def _check_space(sources: Sequence[tuple[WeightFile, _Source]], root: Path) -> None:
@@ -209,7 +210,8 @@ def _check_space(sources: Sequence[tuple[WeightFile, _Source]], root: Path) -> N
         free = shutil.disk_usage(root).free
     except OSError as error:
         raise ModelError(f"The folder {root} cannot be used ({error}).", "Choose another with --dir.") from None
-    begun = sum(path.stat().st_size for file, _ in sources for path in _begun(file, root))
+    parts = (_part(file, root) for file, _ in sources)
+    begun = sum(part.stat().st_size for part in parts if part.is_file())
     needed = sum(source.bytes for _, source in sources) - begun + SPARE_BYTES
     if free < needed:
         raise ModelError(
@@ -218,38 +220,45 @@ def _check_space(sources: Sequence[tuple[WeightFile, _Source]], root: Path) -> N
         )
 
 
-def _begun(file: WeightFile, root: Path) -> Iterable[Path]:
-    """Parts of this file that earlier attempts left, where huggingface_hub keeps them."""
-    cache = root / file.repository / ".cache" / "huggingface" / "download" / Path(file.path).parent
-    return cache.glob("*.incomplete") if cache.is_dir() else ()
+def _part(file: WeightFile, root: Path) -> Path:
+    """What has arrived of a file; it gets its own name once it is whole and right."""
+    return root / file.repository / f"{file.path}.part"
 
 
 def _fetch(file: WeightFile, source: _Source, root: Path, pins: _Pins, report: Report | None) -> Verdict:
-    import huggingface_hub as hub
+    from huggingface_hub.file_download import http_get
 
+    part = _part(file, root)
     with _fetching(file):
-        path = Path(
-            hub.hf_hub_download(
-                file.repository,
-                file.path,
-                revision=source.revision,
-                local_dir=root / file.repository,
-                endpoint=_endpoint(),
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("ab") as stream:
+            http_get(
+                source.url,
+                stream,
+                resume_size=stream.tell(),
+                headers=_headers(),
+                expected_size=source.bytes or None,
                 tqdm_class=_bar(file, source.bytes, report),
             )
-        )
-    digest = _sha256(file, path, report)
+    digest = _sha256(file, part, report)
     expected = file.sha256 or pins.sha256(file) or source.sha256
     if expected and digest != expected:
-        path.unlink()
+        part.unlink()
         raise CheckpointError(
             f"{file.repository}/{file.path} arrived damaged (sha256 {digest}, expected {expected}) and was removed.",
             "Try again.",
         )
+    path = part.replace(part.with_suffix(""))
     if file.sha256:
         return Verdict(file, path, State.GOOD, digest)
     pins.add(file, source.revision, digest, path.stat().st_size)
     return Verdict(file, path, State.PINNED_HERE, digest)
+
+
+def _headers() -> dict[str, str]:
+    from huggingface_hub.utils import build_hf_headers
+
+    return build_hf_headers()
 
 
 def _endpoint() -> str | None:
@@ -269,9 +278,11 @@ def _bar(file: WeightFile, total: int, report: Report | None) -> type:
             options.pop("name", None)
             super().__init__(*args, **options)
 
-        def display(self, *_args: object, **_options: object) -> None:
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
             if report:
                 report(file, int(self.n), int(self.total or total))
+            return None
 
     return Bar
 
@@ -279,9 +290,9 @@ def _bar(file: WeightFile, total: int, report: Report | None) -> type:
 @contextmanager
 def _fetching(file: WeightFile) -> Iterator[None]:
     """Turns what huggingface_hub and its transport raise into the product's errors."""
-    import httpx
     from huggingface_hub import errors
 
+    transport_error = errors.HfHubHTTPError.__mro__[1]  # of the HTTP library that this version of the hub's uses
     name = f"{file.repository}/{file.path}"
     try:
         yield
@@ -290,15 +301,19 @@ def _fetching(file: WeightFile) -> Iterator[None]:
             f"{name} is not public ({_first_line(error)}).",
             "Accept its terms on its page, then log in with: hf auth login",
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.TransportError) as error:
-        raise ModelError(
-            f"{name} cannot be fetched ({_first_line(error)}).",
-            "Check the network; run the same command again and it goes on where it stopped.",
-        ) from None
     except (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        if isinstance(error, errors.LocalEntryNotFoundError):
+            raise _unreachable(name, error) from None
         raise ModelError(f"{name} is no longer where it was ({_first_line(error)}).", "Report it.") from None
-    except (errors.HfHubHTTPError, errors.FileMetadataError, httpx.HTTPError, OSError) as error:
-        raise ModelError(f"{name} cannot be fetched ({_first_line(error)}).", "Run the same command again.") from None
+    except (transport_error, errors.FileMetadataError, OSError) as error:
+        raise _unreachable(name, error) from None
+
+
+def _unreachable(name: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{name} cannot be fetched ({_first_line(error)}).",
+        "Check the network; run the same command again and it goes on where it stopped.",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
+from bridge.cli_models import app
 from engine.errors import CheckpointError, ModelError, WeightsMissingError
-from engine.models.wan21 import umt5
+from engine.models import registry
+from engine.models.spec import WeightFile
+from engine.models.wan21 import build, umt5
 from engine.models.wan21.text import EmbeddingCache, Tokenizer, WanTextEncoder
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -188,3 +193,38 @@ def test_a_bad_tokenizer_is_refused(tmp_path: Path, encoder_file: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="is no tokenizer"):
         Tokenizer(tmp_path, 10)
+
+
+def test_prompts_are_encoded_beforehand_from_a_file(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = registry.get("wan21-tiny")
+    spec = replace(
+        row,
+        name="test-model",
+        dit=replace(row.dit, text_len=LENGTH, text_dim=WIDTH),
+        files=(
+            WeightFile("text", encoder_file.name, "", 0, "someone/model", "main"),
+            WeightFile("tokenizer", "tokenizer.json", "", 0, "someone/model", "main"),
+        ),
+    )
+    monkeypatch.setitem(registry.REGISTRY, spec.name, spec)
+    monkeypatch.setattr(build, "prompt_folder", lambda: tmp_path / "prompts")
+    prompts = tmp_path / "show.txt"
+    prompts.write_text("# the show\nneon city\n\nrain at night\nneon city\n", encoding="utf-8")
+    result = CliRunner().invoke(
+        app, ["encode-prompts", str(prompts), "--model", spec.name, "--dir", str(encoder_file.parent)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 prompts are ready for test-model" in result.output
+    assert len(list((tmp_path / "prompts").rglob("*.safetensors"))) == 2
+    files = {"text": encoder_file}
+    recalled = build.build_text(spec, torch.device("cpu"), files).encode("rain at night")
+    assert recalled.embedding[:4].abs().min(dim=1).values.max() > 0
+
+
+def test_prompts_for_a_model_that_needs_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "show.txt").write_text("neon city\n")
+    result = CliRunner().invoke(app, ["encode-prompts", str(tmp_path / "show.txt"), "--model", "wan21-tiny"])
+    assert "nothing to encode" in result.output
+    assert isinstance(CliRunner().invoke(app, ["encode-prompts", str(tmp_path / "none.txt")]).exception, ModelError)
