@@ -101,9 +101,8 @@ class App:
 
     def inputs(self) -> list[SourceInfo]:
         """Everything that can be seen now; takes about two seconds. Indices of the control `input` refer to it."""
-        found, _ = list_sources(options=self._input_options())
-        self._inputs = found
-        return found
+        self._inputs = list_sources(options=self._input_options())
+        return self._inputs
 
     def _assemble(self, stack: contextlib.ExitStack) -> None:
         config, store, tell = self.config, self.store, self.telemetry.error

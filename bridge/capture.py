@@ -14,8 +14,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from bridge.control.store import ControlStore
-from bridge.fit import Fitter
 from bridge.video.base import Options, Source, SourceInfo, open_source
+from bridge.video.fit import Fitter
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 

@@ -118,16 +118,16 @@ def sources(
     extra_ip: Annotated[list[str], typer.Option(help="Machine whose NDI sources mDNS does not reach.")] = UNSET,
 ) -> None:
     """List what can be seen, with size and rate."""
-    from bridge.video.base import Options, list_sources
+    from bridge.video.base import TRANSPORTS, Options, list_sources, unavailable
 
-    found, unavailable = list_sources(options=Options(extra_ips=tuple(extra_ip or ())))
     table = Table("no.", "open it with", "what", "size", "fps")
-    for number, source in enumerate(found):
+    for number, source in enumerate(list_sources(options=Options(extra_ips=tuple(extra_ip or ())))):
         size = f"{source.width}x{source.height}" if source.width else ""
         table.add_row(str(number), source.uri, source.title, size, f"{source.fps:g}" if source.fps else "")
     out.print(table)
-    for scheme, reason in unavailable.items():
-        out.print(f"[dim]{scheme}: {reason}[/dim]")
+    for scheme in TRANSPORTS:
+        if reason := unavailable(scheme):
+            out.print(f"{scheme}: {reason}", style="dim", highlight=False)
 
 
 @app.command()

@@ -1,0 +1,107 @@
+"""`tidecast bench bridge`: what the bridge costs without a model, through NDI in and out, between processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import psutil
+import typer
+
+from bridge.app import App
+from bridge.bench.peers import Receiver, Seen, Sender
+from bridge.bench.report import quantiles, say
+from bridge.config import load
+from engine.errors import EngineError
+
+WARM_UP_S = 3.0
+
+
+def bridge(
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 20.0,
+    width: Annotated[int, typer.Option(help="Width in pixels.")] = 1280,
+    height: Annotated[int, typer.Option(help="Height in pixels.")] = 720,
+    fps: Annotated[int, typer.Option(help="Frames per second of the source.")] = 60,
+) -> None:
+    """What the bridge costs without a model: identity engine, NDI in and out, three programs."""
+    mark = f"Tidecast bench {os.getpid()}"
+    with Sender(f"ndi:{mark} in", width, height, fps) as _:
+        with Receiver(f"ndi:{mark} in") as direct:
+            time.sleep(WARM_UP_S)
+            direct.take()
+            time.sleep(min(5.0, seconds))
+            one_hop = latencies(direct.take())
+        config = load(None, identity(f"ndi:{mark} in", f"ndi:{mark} out", width, height))
+        with App(config) as app, Receiver(f"ndi:{mark} out") as receiver:
+            wait_until_running(app)
+            time.sleep(WARM_UP_S)
+            app.publisher.longest_gap_ms = 0.0
+            receiver.take()
+            processes = [psutil.Process(), psutil.Process(app.supervisor.process_id)]
+            for process in processes:
+                process.cpu_percent()
+            time.sleep(seconds)
+            cpu = [process.cpu_percent() for process in processes]
+            seen = receiver.take()
+            readings = app.telemetry.snapshot()
+    added = [(int(f.metadata["sent_ns"]) - int(f.metadata["captured_ns"])) / 1e6 for f in seen]
+    counters = [f.counter for f in seen if f.counter is not None]
+    expected = counters[-1] - counters[0] + 1 if counters else 0
+    row: dict[str, Any] = {
+        "size": f"{width}x{height}",
+        "fps_source": fps,
+        "fps_received": round((len(seen) - 1) * 1e9 / (seen[-1].arrived_ns - seen[0].arrived_ns), 2),
+        "frames_expected": expected,
+        "frames_lost": expected - len(set(counters)),
+        "added_ms": quantiles(added),
+        "one_hop_ms": quantiles(one_hop),
+        "longest_gap_ms": round(app.publisher.longest_gap_ms, 1),
+        "cpu_bridge_percent": cpu[0],
+        "cpu_engine_percent": cpu[1],
+        "dropped": {k: v for k, v in readings.items() if k.startswith("dropped")},
+    }
+    say(
+        f"The bridge alone, {row['size']} at {fps} fps through NDI",
+        [
+            ("frames received per second", f"{row['fps_received']:.2f}"),
+            ("frames lost", f"{row['frames_lost']} of {expected}"),
+            ("added latency p50 / p95 / p99", " / ".join(f"{v:.1f}" for v in row["added_ms"].values()) + " ms"),
+            ("one NDI hop p50 / p95 / p99", " / ".join(f"{v:.1f}" for v in row["one_hop_ms"].values()) + " ms"),
+            ("longest time between two sends", f"{row['longest_gap_ms']:.1f} ms"),
+            ("processor, bridge and engine process", f"{cpu[0]:.0f} % + {cpu[1]:.0f} % of a core"),
+        ],
+        row,
+    )
+
+
+def identity(source: str, sink: str, width: int, height: int) -> dict[str, Any]:
+    """Settings of a bridge without a model, on ports of its own."""
+    return {
+        "process.kind": "identity",
+        "input.uri": source,
+        "output.uri": sink,
+        "engine.width": width,
+        "engine.height": height,
+        "osc.port": 0,
+        "web.enabled": False,
+    }
+
+
+def latencies(seen: Sequence[Seen]) -> list[float]:
+    """From the sender's call to the arrival, ms."""
+    return [(f.arrived_ns - int(f.metadata["sent_ns"])) / 1e6 for f in seen if "sent_ns" in f.metadata]
+
+
+def wait_until_running(app: App, seconds: float = 120.0) -> None:
+    """Wait for restyled pictures.
+
+    Raises:
+        EngineError: none came in time.
+    """
+    deadline = time.monotonic() + seconds
+    while app.telemetry.snapshot().get("state") != "running" or not app.publisher.styled_at:
+        if time.monotonic() > deadline:
+            raise EngineError("The engine gave no picture in time.", app.failure or "Is the source there?")
+        time.sleep(0.05)

@@ -1,0 +1,161 @@
+"""The programs at both ends of the bridge in benchmarks and drills: a sender and a receiver, each a process.
+
+They stand for the camera and the mixer: real transports, nothing shared with the bridge but the wire.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from typing import Any, Self
+
+from bridge.video.base import Options, open_sink, open_source
+from bridge.video.pattern import read_counter
+from engine.errors import TidecastError
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+ANSWER_S = 30.0
+"""Longest wait for a peer's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One frame that a receiver got.
+
+    Attributes:
+        arrived_ns: `time.monotonic_ns()` when it arrived.
+        counter: the number in the test picture; None when it cannot be read.
+        mean: mean red, green and blue of the picture, 0..255.
+        width, height: pixels.
+        metadata: what came with the frame.
+    """
+
+    arrived_ns: int
+    counter: int | None
+    mean: tuple[float, float, float]
+    width: int
+    height: int
+    metadata: dict[str, str]
+
+
+class Peer:
+    """A process at one end. A context manager that ends it."""
+
+    def __init__(self, target: Any, *args: Any) -> None:
+        self._ours, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_guard, args=(target, theirs, *args), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.answer()
+
+    def answer(self) -> Any:
+        """The next message of the process.
+
+        Raises:
+            TidecastError: it could not do its work, or said nothing in time.
+        """
+        if not self._ours.poll(ANSWER_S):
+            raise TidecastError("A process of the benchmark said nothing.", "Is the machine overloaded?")
+        message = self._ours.recv()
+        if isinstance(message, TidecastError):
+            raise message
+        return message
+
+    def ask(self, *question: Any) -> Any:
+        """Send a message and return the answer."""
+        self._ours.send(question)
+        return self.answer()
+
+    def kill(self) -> None:
+        """End the process as a crash would."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._ours.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.kill()
+
+
+def _guard(target: Any, connection: Connection, *args: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        target(connection, *args)
+    except TidecastError as error:
+        connection.send(error)
+    except (EOFError, BrokenPipeError):
+        pass  # the benchmark is over
+
+
+class Sender(Peer):
+    """Sends a test picture. Its frames bear their number, and the time of sending as metadata."""
+
+    def __init__(self, uri: str, width: int, height: int, fps: int, pattern: str = "counter") -> None:
+        super().__init__(_send, uri, width, height, fps, pattern)
+
+    def resize(self, width: int, height: int) -> None:
+        """Go on with another size."""
+        self.ask(width, height)
+
+
+class Receiver(Peer):
+    """Receives as a mixer would."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(_receive, uri)
+
+    def take(self) -> list[Seen]:
+        """Every frame since the last call."""
+        return list(self.ask("take"))
+
+
+def _send(connection: Connection, uri: str, width: int, height: int, fps: int, pattern: str) -> None:
+    sink = open_sink(uri, Options(width=width, height=height, fps=Fraction(fps)))
+    source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
+    connection.send("ready")
+    with sink:
+        while True:
+            frame = source.read(0.5)
+            if frame is not None:
+                sink.send(frame, {"sent_ns": str(time.monotonic_ns())})
+            if connection.poll():
+                width, height = connection.recv()
+                source.close()
+                source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
+                connection.send("done")
+
+
+def _receive(connection: Connection, uri: str) -> None:
+    seen: list[Seen] = []
+    with open_source(uri) as source:
+        connection.send("ready")
+        while True:
+            frame = source.read(0.02)
+            if frame is not None:
+                rgb = frame.rgb()
+                red, green, blue = rgb[::8, ::8].reshape(-1, 3).mean(axis=0).tolist()
+                seen.append(
+                    Seen(
+                        frame.captured_ns, read_counter(rgb), (red, green, blue), frame.width, frame.height,
+                        dict(frame.metadata),
+                    )
+                )  # fmt: skip
+            if connection.poll():
+                connection.recv()
+                connection.send(seen)
+                seen = []
+
+
+def longest_gap_ms(seen: list[Seen]) -> float:
+    """Longest time between two arrivals in ms; 0 for fewer than two frames."""
+    times = [frame.arrived_ns for frame in seen]
+    return max((b - a for a, b in itertools.pairwise(times)), default=0) / 1e6
