@@ -1,0 +1,242 @@
+"""`tidecast bench faults`: breaks everything that can break on stage, and measures what the audience would see.
+
+The bridge runs in this process; source and mixer are processes at the other end of NDI. For each case: the longest
+time between two sends of the output and between two arrivals at the mixer, how long until all is well again, and
+whether every control is as it was. Two cases are made by handing the program what the system would hand it (the error
+of a full disk, a clock that jumped); all others really happen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+from unittest import mock
+
+import typer
+
+from bridge.app import App
+from bridge.bench.overhead import wait_until_running
+from bridge.bench.peers import Receiver, Sender, longest_gap_ms
+from bridge.bench.report import say
+from bridge.config import AppConfig, load
+from engine.errors import EngineError, PortInUseError
+
+BAR_MS = 100.0
+"""The output may never pause for longer than this."""
+
+HOUR_S = 3600
+RECOVERY_S = 90.0
+SETTLE_S = 1.0
+
+CONTROLS = {"prompt_1": "neon", "strength": 0.85, "steps": 1, "seed": 7, "motion": 0.5, "mix": 0.9}
+"""Set before the drill; in force after every case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one case did.
+
+    Attributes:
+        case: what was broken.
+        gap_ms: longest time between two sends; 0 where nothing was running.
+        gap_received_ms: longest time between two arrivals at the mixer; 0 where that was the thing broken.
+        well_s: until the state was "running" again (or the error was there).
+        controls: whether every control survived.
+        said: what was reported.
+    """
+
+    case: str
+    gap_ms: float
+    gap_received_ms: float
+    well_s: float
+    controls: bool
+    said: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output went on and the controls survived."""
+        return self.gap_ms <= BAR_MS and self.controls
+
+
+class Drill:
+    """A bridge between a sender and a receiver, and the ways to break it.
+
+    Args:
+        engine: settings of the engine, such as {"engine.model": "ember"}.
+        width, height, fps: of the source.
+    """
+
+    def __init__(self, engine: dict[str, Any], width: int = 640, height: int = 360, fps: int = 30) -> None:
+        self._mark = f"Tidecast drill {os.getpid()}"
+        self._size = (width, height, fps)
+        self._stack = contextlib.ExitStack()
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+        self.config: AppConfig = load(
+            None,
+            {
+                "input.uri": f"ndi:{self._mark} A", "output.uri": f"ndi:{self._mark} out", "osc.port": 0,
+                "web.enabled": False, "process.debug": True, "process.hang_seconds": 2.0,
+                "process.backoff_seconds": 0.2, "storage.state_dir": folder, "controls": CONTROLS, **engine,
+            },
+        )  # fmt: skip
+        self.app = App(self.config)
+        self._errors: list[str] = []
+
+    def __enter__(self) -> Drill:
+        self._sender = self._start_sender("A")
+        self._stack.enter_context(self.app)
+        self._stack.callback(
+            self.app.telemetry.listen_errors(lambda topic, why: self._errors.append(f"{topic}: {why}"))
+        )
+        self._receiver = Receiver(f"ndi:{self._mark} out")
+        wait_until_running(self.app, RECOVERY_S)
+        time.sleep(SETTLE_S)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+        self._sender.kill()
+        self._receiver.kill()
+
+    def cases(self) -> dict[str, Callable[[], None]]:
+        """Every case by name: a function that breaks something and, where a person would, mends it."""
+        return {
+            "nothing (for comparison)": lambda: time.sleep(3.0),
+            "source killed and restarted": self._source_killed,
+            "two sources swapped": self._sources_swapped,
+            "size changed mid-stream": self._size_changed,
+            "receiver killed": self._receiver_killed,
+            "engine killed (SIGKILL)": lambda: os.kill(self.app.supervisor.process_id, signal.SIGKILL),
+            "engine hangs": lambda: self.app.supervisor.inject("hang"),
+            "engine out of memory": lambda: self.app.supervisor.inject("oom"),
+            "engine raises": lambda: self.app.supervisor.inject("error"),
+            "disk full at a snapshot": self._disk_full,
+            "clock jumps an hour": self._clock_jumps,
+            "port already in use": self._port_taken,
+        }
+
+    def run(self, case: str) -> Outcome:
+        """Break one thing and watch."""
+        app = self.app
+        before = app.store.values() | {"input": ""}
+        restarts = app.supervisor.restarts
+        self._errors.clear()
+        self._receiver.take()
+        app.publisher.longest_gap_ms = 0.0
+        self.cases()[case]()
+        began = time.monotonic()
+        if case.startswith("engine"):
+            _wait(lambda: app.supervisor.restarts > restarts, "the engine did not end")
+        styled = len(app.publisher.styled_at) and app.publisher.styled_at[-1]
+        _wait(lambda: self._well(styled), "the show did not go on")
+        well_s = time.monotonic() - began
+        time.sleep(SETTLE_S)
+        received = longest_gap_ms(self._receiver.take()) if case != "receiver killed" else 0.0
+        after = app.store.values() | {"input": ""}
+        said = "; ".join(dict.fromkeys(self._errors))
+        return Outcome(case, app.publisher.longest_gap_ms, received, well_s, before == after, said)
+
+    def _well(self, styled: int) -> bool:
+        """Whether restyled pictures flow again, newer than the one that came at `styled`."""
+        app = self.app
+        newer = bool(app.publisher.styled_at) and app.publisher.styled_at[-1] > styled
+        return newer and app.telemetry.snapshot().get("state") == "running"
+
+    def _start_sender(self, which: str) -> Sender:
+        return Sender(f"ndi:{self._mark} {which}", *self._size)
+
+    def _source_killed(self) -> None:
+        self._sender.kill()
+        _wait(lambda: self.app.telemetry.snapshot().get("state") == "no-input", "the loss was not seen")
+        self._errors.append("state no-input: " + str(self.app.telemetry.snapshot()["message"]))
+        self._sender = self._start_sender("A")
+
+    def _sources_swapped(self) -> None:
+        with self._start_sender("B"):
+            for which in ("B", "A"):
+                self.app.store.set("input", f"ndi:{self._mark} {which}")
+                _wait(lambda which=which: self._connected_to(which), f"source {which} was not reached")
+                time.sleep(SETTLE_S)
+
+    def _connected_to(self, which: str) -> bool:
+        info = self.app.capture.info
+        return info is not None and f"{self._mark} {which}" in info.title and not self.app.capture.lost
+
+    def _size_changed(self) -> None:
+        width, height, _ = self._size
+        for factor in (2, 1):
+            self._sender.resize(width * factor, height * factor)
+            _wait(lambda factor=factor: self.app.capture.info.width == width * factor, "the size did not change")
+            time.sleep(SETTLE_S)
+
+    def _receiver_killed(self) -> None:
+        self._receiver.kill()
+        time.sleep(2.0)
+        self._receiver = Receiver(f"ndi:{self._mark} out")
+        _wait(lambda: bool(self._receiver.take()), "the new receiver got nothing")
+
+    def _disk_full(self) -> None:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with mock.patch("bridge.control.files.os.fsync", side_effect=full):
+            self.app.store.handle("/tidecast/snapshot/save", [1])
+            _wait(lambda: any("snapshot" in error for error in self._errors), "a full disk was not reported")
+
+    def _clock_jumps(self) -> None:
+        clock, clock_ns = time.time, time.time_ns
+        for jump_s in (HOUR_S, -HOUR_S):
+            with (
+                mock.patch("time.time", lambda jump_s=jump_s: clock() + jump_s),
+                mock.patch("time.time_ns", lambda jump_s=jump_s: clock_ns() + jump_s * 1_000_000_000),
+            ):
+                time.sleep(SETTLE_S)
+
+    def _port_taken(self) -> None:
+        assert self.app.osc is not None
+        taken = self.config.osc.model_copy(update={"port": self.app.osc.address[1]})
+        try:
+            with App(self.config.model_copy(update={"osc": taken})):
+                raise EngineError("A second bridge started on a port that is in use.")
+        except PortInUseError as error:
+            self._errors.append(str(error))
+
+
+def _wait(happened: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + RECOVERY_S
+    while not happened():
+        if time.monotonic() > deadline:
+            raise EngineError(f"After {RECOVERY_S:.0f} s: {otherwise}.")
+        time.sleep(0.01)
+
+
+def outcomes(drill: Drill, only: str = "") -> Iterator[Outcome]:
+    """Run every case whose name contains `only`."""
+    for case in drill.cases():
+        if only in case:
+            yield drill.run(case)
+
+
+def faults(
+    model: Annotated[str, typer.Option(help="Model to run; identity for the bridge alone.")] = "ember",
+    only: Annotated[str, typer.Option(help="Only cases with this in their name.")] = "",
+) -> None:
+    """The fault drill: longest pause of the output for everything that can break; exit code 1 if a bar is missed."""
+    engine = {"process.kind": "identity"} if model == "identity" else {"engine.model": model}
+    with Drill(engine) as drill:
+        results = list(outcomes(drill, only))
+    rows = [
+        (
+            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "", f"{r.well_s:.1f}",
+            "yes" if r.controls else "NO", "yes" if r.passed else "NO", r.said[:100],
+        )
+        for r in results
+    ]  # fmt: skip
+    headings = ("case", "gap sent, ms", "gap received, ms", "well again, s", "controls kept", "passed", "said")
+    say("The fault drill", rows, [asdict(r) | {"passed": r.passed} for r in results], headings)
+    raise typer.Exit(0 if all(r.passed for r in results) else 1)
