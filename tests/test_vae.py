@@ -112,6 +112,23 @@ def test_wide_temporal_convolution_equals_conv3d(frames: int) -> None:
     assert (ours - exact).abs().max() < 2e-5
 
 
+def test_the_way_of_other_devices_computes_the_same(codec: WanCodec) -> None:
+    other = random_codec()
+    for module in other.network.modules():
+        engine = getattr(module, "engine", None)
+        if isinstance(engine, TemporalConv):
+            engine.taps = []
+        elif isinstance(engine, UpsampleConv):
+            engine.phases = None
+    for frames, batch in ((9, 1), (5, 2)):
+        ours = codec.encode(clip(frames, batch), codec.encoder_state(batch, *SIZE))
+        theirs = other.encode(clip(frames, batch), other.encoder_state(batch, *SIZE))
+        torch.testing.assert_close(theirs, ours, atol=5e-5, rtol=0)
+        ours = codec.decode(latents(3, batch), codec.decoder_state(batch, *SIZE))
+        theirs = other.decode(latents(3, batch), other.decoder_state(batch, *SIZE))
+        torch.testing.assert_close(theirs, ours, atol=5e-5, rtol=0)
+
+
 def test_upsampling_by_phases_equals_nearest_then_convolution() -> None:
     generator = torch.Generator().manual_seed(0)
     weight, bias = torch.randn(6, 5, 3, 3, generator=generator), torch.randn(6, generator=generator)

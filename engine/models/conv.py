@@ -11,7 +11,8 @@ Shape letters: N images (T * B, time-major), C input channels, O output channels
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +21,17 @@ from torch import Tensor
 _NARROWEST = 64  # below this many channels the mixing costs more than the convolutions it saves
 
 # Kernels of F(m, 3) from the three taps: Lagrange interpolation at the points 0, 1, -1, (2, -2,) infinity.
-_KERNELS_2 = ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1))
-_KERNELS_4 = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
+_KERNELS = {
+    2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+    4: (
+        (1 / 4, 0, 0),
+        (-1 / 6, -1 / 6, -1 / 6),
+        (-1 / 6, 1 / 6, -1 / 6),
+        (1 / 24, 1 / 12, 1 / 6),
+        (1 / 24, -1 / 12, 1 / 6),
+        (0, 0, 1),
+    ),
+}
 
 
 class _Mixed:
@@ -84,21 +87,22 @@ class TemporalConv:
         self.bias_O = bias_O
         self.past = weight_OCKHW.shape[2] - 1
         self.padding = weight_OCKHW.shape[3] // 2
-        self.on_host = weight_OCKHW.device.type == "cpu"
         self.weight_OCKHW = weight_OCKHW.contiguous(memory_format=torch.channels_last_3d)
-        self.taps = [weight_OCKHW[:, :, k].contiguous(memory_format=torch.channels_last) for k in range(self.past + 1)]
+        self.taps: list[Tensor] = []
+        self.mixes = False
         self.mixed: dict[int, _Mixed] = {}
-        wide = min(weight_OCKHW.shape[:2]) >= _NARROWEST
-        if self.on_host and wide and weight_OCKHW.dtype == torch.float32 and weight_OCKHW.shape[2:] == (3, 3, 3):
-            for frames, mixture in ((4, _KERNELS_4), (2, _KERNELS_2)):
-                self.mixed[frames] = _Mixed(mixture, weight_OCKHW, bias_O)
+        if weight_OCKHW.device.type == "cpu":
+            self.weight_OCKHW = weight_OCKHW
+            self.taps = [k.contiguous(memory_format=torch.channels_last) for k in weight_OCKHW.unbind(dim=2)]
+            wide = min(weight_OCKHW.shape[:2]) >= _NARROWEST
+            self.mixes = wide and weight_OCKHW.dtype == torch.float32 and weight_OCKHW.shape[2:] == (3, 3, 3)
 
     def __call__(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """[(past + T) * batch, C, H, W] to [T * batch, O, H, W], both channels last."""
-        if not self.on_host:
+        if not self.taps:
             return self._volume(window_NCHW, batch)
         frames = window_NCHW.shape[0] // batch - self.past
-        if not self.mixed or frames == 1:
+        if not self.mixes or frames == 1:
             return self._by_taps(window_NCHW, batch)
         n, o, (height, width) = frames * batch, self.weight_OCKHW.shape[0], window_NCHW.shape[2:]
         y_NCHW = window_NCHW.new_empty(n, height, width, o).permute(0, 3, 1, 2)
@@ -107,14 +111,18 @@ class TemporalConv:
             count = next((m for m in (4, 2) if m <= frames - start), 1)
             part = window_NCHW[start * batch : (start + count + self.past) * batch]
             out = y_NCHW[start * batch : (start + count) * batch]
-            if count == 4:
-                _four_frames(self.mixed[4], part, out)
-            elif count == 2:
-                _two_frames(self.mixed[2], part, out)
-            else:
+            if count == 1:
                 out.copy_(self._by_taps(part, batch))
+            else:
+                self._mixing(count)(part, out)
             start += count
         return y_NCHW
+
+    def _mixing(self, frames: int) -> Callable[[Tensor, Tensor], None]:
+        """The tile for this many frames; its kernels are made when it is first needed (they take memory)."""
+        if frames not in self.mixed:
+            self.mixed[frames] = _Mixed(_KERNELS[frames], self.weight_OCKHW, self.bias_O)
+        return partial(_four_frames if frames == 4 else _two_frames, self.mixed[frames])
 
     def _by_taps(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """One 2-D convolution per temporal tap, summed."""
