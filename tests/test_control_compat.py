@@ -128,20 +128,11 @@ def test_streamdiffusiontd_hears_what_it_expects():
     telemetry.update(fps_out=25.0, state="running", vram=11.5)
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind(("127.0.0.1", 0))
+    wanted = {"/server_active", "/stream-info/state", "/stream-info/fps", "/stream-info/error"}
+    wanted |= {"/framecount", "/vram/used"}
     with serve("streamdiffusiontd", telemetry, store, listener.getsockname()) as server:
-        peer = Peer(server)
-        peer.socket, sender = listener, peer.socket
-        sender.sendto(build("/seed", ("x",)), server.address)
-        found = peer.collect(
-            {
-                "/server_active",
-                "/stream-info/state",
-                "/stream-info/fps",
-                "/framecount",
-                "/vram/used",
-                "/stream-info/error",
-            }
-        )
+        Peer(server).socket.sendto(build("/seed", ("x",)), server.address)
+        found = collect(listener, wanted)
     listener.close()
     assert found["/server_active"][0] == 1
     assert found["/stream-info/state"][0] == "running"
