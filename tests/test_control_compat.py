@@ -186,4 +186,4 @@ def test_every_dialect_has_the_documented_port_and_names_a_taken_one(dialect):
 
 def test_an_unknown_dialect_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match="streamdiffusiontd, scope"):
-        CompatServer(ControlStore(), Telemetry(), "resolume")
+        CompatServer(ControlStore(), Telemetry(), "vdmx")

@@ -11,6 +11,7 @@ import abc
 import json
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ KEEP_SECONDS = 30.0
 MAX_HOSTS = 16
 
 Changes = Mapping[str, Any]
-"""Controls by name, with values as they came; `reset` asks for a reset."""
+"""Controls by name, with values as they came; `reset` asks for a reset, `recall` for the snapshot of that number."""
 
 FRAMES_PER_CHUNK = 4
 
@@ -202,11 +203,34 @@ class Scope(Dialect):
         raise ControlError(address, "Scope has no such address.")
 
 
+class Resolume(Dialect):
+    """What Resolume Arena sends at its OSC output; its addresses are fixed. The links of the composition's dashboard
+    move controls over their whole ranges, and a column recalls the snapshot of its number."""
+
+    name = "resolume"
+    port = 7001
+    links = ("strength", "mix", "motion", "weight_1", "weight_2", "weight_3", "weight_4", "steps")
+    values = frozenset(f"/composition/dashboard/link{n}" for n in range(1, len(links) + 1))
+    ignored: ClassVar[Mapping[str, str]] = {}
+
+    def translate(self, address: str, args: Sequence[Any], readings: Mapping[str, Any]) -> Changes:
+        """See `Dialect.translate`. Resolume reports everything that moves in it, so what is not listed changes
+        nothing."""
+        link = re.fullmatch(r"/composition/dashboard/link([1-8])", address)
+        if link:
+            control = BY_NAME[self.links[int(link[1]) - 1]]
+            return {control.name: control.from_norm(_number(address, args))}
+        column = re.fullmatch(r"/composition/columns/(\d{1,3})/connect", address)
+        if column and _number(address, args) >= 0.5:
+            return {"recall": int(column[1])}
+        return {}
+
+
 def _wrong(address: str, want: str) -> Any:
     raise ControlError(address, f"The arguments must be {want}.")
 
 
-DIALECTS: dict[str, Callable[[], Dialect]] = {d.name: d for d in (StreamDiffusionTd, Scope)}
+DIALECTS: dict[str, Callable[[], Dialect]] = {d.name: d for d in (StreamDiffusionTd, Scope, Resolume)}
 """What `--compat` takes."""
 
 
@@ -319,6 +343,8 @@ class CompatServer:
         changes = dict(self._dialect.translate(address, args, self._telemetry.snapshot()))
         if changes.pop("reset", False):
             self._store.handle("/tidecast/reset", (), origin)
+        if "recall" in changes:
+            self._store.handle("/tidecast/snapshot/recall", (changes.pop("recall"),), origin)
         if changes:
             self._store.set_many(changes, origin)
 
