@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from bridge.control.store import ControlStore
+from bridge.priority import prefer_this_thread
 from bridge.video.base import Options, Source, SourceInfo, open_source
 from bridge.video.fit import Fitter
 from engine.errors import TransportError
@@ -159,6 +160,7 @@ class Capture:
         return source.problem if source is not None else ""
 
     def _run(self) -> None:
+        prefer_this_thread()
         try:
             self._wanted = self._choice()
             self._source = open_source(self._wanted, self._options)

@@ -30,6 +30,8 @@ class Parts(LazyGroup):
     """The commands of the other parts; each is imported when it is used."""
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "osc": ("bridge.cli_control", "osc_app", "Send, list and watch OSC."),
+        "midi": ("bridge.cli_control", "midi_app", "MIDI controllers."),
         "models": ("bridge.cli_models", "app", "The models, and their files."),
         "td": ("bridge.cli_td", "app", "The TouchDesigner component."),
         "bench": ("bridge.bench.cli", "app", "Measure."),

@@ -7,10 +7,7 @@ Knows sinks only through `bridge.video.base`, and nothing of models.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +20,7 @@ from PIL import Image
 from bridge.capture import Moments
 from bridge.control.store import ControlStore
 from bridge.pacing import Pacer, Pick, sleep_until
+from bridge.priority import prefer_this_thread
 from bridge.slots import RingReader
 from bridge.supervisor import EngineState, Supervisor
 from bridge.video.base import Options, Sink, open_sink
@@ -200,10 +198,3 @@ class Publisher:
         self.sent_at.append(now)
         self.sent += 1
         self._offer(frame)
-
-
-def prefer_this_thread() -> None:
-    """Have the system run this thread before others, where it lets us: the output must not wait for a busy machine."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(PermissionError):  # only privileged users may; everybody else goes on without
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), -10)
