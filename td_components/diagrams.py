@@ -79,14 +79,15 @@ SETUPS: dict[str, Diagram] = {
         (
             Box("resolume", 40, 40, "Resolume Arena", ("Output → Composition output sharing:",
                                                       "NDI, or Spout / Syphon", "Sources → NDI: `Tidecast`",
-                                                      "Preferences → OSC → OSC Output: 9000"), 310),
+                                                      "Preferences → OSC → OSC Output: 7001"), 310),
             Box("tidecast", 690, 40, "Tidecast", ("`tidecast run \\`", "`  --input \"ndi:Arena\" \\`",
-                                                 "`  --compat resolume`", "OSC in: UDP 9000"), 300),
+                                                 "`  --compat resolume`",
+                                                 "listens at UDP 7001 too"), 300),
         ),
         (
             Arrow("resolume", "tidecast", "NDI / Spout `Arena`", shift=-34),
             Arrow("tidecast", "resolume", "NDI / Spout `Tidecast`", shift=2),
-            Arrow("resolume", "tidecast", "UDP 9000: dashboard 1 to 8", CONTROL, shift=38),
+            Arrow("resolume", "tidecast", "UDP 7001: dashboard 1 to 8", CONTROL, shift=38),
         ),
     ),
     "remote": Diagram(

@@ -134,6 +134,8 @@ class Par:
 class ParCollection:
     """`op.par`: attributes raise for unknown names, square brackets give None."""
 
+    _pars: dict[str, Par]
+
     def __init__(self, pars: dict[str, Par]) -> None:
         object.__setattr__(self, "_pars", pars)
 

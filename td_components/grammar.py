@@ -129,8 +129,7 @@ class _Reader:
             graph["comment"] = head["comment"]
             if head["type"] != "COMP:base":
                 self.tree.errors.append(GrammarError(f"{name}.n", f"is a {head['type']}, not a COMP:base"))
-        custom = self.guard(self.cparm) or ([], [])
-        graph["pages"], graph["parameters"] = custom
+        graph["pages"], graph["parameters"] = self.guard(self.cparm) or ([], [])
         graph["settings"] = self.guard(self.parm, f"{name}.parm", graph["parameters"]) or {}
         children = sorted({p.split("/", 1)[1].rsplit(".", 1)[0] for p in listed if p.startswith(f"{name}/")})
         for child in children:

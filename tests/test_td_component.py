@@ -74,6 +74,20 @@ def test_the_fake_is_strict(world):
         comp.op("fit").par.fit.notAnAttribute = 1
 
 
+def test_every_expression_has_a_value_of_its_parameters_kind(world):
+    world.td.frame()
+    evaluated = 0
+    for node in world.comp.children.values():
+        for name in node.touched:
+            par = node.pars[name]
+            if par.mode is ParMode.EXPRESSION:
+                value = par.eval()
+                assert par.isMenu <= (value in par.menuNames), (node.name, name, value)
+                assert par.isNumber <= isinstance(value, (int, float)), (node.name, name, value)
+                evaluated += 1
+    assert evaluated > 12
+
+
 def test_offline_passes_the_input_through_and_says_so(world):
     world.td.frame()
     assert not world.online() and world.index == 0

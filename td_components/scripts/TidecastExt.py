@@ -263,7 +263,7 @@ class TidecastExt:
     def _show(self, name, value):
         """Set a parameter, unless an export, an expression or a binding owns it."""
         par = self.ownerComp.par[name]
-        if par.mode.name == "CONSTANT" and par.eval() != value:
+        if par.mode == ParMode.CONSTANT and par.eval() != value:  # noqa: F821 - a name of TouchDesigner
             par.val = value
 
     def _clear_readings(self):
@@ -321,14 +321,15 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def _arguments(self, processes):
+        """The words behind the program: those of the parameter, and what it leaves to this component."""
         words = processes.split(self.par("Arguments"))
         transport = self.par("Transport")
-        added = {"--output": f"{transport}:{self.par('Receivename')}", "--osc-port": str(self.par("Port"))}
-        if self._own_input():
-            added["--input"] = self._own_input()
-        for option, value in added.items():
-            if option not in words:
-                words += [option, value]
+        if not {"--output", "-o"} & set(words):
+            words += ["--output", f"{transport}:{self.par('Receivename')}"]
+        if "--osc-port" not in words:
+            words += ["--osc-port", str(self.par("Port"))]
+        if self._own_input() and not {"--input", "-i"} & set(words):
+            words += ["--set", f"input.uri={self._own_input()}"]
         return words
 
     def _find_source(self):
