@@ -18,7 +18,8 @@ def attend(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | Non
     Args:
         q_BLHD: queries.
         k_BMHD, v_BMHD: keys and values, with any strides.
-        mask_LM: bool, broadcastable to [B, H, L, M], True where a query may look; None: everywhere.
+        mask_LM: broadcastable to [B, H, L, M]: bool, True where a query may look, or numbers that are added to
+            the likeness of query and key; None: look everywhere.
 
     Returns:
         [B, L, H, D], in memory order B L H D or B H L D as the backend likes.

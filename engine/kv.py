@@ -13,6 +13,7 @@ K width of a head, F latent frames of the call, Q places in an eviction queue, Z
 
 from __future__ import annotations
 
+import copy
 import enum
 from dataclasses import dataclass
 
@@ -100,11 +101,14 @@ class KVCache:
         size = (layers, rows, shape.slots, tokens, heads, width)
         self.k_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
         self.v_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
+        means = (layers, rows, shape.slots if self.per_layer or self.paper else 0, heads * width)
+        self.k_mean_ASND = torch.zeros(means, device=device)
+        self.v_mean_ASND = torch.zeros(means, device=device)
         places = 2 * shape.slots + 2 * rows
         queues = layers if self.per_layer else 1
         self.queue_ASQ = torch.empty((queues, rows, places), device=device, dtype=torch.int64)
         self.slot_ASF = torch.zeros((queues, rows, shape.slots), device=device, dtype=torch.int64)
-        self._rows_S = torch.arange(rows, device=device)
+        self._first_slot_S1 = torch.arange(rows, device=device)[:, None] * shape.slots
         self._slots_N = torch.arange(shape.slots, device=device)
         self._arrival: Arrival | None = None
         self._frames = 0
@@ -112,9 +116,8 @@ class KVCache:
 
     def reset(self) -> None:
         """Make it equal to a new cache."""
-        self.k_ASNfHK.zero_()
-        self.v_ASNfHK.zero_()
-        self.slot_ASF.zero_()
+        for tensor in self.tensors().values():
+            tensor.zero_()
         self.queue_ASQ.fill_(-1)
         if self.rule is not Rule.REFERENCE:
             ring = range(self.shape.sinks + self.block, self.shape.slots + 1, self.block)
@@ -122,7 +125,18 @@ class KVCache:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a call."""
-        return {"k": self.k_ASNfHK, "v": self.v_ASNfHK, "queue": self.queue_ASQ, "slot": self.slot_ASF}
+        return {
+            "k": self.k_ASNfHK, "v": self.v_ASNfHK, "k_mean": self.k_mean_ASND, "v_mean": self.v_mean_ASND,
+            "queue": self.queue_ASQ, "slot": self.slot_ASF,
+        }  # fmt: skip
+
+    def from_row(self, first: int) -> KVCache:
+        """The rows from `first` on as a cache of their own: a view, whose row 0 is this cache's row `first`."""
+        view = copy.copy(self)
+        view.k_ASNfHK, view.v_ASNfHK = self.k_ASNfHK[:, first:], self.v_ASNfHK[:, first:]
+        view.k_mean_ASND, view.v_mean_ASND = self.k_mean_ASND[:, first:], self.v_mean_ASND[:, first:]
+        view.queue_ASQ, view.slot_ASF = self.queue_ASQ[:, first:], self.slot_ASF[:, first:]
+        return view
 
     def copy_row(self, source: int, target: int) -> None:
         """Give row `target` the whole history of row `source`."""
@@ -143,18 +157,22 @@ class KVCache:
             [S, 1, 1, visible f]) where not all rows have written all of them.
         """
         arrival, rows, frames = self._begun(), k_SLHK.shape[0], self._frames
-        k_SFfHK = k_SLHK.unflatten(1, (frames, self.tokens))
-        v_SFfHK = v_SLHK.unflatten(1, (frames, self.tokens))
         k_SNfHK, v_SNfHK = self.k_ASNfHK[layer, :rows], self.v_ASNfHK[layer, :rows]
-        adapts = frames == self.block  # the longer first block judges no sinks
+        means = None
+        if self.per_layer or self.paper:
+            means = (_frame_means(k_SLHK, frames), _frame_means(v_SLHK, frames))
+        adapts = means is not None and frames == self.block  # the longer first block judges no sinks
         if self.per_layer and not arrival.again:
-            self._decide(layer, self._given_up(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK) if adapts else None)
-        elif self.paper and adapts and not arrival.again:
-            self._renew_sinks(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK)
-        slot_SF = self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
-        where = (self._rows_S[:rows, None], slot_SF)
-        k_SNfHK.index_put_(where, k_SFfHK.to(k_SNfHK.dtype))
-        v_SNfHK.index_put_(where, v_SFfHK.to(v_SNfHK.dtype))
+            self._decide(layer, self._given_up(layer, *means) if adapts else None)
+        elif adapts and not arrival.again:
+            self._renew_sinks(layer, k_SLHK, v_SLHK, *means)
+        where = self._first_slot_S1[:rows] + self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
+        where = where.flatten()
+        for held, new in ((k_SNfHK, k_SLHK), (v_SNfHK, v_SLHK)):
+            held.view(-1, *held.shape[2:]).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
+        if means is not None:
+            for held, new in zip((self.k_mean_ASND, self.v_mean_ASND), means, strict=True):
+                held[layer, :rows].flatten(0, 1).index_copy_(0, where, new.flatten(0, 1))
         mask = None
         if not arrival.even:
             written_SN = self._slots_N[: arrival.visible] < (arrival.number_S[:, None] + frames)
@@ -186,36 +204,49 @@ class KVCache:
         first_S = torch.where(full_S, head_S, end_S) - frames
         self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_N[:frames]
 
-    def _likeness(self, k_SNfHK: Tensor, v_SNfHK: Tensor, k_SFfHK: Tensor, v_SFfHK: Tensor) -> Tensor:
-        """Cosine of each sink's and the new frame's mean key, and of their mean values, averaged: [S, Z]."""
-        total = 0.0
-        for held, new in ((k_SNfHK, k_SFfHK), (v_SNfHK, v_SFfHK)):
-            sinks_SZD = held[:, : self.shape.sinks].float().mean(2).flatten(2)
-            new_S1D = new[:, -1:].float().mean(2).flatten(2)
-            total = total + cosine_similarity(sinks_SZD, new_S1D, dim=-1)
-        return total / 2
+    def _likeness(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
+        """Cosine of each sink's and the newest frame's mean key, and of their mean values, averaged: [S, Z]."""
+        rows, sinks = k_SFD.shape[0], self.shape.sinks
+        k_SZ = cosine_similarity(self.k_mean_ASND[layer, :rows, :sinks], k_SFD[:, -1:], dim=-1)
+        v_SZ = cosine_similarity(self.v_mean_ASND[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
+        return (k_SZ + v_SZ) / 2
 
-    def _given_up(self, *held_and_new: Tensor) -> Tensor:
+    def _given_up(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
         """End of the sink that is least like the new frame where it falls below the threshold, else 0: [S]."""
         if self.shape.sinks == 0:
-            return torch.zeros_like(self._begun().number_S)
-        like_SZ = self._likeness(*held_and_new)
+            return None
+        like_SZ = self._likeness(layer, k_SFD, v_SFD)
         if self.rule is Rule.HONEST:
             unwritten = self._slots_N[: self.shape.sinks] >= self._begun().number_S[:, None]
             like_SZ = like_SZ.masked_fill(unwritten, 1.0)
         least_S, which_S = like_SZ.min(dim=1)
         return torch.where(least_S < self.shape.threshold, which_S + 1, 0)
 
-    def _renew_sinks(self, k_SNfHK: Tensor, v_SNfHK: Tensor, k_SFfHK: Tensor, v_SFfHK: Tensor) -> None:
+    def _renew_sinks(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
         """Overwrite every written sink that is below the threshold with the newest frame."""
-        sinks = self.shape.sinks
+        rows, sinks = k_SLHK.shape[0], self.shape.sinks
         if sinks == 0:
             return
-        like_SZ = self._likeness(k_SNfHK, v_SNfHK, k_SFfHK, v_SFfHK)
-        written = self._slots_N[:sinks] < self._begun().number_S[:, None]
-        renew = ((like_SZ < self.shape.threshold) & written)[:, :, None, None, None]
-        for held, new in ((k_SNfHK, k_SFfHK), (v_SNfHK, v_SFfHK)):
-            held[:, :sinks] = torch.where(renew, new[:, -1:].to(held.dtype), held[:, :sinks])
+        written_SZ = self._slots_N[:sinks] < self._begun().number_S[:, None]
+        renew_SZ = (self._likeness(layer, k_SFD, v_SFD) < self.shape.threshold) & written_SZ
+        for held, mean, new, new_mean in (
+            (self.k_ASNfHK, self.k_mean_ASND, k_SLHK, k_SFD),
+            (self.v_ASNfHK, self.v_mean_ASND, v_SLHK, v_SFD),
+        ):
+            sinks_SZfHK, means_SZD = held[layer, :rows, :sinks], mean[layer, :rows, :sinks]
+            newest_S1fHK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
+            sinks_SZfHK.copy_(torch.where(renew_SZ[:, :, None, None, None], newest_S1fHK, sinks_SZfHK))
+            means_SZD.copy_(torch.where(renew_SZ[:, :, None], new_mean[:, -1:], means_SZD))
+
+
+def _by_frame(x_SLHK: Tensor, frames: int) -> Tensor:
+    """[S, F f, H, K] as [S, F, f, H, K]."""
+    return x_SLHK.unflatten(1, (frames, -1))
+
+
+def _frame_means(x_SLHK: Tensor, frames: int) -> Tensor:
+    """Mean of each frame's tokens, all heads side by side, fp32: [S, F, H K]."""
+    return _by_frame(x_SLHK, frames).float().mean(2).flatten(2)
 
 
 def _push_front(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Travel:
 
     def aim(self, target_LE: Tensor, seconds: float) -> None:
         """Set out for another embedding, from wherever this one is now; the very first is in force at once."""
-        self._from, self._to = self._here(), target_LE
+        self._from, self._to = self.here(), target_LE
         self._seconds = seconds if self._from is not None else 0.0
         self._elapsed, self._resting = 0.0, False
 
@@ -92,9 +92,10 @@ class Travel:
         else:
             self._elapsed += max(passed, 0.0)
         self._resting = self._elapsed >= self._seconds
-        return self._here()
+        return self.here()
 
-    def _here(self) -> Tensor | None:
+    def here(self) -> Tensor | None:
+        """The embedding in force; None before the first."""
         if self._from is None or self._to is None or self._elapsed >= self._seconds:
             return self._to
         return self._blend(self._from, self._to, self._elapsed / self._seconds)

@@ -37,7 +37,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine import saved
+from engine import saved, weights
 from engine.chunker import Chunk, Chunker
 from engine.controls import Config, Controls
 from engine.errors import ModelError, OutOfMemoryError
@@ -108,7 +108,7 @@ class Session:
         parts = registry.builder(spec)
         which = spec.default_vae if config.vae == "auto" else config.vae
         if files is None:
-            files = {}
+            files = weights.locate(spec, weights.folder(config.weights_dir), vae=which)
         try:
             say(f"loading {spec.title}")
             dit = parts.build_dit(spec, device, dtype, files)
@@ -256,6 +256,9 @@ class Session:
             self._chunker.feed(frame)
         travel = {n.removeprefix("travel."): t for n, t in tensors.items() if n.startswith("travel.")}
         self._prompts.travel.restore(travel, facts["travel"])
+        embedding = self._prompts.travel.here()
+        if embedding is not None:
+            self._stream.read(embedding)
         self._prompts.aim = tuple((text, share) for text, share in facts["aim"])
         self._prompts.unknown = tuple(facts["unknown"])
         self._counters = tuple(facts["counters"]) if facts["counters"] else None

@@ -12,6 +12,7 @@ frames, H W pixels, E width and L length of a text embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -130,6 +131,7 @@ class Stream:
         max_steps: int,
     ) -> None:
         self.spec, self.dit, self.codec, self.noise = spec, dit, codec, noise
+        dit.fuse()
         self.batch, self.max_steps = batch, max_steps
         weight = dit.patch_embedding.weight
         self.device, dtype = weight.device, weight.dtype
@@ -137,7 +139,7 @@ class Stream:
         rows, columns = height // spec.stride // shape.patch[1], width // spec.stride // shape.patch[2]
         self.rope = rope_for(shape, rows, columns, self.device)
         self.sigmas = Sigmas(spec.schedule, self.device)
-        self.time_N = _time_table(dit, self.device)
+        self.time_N = time_table(dit, self.device)
         depth = max_steps if batch else 1
         latent = (depth, shape.latent_channels, spec.frames_per_block, height // spec.stride, width // spec.stride)
         keys = (1, shape.text_len, shape.heads, shape.head_dim)
@@ -156,6 +158,7 @@ class Stream:
             encoder=codec.encoder_state(1, height, width),
             decoder=codec.decoder_state(1, height, width),
         )  # fmt: skip
+        self._text, self._text_bias = self.state.text, None
 
     def reset(self) -> None:
         """Forget the history and whatever is in flight."""
@@ -169,11 +172,23 @@ class Stream:
 
     @torch.inference_mode()
     def read(self, embedding_LE: Tensor) -> None:
-        """Make this prompt the one in force: for all rows, from the next forward on; the history stays."""
-        keys = self.dit.text_keys(self.dit.embed_text(embedding_LE[None].to(self.device)))
+        """Make this prompt the one in force: for all rows, from the next forward on; the history stays.
+
+        The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm
+        of their number added to its likeness, is the same and cheaper; where attention kernels are slower with an
+        addition (accelerators), all of them are attended.
+        """
+        length = embedding_LE.shape[0]
+        tokens = length if self.device.type == "cuda" else _distinct(embedding_LE)
+        keys = self.dit.text_keys(self.dit.embed_text(embedding_LE[None, :tokens].to(self.device)))
         for held, new in zip(self.state.text, keys, strict=True):
-            held[0].copy_(new[0])
-            held[1].copy_(new[1])
+            held[0][:, :tokens].copy_(new[0])
+            held[1][:, :tokens].copy_(new[1])
+        self._text = [(k[:, :tokens], v[:, :tokens]) for k, v in self.state.text]
+        self._text_bias = None
+        if tokens < length:
+            self._text_bias = torch.zeros(tokens, device=self.device, dtype=keys[0][0].dtype)
+            self._text_bias[-1] = math.log(length - tokens + 1)
 
     @property
     def begun(self) -> bool:
@@ -271,7 +286,9 @@ class Stream:
         time = Time(self.time_N.e_BFD[0, t_S, None].expand(-1, frames, -1),
                     self.time_N.e0_BF6D[0, t_S, None].expand(-1, frames, -1, -1))  # fmt: skip
         places_SF = orders[:, 1:2] + torch.arange(frames, device=self.device)
-        predicted = self.dit.forward_cached(x_SCFhw, time, self.state.text, places_SF, self.rope, self.state.cache)
+        predicted = self.dit.forward_cached(
+            x_SCFhw, time, self._text, places_SF, self.rope, self.state.cache, self._text_bias
+        )
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
@@ -292,7 +309,13 @@ class Stream:
         return 0 if self.state.cache.rule is Rule.ADAPTIVE else cache.slots - 1
 
 
-def _time_table(dit: CausalDiT, device: torch.device) -> Time:
+def _distinct(embedding_LE: Tensor) -> int:
+    """How many rows come before the second of the zero rows at the end: all others are like the first of them."""
+    used = embedding_LE.any(dim=1).nonzero()
+    return min(int(used.max()) + 2 if len(used) else 1, len(embedding_LE))
+
+
+def time_table(dit: CausalDiT, device: torch.device) -> Time:
     """What the network makes of every whole timestep, [1, 1001, ...]: looked up instead of computed."""
     with torch.inference_mode():
         return dit.time(torch.arange(TIMESTEPS + 1, device=device)[None])

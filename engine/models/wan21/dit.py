@@ -57,6 +57,8 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
+        self.register_buffer("fused_weight", None, persistent=False)
+        self.register_buffer("fused_bias", None, persistent=False)
 
     def forward(
         self,
@@ -68,16 +70,27 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
         q, k, v = self.project(x_BLD)
-        q = rotate(self.norm_q(q).unflatten(-1, (self.heads, -1)), turns_BL1P)
-        k = rotate(self.norm_k(k).unflatten(-1, (self.heads, -1)), turns_BL1P)
-        v = v.unflatten(-1, (self.heads, -1))
+        q, k = rotate(q, turns_BL1P), rotate(k, turns_BL1P)
         if memory is not None:
             k, v, mask_LL = memory.append(layer, k, v)
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values before normalisation."""
-        return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+        """Normalised queries and keys, and values: [B, L, H, K] each."""
+        if self.fused_weight is None:
+            q, k, v = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        else:
+            q, k, v = functional.linear(x_BLD, self.fused_weight, self.fused_bias).chunk(3, dim=-1)
+            q, k = self.norm_q(q), self.norm_k(k)
+        return tuple(part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
+
+    def fuse(self) -> None:
+        """Project to queries, keys and values in one product from now on; their weights become views of one."""
+        parts = (self.q, self.k, self.v)
+        self.fused_weight = torch.cat([part.weight.detach() for part in parts])
+        self.fused_bias = torch.cat([part.bias.detach() for part in parts])
+        for part, weight, bias in zip(parts, self.fused_weight.chunk(3), self.fused_bias.chunk(3), strict=True):
+            part.weight, part.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
 
 
 class CrossAttention(nn.Module):
@@ -96,10 +109,13 @@ class CrossAttention(nn.Module):
         k = self.norm_k(self.k(text_BTD)).unflatten(-1, (self.heads, -1))
         return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
 
-    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
-        """What the tokens `x_BLD` read from the text."""
+    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
+        """What the tokens `x_BLD` read from the text; `bias_T` is added to the likeness to each of its tokens."""
         q = self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
-        return self.o(attend(q, *keys).flatten(2))
+        if keys[0].shape[0] == 1:
+            q = q.flatten(0, 1)[None]  # one text for all rows: one long row of queries
+        mask = None if bias_T is None else bias_T.expand(1, 1, q.shape[1], -1)
+        return self.o(attend(q, *keys, mask).reshape(x_BLD.shape))
 
 
 class Block(nn.Module):
@@ -125,12 +141,13 @@ class Block(nn.Module):
         mask_LL: Tensor | None = None,
         memory: Memory | None = None,
         layer: int = 0,
+        text_bias_T: Tensor | None = None,
     ) -> Tensor:
         """One layer of the network: [B, L, D] to [B, L, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
         y = _modulate(self.norm1(x_BLD), shift1, scale1)
         x_BLD = _gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
-        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_keys)
+        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_keys, text_bias_T)
         y = _modulate(self.norm2(x_BLD), shift2, scale2)
         return _gate(x_BLD, self.ffn(y), gate2)
 
@@ -220,6 +237,7 @@ class CausalDiT(nn.Module):
         frames_SF: Tensor,
         rope: Rope,
         memory: Memory,
+        text_bias_T: Tensor | None = None,
     ) -> Tensor:
         """The next F frames of S rows, each row at its own place in time and with its own past.
 
@@ -230,11 +248,12 @@ class CausalDiT(nn.Module):
             frames_SF: int64, the frames' numbers on the time axis.
             rope: from `rope_for`, for this size.
             memory: where self-attention keeps and finds keys and values.
+            text_bias_T: see `CrossAttention`; the logarithm of a number makes one token stand for so many.
 
         Returns:
             The prediction, [S, C, F, h, w].
         """
-        return self._run(x_SCFhw, time, text_keys, rope.at(frames_SF), None, memory)
+        return self._run(x_SCFhw, time, text_keys, rope.at(frames_SF), None, memory, text_bias_T)
 
     def _run(
         self,
@@ -244,17 +263,19 @@ class CausalDiT(nn.Module):
         turns_BL1P: Tensor,
         mask_LL: Tensor | None,
         memory: Memory | None,
+        text_bias_T: Tensor | None = None,
     ) -> Tensor:
         frames, height, width = x_BCFhw.shape[2:]
         x_BLD = self.embed_patches(x_BCFhw)
         for layer, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, time.e0_BF6D, turns_BL1P, text_keys[layer], mask_LL, memory, layer)
-        patches = self.head(x_BLD, time.e_BFD)
-        pf, ph, pw = self.shape.patch
-        return rearrange(
-            patches, "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
-            f=frames // pf, h=height // ph, w=width // pw, pf=pf, ph=ph, pw=pw,
-        )  # fmt: skip
+            x_BLD = block(x_BLD, time.e0_BF6D, turns_BL1P, text_keys[layer], mask_LL, memory, layer, text_bias_T)
+        return self.unembed_patches(x_BLD, time.e_BFD, (frames, height, width))
+
+    def fuse(self) -> None:
+        """Take products of the same input together from now on (for inference). The parameters keep their names."""
+        for block in self.blocks:
+            if block.self_attn.fused_weight is None:
+                block.self_attn.fuse()
 
     def embed_patches(self, x_BCFhw: Tensor) -> Tensor:
         """Cut the latents into patches and embed each: [B, L, D]."""
@@ -262,6 +283,14 @@ class CausalDiT(nn.Module):
         conv = self.patch_embedding
         patches = rearrange(x_BCFhw, "b c (f pf) (h ph) (w pw) -> b (f h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw)
         return functional.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
+
+    def unembed_patches(self, x_BLD: Tensor, e_BFD: Tensor, size: tuple[int, int, int]) -> Tensor:
+        """Tokens to the prediction [B, C, F, h, w] of `size` F, h, w."""
+        pf, ph, pw = self.shape.patch
+        return rearrange(
+            self.head(x_BLD, e_BFD), "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
+            f=size[0] // pf, h=size[1] // ph, w=size[2] // pw, pf=pf, ph=ph, pw=pw,
+        )  # fmt: skip
 
     def embed_text(self, text_BTE: Tensor) -> Tensor:
         """Prompt embeddings [B, T, E] to the network's width [B, T, D]."""
