@@ -17,7 +17,7 @@ from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.models.wan21.dit import CausalDiT
 
-FAMILIES = ("wan21",)
+FAMILIES = ("ember", "wan21")
 """Packages of `engine.models` that have rows."""
 
 Files = Mapping[str, Path]
