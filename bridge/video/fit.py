@@ -98,7 +98,7 @@ def _converted(
     view = av.VideoFrame.from_numpy_buffer(pixels, format=source)
     frame = scaler.reformat(view, width=width, height=height, format=wanted, interpolation="BILINEAR")
     plane = frame.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, : width * channels]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, : width * channels]
     return np.ascontiguousarray(rows).reshape(height, width, channels)
 
 

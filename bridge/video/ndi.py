@@ -1,0 +1,319 @@
+"""NDI in and out, through ndi-python behind two objects that each own one handle.
+
+The binding's traps are all met here and nowhere else: a handle is destroyed once and never used afterwards; every
+received frame is freed after its text was read; only whole four-channel byte arrays are sent, each in memory of its
+own that lives until NDI has finished with it; queues are drained so that only the newest frame is seen.
+
+`ndi:NAME` takes the whole name `MACHINE (SOURCE)`, the source's name alone, a wildcard or a part of it; `ndi:` alone
+takes any source that is not our own. Knows no model and no control.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo, Tally
+from bridge.video.fit import Widener
+from bridge.video.ndi_metadata import from_xml, to_xml
+from bridge.video.ndi_runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
+from engine.errors import NameTakenError, TransportError
+from engine.frame import Frame, PixelFormat
+
+PATIENCE_S = 2.0
+"""A source that was connected but gives no frame for this long is looked for anew."""
+
+_GONE_S = 0.3
+_SLICE_S = 0.1
+
+
+class NdiSource(Source):
+    """One NDI source, found by name, and found again when it was lost.
+
+    Frames are RGBA; a source without alpha gives 255. `pts_ns` is the sender's own time (UTC) of the frame.
+    """
+
+    def __init__(self, pattern: str, options: Options) -> None:
+        super().__init__(f"ndi:{pattern}")
+        self._pattern = pattern
+        self._options = options
+        self._handle: Any = None
+        self._finder: Finder | None = None
+        self._name = ""
+        self._size = (0, 0)
+        self._fps = 0.0
+        self._seq = 0
+        self._last_news = 0.0
+        self._connected = False
+        self._lock = threading.Lock()  # close waits for a read in progress: a destroyed handle must not be used
+
+    def open(self) -> None:
+        """Start looking for the source."""
+        with self._lock:
+            if self._handle is not None:
+                return
+            ndi = library()
+            settings = ndi.RecvCreateV3()
+            settings.color_format = ndi.RECV_COLOR_FORMAT_RGBX_RGBA
+            settings.bandwidth = ndi.RECV_BANDWIDTH_HIGHEST
+            settings.allow_video_fields = False
+            settings.ndi_recv_name = "Tidecast"
+            handle = ndi.recv_create_v3(settings)
+            if handle is None:
+                raise TransportError("NDI could not make a receiver.", "Close other NDI programs and try again.")
+            ndi.recv_set_tally(handle, _tally(ndi, program=True))
+            self._handle, self._seq, self._name, self._connected = handle, 0, "", False
+            self._finder = Finder(self._options.extra_ips)
+            self._finder.look()
+            close_at_exit(self)
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """The newest frame; looks for the source while it is missing."""
+        deadline = time.monotonic() + timeout_s
+        with self._lock:
+            if self._handle is None:
+                raise TransportError(f"{self.uri} is not open.")
+            assert self._finder is not None
+            while True:
+                left = max(0.0, deadline - time.monotonic())
+                if self._finder.looking:
+                    # A connection that was lost may also come back by itself: go on listening while looking.
+                    found = self._finder.wait(self._pattern, 0.0 if self._name else left)
+                    if found is not None:
+                        self._connect(*found)
+                if self._name:
+                    frame = self._capture(max(0.0, deadline - time.monotonic()))
+                    if frame is not None:
+                        return frame
+                if time.monotonic() >= deadline:
+                    return None
+
+    def close(self) -> None:
+        """Disconnect and stop looking."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is None:
+                return
+            assert self._finder is not None
+            self._finder.rest()
+            self._connected = False
+            library().recv_destroy(handle)
+
+    @property
+    def info(self) -> SourceInfo:
+        """Full name, size and rate."""
+        title = self._name or self._pattern or "any NDI source"
+        return SourceInfo(self.uri, title, *self._size, self._fps)
+
+    @property
+    def connected(self) -> bool:
+        """Whether frames come."""
+        return self._connected
+
+    @property
+    def problem(self) -> str:
+        """What is being waited for."""
+        if self._connected or self._handle is None:
+            return ""
+        wanted = f"NDI source {self._pattern!r}" if self._pattern else "any NDI source"
+        seen = sorted(self._finder.sources()) if self._finder else []
+        others = [name for name in seen if name != self._name]
+        return f"Waiting for {wanted}." + (f" Seen: {', '.join(others)}." if others else "")
+
+    def _connect(self, name: str, url: str) -> None:
+        ndi = library()
+        source = ndi.Source()
+        source.ndi_name, source.url_address = name, url
+        ndi.recv_connect(self._handle, source)
+        self._name = name
+        self._last_news = time.monotonic()
+        assert self._finder is not None
+        self._finder.rest()
+
+    def _capture(self, timeout_s: float) -> Frame | None:
+        """Wait for a video frame, then take all that wait and keep the last."""
+        ndi = library()
+        wait_ms = int(min(timeout_s, _SLICE_S) * 1000)
+        newest = None
+        while True:
+            kind, video, _, _ = ndi.recv_capture_v2(self._handle, wait_ms, want_audio=False, want_metadata=False)
+            if kind == ndi.FRAME_TYPE_VIDEO:
+                self.skipped += newest is not None
+                newest = self._unpack(ndi, video)
+                wait_ms = 0
+            elif kind == ndi.FRAME_TYPE_NONE:
+                break
+            elif kind == ndi.FRAME_TYPE_ERROR:
+                time.sleep(min(timeout_s, 0.01))
+                break
+        now = time.monotonic()
+        if newest is None:
+            silent = now - self._last_news
+            alive = silent < _GONE_S or (self._name and ndi.recv_get_no_connections(self._handle) > 0)
+            if not alive and (self._connected or silent > PATIENCE_S):
+                self._connected = False
+                self._finder.look()  # type: ignore[union-attr]
+                self._last_news = now
+            return None
+        self._last_news, self._connected = now, True
+        if self._finder.looking:  # type: ignore[union-attr]
+            self._finder.rest()  # type: ignore[union-attr]
+        self._seq += 1
+        return newest
+
+    def _unpack(self, ndi: Any, video: Any) -> Frame:
+        """Copy out everything and free the frame; its strings are gone after that."""
+        captured = time.monotonic_ns()
+        try:
+            pixels, text = video.data, _text(video)
+            stamp = video.timestamp if 0 < video.timestamp < ndi.RECV_TIMESTAMP_UNDEFINED else video.timecode
+            self._size = (video.xres, video.yres)
+            self._fps = video.frame_rate_N / video.frame_rate_D if video.frame_rate_D else 0.0
+        finally:
+            ndi.recv_free_video_v2(self._handle, video)
+        pts = stamp * 100 if 0 < stamp < ndi.RECV_TIMESTAMP_UNDEFINED else captured
+        return Frame(pixels, PixelFormat.RGBA, pts, captured, self._seq, from_xml(text))
+
+
+class NdiSink(Sink):
+    """One NDI output under a name of its own.
+
+    Frames are encoded by NDI's own thread while the caller goes on. Each frame carries its strings as one XML
+    element with `seq` and `captured` (ns since 1970) added.
+    """
+
+    def __init__(self, name: str, options: Options) -> None:
+        super().__init__(f"ndi:{name}")
+        self._name = name or "Tidecast"
+        self._options = options
+        self._handle: Any = None
+        self._full_name = ""
+        self._widener = Widener()
+        self._in_flight: list[Any] = []  # NDI reads an array until the next but one send has returned
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Announce the output."""
+        with self._lock:
+            if self._handle is not None:
+                return
+            ndi = library()
+            self._handle = _sender(ndi, self._name)
+            if self._handle is None:
+                raise NameTakenError(
+                    f"Another NDI output on this machine is already called {self._name!r}.",
+                    f"Close that program or take another name, for instance {_free_name(ndi, self._name)!r}.",
+                )
+            self._full_name = f"{socket.gethostname().split('.')[0].upper()} ({self._name})"
+            own(self._full_name)
+            close_at_exit(self)
+
+    def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        """Send one frame. Odd rows and columns at the edge are cut: NDI's pictures have even sizes."""
+        pixels, kind = self._widener.widen(frame)
+        height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
+        if not height or not width:
+            raise TransportError(f"NDI cannot send a picture of {frame.width}x{frame.height}.", "Send at least 2x2.")
+        if pixels.shape[:2] != (height, width):
+            pixels = pixels[:height, :width].copy()
+        ndi = library()
+        video = ndi.VideoFrameV2()
+        video.data = pixels
+        alpha = self._options.alpha and frame.format is not PixelFormat.RGB
+        video.FourCC = getattr(ndi, f"FOURCC_VIDEO_TYPE_{'BGR' if kind is PixelFormat.BGRA else 'RGB'}{'XA'[alpha]}")
+        rate = self._options.fps or DEFAULT_FPS
+        video.frame_rate_N, video.frame_rate_D = rate.numerator, rate.denominator
+        video.timecode = time.time_ns() // 100
+        since_1970 = time.time_ns() - time.monotonic_ns()
+        strings = {"seq": str(frame.seq), "captured": str(frame.captured_ns + since_1970)}
+        video.metadata = to_xml({**frame.metadata, **(metadata or {}), **strings})
+        with self._lock:
+            if self._handle is None:
+                raise TransportError(f"{self.uri} is not open.")
+            self._in_flight = [*self._in_flight[-2:], (video, pixels)]
+            ndi.send_send_video_async_v2(self._handle, video)
+
+    def close(self) -> None:
+        """Finish the last frame and free the name."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is None:
+                return
+            library().send_destroy(handle)
+            self._in_flight.clear()
+            disown(self._full_name)
+
+    @property
+    def receivers(self) -> int:
+        """Connected receivers."""
+        with self._lock:
+            return int(library().send_get_no_connections(self._handle, 0)) if self._handle is not None else 0
+
+    @property
+    def tally(self) -> Tally:
+        """Whether a mixer has this output on air or in preview."""
+        with self._lock:
+            if self._handle is None:
+                return Tally()
+            state = library().Tally()
+            library().send_get_tally(self._handle, state, 0)
+            return Tally(bool(state.on_program), bool(state.on_preview))
+
+
+def _sender(ndi: Any, name: str) -> Any:
+    settings = ndi.SendCreate()
+    settings.ndi_name = name
+    settings.clock_video = settings.clock_audio = False  # the pacer is the clock; NDI's adds a frame of latency
+    return ndi.send_create(settings)
+
+
+def _free_name(ndi: Any, taken: str) -> str:
+    for number in range(2, 100):
+        name = f"{taken} {number}"
+        handle = _sender(ndi, name)
+        if handle is not None:
+            ndi.send_destroy(handle)
+            return name
+    return f"{taken} {time.time_ns()}"
+
+
+def _tally(ndi: Any, program: bool) -> Any:
+    state = ndi.Tally()
+    state.on_program = program
+    return state
+
+
+def _text(video: Any) -> str:
+    """A frame's metadata; none where it is not valid UTF-8 (it comes from the network)."""
+    try:
+        return video.metadata or ""
+    except UnicodeDecodeError:
+        return ""
+
+
+def require() -> None:
+    """Raise a `TransportError` where NDI cannot be used."""
+    library()
+
+
+def source(name: str, options: Options) -> NdiSource:
+    """A source by name, part of a name or wildcard."""
+    return NdiSource(name, options)
+
+
+def sink(name: str, options: Options) -> NdiSink:
+    """An output by name."""
+    return NdiSink(name, options)
+
+
+def sources(options: Options, look_s: float = 2 * ROUND_S) -> list[SourceInfo]:
+    """Everything that can be seen within `look_s` seconds but our own outputs; sizes are only known when open."""
+    finder = Finder(options.extra_ips)
+    finder.look()
+    time.sleep(look_s)
+    seen = finder.sources()
+    finder.rest()
+    return [SourceInfo(f"ndi:{name}", name) for name in sorted(seen) if not is_own(name)]

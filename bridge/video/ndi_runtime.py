@@ -1,0 +1,270 @@
+"""The NDI library and the sources that it sees: loading, names, discovery.
+
+Discovery has peculiarities, all measured, that this module hides:
+
+* Without an mDNS service a finder sees only the addresses that it is given. All NDI processes of a machine share one
+  port there, so that one address reaches one of them by chance: sixteen loopback addresses reach them all.
+* A finder stays with the processes that it reached first. While something is missing, a new finder is made.
+* A finder must not be destroyed while it is young (see `_Search._round`).
+* An NDI source's address changes with each start of its sender; only its name lasts.
+
+Knows nothing of frames.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fnmatch
+import importlib
+import threading
+import time
+import weakref
+from types import ModuleType
+from typing import Protocol
+
+from engine.errors import TransportError
+
+LOOPBACK = tuple(f"127.0.0.{n}" for n in range(1, 17))
+"""Enough addresses of this machine to reach every NDI process on it."""
+
+ROUND_S = 1.2
+"""How long one finder is kept while something is missing."""
+
+LINGER_S = 0.4
+"""Least age at which a finder may be destroyed."""
+
+_REMEMBER_S = 5.0
+_STEP_MS = 50
+_lock = threading.Lock()
+_loaded: ModuleType | None = None
+_own_names: set[str] = set()
+
+
+def library() -> ModuleType:
+    """The NDI binding, initialised.
+
+    Raises:
+        TransportError: the package or a system library it needs is missing, or the processor is too old.
+    """
+    global _loaded
+    with _lock:
+        if _loaded is None:
+            try:
+                module = importlib.import_module("NDIlib")
+            except ImportError as error:
+                missing = "avahi" in str(error)
+                raise TransportError(
+                    f"NDI cannot be loaded: {error}.",
+                    "Install it with: sudo apt install libavahi-client3 libavahi-common3"
+                    if missing
+                    else "Install it with: pip install ndi-python",
+                ) from error
+            if not module.initialize():
+                raise TransportError(
+                    "NDI does not start on this processor.", "It needs a 64-bit processor with SSE4.2 or NEON."
+                )
+            _loaded = module
+            atexit.register(_close_all)
+        return _loaded
+
+
+def own(name: str) -> None:
+    """Remember a sender of this process, so that it is never taken as an input by chance."""
+    with _lock:
+        _own_names.add(name)
+
+
+def disown(name: str) -> None:
+    """Forget a sender of this process."""
+    with _lock:
+        _own_names.discard(name)
+
+
+def is_own(name: str) -> bool:
+    """Whether a sender of this process has this full name."""
+    with _lock:
+        return name in _own_names
+
+
+def choose(pattern: str, names: list[str]) -> str | None:
+    """The source that a pattern means, or None.
+
+    A name is `MACHINE (SOURCE)`. The first of these that fits anything wins: the whole name, the part in brackets,
+    the pattern as a wildcard (`*`, `?`) over either, the pattern as a part of the name. Case does not matter; of
+    several the first in alphabetical order is taken. Own outputs are only found by their whole name.
+
+    Args:
+        pattern: what the user wrote after `ndi:`; empty means any source.
+        names: full names of the sources that can be seen.
+    """
+    wanted = pattern.strip().casefold()
+    for name in sorted(names):
+        if name.casefold() == wanted:
+            return name
+    with _lock:
+        others = sorted(set(names) - _own_names)
+    tests = (
+        lambda name: short_name(name) == wanted,
+        lambda name: fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(short_name(name), wanted),
+        lambda name: wanted in name,
+    )
+    for test in tests:
+        for name in others:
+            if test(name.casefold()):
+                return name
+    return None
+
+
+def short_name(name: str) -> str:
+    """The part in brackets of `MACHINE (SOURCE)`."""
+    return name.partition("(")[2].rpartition(")")[0] or name
+
+
+class Finder:
+    """One user's view of what can be seen. All finders of a process share one thread and one NDI finder.
+
+    Args:
+        extra_ips: addresses to ask beside this machine's and those that mDNS finds.
+    """
+
+    def __init__(self, extra_ips: tuple[str, ...] = ()) -> None:
+        self._search = _search()
+        self.extra_ips = extra_ips
+
+    def look(self) -> None:
+        """Begin to look; does nothing when looking. What was seen before this call no longer counts."""
+        self._search.add(self)
+
+    def rest(self) -> None:
+        """Stop looking; idempotent."""
+        self._search.remove(self)
+
+    @property
+    def looking(self) -> bool:
+        """Whether it is looking."""
+        return self._search.has(self)
+
+    def sources(self) -> dict[str, str]:
+        """Address by full name of everything seen in the last seconds; empty when not looking."""
+        return self._search.seen_by(self)
+
+    def wait(self, pattern: str, timeout_s: float) -> tuple[str, str] | None:
+        """Wait for a source that a pattern means; returns its full name and address."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with self._search.changed:
+                seen = self.sources()
+                name = choose(pattern, list(seen))
+                if name is not None:
+                    return name, seen[name]
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._search.changed.wait(left):
+                    return None
+
+
+class _Search:
+    """The thread that looks while anybody wants it to, with a new NDI finder every `ROUND_S`."""
+
+    def __init__(self, ndi: ModuleType) -> None:
+        self._ndi = ndi
+        self._users: dict[Finder, float] = {}
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._thread: threading.Thread | None = None
+        self._ending = False
+        self.changed = threading.Condition(threading.RLock())
+        atexit.register(self._end)
+
+    def add(self, user: Finder) -> None:
+        with self.changed:
+            if user not in self._users and not self._ending:
+                self._users[user] = time.monotonic()
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="ndi-finder", daemon=True)
+                    self._thread.start()
+
+    def remove(self, user: Finder) -> None:
+        with self.changed:
+            self._users.pop(user, None)
+
+    def has(self, user: Finder) -> bool:
+        with self.changed:
+            return user in self._users
+
+    def seen_by(self, user: Finder) -> dict[str, str]:
+        with self.changed:
+            since = max(self._users.get(user, float("inf")), time.monotonic() - _REMEMBER_S)
+            return {name: url for name, (url, seen) in self._seen.items() if seen > since}
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                if not self._users or self._ending:
+                    self._thread = None
+                    return
+                ips = dict.fromkeys((*LOOPBACK, *(ip for user in self._users for ip in user.extra_ips)))
+            self._round(",".join(ips))
+
+    def _round(self, ips: str) -> None:
+        """Look with one finder for its whole time, even if nobody wants it any longer.
+
+        A finder that is destroyed while it connects (some 20 ms after it was made) can end the *other* process:
+        libndi 6.3 aborts in a sender with `std::system_error: Invalid argument`.
+        """
+        ndi = self._ndi
+        settings = ndi.FindCreate()
+        settings.show_local_sources = True
+        settings.extra_ips = ips
+        finder = ndi.find_create_v2(settings)
+        if finder is None:
+            time.sleep(ROUND_S)
+            return
+        until = time.monotonic() + ROUND_S
+        while (now := time.monotonic()) < until - (ROUND_S - LINGER_S) * self._ending:
+            ndi.find_wait_for_sources(finder, _STEP_MS)
+            found = {source.ndi_name: source.url_address for source in ndi.find_get_current_sources(finder)}
+            with self.changed:
+                self._seen = {name: entry for name, entry in self._seen.items() if entry[1] > now - _REMEMBER_S}
+                self._seen |= {name: (url, time.monotonic()) for name, url in found.items()}
+                self.changed.notify_all()
+        ndi.find_destroy(finder)
+
+    def _end(self) -> None:
+        """Let no thread be inside libndi when the process ends: its clean-up would abort."""
+        with self.changed:
+            self._ending = True
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+
+_shared_search: _Search | None = None
+
+
+def _search() -> _Search:
+    global _shared_search
+    ndi = library()
+    with _lock:
+        if _shared_search is None:
+            _shared_search = _Search(ndi)
+        return _shared_search
+
+
+class Closable(Protocol):
+    """Something that owns an NDI handle."""
+
+    def close(self) -> None:
+        """Destroy the handle; idempotent."""
+
+
+_open: weakref.WeakSet[Closable] = weakref.WeakSet()
+
+
+def close_at_exit(owner: Closable) -> None:
+    """See to it that a handle is destroyed before the process ends: libndi's clean-up aborts otherwise."""
+    with _lock:
+        _open.add(owner)
+
+
+def _close_all() -> None:
+    for owner in tuple(_open):
+        owner.close()
