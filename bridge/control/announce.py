@@ -5,18 +5,26 @@ Must not know what is served there.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+import queue
 import socket
+import threading
 
 import ifaddr
 from zeroconf import Error as ZeroconfError
-from zeroconf import IPVersion, NonUniqueNameException, ServiceInfo, Zeroconf
+from zeroconf import IPVersion, ServiceInfo
+from zeroconf.asyncio import AsyncZeroconf
 
 from engine.errors import TidecastError
 
 log = logging.getLogger(__name__)
 
-SERVICES = (("_oscjson._tcp.local.", "tcp"), ("_osc._udp.local.", "udp"))
+OSCQUERY = "_oscjson._tcp.local."
+OSC = "_osc._udp.local."
+
+START_S = 5.0
 
 
 class AnnounceError(TidecastError):
@@ -24,9 +32,10 @@ class AnnounceError(TidecastError):
 
 
 class Announcement:
-    """Two mDNS services under one name. `start` and `stop` are idempotent.
+    """Two mDNS services under one name, on a thread of their own. `start` and `stop` are idempotent.
 
-    A service that listens on loopback only is announced on loopback only.
+    A service that listens on loopback only is announced on loopback only. Being heard takes a second or two, for
+    which `start` does not wait.
 
     Args:
         name: shown to people; made unique by a number if another machine has it.
@@ -36,57 +45,85 @@ class Announcement:
 
     def __init__(self, name: str, http: tuple[str, int], osc: tuple[str, int]) -> None:
         self._name = name
-        self._ends = {"tcp": http, "udp": osc}
-        self._zeroconf: list[Zeroconf] = []
+        self._services = ((OSCQUERY, *http), (OSC, *osc))
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
 
     def start(self) -> Announcement:
-        """Announce.
+        """Open mDNS and begin to announce.
 
         Raises:
             AnnounceError: if mDNS cannot be used; everything but the announcement still works.
         """
-        if self._zeroconf:
+        if self._thread is not None:
             return self
-        try:
-            for kind, end in SERVICES:
-                self._register(kind, *self._ends[end])
-        except (OSError, ZeroconfError) as error:
-            self.stop()
+        opened: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(opened)), name="mdns", daemon=True)
+        self._thread.start()
+        trouble = opened.get(timeout=START_S)
+        if trouble is not None:
+            self._thread.join()
+            self._thread = None
             raise AnnounceError(
-                f"OSCQuery cannot be announced by mDNS ({error}).", "Give clients the address instead."
-            ) from error
+                f"OSCQuery cannot be announced by mDNS ({trouble}).", "Give clients the address instead."
+            ) from trouble
         return self
 
-    def _register(self, kind: str, host: str, port: int) -> None:
-        addresses = _addresses(host)
-        zeroconf = Zeroconf(interfaces=addresses, ip_version=IPVersion.V4Only)
-        self._zeroconf.append(zeroconf)
-        server = socket.gethostname().split(".")[0] + "-tidecast.local."
-        packed = [socket.inet_aton(a) for a in addresses]
-        for number in range(1, 100):
-            name = self._name if number == 1 else f"{self._name} {number}"
-            info = ServiceInfo(
-                kind, f"{name}.{kind}", addresses=packed, port=port, server=server, properties={"txtvers": "1"}
-            )
-            try:
-                zeroconf.register_service(info)
-                return
-            except NonUniqueNameException:
-                log.info("the name %s is taken on this network", name)
-        raise NonUniqueNameException
-
     def stop(self) -> None:
-        """Take the services back."""
-        for zeroconf in self._zeroconf:
-            zeroconf.close()
-        self._zeroconf = []
+        """Take the services back; takes about half a second."""
+        if self._thread is None:
+            return
+        assert self._loop is not None and self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._thread = None
+
+    async def _live(self, opened: queue.SimpleQueue[Exception | None]) -> None:
+        """Announce until stopped."""
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            speakers: dict[tuple[str, ...], AsyncZeroconf] = {}
+            registering = []
+            try:
+                for kind, host, port in self._services:
+                    addresses = _addresses(host)
+                    if addresses not in speakers:
+                        speaker = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
+                        stack.push_async_callback(speaker.async_close)
+                        speakers[addresses] = speaker
+                    registering.append(_register(speakers[addresses], self._info(kind, addresses, port)))
+            except OSError as error:
+                for coroutine in registering:
+                    coroutine.close()
+                opened.put(error)
+                return
+            opened.put(None)
+            tasks = [asyncio.create_task(r) for r in registering]
+            await self._stop.wait()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _info(self, kind: str, addresses: tuple[str, ...], port: int) -> ServiceInfo:
+        return ServiceInfo(
+            kind, f"{self._name}.{kind}", addresses=[socket.inet_aton(a) for a in addresses], port=port,
+            server=socket.gethostname().split(".")[0] + "-tidecast.local.", properties={"txtvers": "1"},
+        )  # fmt: skip
 
 
-def _addresses(host: str) -> list[str]:
+async def _register(speaker: AsyncZeroconf, info: ServiceInfo) -> None:
+    try:
+        await (await speaker.async_register_service(info, allow_name_change=True))
+    except (OSError, ZeroconfError) as error:
+        log.warning("%s cannot be announced: %s", info.type, error)
+
+
+def _addresses(host: str) -> tuple[str, ...]:
     """The IPv4 addresses at which a service that listens on `host` is reached."""
     if host == "localhost":
-        return ["127.0.0.1"]
+        return ("127.0.0.1",)
     if host not in ("", "0.0.0.0", "::"):
-        return [host]
+        return (host,)
     found = [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
-    return [a for a in found if not a.startswith("127.")] or ["127.0.0.1"]
+    return tuple(a for a in found if not a.startswith("127.")) or ("127.0.0.1",)
