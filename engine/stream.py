@@ -174,21 +174,15 @@ class Stream:
     def read(self, embedding_LE: Tensor) -> None:
         """Make this prompt the one in force: for all rows, from the next forward on; the history stays.
 
-        The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm
-        of their number added to its likeness, is the same and cheaper; where attention kernels are slower with an
-        addition (accelerators), all of them are attended.
+        Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
         """
-        length = embedding_LE.shape[0]
-        tokens = length if self.device.type == "cuda" else _distinct(embedding_LE)
-        keys = self.dit.text_keys(self.dit.embed_text(embedding_LE[None, :tokens].to(self.device)))
+        keys, bias = read_text(self.dit, embedding_LE)
+        tokens = keys[0][0].shape[1]
         for held, new in zip(self.state.text, keys, strict=True):
             held[0][:, :tokens].copy_(new[0])
             held[1][:, :tokens].copy_(new[1])
         self._text = [(k[:, :tokens], v[:, :tokens]) for k, v in self.state.text]
-        self._text_bias = None
-        if tokens < length:
-            self._text_bias = torch.zeros(tokens, device=self.device, dtype=keys[0][0].dtype)
-            self._text_bias[-1] = math.log(length - tokens + 1)
+        self._text_bias = bias
 
     @property
     def begun(self) -> bool:
@@ -309,10 +303,22 @@ class Stream:
         return 0 if self.state.cache.rule is Rule.ADAPTIVE else cache.slots - 1
 
 
-def _distinct(embedding_LE: Tensor) -> int:
-    """How many rows come before the second of the zero rows at the end: all others are like the first of them."""
-    used = embedding_LE.any(dim=1).nonzero()
-    return min(int(used.max()) + 2 if len(used) else 1, len(embedding_LE))
+def read_text(dit: CausalDiT, embedding_LE: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+    """Keys and values of a prompt for the network's blocks, [1, T, H, K], and what is added to each token's likeness.
+
+    The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm of
+    their number added to its likeness, is the same and cheaper. On accelerators, whose attention kernels are slower
+    with an addition, all of them are attended and nothing is added.
+    """
+    weight, length = dit.patch_embedding.weight, embedding_LE.shape[0]
+    used = embedding_LE.any(dim=1).nonzero() if weight.device.type == "cpu" else ()
+    tokens = min(int(used.max()) + 2 if len(used) else 1, length) if weight.device.type == "cpu" else length
+    keys = dit.text_keys(dit.embed_text(embedding_LE[None, :tokens].to(weight.device)))
+    if tokens == length:
+        return keys, None
+    bias_T = torch.zeros(tokens, device=weight.device, dtype=weight.dtype)
+    bias_T[-1] = math.log(length - tokens + 1)
+    return keys, bias_T
 
 
 def time_table(dit: CausalDiT, device: torch.device) -> Time:
