@@ -64,7 +64,7 @@ def folder(configured: str = "") -> Path:
 def roles(vae: str = "both", *, text: bool = True) -> set[str]:
     """Roles of the files that are needed with this autoencoder ("full", "tiny", "both") and with new prompts or not."""
     codecs = {"full": {"vae"}, "tiny": {"tiny_vae"}, "both": {"vae", "tiny_vae"}}[vae]
-    return {"dit"} | codecs | ({"text", "tokenizer"} if text else set())
+    return {"dit", "dit_lora"} | codecs | ({"text", "tokenizer"} if text else set())
 
 
 def find(file: WeightFile, root: Path) -> Path | None:

@@ -36,6 +36,15 @@ def test_network_from_a_file_in_the_asked_precision(tmp_path: Path) -> None:
     assert torch.equal(dit.state_dict()["blocks.1.ffn.0.weight"], expected)
 
 
+def test_network_with_an_adapter(tmp_path: Path) -> None:
+    path = saved(CausalDiT(SPEC.dit), tmp_path / "base.pt")
+    name, width = "blocks.0.self_attn.q", SPEC.dit.dim
+    pair = {f"{name}.lora_A.weight": torch.ones(1, width), f"{name}.lora_B.weight": torch.ones(width, 1)}
+    torch.save({"generator_lora": pair}, tmp_path / "lora.pt")
+    dit = build.build_dit(SPEC, CPU, torch.float32, {"dit": path, "dit_lora": tmp_path / "lora.pt"})
+    torch.testing.assert_close(dit.state_dict()[f"{name}.weight"], torch.load(path)[f"{name}.weight"] + 1)
+
+
 def test_random_weights_are_the_same_every_time() -> None:
     first, second = (build.build_dit(SPEC, CPU, torch.float32, {}).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.errors import CheckpointError
 from engine.models.spec import DiTShape
-from engine.models.wan21.checkpoint import load, read
+from engine.models.wan21.checkpoint import load, merged, read
 from engine.models.wan21.dit import CausalDiT
 
 SHAPE = DiTShape(dim=24, heads=2, layers=2, ffn=16, text_dim=8)
@@ -162,3 +162,38 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match="several checkpoints"):
         read(tmp_path)
+
+
+def adapter(weights: dict[str, Tensor], rank: int = 3) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    pairs = {}
+    for name in ("blocks.0.self_attn.q", "blocks.1.ffn.2"):
+        out_features, in_features = weights[f"{name}.weight"].shape
+        pairs[f"base_model.model.{name}.lora_A.weight"] = torch.randn(rank, in_features, generator=generator)
+        pairs[f"base_model.model.{name}.lora_B.weight"] = torch.randn(out_features, rank, generator=generator)
+    return pairs
+
+
+def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"generator_lora": adapter(weights)}, tmp_path / "lora.pt")
+    pairs = read(tmp_path / "lora.pt")
+    found = merged(weights, pairs, "lora.pt")
+    x = torch.randn(5, 24)
+    down, up = (pairs[f"base_model.model.blocks.0.self_attn.q.lora_{side}.weight"] for side in "AB")
+    expected = x @ weights["blocks.0.self_attn.q.weight"].T + x @ down.T @ up.T
+    torch.testing.assert_close(x @ found["blocks.0.self_attn.q.weight"].T, expected)
+    assert found["blocks.0.self_attn.k.weight"] is weights["blocks.0.self_attn.k.weight"]
+
+
+def test_an_adapter_of_another_network_is_refused(weights: dict[str, Tensor]) -> None:
+    pairs = adapter(weights)
+    with pytest.raises(CheckpointError, match=r"1 keys for other networks \(blocks.9.q\)"):
+        merged(
+            weights,
+            pairs | {"blocks.9.q.lora_A.weight": torch.ones(1, 1), "blocks.9.q.lora_B.weight": torch.ones(1, 1)},
+            "x",
+        )
+    with pytest.raises(CheckpointError, match="it is empty"):
+        merged(weights, {}, "x")
+    with pytest.raises(CheckpointError, match=r"\[24, 24\], the adapter"):
+        merged(weights, pairs | {"base_model.model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 25)}, "x")

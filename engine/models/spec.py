@@ -79,7 +79,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of a model: its role (dit, vae, tiny_vae, text, tokenizer), path in the repository, hash, size.
+    """One file of a model: its role (dit, dit_lora, vae, tiny_vae, text, tokenizer), path in the repository, hash, size.
 
     An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
     """

@@ -34,7 +34,7 @@ SEED = 2511_07399
 
 
 def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode, from `files["dit"]`.
+    """The network, in evaluation mode, from `files["dit"]`, with the adapter in `files["dit_lora"]` added.
 
     Raises:
         CheckpointError: if the file does not hold it.
@@ -42,7 +42,10 @@ def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: 
     with torch.device("meta"):
         dit = CausalDiT(spec.dit)
     if "dit" in files:
-        _fill(dit, checkpoint.read(files["dit"]), device, dtype, files["dit"])
+        tensors = checkpoint.read(files["dit"])
+        if "dit_lora" in files:
+            tensors = checkpoint.merged(tensors, checkpoint.read(files["dit_lora"]), str(files["dit_lora"]))
+        _fill(dit, tensors, device, dtype, files["dit"])
     else:
         dit = dit.to(dtype).to_empty(device=device)
         dit.init_weights(torch.Generator(device).manual_seed(SEED))

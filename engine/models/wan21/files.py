@@ -59,14 +59,22 @@ SELF_FORCING = (
     ),
     *SHARED,
 )
+_LONGLIVE = WeightFile("", "", "", 0, repository="Efficient-Large-Model/LongLive-1.3B", revision="main")
+
 LONGLIVE = (
-    WeightFile(
-        "dit",
-        "models/longlive_base.pt",
-        "",
-        5_676_334_208,
-        repository="Efficient-Large-Model/LongLive-1.3B",
-        revision="main",
+    replace(
+        _LONGLIVE,
+        role="dit",
+        path="models/longlive_base.pt",
+        sha256="10a2aa8fcf89c77d9033f4c117405412a690e289625766619d293f0c5a208ee7",
+        bytes=5_676_334_208,
+    ),
+    replace(
+        _LONGLIVE,
+        role="dit_lora",
+        path="models/lora.pt",
+        sha256="c4e43b87d62d4b0614b496773639f1ab170a7ee486dc23407901e9d3a5ebc07a",
+        bytes=2_800_056_690,
     ),
     *SHARED,
 )
