@@ -42,7 +42,7 @@ class Tab:
         self._numbers = itertools.count(1)
         self._close_url = f"http://127.0.0.1:{port}/json/close/{ident}"
         self.events: list[dict[str, Any]] = []
-        for domain in ("Page", "Runtime", "Network", "Log"):
+        for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
@@ -136,8 +136,12 @@ class Tab:
                 out.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
         return out
 
+    def listen_to_network(self) -> None:
+        """Have `hosts` know; not always on, for every picture would come here as well."""
+        self.call("Network.enable")
+
     def hosts(self) -> set[str]:
-        """Every host that the page asked for something."""
+        """Every host that the page asked for something since `listen_to_network`."""
         self.js("0")
         urls = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"] + [
             e["params"]["url"] for e in self.events if e["method"] == "Network.webSocketCreated"

@@ -20,7 +20,7 @@ from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.web.room import ControlRoom
 from engine.controls import Controls
-from engine.frame import Frame
+from engine.frame import Frame, PixelFormat
 
 SIZE = (320, 192)
 FPS = 30.0
@@ -134,7 +134,8 @@ class Stage:
             if controls.black and not was_black:
                 self.black_from = number
             was_black = controls.black
-            self.room.offer("output", Frame(out, seq=number))
+            bgra = np.dstack([out[:, :, ::-1], np.full(out.shape[:2], 255, np.uint8)])
+            self.room.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
             self.sent += 1
             if number % 3 == 0:
                 self._report(number, now - start)

@@ -169,11 +169,11 @@ def parse_message(message: Any) -> tuple[str, tuple[Any, ...]]:
     Raises:
         ControlError: if it is not `{"address": text, "args": [numbers, texts or booleans, at most 8]}`.
     """
-    if isinstance(message, dict):
-        address, args = message.get("address"), message.get("args", [])
-        short = isinstance(address, str) and len(address) <= 200 and isinstance(args, list) and len(args) <= 8
-        if short and all(isinstance(a, (str, int, float, bool)) for a in args):
-            return address, tuple(args)
+    address, args = (message.get("address"), message.get("args", [])) if isinstance(message, dict) else (None, [])
+    if isinstance(address, str) and len(address) <= 200 and isinstance(args, list) and len(args) <= 8:
+        plain = tuple(a for a in args if isinstance(a, (str, int, float, bool)))
+        if len(plain) == len(args):
+            return address, plain
     raise ControlError(
         "/api", "This message is not understood.", 'Send {"address": "/tidecast/strength", "args": [0.5]}.'
     )

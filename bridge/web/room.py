@@ -30,6 +30,9 @@ from engine.frame import Frame
 log = logging.getLogger(__name__)
 
 TELEMETRY_PERIOD_S = 0.1
+NEWS_PERIOD_S = 0.015
+"""Shortest time between two messages to the web process: a flood of OSC costs no more than this."""
+
 LISTS_PERIOD_S = 0.5
 INPUTS_PERIOD_S = 2.0
 """Shortest time between two searches for sources."""
@@ -41,6 +44,7 @@ STOP_TIMEOUT_S = 4.0
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_MAX_S = 8.0
 MAX_PENDING_REPLIES = 64
+ERRORS_KEPT = 40
 
 
 def _web_process(*args: Any) -> None:
@@ -120,6 +124,7 @@ class ControlRoom:
         self._serving = threading.Event()
         self._change = threading.Condition()
         self._news: dict[str, Any] = {}
+        self._errors: deque[list[Any]] = deque(maxlen=ERRORS_KEPT)
         self._looking = threading.Event()
         self._looked_s = float("-inf")
 
@@ -197,8 +202,10 @@ class ControlRoom:
         self._process = None
         self._pipe.close()
         self._watched = frozenset()
-        for end in (*self._writers.values(), *self._rings.values()):
-            end.close()
+        for writer in self._writers.values():
+            writer.close()
+        for ring in self._rings.values():
+            ring.close()
         self._writers, self._rings = {}, {}
         self._listening.close()
         self._listening = None
@@ -220,7 +227,7 @@ class ControlRoom:
             return
         self._next_ns[which] = max(self._next_ns[which] + self._preview_period_ns, now - self._preview_period_ns)
         with contextlib.suppress(ValueError, KeyError):  # stopped at this very moment
-            self._writers[which].put(dataclasses.replace(frame, pixels=frame.rgb(), metadata={}))
+            self._writers[which].put(Frame(frame.rgb(), seq=frame.seq))
 
     def _launch(self) -> None:
         """Start a web process."""
@@ -245,7 +252,7 @@ class ControlRoom:
         self._pipe = ours
         with self._change:
             values = {name: (value, "") for name, value in self._store.values().items()}
-            self._news = {"controls": values, "readings": self._telemetry.snapshot()}
+            self._news = {"controls": values, "readings": self._telemetry.snapshot(), "errors": list(self._errors)}
             self._change.notify()
 
     def _receive(self) -> None:
@@ -306,6 +313,7 @@ class ControlRoom:
             if news:
                 with contextlib.suppress(OSError):  # the process died: `_receive` sees to it
                     self._pipe.send(news)
+                self._stopping.wait(NEWS_PERIOD_S)
         with contextlib.suppress(OSError):
             self._pipe.send(None)
 
@@ -316,7 +324,8 @@ class ControlRoom:
 
     def _erred(self, topic: str, reason: str) -> None:
         with self._change:
-            self._news.setdefault("errors", deque(maxlen=MAX_PENDING_REPLIES)).append([time.time(), topic, reason])
+            self._errors.append([time.time(), topic, reason])
+            self._news["errors"] = [*self._news.get("errors", ()), self._errors[-1]][-ERRORS_KEPT:]
             self._change.notify()
 
     def _reply(self, client: str, address: str, args: Any) -> None:

@@ -14,7 +14,7 @@ export const drawn = { output: 0, input: 0, at: 0 };
 let socket = null;
 
 function watch() {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ watch: document.hidden ? [] : WATCHED[views.dataset.view] }));
+  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ watch: document.hidden ? [] : (WATCHED[views.dataset.view] ?? []) }));
 }
 
 function connect() {
