@@ -19,6 +19,7 @@ def write(parts: Mapping[str, Mapping[str, Tensor]], path: Path) -> None:
     """Write the parts' tensors in fp16."""
     flat = {f"{part}.{name}": t.half().contiguous() for part, tensors in parts.items() for name, t in tensors.items()}
     save_file(flat, path)
+    path.chmod(0o644)
 
 
 def read(module: nn.Module, part: str, path: Path = WEIGHTS) -> None:

@@ -1,0 +1,156 @@
+"""How good Ember is, in figures, on content that it was never trained on.
+
+    python -m engine.models.ember.training.evaluate            # all words: some 20 minutes of one core
+    python -m engine.models.ember.training.evaluate --quick    # every fourth word
+
+Content: photographs that slide by whole pixels (scikit-image's, see `photographs`), and procedural clips from a seed
+of their own. What is played is the engine's own stream. Prints, in this order:
+
+distance      mean absolute difference (0..1) from the style target, per word, strength and steps; beside it that of
+              the untouched input, which is what doing nothing would score
+recognition   share of pictures whose nearest operator, among all words, is the one that was meant
+consistency   flicker: mean change between frames of a still scene; warp: mean difference from the frame before moved
+              along, on a sliding photograph; with and without the cache, and of the operators themselves
+strength      mean distance from the input as strength rises, and in how many words it ever falls by more than 0.005
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.models.ember.training.denoise import style_share
+from engine.models.ember.training.losses import pixel_loss
+from engine.models.ember.training.photographs import NAMES, moving, photograph
+from engine.models.ember.training.player import Player
+from engine.models.ember.training.pool import CACHE, UNSEEN
+from engine.models.ember.training.sheet import open_player
+from engine.models.ember.training.styles import apply
+from engine.models.ember.vocabulary import WORDS
+from engine.models.ember.weights import WEIGHTS
+
+STRENGTHS = (0.3, 0.5, 0.7, 0.9)
+STEPS = (1, 2, 4)
+FRAMES = 13
+SPEED = (2, 1)
+
+
+def content(size: int, count: int, folder: Path) -> list[Tensor]:
+    """Moving pictures [T, 3, H, W] in 0..1: `count` photographs and as many procedural clips."""
+    photographs = [moving(photograph(name, size), FRAMES, SPEED) for name in NAMES[:count]]
+    clips = UNSEEN.make(folder)[:count, :FRAMES, :size, :size]
+    painted = [torch.from_numpy(clip.astype(np.float32) / 255).permute(0, 3, 1, 2) for clip in clips]
+    return photographs + painted
+
+
+def target(picture_13HW: Tensor, word: str, strength: float) -> Tensor:
+    """What the word should make of a picture at a strength."""
+    share = float(style_share(torch.tensor(strength)))
+    return picture_13HW + (apply(picture_13HW, [word]) - picture_13HW) * share
+
+
+def nearest_word(picture_13HW: Tensor, made_13HW: Tensor, strength: float) -> str:
+    """The word whose target is nearest, by pixels and their differences."""
+    return min(WORDS, key=lambda word: float(pixel_loss(made_13HW, target(picture_13HW, word, strength))))
+
+
+def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> None:
+    """Print distance and recognition."""
+    print("\ndistance from the style target")
+    print(f"{'word':<14}{'input':>7}  " + "".join(f"{s:>7}x{n}" for s in STRENGTHS for n in STEPS))
+    sums: dict[tuple[float, int], list[float]] = defaultdict(list)
+    hits: dict[tuple[float, int], list[bool]] = defaultdict(list)
+    untouched: list[float] = []
+    missed: dict[str, str] = {}
+    for word in words:
+        row = []
+        nothing = float(np.mean([float((c[-1:] - target(c[-1:], word, 0.7)).abs().mean()) for c in clips]))
+        untouched.append(nothing)
+        for strength in STRENGTHS:
+            for steps in STEPS:
+                found = []
+                for clip in clips:
+                    made = player.play(clip, word, strength, steps)[-1:]
+                    found.append(float((made - target(clip[-1:], word, strength)).abs().mean()))
+                    if strength == 0.7:
+                        guess = nearest_word(clip[-1:], made, strength)
+                        hits[strength, steps].append(guess == word)
+                        if guess != word:
+                            missed[word] = guess
+                row.append(float(np.mean(found)))
+                sums[strength, steps].append(row[-1])
+        print(f"{word:<14}{nothing:>7.3f}  " + "".join(f"{value:>9.3f}" for value in row), flush=True)
+    means = "".join(f"{np.mean(sums[s, n]):>9.3f}" for s in STRENGTHS for n in STEPS)
+    print(f"{'mean':<14}{np.mean(untouched):>7.3f}  {means}")
+    print("\nrecognition at strength 0.7, top-1 among all words")
+    for (strength, steps), right in hits.items():
+        print(f"  strength {strength}, {steps} step(s): {100 * np.mean(right):.1f} % of {len(right)}")
+    print("  taken for another at least once: " + (", ".join(f"{a} for {b}" for a, b in missed.items()) or "none"))
+
+
+def consistency(words: Sequence[str], weights: Path, size: int) -> None:
+    """Print flicker and warp error with and without the cache, and of the operators."""
+    picture = photograph(NAMES[0], size)
+    still = picture.expand(FRAMES, -1, -1, -1)
+    grain = torch.Generator().manual_seed(0)
+    still = (still + 0.01 * torch.randn(still.shape, generator=grain)).clamp(0, 1)
+    slide = moving(picture, FRAMES, SPEED)
+
+    def flicker(video: Tensor) -> float:
+        return float((video[6:] - video[5:-1]).abs().mean())
+
+    def warp(video: Tensor) -> float:
+        dx, dy = SPEED
+        return float((video[6:, :, :-dy, :-dx] - video[5:-1, :, dy:, dx:]).abs().mean())
+
+    print("\nconsistency at strength 0.7, 2 steps: flicker of a still scene with camera noise, warp error of a slide")
+    for name, cached in (("with the cache", True), ("without", False)):
+        player = open_player(weights, cached=cached)
+        flickers = [flicker(player.play(still, word, 0.7, 2)) for word in words]
+        warps = [warp(player.play(slide, word, 0.7, 2)) for word in words]
+        print(f"  {name:<16} flicker {np.mean(flickers):.4f}  warp {np.mean(warps):.4f}", flush=True)
+    flickers = [flicker(apply(still, [word])) for word in words]
+    warps = [warp(apply(slide, [word])) for word in words]
+    print(f"  {'the operators':<16} flicker {np.mean(flickers):.4f}  warp {np.mean(warps):.4f}")
+    print(f"  {'the input':<16} flicker {flicker(still):.4f}  warp {warp(slide):.4f}")
+
+
+def monotony(player: Player, clip: Tensor, words: Sequence[str]) -> None:
+    """Print how the distance from the input grows with the strength."""
+    strengths = [round(0.1 * n, 1) for n in range(1, 11)]
+    curves = []
+    for word in words:
+        curves.append([float((player.play(clip, word, s, 1) - clip)[-1].abs().mean()) for s in strengths])
+    falls = sum(any(b < a - 0.005 for a, b in zip(curve, curve[1:], strict=False)) for curve in curves)
+    print("\nstrength: mean distance from the input, one step")
+    print("  " + "".join(f"{s:>7}" for s in strengths))
+    print("  " + "".join(f"{value:>7.3f}" for value in np.mean(curves, axis=0)))
+    print(f"  falls somewhere in {falls} of {len(curves)} words")
+
+
+def main() -> None:
+    """Print everything."""
+    parser = argparse.ArgumentParser(description="Evaluate Ember.")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--folder", type=Path, default=CACHE)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--count", type=int, default=2, help="photographs, and as many procedural clips")
+    parser.add_argument("--quick", action="store_true", help="every fourth word only")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    words = WORDS[::4] if args.quick else WORDS
+    clips = content(args.size, args.count, args.folder)
+    player = open_player(args.weights)
+    distances(player, clips, words)
+    consistency(WORDS[::4], args.weights, args.size)
+    monotony(player, clips[0], WORDS[::4])
+
+
+if __name__ == "__main__":
+    main()
