@@ -1,0 +1,92 @@
+"""Cameras and capture cards, through FFmpeg's drivers: v4l2 (Linux), dshow (Windows), avfoundation (macOS).
+
+`camera:` is the first one, `camera:1` the second, `camera:NAME` one by its name, `camera:/dev/video2` one by its file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import av
+
+from bridge.video.base import Options, SourceInfo
+from bridge.video.decode import Failure
+from bridge.video.live import Device, LiveSource, wishes
+from engine.errors import TransportError
+
+_SYSFS = Path("/sys/class/video4linux")
+
+
+def devices() -> list[tuple[str, str]]:
+    """(the driver's name, the name for people) of every camera."""
+    if sys.platform.startswith("linux"):
+        return _linux_devices()
+    driver = _driver()
+    try:
+        found = av.enumerate_input_devices(driver)
+    except Failure as error:
+        raise TransportError(f"Cameras cannot be listed: {error}.", "Allow this program to use the camera.") from error
+    cameras = [
+        device for device in found if "video" in device.media_types and "screen" not in device.description.lower()
+    ]
+    return [(device.name, device.description or device.name) for device in cameras]
+
+
+def _linux_devices() -> list[tuple[str, str]]:
+    """Devices that capture: of the several files of one camera the kernel numbers the capturing one 0."""
+    found = []
+    for folder in _SYSFS.glob("video*"):
+        index = (folder / "index").read_text().strip() if (folder / "index").exists() else "0"
+        if index == "0":
+            number = int(re.sub(r"\D", "", folder.name) or 0)
+            found.append((number, f"/dev/{folder.name}", (folder / "name").read_text().strip()))
+    return [(path, name) for _, path, name in sorted(found)]
+
+
+def _driver() -> str:
+    if sys.platform == "win32":
+        return "dshow"
+    return "avfoundation" if sys.platform == "darwin" else "v4l2"
+
+
+def choose(name: str) -> tuple[str, str]:
+    """The camera that a name, a number or a device file means.
+
+    Raises:
+        TransportError: there is no such camera; the remedy lists those that are there.
+    """
+    if name.startswith("/dev/"):
+        return name, name
+    found = devices()
+    for number, (url, title) in enumerate(found):
+        if name in ("", str(number)) or name.casefold() == title.casefold():
+            return url, title
+    for url, title in found:
+        if name.casefold() in title.casefold():
+            return url, title
+    there = ", ".join(f"{number} ({title})" for number, (_, title) in enumerate(found))
+    raise TransportError(
+        f"There is no camera {name!r}." if name else "There is no camera.",
+        f"Choose one of {there}." if found else "Plug one in and allow this program to use it.",
+    )
+
+
+def source(name: str, options: Options) -> LiveSource:
+    """A camera by name, number or device file."""
+    url, title = choose(name)
+    driver = _driver()
+    if driver == "dshow":
+        url = f"video={url}"
+    elif driver == "avfoundation":
+        url = f"{url}:none"
+    size = wishes(options.width, options.height, float(options.fps) if options.fps else None)
+    # Cameras only have certain sizes; v4l2 and dshow choose or refuse. The picture is fitted later anyway.
+    size.pop("video_size", None)
+    return LiveSource(f"camera:{name}", title, Device(driver, url, size))
+
+
+def sources(options: Options) -> list[SourceInfo]:
+    """Every camera."""
+    return [SourceInfo(f"camera:{title}", title) for _, title in devices()]

@@ -1,0 +1,145 @@
+"""A video file as a source: looped, at its own rate, with its own times. `file:PATH`.
+
+Source times go on rising over the loops. Pictures that the caller is too slow for are decoded and left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import av.container
+
+from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo
+from bridge.video.decode import Converter, Failure, open_container, reason
+from engine.errors import TransportError
+from engine.frame import Frame
+
+_LATE_S = 2.0
+"""Further behind than this (the machine slept) it goes on from where it is, instead of skipping ahead."""
+
+
+class FileSource(Source):
+    """A file in an endless loop."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"file:{path}")
+        self._path = Path(path).expanduser()
+        self._container: av.container.InputContainer | None = None
+        self._converter = Converter()
+        self._info = SourceInfo(self.uri, self._path.name)
+        self._seq = 0
+        self._problem = ""
+
+    def open(self) -> None:
+        """Open the file and decode its first picture."""
+        if self._container is not None:
+            return
+        if not self._path.is_file():
+            raise TransportError(f"There is no file {str(self._path)!r}.", "Check the path.")
+        self._container = open_container(str(self._path), f"The file {self._path.name!r}")
+        stream = self._container.streams.video[0]
+        self._fps = stream.average_rate or stream.base_rate or DEFAULT_FPS
+        self._pictures: Iterator[av.VideoFrame] = self._container.decode(video=0)
+        self._offset_ns = 0  # source time at which this round of the loop began
+        self._first_ns: int | None = None  # the file's own time of its first picture
+        self._last_ns = 0
+        self._seq, self._problem = 0, ""
+        self._next = self._decode()
+        if self._next is None:
+            self.close()
+            raise TransportError(
+                f"The file {self._path.name!r} holds no picture that can be decoded.", "Choose another."
+            )
+        picture = self._next[1]
+        self._info = SourceInfo(self.uri, self._path.name, picture.width, picture.height, float(self._fps))
+        self._start_ns = time.monotonic_ns()
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """The picture that is due."""
+        if self._container is None:
+            raise TransportError(f"{self.uri} is not open.")
+        if self._next is None:
+            self._next = self._decode()
+            if self._next is None:
+                time.sleep(timeout_s)
+                return None
+        wait_s = (self._start_ns + self._next[0] - time.monotonic_ns()) / 1e9
+        if wait_s > 0:
+            time.sleep(min(wait_s, max(0.0, timeout_s)))
+            if wait_s > timeout_s:
+                return None
+        elif wait_s < -_LATE_S:
+            self._start_ns += int(-wait_s * 1e9)
+        due, self._next = self._next, self._decode()
+        while self._next is not None and self._start_ns + self._next[0] <= time.monotonic_ns():
+            due, self._next = self._next, self._decode()
+            self.skipped += 1
+        pixels, kind = self._converter.array(due[1])
+        frame = Frame(pixels, kind, due[0], time.monotonic_ns(), self._seq)
+        self._seq += 1
+        return frame
+
+    def close(self) -> None:
+        """Close the file."""
+        container, self._container = self._container, None
+        if container is not None:
+            self._next = None
+            self._pictures = iter(())
+            container.close()
+
+    @property
+    def info(self) -> SourceInfo:
+        """File name, size and rate."""
+        return self._info
+
+    @property
+    def connected(self) -> bool:
+        """While open and readable."""
+        return self._container is not None and not self._problem
+
+    @property
+    def problem(self) -> str:
+        """Why the file cannot be read on."""
+        return self._problem
+
+    def _decode(self) -> tuple[int, av.VideoFrame] | None:
+        """The next picture and its time since the start; None when nothing in the whole file can be decoded."""
+        assert self._container is not None
+        for _ in range(2):  # what is left of this round, then the next from its beginning
+            try:
+                picture = next(self._pictures, None)
+                if picture is not None:
+                    self._problem = ""
+                    return self._timed(picture)
+                why = "it has ended"
+            except Failure as error:
+                why = reason(error)
+            try:
+                self._container.seek(0)
+                self._pictures = self._container.decode(video=0)
+            except Failure as error:
+                why = reason(error)
+            self._offset_ns = self._last_ns + int(1e9 / self._fps)
+            self._first_ns = None
+        self._problem = f"The file {self._path.name!r} cannot be read on: {why}."
+        return None
+
+    def _timed(self, picture: av.VideoFrame) -> tuple[int, av.VideoFrame]:
+        if picture.pts is None or picture.time_base is None:
+            at = self._last_ns + int(1e9 / self._fps) if self._first_ns is not None else self._offset_ns
+            self._first_ns = self._first_ns or 0
+        else:
+            own = int(picture.pts * picture.time_base * 1_000_000_000)
+            if self._first_ns is None:
+                self._first_ns = own
+            at = self._offset_ns + own - self._first_ns
+        self._last_ns = at
+        return at, picture
+
+
+def source(name: str, options: Options) -> FileSource:
+    """A file by its path."""
+    return FileSource(name)

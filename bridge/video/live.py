@@ -1,0 +1,148 @@
+"""A device that PyAV reads in real time: what camera and screen have in common.
+
+A thread decodes and keeps the newest picture; when the device is lost it is opened again every second. Knows nothing
+of which device it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+from bridge.video.base import Source, SourceInfo
+from bridge.video.decode import Converter, Failure, open_container, reason
+from engine.errors import TransportError
+from engine.frame import Frame
+
+RETRY_S = 1.0
+"""Pause before a lost device is opened again."""
+
+_ANSWER_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """How PyAV opens a device: its driver, the driver's name for it, and the driver's options."""
+
+    driver: str
+    url: str
+    wishes: dict[str, str] = field(default_factory=dict)
+
+
+class LiveSource(Source):
+    """The newest picture of a device.
+
+    Args:
+        uri: what the user wrote.
+        title: name for people.
+        device: how to open it.
+    """
+
+    def __init__(self, uri: str, title: str, device: Device) -> None:
+        super().__init__(uri)
+        self._title = title
+        self._device = device
+        self._info = SourceInfo(uri, title)
+        self._news = threading.Condition()
+        self._newest: Frame | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._connected = False
+        self._problem = ""
+        self._seq = 0
+
+    def open(self) -> None:
+        """Open the device; raises when that fails now, tries again by itself when it fails later."""
+        if self._thread is not None:
+            return
+        container = self._open_device()
+        self._stopping.clear()
+        self._newest, self._seq = None, 0
+        self._thread = threading.Thread(target=self._run, args=(container,), name=f"capture {self._title}", daemon=True)
+        self._thread.start()
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """The newest picture that was not given yet."""
+        if self._thread is None:
+            raise TransportError(f"{self.uri} is not open.")
+        with self._news:
+            self._news.wait_for(lambda: self._newest is not None, timeout_s)
+            frame, self._newest = self._newest, None
+            return frame
+
+    def close(self) -> None:
+        """Stop and close the device."""
+        if self._thread is not None:
+            self._stopping.set()
+            self._thread.join()
+            self._thread = None
+            self._connected = False
+
+    @property
+    def info(self) -> SourceInfo:
+        """Name, size and rate."""
+        return self._info
+
+    @property
+    def connected(self) -> bool:
+        """Whether pictures come."""
+        return self._connected
+
+    @property
+    def problem(self) -> str:
+        """Why no pictures come."""
+        return self._problem
+
+    def _open_device(self):
+        device = self._device
+        return open_container(device.url, self._title, device.driver, device.wishes, _ANSWER_S)
+
+    def _run(self, container) -> None:
+        while not self._stopping.is_set():
+            try:
+                if container is None:
+                    container = self._open_device()
+                self._receive(container)
+                self._problem = f"{self._title} has ended."
+            except TransportError as error:
+                self._problem = str(error)
+            except Failure as error:
+                self._problem = f"{self._title} was lost: {reason(error)}."
+            self._connected = False
+            if container is not None:
+                container.close()
+                container = None
+            self._stopping.wait(RETRY_S)
+        if container is not None:
+            container.close()
+
+    def _receive(self, container) -> None:
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or stream.base_rate or 0)
+        converter = Converter()
+        for picture in container.decode(stream):
+            if self._stopping.is_set():
+                return
+            captured = time.monotonic_ns()
+            pixels, kind = converter.array(picture)
+            pts = captured
+            if picture.pts is not None and picture.time_base is not None:
+                pts = int(picture.pts * picture.time_base * 1_000_000_000)
+            with self._news:
+                self.skipped += self._newest is not None
+                self._newest = Frame(pixels, kind, pts, captured, self._seq)
+                self._seq += 1
+                self._news.notify()
+            self._info = SourceInfo(self.uri, self._title, pixels.shape[1], pixels.shape[0], rate)
+            self._connected, self._problem = True, ""
+
+
+def wishes(width: int, height: int, fps: float | None) -> dict[str, str]:
+    """The options `video_size` and `framerate` that all capture drivers know."""
+    made = {}
+    if width and height:
+        made["video_size"] = f"{width}x{height}"
+    if fps:
+        made["framerate"] = f"{fps:g}"
+    return made
