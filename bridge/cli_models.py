@@ -151,7 +151,7 @@ def encode_prompts(
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
     spec = registry.get(model)
     root = weights.folder(directory)
-    files = {
+    files: dict[str, Path] = {
         role: path
         for role in ("text", "tokenizer")
         for file_ in spec.files

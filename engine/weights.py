@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 import platformdirs
 
@@ -292,7 +293,8 @@ def _fetching(file: WeightFile) -> Iterator[None]:
     """Turns what huggingface_hub and its transport raise into the product's errors."""
     from huggingface_hub import errors
 
-    transport_error = errors.HfHubHTTPError.__mro__[1]  # of the HTTP library that this version of the hub's uses
+    # The base error of the HTTP library that this version of the hub's library uses.
+    transport_error = cast(type[Exception], errors.HfHubHTTPError.__mro__[1])
     name = f"{file.repository}/{file.path}"
     try:
         yield

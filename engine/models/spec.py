@@ -79,7 +79,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of a model: its role (dit, dit_lora, vae, tiny_vae, text, tokenizer), path in the repository, hash, size.
+    """One file of a model: its role (dit, dit_lora, vae, tiny_vae, text, tokenizer), path in its repository, hash, size.
 
     An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
     """
@@ -167,7 +167,7 @@ class Codec(Protocol):
 
     Pixels are [B, 3, T, H, W] in [-1, 1]; latents [B, C, F, h, w] are what the network works on: the raw encoder
     mean on the way in, and whatever the network calls a clean latent on the way out (the decoder de-normalises
-    where the model wants it).
+    where the model wants it). `state` is one that this codec made for the same end.
     """
 
     latent_channels: int
@@ -182,11 +182,11 @@ class Codec(Protocol):
         """New memory for decoding to pictures of this size."""
         ...
 
-    def encode(self, video_BCTHW: Tensor, state: CodecState) -> Tensor:
+    def encode(self, video_BCTHW: Tensor, state: Any) -> Tensor:
         """Encode the next frames: 1 + 4n of them when the state is new, 4n later. Returns [B, C, F, h, w]."""
         ...
 
-    def decode(self, latent_BCFhw: Tensor, state: CodecState) -> Tensor:
+    def decode(self, latent_BCFhw: Tensor, state: Any) -> Tensor:
         """Decode the next latent frames. The first of a new state gives 1 frame, every later one 4."""
         ...
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -55,13 +56,15 @@ class MemoryBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.width = width
         self.conv = nn.ModuleDict({"0": _conv(2 * width, width), "2": _conv(width, width), "4": _conv(width, width)})
         self._first: conv.TemporalConv | None = None
 
     def prepare(self) -> None:
         """Arrange the weights for running: the present's half of the channels and the past's are two taps."""
-        present_OCHW, past_OCHW = self.conv["0"].weight.chunk(2, dim=1)
-        self._first = conv.TemporalConv(torch.stack([past_OCHW, present_OCHW], dim=2), self.conv["0"].bias)
+        first = cast(nn.Conv2d, self.conv["0"])
+        present_OCHW, past_OCHW = first.weight.chunk(2, dim=1)
+        self._first = conv.TemporalConv(torch.stack([past_OCHW, present_OCHW], dim=2), cast(Tensor, first.bias))
 
     def forward(self, x_NCHW: Tensor, name: str, memory: CodecMemory, batch: int) -> Tensor:
         """Same shape."""
@@ -94,7 +97,8 @@ class TinyEncoder(nn.ModuleDict):
     def prepare(self) -> None:
         """Arrange the weights for running: fold each pooling of frames into the convolution behind it."""
         for index, pool in self._pools.items():
-            pointwise_OC, conv_OCHW = self[str(index)].conv.weight[:, :, 0, 0], self[str(index + 1)].weight
+            pointwise_OC = cast(_Pointwise, self[str(index)]).conv.weight[:, :, 0, 0]
+            conv_OCHW = cast(nn.Conv2d, self[str(index + 1)]).weight
             folded_OCHW = torch.einsum("omyx,mc->ocyx", conv_OCHW, pointwise_OC)
             self._kernels[index] = [
                 k.contiguous(memory_format=torch.channels_last) for k in folded_OCHW.chunk(pool, dim=1)
@@ -138,8 +142,9 @@ class TinyDecoder(nn.ModuleDict):
     def prepare(self) -> None:
         """Arrange the weights for running: fold each growth of frames into the convolution behind it."""
         for index, grow in self._grows.items():
-            conv_OCHW = self[str(index + 1)].weight
-            pointwise_GOC = self[str(index)].conv.weight[:, :, 0, 0].unflatten(0, (grow, -1))
+            conv_OCHW = cast(nn.Conv2d, self[str(index + 1)]).weight
+            pointwise = cast(_Pointwise, self[str(index)])
+            pointwise_GOC = pointwise.conv.weight[:, :, 0, 0].unflatten(0, (grow, -1))
             folded_OCHW = torch.einsum("omyx,gmc->gocyx", conv_OCHW, pointwise_GOC).flatten(0, 1)
             self._upsamples[index] = conv.UpsampleConv(folded_OCHW, conv_OCHW.new_zeros(len(folded_OCHW)))
 
@@ -206,7 +211,7 @@ class TinyCodec:
         for grow in network.shape.grow:
             self.frames_per_latent *= grow
         statistics = latents or VAEShape()
-        self._weight = network.encoder["0"].weight
+        self._weight = cast(nn.Conv2d, network.encoder["0"]).weight
         self._mean_1C11 = self._weight.new_tensor(statistics.mean).view(1, -1, 1, 1)
         self._std_1C11 = self._weight.new_tensor(statistics.std).view(1, -1, 1, 1)
         for module in network.modules():
@@ -237,7 +242,7 @@ class TinyCodec:
             if isinstance(layer, _Pointwise):
                 shrink = shrink * 2 if side == "encoder" else shrink // 2
             elif isinstance(layer, MemoryBlock):
-                shape = (batch, layer.conv["2"].weight.shape[0], height // shrink, width // shrink)
+                shape = (batch, layer.width, height // shrink, width // shrink)
                 memory[f"{side}.{key}"] = self._weight.new_zeros(shape).contiguous(memory_format=torch.channels_last)
         return CodecMemory(memory)
 

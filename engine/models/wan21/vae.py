@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -203,7 +204,8 @@ class Upsample(nn.Module):
 
     def prepare(self) -> None:
         """Arrange the weights for running."""
-        self.engine = conv.UpsampleConv(self.resample["1"].weight, self.resample["1"].bias)
+        convolution = cast(nn.Conv2d, self.resample["1"])
+        self.engine = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
 
     def forward(self, x_NCHW: Tensor, run: _Run) -> Tensor:
         """[T*B, C, H, W] to [T*B, C/2, 2H, 2W], or twice the T; the stream's first frame stays single."""
@@ -223,6 +225,9 @@ class Upsample(nn.Module):
 
 class _Stack(nn.Module):
     """What encoder and decoder share: running their layers in order over a state."""
+
+    conv1: CausalConv
+    head: nn.ModuleDict
 
     def _head(self, name: str, x_NCHW: Tensor, run: _Run) -> Tensor:
         window_NCHW, room_NCHW = run.memory.window(name, x_NCHW)
