@@ -138,6 +138,18 @@ class KVCache:
         view.queue_ASQ, view.slot_ASF = self.queue_ASQ[:, first:], self.slot_ASF[:, first:]
         return view
 
+    def layer(self, index: int) -> list[Tensor]:
+        """What belongs to one layer alone; `hold` takes it back."""
+        own = [self.k_ASNfHK, self.v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND]
+        return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
+
+    def hold(self, layers: list[list[Tensor]]) -> None:
+        """Make these the layers, in order; the only call that gives the memory other addresses."""
+        stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
+        self.k_ASNfHK, self.v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND = stacks[:4]
+        if self.per_layer:
+            self.queue_ASQ, self.slot_ASF = stacks[4:]
+
     def copy_row(self, source: int, target: int) -> None:
         """Give row `target` the whole history of row `source`."""
         for tensor in self.tensors().values():

@@ -8,6 +8,7 @@ figures), "scaled" (those, by the ratio of the datasheets' arithmetic rates) or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -77,7 +78,8 @@ class StageTimes:
 class Forecast:
     """Expectation for one number of steps.
 
-    `latency_s` is from the capture of a chunk's first frame to its result: gather, lag of the stream batch, stages.
+    `latency_s` is from the capture of a chunk's first frame to its result: gather, lag of the stream batch (as many
+    calls for each further step as must be under way to keep the GPUs busy), and once around all stages.
     """
 
     steps: int
@@ -118,7 +120,9 @@ def forecast(
     what = max(parts, key=lambda name: parts[name])
     gather = CHUNK / input_fps
     beat = max(period, gather)
-    latency = gather + (steps - 1) * beat + sum(placed.rank_s) + hop * (world - 1)
+    around = sum(placed.rank_s) + hop * (world - 1)
+    depth = min(world, math.ceil(around / beat))
+    latency = gather + (steps - 1) * depth * beat + around
     return Forecast(steps, CHUNK / period, latency, placed, f"{what} on GPU {slowest + 1}")
 
 

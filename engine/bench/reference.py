@@ -1,8 +1,8 @@
 """The published implementation behind one small face, for side-by-side timings. Never a dependency.
 
-Needs the PyPI package `streamdiffusionv2`, installed without its pins: `pip install --no-deps streamdiffusionv2 ftfy wcwidth`
-(and diffusers, einops, transformers). Its classes load weights from fixed folders when they are made, so they are put
-together here from their parts, with the weights that the caller hands in. Its arithmetic is untouched.
+Needs the PyPI package `streamdiffusionv2`, installed without its pins (`pip install --no-deps streamdiffusionv2 ftfy
+wcwidth`), and diffusers, einops, transformers. Its classes load weights from fixed folders when they are made, so they
+are put together here from their parts, with the weights that the caller hands in. Its arithmetic is untouched.
 """
 
 from __future__ import annotations

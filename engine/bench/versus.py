@@ -1,0 +1,199 @@
+"""Ours and the published implementation side by side: same shapes, same random weights, same noise, one run.
+
+    python -m engine.bench.versus                 the four configurations of a CPU, fp32, two threads
+    python -m engine.bench.versus --device cuda   bf16, full VAE at both ends, 512x512 and 832x480, 1 and 2 steps
+
+Needs the published package for this benchmark alone (see `engine.bench.reference`). Both take turns chunk by chunk, so
+a machine that drifts drifts for both; the latents of every chunk are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.bench import report
+from engine.bench.reference import Reference
+from engine.kv import Rule
+from engine.models import registry
+from engine.models.spec import CacheShape, DiTShape, ModelSpec
+from engine.models.wan21.dit import CausalDiT
+from engine.noise import RELEASED
+from engine.steps import mix
+from engine.stream import Stream
+
+COLUMNS = {
+    "case": "configuration",
+    "steps": "steps",
+    "batch": "batch",
+    "ours_ms.network": "ours: network ms",
+    "reference_ms.network": "reference",
+    "times.network": "times",
+    "ours_ms.chunk": "ours: chunk ms",
+    "reference_ms.chunk": "reference",
+    "times.chunk": "times",
+    "difference": "largest difference of x0",
+}
+
+NARROW = DiTShape(dim=128, heads=4, layers=4, ffn=256, text_dim=64)
+WIDE = DiTShape(dim=1536, heads=12, layers=2, ffn=8960)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One configuration: shape of the network, size in pixels, steps, and whether the VAE takes part."""
+
+    name: str
+    shape: DiTShape
+    height: int
+    width: int
+    steps: int
+    batch: bool = True
+    vae: bool = False
+    chunks: int = 30
+
+
+CPU_CASES: tuple[Case, ...] = (
+    *(Case("tiny, network only", NARROW, 96, 160, n, chunks=60) for n in (1, 2, 4)),
+    *(Case("tiny, network only", NARROW, 96, 160, n, batch=False, chunks=60) for n in (2, 4)),
+    *(Case("2 layers at 1.3B width, network only", WIDE, 480, 832, n, chunks=6) for n in (1, 2)),
+    Case("2 layers at 1.3B width and the true VAE", WIDE, 128, 128, 2, vae=True, chunks=8),
+)
+
+GPU_CASES: tuple[Case, ...] = tuple(
+    Case("1.3B and the full VAE", registry.get("wan21-1.3b").dit, height, width, n, vae=True, chunks=30)
+    for height, width in ((512, 512), (480, 832))
+    for n in (1, 2)
+)
+
+
+class Given:
+    """A source of noise that was drawn before, the same for both."""
+
+    def __init__(self, shape: Sequence[int], device: torch.device) -> None:
+        self._shape, self._device = tuple(shape), device
+        self._generator = torch.Generator(device).manual_seed(1)
+
+    def draw(self, step: int, count: int, frames: int) -> Tensor:
+        """Fresh Gaussian noise; for one step it never enters a result that is compared."""
+        channels, height, width = self._shape
+        return torch.randn((count, channels, frames, height, width), generator=self._generator, device=self._device)
+
+
+def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Time one configuration on both sides."""
+    spec = replace(registry.get("wan21-1.3b"), dit=case.shape, cache=CacheShape(slots=6, sinks=3), vae={"base": 96})
+    text = torch.randn(1, case.shape.text_len, case.shape.text_dim, device=device) * 0.1
+    text[:, 12:] = 0
+    ours, weights, vae = _ours(spec, case, device, dtype)
+    ours.read(text[0])
+    reference = Reference(
+        spec.dit, spec.cache, spec.schedule, steps=case.steps, height=case.height, width=case.width,
+        dit=weights, text=text.float(), vae=vae, batch=case.batch, device=device, dtype=dtype,
+    )  # fmt: skip
+
+    timesteps = spec.schedule.steps[: case.steps]
+    first = torch.tensor(timesteps[0], device=device)
+    latent = (1, 16, 1, case.height // 8, case.width // 8)
+    times: dict[str, list[float]] = {"ours": [], "ours_all": [], "reference": [], "reference_all": []}
+    largest = 0.0
+    for chunk in range(-1, case.chunks + 4):
+        frames = 2 if chunk < 0 else 1
+        noise = torch.randn(*latent[:2], frames, *latent[3:], device=device)
+        video = torch.rand(1, 3, 5 if chunk < 0 else 4, case.height, case.width, device=device, dtype=dtype) * 2 - 1
+
+        def ours_step(noise: Tensor = noise, video: Tensor = video) -> tuple[Tensor | None, float]:
+            x = mix(ours.codec.encode(video, ours.state.encoder).float(), noise, 0.8) if case.vae else noise
+            began = _now(device)
+            done = ours.denoise(x, first, timesteps, "chunk")
+            took = _now(device) - began
+            clean = done[-1][1] if done else None
+            if case.vae:
+                ours.decode(clean if clean is not None else x)
+            return clean, took
+
+        def reference_step(
+            noise: Tensor = noise, video: Tensor = video, first_block: bool = chunk < 0
+        ) -> tuple[Tensor, float]:
+            x = mix(reference.encode(video).float(), noise, 0.8) if case.vae else noise
+            x = x.transpose(1, 2).to(dtype)
+            began = _now(device)
+            clean = reference.first(x) if first_block else reference.step(x)
+            took = _now(device) - began
+            if case.vae:
+                reference.decode(clean.transpose(1, 2).to(dtype))
+            return clean.transpose(1, 2), took
+
+        (clean, network), whole = _timed(ours_step, device)
+        (other, other_network), other_whole = _timed(reference_step, device)
+        if case.steps == 1 and clean is not None:
+            largest = max(largest, (clean.float() - other.float()).abs().max().item())
+        if chunk >= 4:
+            times["ours"].append(network)
+            times["ours_all"].append(whole)
+            times["reference"].append(other_network)
+            times["reference_all"].append(other_whole)
+    ms = {name: statistics.median(values) * 1e3 for name, values in times.items()}
+    return {
+        "case": case.name, "size": f"{case.width}x{case.height}", "steps": case.steps, "batch": case.batch,
+        "ours_ms": {"network": ms["ours"], "chunk": ms["ours_all"]},
+        "reference_ms": {"network": ms["reference"], "chunk": ms["reference_all"]},
+        "times": {"network": ms["reference"] / ms["ours"], "chunk": ms["reference_all"] / ms["ours_all"]},
+        "difference": largest if case.steps == 1 else None,
+    }  # fmt: skip
+
+
+def _ours(
+    spec: ModelSpec, case: Case, device: torch.device, dtype: torch.dtype
+) -> tuple[Stream, dict[str, Tensor], dict[str, Tensor] | None]:
+    parts = registry.builder(spec)
+    dit: CausalDiT = parts.build_dit(spec, device, dtype, {})
+    weights = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
+    codec = parts.build_codec(spec, "full", device, dtype, {})
+    vae = {name: tensor.clone() for name, tensor in codec.network.state_dict().items()} if case.vae else None
+    stream = Stream(
+        spec, dit, codec, height=case.height, width=case.width,
+        noise=Given((16, case.height // 8, case.width // 8), device), rule=Rule.REFERENCE, noise_rule=RELEASED,
+        batch=case.batch, max_steps=case.steps,
+    )  # fmt: skip
+    return stream, weights, vae
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    began = _now(device)
+    result = work()
+    return result, _now(device) - began
+
+
+def main() -> None:
+    """Run every configuration of the device and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="part of a configuration's name")
+    parser.add_argument("--json", type=Path, default=None)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    device = torch.device(asked.device)
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    cases = CPU_CASES if device.type == "cpu" else GPU_CASES
+    rows = [run(case, device, dtype) for case in cases if asked.only in case.name]
+    report.show(f"against the published implementation, {device.type} {dtype}", rows, COLUMNS, path=asked.json)
+
+
+if __name__ == "__main__":
+    main()
