@@ -81,7 +81,8 @@ class Schedule:
 class WeightFile:
     """One file of a model: role, path in its repository, hash, size.
 
-    Roles are dit, dit_lora, vae, tiny_vae, text and tokenizer; several files of one role are parts of one thing. An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
+    Roles are dit, dit_lora, vae, tiny_vae, text and tokenizer; several files of one role are parts of one thing.
+    An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
     """
 
     role: str
