@@ -37,7 +37,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine import saved, weights
+from engine import graphs, saved, weights
 from engine.chunker import Chunk, Chunker
 from engine.controls import Config, Controls
 from engine.errors import ModelError, OutOfMemoryError
@@ -101,6 +101,7 @@ class Session:
         """
         say = progress or (lambda _: None)
         spec = registry.get(config.model)
+        graphs.check(config.compile)
         device = _device(config.device)
         dtype = _dtype(config.dtype, device)
         if config.threads:
@@ -126,6 +127,9 @@ class Session:
                 rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
                 noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
             )  # fmt: skip
+            if config.warmup and device.type != "cpu":  # a CPU has nothing to tune
+                graphs.warm_up(spec, stream, config.height, config.width, say)
+                noise.reset()
         except torch.OutOfMemoryError as error:
             raise _too_big(spec, config, error) from None
         return cls(spec, stream, noise, Prompts(text, BLENDS[config.travel], defer=defer_prompts), config)
