@@ -53,7 +53,7 @@ SETUPS: dict[str, Diagram] = {
             Box("td", 50, 70, "TouchDesigner", ("Address: `192.168.1.20`", "Transport: NDI",
                                                "Extra IPs: `192.168.1.20`", "OSC in: UDP 9010"), 280),
             Box("tidecast", 670, 70, "Tidecast", ("`tidecast run --osc-host 0.0.0.0 \\`",
-                                                 "`  --extra-ips 192.168.1.10`", "OSC in: UDP 9000",
+                                                 "`  --extra-ip 192.168.1.10`", "OSC in: UDP 9000",
                                                  "out: NDI `Tidecast`"), 280),
         ),
         (

@@ -302,9 +302,11 @@ class OP:
         """Keep a value in the operator's storage."""
         self.storage[key] = value
 
-    def fetch(self, key: str, default: Any = None) -> Any:
-        """A value from the storage."""
-        return self.storage.get(key, default)
+    def fetch(self, key: str, default: Any = None, search: bool = True) -> Any:
+        """A value from the storage; unless told otherwise, of the components around it too."""
+        if key in self.storage or self.comp_parent is None or not search:
+            return self.storage.get(key, default)
+        return self.comp_parent.fetch(key, default)
 
     def unstore(self, key: str) -> None:
         """Forget a value."""

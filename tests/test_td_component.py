@@ -271,7 +271,8 @@ def test_presets_survive_and_set_the_engine(tmp_path):
         world.press("Recallpreset")
         world.until(lambda: bridge.store.snapshot.prompt_1 == "calm")
         world.until(lambda: bridge.store.snapshot.strength == pytest.approx(0.2))
-        json.dumps(world.comp.fetch("presets"))
+        json.dumps(world.comp.fetch("presets", search=False))
+        world.comp.parent().store("presets", {"9": {"Strength": 1.0}})  # of another component around it
         world.par.Preset = 9
         world.press("Recallpreset")
         assert "Nothing is stored under 9" in world.par.Lasterror.eval()

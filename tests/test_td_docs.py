@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import xml.etree.ElementTree as ET
 import zlib
 
 import pytest
+import typer
 
-from bridge import cli_td
+from bridge import cli, cli_td
 from bridge.control.store import TARGETS
 from engine.controls import PREFIX, TELEMETRY
 from td_components import diagrams, generate, network, pages, touchosc
@@ -33,6 +35,23 @@ def test_a_guide_names_only_addresses_and_parameters_that_exist(guide):
 def test_its_pictures_and_links_are_there(guide):
     for target in re.findall(r"\]\(([^)#]+)", guide.read_text()):
         assert (guide.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("guide", [*GUIDES, HERE / "README.md"], ids=lambda p: p.stem)
+def test_its_command_lines_exist(guide):
+    lines = re.findall(r"`(tidecast [^`]+)`", guide.read_text()) + re.findall(
+        r"^ {4}(tidecast .+)$", guide.read_text(), re.M
+    )
+    for line in lines:
+        command, words = typer.main.get_command(cli.app), shlex.split(line)[1:]
+        context = typer.Context(command)
+        while words and not words[0].startswith("-") and hasattr(command, "get_command"):
+            command = command.get_command(context, words.pop(0))
+            assert command is not None, line
+            context = typer.Context(command)
+        known = {option for parameter in command.params for option in parameter.opts}
+        for option in re.findall(r"(?<!\S)--[\w-]+", " ".join(words)):
+            assert option in known, line
 
 
 def test_every_picture_is_sound_svg_with_a_title_and_is_used():

@@ -138,7 +138,7 @@ class TidecastExt:
     def Storepreset(self, number=None):
         """Keep the live controls under a number, in the component's storage."""
         number = self.par("Preset") if number is None else number
-        presets = dict(self.ownerComp.fetch("presets", {}))
+        presets = dict(self.ownerComp.fetch("presets", {}, search=False))
         presets[str(number)] = {name: self.par(name) for name in self.link.kinds}
         self.ownerComp.store("presets", presets)
         self.Log(f"preset {number} stored")
@@ -146,7 +146,7 @@ class TidecastExt:
     def Recallpreset(self, number=None):
         """Set the live controls as they were kept under a number."""
         number = self.par("Preset") if number is None else number
-        kept = self.ownerComp.fetch("presets", {}).get(str(number))
+        kept = self.ownerComp.fetch("presets", {}, search=False).get(str(number))
         if kept is None:
             self._error("preset", f"Nothing is stored under {number}. Press Store Preset first.")
             return
