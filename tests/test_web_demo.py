@@ -138,8 +138,8 @@ def test_a_typed_prompt_changes_the_picture(page: Tab) -> None:
         page.type(words)
         page.key("Enter")
         page.until(f"tidecast.state.readings.prompt === '{words}'", "the prompt in force")
-        time.sleep(3.0)
-        colours.append(colour(page))
+        time.sleep(2.0)
+        colours.append(colour(page, 1.5))
     apart = np.abs(colours[0] - colours[1]).max()
     again = np.abs(colours[0] - colours[2]).max()
     assert apart > 10 and apart > 2 * again, colours

@@ -16,12 +16,14 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from bridge.slots import FrameRing, RingReader, RingWriter
 from engine.errors import TidecastError, TransportError
@@ -36,6 +38,9 @@ LEAST_FREE_BYTES = 200 * 1024 * 1024
 
 FINISH_TIMEOUT_S = 10.0
 NICENESS = 10
+WAIT_S = 0.2
+"""How often a recording's process looks whether it shall end, when no frame comes."""
+
 TICKS = 90_000
 """Ticks per second of the file's time base."""
 
@@ -54,12 +59,13 @@ class _Take:
     ring: FrameRing
     writer: RingWriter
     process: Any
-    report: Connection
+    pipe: Connection
 
     def end(self) -> None:
         """Let the process write what waits and finish the file."""
         self.writer.close()
-        self.ring.close()
+        with contextlib.suppress(OSError):  # it died
+            self.pipe.send("end")
 
 
 class Recorder:
@@ -161,7 +167,7 @@ class Recorder:
             self._give_up(kind)
             return
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
+        ours, theirs = context.Pipe()
         reader = ring.reader()
         process = context.Process(
             target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
@@ -180,13 +186,14 @@ class Recorder:
             take.process.join()
         result = "its process died; the file is playable up to its last second."
         with contextlib.suppress(EOFError, OSError):
-            if take.report.poll():
-                result = take.report.recv()
+            if take.pipe.poll():
+                result = take.pipe.recv()
         if result:
             self._trouble(f"Recording {take.path}: {result}")
         else:
             log.info("recorded %s", take.path)
-        take.report.close()
+        take.pipe.close()
+        take.ring.close()
         take.process.close()
 
     def _give_up(self, kind: str) -> None:
@@ -216,10 +223,10 @@ class Recorder:
         return next(path for path in (self._folder / name for name in names) if not path.exists())
 
 
-def write(reader: RingReader, path: Path, fps: float, report: Connection) -> None:
-    """Main function of a recording's process: frames from the ring into the file, until the ring's owner is gone.
+def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
+    """Main function of a recording's process: frames from the ring into the file, until the owner says so or is gone.
 
-    Sends one sentence through `report`: empty when all went well.
+    Sends one sentence through `pipe` at the end: empty when all went well.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the owner ends us in order
     if hasattr(os, "nice"):
@@ -227,20 +234,29 @@ def write(reader: RingReader, path: Path, fps: float, report: Connection) -> Non
     from av.error import FFmpegError
 
     try:
-        frames = _encode(reader, path, fps)
+        count = _encode(_frames(reader, pipe), reader.size, path, fps)
     except (FFmpegError, OSError, ValueError) as error:
-        report.send(f"it ended early: {error}. Check the disk's free space and rights.")
-        return
-    dropped = reader.dropped
-    report.send(
-        f"{dropped} of {frames + dropped} frames are missing, for the disk or the encoder was too slow."
-        if dropped
-        else ""
-    )
+        said = f"it ended early: {error}. Check the disk's free space and rights."
+    else:
+        lost = reader.dropped
+        said = f"{lost} of {count + lost} frames are missing, the disk or the encoder was too slow." if lost else ""
+    with contextlib.suppress(OSError):  # the owner is gone
+        pipe.send(said)
 
 
-def _encode(reader: RingReader, path: Path, fps: float) -> int:
-    """Write frames until the ring ends; returns how many.
+def _frames(reader: RingReader, pipe: Connection) -> Iterator[tuple[np.ndarray, int]]:
+    """Pixels of every frame, and when it was offered (`time.monotonic_ns()`), to the last that waits at the end."""
+    with contextlib.suppress(EOFError):
+        while True:
+            frame = reader.get(WAIT_S)
+            if frame is not None:
+                yield frame.pixels, reader.queued_ns
+            elif pipe.poll():
+                return
+
+
+def _encode(frames: Iterable[tuple[np.ndarray, int]], size: tuple[int, int], path: Path, fps: float) -> int:
+    """Write the frames; returns how many there were.
 
     Raises:
         FFmpegError, OSError: if the file cannot be written.
@@ -249,21 +265,20 @@ def _encode(reader: RingReader, path: Path, fps: float) -> int:
     import av
 
     fragmented = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-    width, height = reader.size
-    frames, first_ns, last_tick = 0, 0, -1
+    count, first_ns, last_tick = 0, 0, -1
     with av.open(str(path), "w", format="mp4", container_options=fragmented) as container:
         stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
         stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "18", "g": str(max(1, round(fps)))}
         stream.thread_count = 2
-        with contextlib.suppress(EOFError):
-            while (frame := reader.get(None)) is not None:
-                first_ns = first_ns or reader.queued_ns
-                tick = max(last_tick + 1, (reader.queued_ns - first_ns) * TICKS // 1_000_000_000)
-                picture = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")
-                picture.pts, picture.time_base = tick, Fraction(1, TICKS)
-                container.mux(stream.encode(picture))
-                frames, last_tick = frames + 1, tick
+        for pixels, offered_ns in frames:
+            first_ns = first_ns or offered_ns
+            tick = max(last_tick + 1, (offered_ns - first_ns) * TICKS // 1_000_000_000)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts, picture.time_base = tick, Fraction(1, TICKS)
+            container.mux(stream.encode(picture))
+            count, last_tick = count + 1, tick
         container.mux(stream.encode(None))
-    return frames
+    return count
