@@ -267,9 +267,7 @@ class Controls:
         "cover", "/fit", "How the input meets the model's size.",
         group="Video", label="Fit", choices=("cover", "contain", "stretch"), owner=Owner.BRIDGE,
     )  # fmt: skip
-    mirror: bool = _live(
-        False, "/mirror", "Flip left and right.", group="Video", label="Mirror", owner=Owner.BRIDGE
-    )
+    mirror: bool = _live(False, "/mirror", "Flip left and right.", group="Video", label="Mirror", owner=Owner.BRIDGE)
     input: str = _live(
         "", "/input",
         "Switch the source: ndi:NAME, spout:NAME, file:PATH, pattern:NAME, or an index from the list of inputs.",
@@ -358,8 +356,7 @@ class Command:
             names = ", ".join(name if required else f"[{name}]" for name, _, required in self.arguments)
             raise ControlError(address, f"The arguments are {names}; {len(args)} came.")
         return tuple(
-            _argument(address, name, tag, value)
-            for (name, tag, _), value in zip(self.arguments, args, strict=False)
+            _argument(address, name, tag, value) for (name, tag, _), value in zip(self.arguments, args, strict=False)
         )
 
 
@@ -469,6 +466,10 @@ class Config(BaseModel):
     width: int = Field(256, ge=32, le=4096, multiple_of=16, description="Width of the model's picture.")
     height: int = Field(256, ge=32, le=4096, multiple_of=16, description="Height of the model's picture.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    devices: tuple[str, ...] = Field(
+        (), description="Devices that share the network, in pipeline order, the first encodes and the last decodes; "
+        'empty for `device` alone. "remote" is a rank that is started on another machine.',
+    )  # fmt: skip
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the network; auto is bfloat16 on a GPU and float32 on a CPU."
     )
@@ -478,9 +479,10 @@ class Config(BaseModel):
     text_device: Literal["auto", "cpu", "cuda", "offload"] = Field(
         "auto", description="Where prompts are encoded; offload keeps the encoder on the CPU between prompts."
     )
-    batch: bool = Field(
-        True, description="Run the denoising steps of successive chunks in one forward (stream batch)."
+    text_weights: Literal["bfloat16", "float8"] = Field(
+        "bfloat16", description="How the text encoder's weights are held; float8 takes half the memory."
     )
+    batch: bool = Field(True, description="Run the denoising steps of successive chunks in one forward (stream batch).")
     max_steps: int = Field(4, ge=1, le=4, description="Most denoising steps that can be chosen live.")
     cache: Literal["auto", "reference", "honest", "adaptive"] = Field(
         "auto", description="Rule for the sink frames of the rolling cache; auto is the model's own."

@@ -161,11 +161,27 @@ def pull(files: Sequence[WeightFile], root: Path, report: Report | None = None) 
         ModelError: if the disk is too small or a file cannot be fetched.
         CheckpointError: if what came is not what it should be; it is removed.
     """
-    pins = _Pins(root)
-    wanted = [file for file in files if not _present(file, root)]
-    sources = [(file, _source(file, pins)) for file in wanted]
-    _check_space(sources, root)
-    return [_fetch(file, source, root, pins, report) for file, source in sources]
+    with _alone(root):
+        pins = _Pins(root)
+        wanted = [file for file in files if not _present(file, root)]
+        sources = [(file, _source(file, pins)) for file in wanted]
+        _check_space(sources, root)
+        return [_fetch(file, source, root, pins, report) for file, source in sources]
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keeps two downloads into one folder apart."""
+    import filelock
+
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(root / ".pull.lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise ModelError(f"Another download into {root} is running.", "Wait for it.") from None
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise ModelError(f"The folder {root} cannot be used ({error}).", "Choose another with --dir.") from None
 
 
 def _present(file: WeightFile, root: Path) -> bool:
@@ -206,11 +222,7 @@ def _source(file: WeightFile, pins: _Pins) -> _Source:
 def _check_space(sources: Sequence[tuple[WeightFile, _Source]], root: Path) -> None:
     if not sources:
         return
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(root).free
-    except OSError as error:
-        raise ModelError(f"The folder {root} cannot be used ({error}).", "Choose another with --dir.") from None
+    free = shutil.disk_usage(root).free
     parts = (_part(file, root) for file, _ in sources)
     begun = sum(part.stat().st_size for part in parts if part.is_file())
     needed = sum(source.bytes for _, source in sources) - begun + SPARE_BYTES

@@ -185,6 +185,21 @@ def test_too_little_disk_is_said_before_anything_is_fetched(
     assert weights.pull([DIT], tmp_path)[0].state is State.PINNED_HERE
 
 
+def test_two_downloads_into_one_folder_are_kept_apart(hub: Hub, tmp_path: Path) -> None:
+    def second(*_: object) -> None:
+        with pytest.raises(ModelError, match="Another download"):
+            weights.pull([CODEC], tmp_path)
+
+    assert weights.pull([DIT], tmp_path, second)[0].state is State.PINNED_HERE
+    assert weights.pull([CODEC], tmp_path)[0].state is State.GOOD
+
+
+def test_a_folder_that_cannot_be_used_is_named(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="cannot be used"):
+        weights.pull([DIT], tmp_path / "file" / "models")
+
+
 def test_faults_of_the_hub_are_said_plainly(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no longer where it was"):
         weights.pull([replace(DIT, path="gone.pt")], tmp_path)

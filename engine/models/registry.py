@@ -35,8 +35,10 @@ class Builder(Protocol):
         """The video autoencoder: `which` is "full" or "tiny"."""
         ...
 
-    def build_text(self, spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto") -> TextEncoder:
-        """The text encoder, at `where` as in `Config.text_device`."""
+    def build_text(
+        self, spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
+    ) -> TextEncoder:
+        """The text encoder, at `where` as in `Config.text_device`, held as in `Config.text_weights`."""
         ...
 
 

@@ -26,8 +26,10 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
     return codec.to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
 
-def build_text(spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto") -> TextEncoder:
-    """The table of words; it stays on the CPU, where its few numbers are, `where`ever else it might be wanted."""
+def build_text(
+    spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
+) -> TextEncoder:
+    """The table of words; it stays on the CPU as it is, `where`ever and in whatever `storage` it might be wanted."""
     words = WordTable(spec.dit.text_len, spec.dit.text_dim)
     read(words, "words", files.get("text", WEIGHTS))
     return words
