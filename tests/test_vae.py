@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,6 +90,16 @@ def test_saved_and_resumed_equals_uninterrupted(codec: WanCodec) -> None:
     assert torch.equal(codec.decode(latents(1), resumed[1]), codec.decode(latents(1), decode))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_stays_finite_and_close(codec: WanCodec, dtype: torch.dtype) -> None:
+    half = WanCodec(copy.deepcopy(codec.network).to(dtype))
+    video = torch.zeros(1, 3, 5, *SIZE)
+    assert half.encode(video, half.encoder_state(1, *SIZE)).isfinite().all()
+    ours = half.decode(latents(2), half.decoder_state(1, *SIZE)).float()
+    exact = codec.decode(latents(2), codec.decoder_state(1, *SIZE))
+    assert (ours - exact).square().mean().sqrt() < 0.05
+
+
 @pytest.mark.parametrize(("frames", "warm"), [(4, False), (0, False), (5, True), (3, True)])
 def test_wrong_number_of_frames_is_refused(codec: WanCodec, frames: int, warm: bool) -> None:
     state = codec.encoder_state(1, *SIZE)
@@ -115,11 +127,11 @@ def test_wide_temporal_convolution_equals_conv3d(frames: int) -> None:
 def test_the_way_of_other_devices_computes_the_same(codec: WanCodec) -> None:
     other = random_codec()
     for module in other.network.modules():
-        engine = getattr(module, "engine", None)
-        if isinstance(engine, TemporalConv):
-            engine.taps = []
-        elif isinstance(engine, UpsampleConv):
-            engine.phases = None
+        arranged = getattr(module, "arranged", None)
+        if isinstance(arranged, TemporalConv):
+            arranged.taps = []
+        elif isinstance(arranged, UpsampleConv):
+            arranged.phases = None
     for frames, batch in ((9, 1), (5, 2)):
         ours = codec.encode(clip(frames, batch), codec.encoder_state(batch, *SIZE))
         theirs = other.encode(clip(frames, batch), other.encoder_state(batch, *SIZE))

@@ -60,13 +60,13 @@ class VAEShape:
 
 
 class CausalConv(nn.Module):
-    """3-D convolution that sees the present and the past. Time is padded from `memory`, space with zeros."""
+    """3-D convolution that sees the present and the past, in a window that brings both. Space is padded with zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int] = (3, 3, 3)) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        self.engine: conv.TemporalConv | None = None
+        self.arranged: conv.TemporalConv | None = None
 
     @property
     def past(self) -> int:
@@ -75,13 +75,13 @@ class CausalConv(nn.Module):
 
     def prepare(self) -> None:
         """Arrange the weights for running; again after they or their device changed."""
-        self.engine = conv.TemporalConv(self.weight, self.bias)
+        self.arranged = conv.TemporalConv(self.weight, self.bias)
 
     def forward(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """Convolve a window of `past` + T frames into T frames."""
-        if self.engine is None:
+        if self.arranged is None:
             raise ModelError("the autoencoder was used before prepare().")
-        return self.engine(window_NCHW, batch)
+        return self.arranged(window_NCHW, batch)
 
 
 class NormSiLU(nn.Module):
@@ -98,7 +98,8 @@ class NormSiLU(nn.Module):
 
 
 def _rms_norm(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
-    length_N1HW = torch.linalg.vector_norm(x_NCHW, dim=1, keepdim=True).clamp_(min=1e-12)
+    smallest = max(1e-12, torch.finfo(x_NCHW.dtype).tiny)
+    length_N1HW = torch.linalg.vector_norm(x_NCHW, dim=1, keepdim=True).clamp_(min=smallest)
     torch.mul(x_NCHW, length_N1HW.reciprocal_(), out=out_NCHW)
     out_NCHW.mul_(gamma_1C11 * x_NCHW.shape[1] ** 0.5)
 
@@ -200,12 +201,12 @@ class Upsample(nn.Module):
         self.name = f"{name}.time_conv"
         self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels // 2, 3, padding=1)})
         self.time_conv = CausalConv(channels, 2 * channels, (3, 1, 1)) if temporal else None
-        self.engine: conv.UpsampleConv | None = None
+        self.arranged: conv.UpsampleConv | None = None
 
     def prepare(self) -> None:
         """Arrange the weights for running."""
         convolution = cast(nn.Conv2d, self.resample["1"])
-        self.engine = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
+        self.arranged = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
 
     def forward(self, x_NCHW: Tensor, run: _Run) -> Tensor:
         """[T*B, C, H, W] to [T*B, C/2, 2H, 2W], or twice the T; the stream's first frame stays single."""
@@ -218,9 +219,9 @@ class Upsample(nn.Module):
             pair_NCHW = conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
             pair_TBCHW = pair_NCHW.unflatten(0, (-1, run.batch))
             x_NCHW = torch.stack(pair_TBCHW.chunk(2, dim=2), dim=1).flatten(0, 2)
-        if self.engine is None:
+        if self.arranged is None:
             raise ModelError("the autoencoder was used before prepare().")
-        return self.engine(x_NCHW.contiguous(memory_format=torch.channels_last))
+        return self.arranged(x_NCHW.contiguous(memory_format=torch.channels_last))
 
 
 class _Stack(nn.Module):
