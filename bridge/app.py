@@ -22,6 +22,7 @@ import platformdirs
 from bridge.capture import Capture
 from bridge.config import AppConfig
 from bridge.control.announce import AnnounceError, Announcement
+from bridge.control.compat import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi import MidiError, MidiInput, open_backend
 from bridge.control.osc import OscServer
@@ -166,7 +167,11 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """Snapshots, MIDI, and the words that are obeyed here."""
+        """Other programs' addresses, snapshots, MIDI, and the words that are obeyed here."""
+        osc = self.config.osc
+        for name in osc.compat:
+            server = CompatServer(self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None).start()
+            stack.callback(server.stop)
         folder = state_dir(self.config.storage.state_dir)
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
         stack.callback(self.snapshots.stop)

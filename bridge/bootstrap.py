@@ -33,7 +33,7 @@ NEEDED = {
 EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
 DEBIAN = {
     "bridge": ("libavahi-client3",),
-    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools"),
+    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm"),
 }
 """System packages of each part, as Debian names them."""
 
@@ -113,6 +113,7 @@ def system_packages(part: str) -> None:
         "libavahi-client3": has_library("libavahi-client.so.3"),
         "chromium": shutil.which("chromium") is not None,
         "chromium-driver": shutil.which("chromedriver") is not None,
+        "npm": shutil.which("npm") is not None,
         "liblo-tools": shutil.which("oscsend") is not None,
     }
     missing = tuple(name for name in DEBIAN[part] if not present[name])

@@ -61,6 +61,14 @@ Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
 WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of the page; 0 takes a free one.")]
+OscHost = Annotated[str, typer.Option("--osc-host", help="Address to listen at; 0.0.0.0 for the whole network.")]
+WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page; it then asks for a token.")]
+ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
+Midi = Annotated[bool, typer.Option("--midi", help="Listen to MIDI controllers.")]
+Compat = Annotated[
+    list[str], typer.Option("--compat", help="Also obey patches made for streamdiffusiontd, scope or resolume.")
+]
+CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Log lines instead of the status line.")]
 Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its dotted name: --set output.fps=25")]
@@ -79,6 +87,12 @@ def run(
     device: Device = UNSET,
     osc_port: OscPort = UNSET,
     web_port: WebPort = UNSET,
+    osc_host: OscHost = UNSET,
+    web_host: WebHost = UNSET,
+    extra_ip: ExtraIp = UNSET,
+    midi: Midi = False,
+    compat: Compat = UNSET,
+    compat_port: CompatPort = UNSET,
     no_web: NoWeb = False,
     plain: Plain = False,
     set: Setting = UNSET,
@@ -86,8 +100,10 @@ def run(
     """Restyle a live source until Ctrl+C."""
     given = {
         "input.uri": input, "output.uri": output, "engine.model": model, "controls.prompt_1": prompt,
-        "engine.device": device, "osc.port": osc_port, "web.port": web_port,
-        "web.enabled": False if no_web else None, **measured(size), **assignments(set or []),
+        "engine.device": device, "osc.port": osc_port, "web.port": web_port, "osc.host": osc_host,
+        "web.host": web_host, "input.extra_ips": extra_ip or None, "midi.enabled": midi or None,
+        "osc.compat": compat or None, "osc.compat_port": compat_port, "web.enabled": False if no_web else None,
+        **measured(size), **assignments(set or []),
     }  # fmt: skip
     serve(load(config, {key: value for key, value in given.items() if value is not None}), plain)
 

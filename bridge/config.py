@@ -53,6 +53,10 @@ class OscConfig(Section):
     enabled: bool = Field(True, description="Listen for OSC.")
     host: str = Field("127.0.0.1", description="Address to listen at; 0.0.0.0 for the whole network.")
     port: int = Field(9000, ge=0, le=65535, description="UDP port; 0 takes a free one.")
+    compat: tuple[str, ...] = Field(
+        (), description="Programs whose addresses are understood too: streamdiffusiontd, scope, resolume."
+    )
+    compat_port: int = Field(0, ge=0, le=65535, description="UDP port for them; 0 is the program's own.")
 
 
 class WebConfig(Section):

@@ -37,10 +37,10 @@ class Left:
 
 
 def held() -> Left:
-    """What this process holds now; `shared` counts the blocks of shared memory on this machine, where one can see."""
+    """What this process holds now; `shared` counts its mappings of shared memory, where one can see."""
     process = psutil.Process()
-    shm = Path("/dev/shm")
-    shared = len(list(shm.glob("psm_*"))) if shm.is_dir() else 0
+    maps = Path("/proc/self/maps")
+    shared = maps.read_text().count("/dev/shm/") if maps.exists() else 0
     handles = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
     children = [c for c in process.children() if "resource_tracker" not in " ".join(c.cmdline())]
     return Left(threading.active_count(), handles, len(children), shared)

@@ -1,0 +1,203 @@
+"""The whole bridge between real peers: a sender's process, `tidecast run`, a receiver's process, a third OSC client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from bridge.app import App
+from bridge.bench.overhead import identity, wait_until_running
+from bridge.bench.peers import Receiver, Seen, Sender
+from bridge.bench.start import as_command, in_process
+from bridge.config import load
+from engine.errors import NameTakenError
+
+MARK = f"Tidecast test app {os.getpid()}"
+PATIENCE_S = 60.0
+
+
+def soon(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+class Running:
+    """`tidecast run` as a user starts it."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "bridge", "run", "--plain", "--osc-port", "0", "--no-web", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.port = 0
+        for line in self.process.stdout:
+            if found := re.match(r"osc\s+127\.0\.0\.1:(\d+)", line):
+                self.port = int(found[1])
+                return
+        raise AssertionError("it did not say its OSC port")
+
+    def osc(self, address: str, kind: str, value: str) -> None:
+        """Send with Debian's oscsend (liblo), a client that shares nothing with this project."""
+        subprocess.run(["oscsend", "127.0.0.1", str(self.port), f"/tidecast{address}", kind, value], check=True)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        self.process.communicate(timeout=PATIENCE_S)
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def running(*arguments: str) -> Iterator[Running]:
+    found = Running(*arguments)
+    try:
+        yield found
+        assert found.stop() == 0
+    finally:
+        if found.process.poll() is None:
+            found.process.kill()
+            found.process.communicate()
+
+
+def brightness(seen: list[Seen]) -> float:
+    return float(np.mean([frame.mean for frame in seen[-5:]])) if seen else -1.0
+
+
+needs_oscsend = pytest.mark.skipif(shutil.which("oscsend") is None, reason="needs liblo-tools")
+
+
+@needs_oscsend
+def test_osc_from_another_program_changes_the_picture_that_arrives():
+    with (
+        Sender(f"ndi:{MARK} cam", 640, 360, 30, "bars"),
+        running("--input", f"ndi:{MARK} cam", "--output", f"ndi:{MARK} out", "--set", "process.kind=identity",
+                "--size", "320x176") as show,
+        Receiver(f"ndi:{MARK} out") as mixer,
+    ):  # fmt: skip
+        soon(lambda: brightness(mixer.take()) > 60, "the picture of the camera arrives")
+        seen = mixer.take()
+        soon(lambda: bool(seen.extend(mixer.take()) or len(seen) > 10), "frames go on arriving")
+        assert {(frame.width, frame.height) for frame in seen} == {(320, 176)}
+        show.osc("/black", "i", "1")
+        soon(lambda: 0 <= brightness(mixer.take()) < 30, "black by an int")
+        show.osc("/black", "s", "off")
+        soon(lambda: brightness(mixer.take()) > 60, "and back by a word")
+
+        left = [frame.mean for frame in mixer.take()]
+        assert left
+        show.osc("/freeze", "f", "1.0")
+        time.sleep(0.5)
+        mixer.take()
+        time.sleep(0.5)
+        frozen = {frame.metadata["seq"] for frame in mixer.take()}
+        assert len(frozen) == 1, "the last frame is held, and still sent"
+        show.osc("/freeze", "f", "0.0")
+        soon(lambda: len({frame.metadata["seq"] for frame in mixer.take()}) > 1, "it goes on")
+
+
+def test_no_frame_is_lost_and_every_frame_bears_its_times():
+    """At a rate that any machine keeps up with: the receiver gets what the camera sent, in order, once."""
+    config = load(None, identity(f"ndi:{MARK} slow cam", f"ndi:{MARK} slow out", 320, 176))
+    with (
+        Sender(f"ndi:{MARK} slow cam", 320, 176, 10, "counter"),
+        App(config) as app,
+        Receiver(f"ndi:{MARK} slow out") as mixer,
+    ):
+        wait_until_running(app)
+        soon(lambda: len(mixer.take()) > 5, "pictures arrive")
+        time.sleep(1.0)
+        mixer.take()
+        time.sleep(4.0)
+        seen = mixer.take()
+    numbers = [frame.counter for frame in seen if frame.counter is not None]
+    assert len(numbers) >= 0.9 * len(seen)
+    assert numbers == sorted(numbers)
+    expected = numbers[-1] - numbers[0] + 1
+    assert expected - len(set(numbers)) <= 0.05 * expected
+    for frame in seen:
+        assert 0 < int(frame.metadata["captured_ns"]) <= int(frame.metadata["sent_ns"]) <= frame.arrived_ns
+
+
+def test_panic_buttons_work_while_the_model_loads():
+    config = load(
+        None,
+        identity("pattern:bars", f"ndi:{MARK} loading", 320, 176)
+        | {"process.kind": "model", "engine.model": "wan21-tiny"},
+    )
+    with App(config) as app, Receiver(f"ndi:{MARK} loading") as mixer:
+        soon(lambda: brightness(mixer.take()) > 60, "the input goes straight through")
+        app.store.set("black", True)
+        soon(lambda: 0 <= brightness(mixer.take()) < 30, "black")
+        app.store.set("black", False)
+        soon(lambda: brightness(mixer.take()) > 60, "and back")
+
+
+def test_mix_blends_with_the_input_frame_of_the_same_moment():
+    """With an engine that gives every frame back, any mix shows each frame as it was: the moments match."""
+    with App(load(None, identity("pattern:counter", f"ndi:{MARK} mix", 320, 176))) as app:
+        wait_until_running(app)
+        with Receiver(f"ndi:{MARK} mix") as mixer:
+            app.store.set("mix", 0.5)
+            soon(lambda: len(mixer.take()) > 5, "pictures arrive")
+            seen = mixer.take()
+            soon(lambda: bool(seen.extend(mixer.take()) or len(seen) > 20), "frames go on arriving")
+    # A blend of two moments would hold two numbers, and could not be read.
+    assert sum(frame.counter is not None for frame in seen) >= 0.9 * len(seen)
+
+
+@needs_oscsend
+def test_a_prompt_changes_the_picture_that_arrives():
+    """The embedded model, end to end: another prompt, another look, and the stream goes on."""
+    with (
+        running("--input", "pattern:waves", "--output", f"ndi:{MARK} styled", "--prompt", "fire",
+                "--set", "controls.strength=0.9", "--set", "controls.steps=1") as show,
+        Receiver(f"ndi:{MARK} styled") as mixer,
+    ):  # fmt: skip
+
+        def redness(prompt: str) -> float:
+            """Mean red minus blue of frames that were sent while `prompt` was set, some time after it was."""
+            frames: list[Seen] = []
+
+            def gathered() -> bool:
+                frames.extend(f for f in mixer.take() if f.metadata.get("prompt") == prompt)
+                return len({f.metadata["seq"] for f in frames}) > 40
+
+            soon(gathered, f"pictures for {prompt}")
+            return float(np.mean([f.mean[0] - f.mean[2] for f in frames[-8:]]))
+
+        fire = redness("fire")
+        show.osc("/prompt", "s", "ice")
+        ice = redness("ice")
+    assert fire > ice + 10
+
+
+def test_a_name_that_is_taken_is_answered_with_a_free_one():
+    with Sender(f"ndi:{MARK} taken", 320, 176, 10), pytest.raises(NameTakenError) as caught:
+        App(load(None, identity("pattern:bars", f"ndi:{MARK} taken", 320, 176))).start()
+    assert f"{MARK} taken" in caught.value.message
+    assert caught.value.remedy
+
+
+def test_fifty_starts_in_one_process_leave_nothing_behind():
+    settings = identity("pattern:bars", f"ndi:{MARK} again", 64, 64)
+    first, last = in_process(load(None, settings), 50)
+    assert first == last
+
+
+def test_starts_as_a_command_end_in_good_order():
+    """Five here; `tidecast bench start` does twenty."""
+    as_command(
+        ["--input", "pattern:bars", "--output", f"ndi:{MARK} command", "--osc-port", "0", "--web-port", "0",
+         "--set", "process.kind=identity"],
+        5,
+    )  # fmt: skip

@@ -1,0 +1,47 @@
+"""The fault drill with a tiny model: whatever breaks, the output goes on and the controls stay as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from bridge.bench.faults import BAR_MS, Drill
+
+CASES = (
+    "source killed and restarted",
+    "two sources swapped",
+    "size changed mid-stream",
+    "receiver killed",
+    "engine killed (SIGKILL)",
+    "engine hangs",
+    "engine out of memory",
+    "engine raises",
+    "disk full at a snapshot",
+    "clock jumps an hour",
+    "port already in use",
+)
+
+
+@pytest.fixture(scope="module")
+def drill():
+    tiny = {"engine.model": "wan21-tiny", "engine.width": 64, "engine.height": 64}
+    with Drill(tiny, 320, 176, 30) as drill:
+        yield drill
+
+
+@pytest.fixture(scope="module")
+def quiet_ms(drill):
+    """The longest pause when nothing is broken: what this machine itself does to the output."""
+    return drill.run("nothing (for comparison)").gap_ms
+
+
+def test_the_list_of_cases_is_whole(drill):
+    assert {*CASES, "nothing (for comparison)"} == set(drill.cases())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_show_goes_on(drill, quiet_ms, case):
+    outcome = drill.run(case)
+    assert outcome.controls, outcome
+    assert outcome.gap_ms <= max(BAR_MS, 3.0 * quiet_ms), outcome
+    if case not in ("size changed mid-stream", "receiver killed", "two sources swapped", "clock jumps an hour"):
+        assert outcome.said, "and it was reported"
