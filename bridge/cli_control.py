@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,8 @@ Port = Annotated[int, typer.Option(min=1, max=65535, help="Its OSC port.")]
 StateDir = Annotated[str, typer.Option(help="Folder of the bindings; empty for the user's own.")]
 
 ANSWER_S = 1.0
+INPUTS_S = 8.0
+"""Looking for sources on a network takes a while."""
 
 
 def _fail(error: TidecastError | str) -> typer.Exit:
@@ -94,7 +97,8 @@ def _effect(client: OscClient, full: str) -> Message | None:
         time.sleep(0.1)  # errors leave a moment after they occurred
         client.send(PREFIX + "/resend")
         replies.add(full)
-    return client.ask(lambda m: m.address in replies, ANSWER_S)
+    seconds = INPUTS_S if full == PREFIX + "/inputs" else ANSWER_S
+    return client.ask(lambda m: m.address in replies, seconds)
 
 
 def argument(text: str) -> int | float | str:
@@ -117,22 +121,22 @@ def _words(message: Message) -> str:
 def watch(
     host: Host = "127.0.0.1",
     port: Port = 9000,
-    all: Annotated[bool, typer.Option("--all", help="Also what did not change.")] = False,
+    all: Annotated[bool, typer.Option("--all", help="Also twins, and what did not change.")] = False,
     seconds: Annotated[float, typer.Option(min=0.0, help="End after so long; 0 for Ctrl+C.")] = 0.0,
 ) -> None:
     """Show every change of controls and readings of a Tidecast that runs, and its errors."""
     last: dict[str, tuple[Any, ...]] = {}
-    end = time.monotonic() + seconds if seconds else float("inf")
     try:
         with OscClient(host, port) as client:
             if not client.answers(ANSWER_S):
                 raise _fail(f"Nothing answers at {host}:{port}. Start it with: tidecast run")
-            for message in client.watch():
+            for message in client.watch(seconds or math.inf):
+                target = TARGETS.get(message.address)
+                if target is not None and target.twin and not all:
+                    continue
                 if all or message.address == PREFIX + "/error" or last.get(message.address) != message.args:
                     last[message.address] = message.args
                     console.print(f"{message.address} {_words(message)}", highlight=False, soft_wrap=True, markup=False)
-                if time.monotonic() > end:
-                    return
     except TidecastError as error:
         raise _fail(error) from None
     except KeyboardInterrupt:

@@ -97,10 +97,10 @@ class Control:
                     return value.decode("utf-8")
                 except UnicodeDecodeError:
                     raise self._bad(value, "text in UTF-8") from None
-            if isinstance(value, str):
-                return value
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE:
                 return str(value)
+            if isinstance(value, str) and _has_utf8(value):
+                return value
             raise self._bad(value, "text")
         if self.kind is Kind.CHOICE:
             word = value.strip().lower() if isinstance(value, str) else None
@@ -174,9 +174,22 @@ def _number(value: Any) -> float | None:
     return None
 
 
+HUGE = 10**20
+"""Integers from here on are nobody's meaning; Python refuses to print the longest."""
+
+
+def _has_utf8(text: str) -> bool:
+    """Whether a text can be sent and stored: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(value: Any) -> str:
     """`value` as an error message shows it: short, whatever came."""
-    if isinstance(value, int) and abs(value) >= 10**20:
+    if isinstance(value, int) and abs(value) >= HUGE:
         return "a huge number"
     text = repr(value)
     return f"{text[:60]}..." if len(text) > 60 else text

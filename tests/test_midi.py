@@ -4,7 +4,7 @@ import time
 
 import mido
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mido import Message
 
@@ -310,6 +310,7 @@ def test_the_real_backend_carries_a_message_through_virtual_ports(tmp_path):
 # Without ports
 
 
+@settings(deadline=None)
 @given(st.floats(0, 127), st.lists(st.integers(0, 127), min_size=1))
 def test_a_knob_never_jumps_a_control_by_more_than_its_own_step(current, positions):
     takeover = Takeover()

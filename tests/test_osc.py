@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.control.osc import OscServer
@@ -246,6 +246,7 @@ def test_after_a_fuzz_it_still_serves():
 # The parts without a socket
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_random_bytes_are_parsed_or_refused(data):
     try:
@@ -264,6 +265,7 @@ def test_malformed_datagrams_are_parsed_or_refused():
     assert 500 < refused < 3000
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.booleans(), st.text().filter(lambda t: "\0" not in t))))
 def test_what_is_built_is_parsed_back(args):
     if len(args) <= 256:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +72,10 @@ class OscClient:
         self.send(PREFIX + "/ping", (word,))
         return self.ask(lambda m: m.address == PREFIX + "/pong" and word in m.args, seconds) is not None
 
-    def watch(self) -> Iterator[Message]:
-        """Subscribe, and every message from then on, until the caller stops."""
+    def watch(self, seconds: float = math.inf) -> Iterator[Message]:
+        """Subscribe, and every message of the next seconds."""
         port = int(self._socket.getsockname()[1])
-        while True:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
             self.send(PREFIX + "/subscribe", (port,))
-            yield from self.hear(RENEW_S)
+            yield from self.hear(min(RENEW_S, left))
