@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -122,11 +123,14 @@ class Prompts:
     Args:
         encoder: may be slow; it is asked from one thread at a time.
         blend: how two embeddings are taken together.
+        device: where embeddings are kept and blended.
         defer: leave the encoding of new texts to whoever reads `missing`, and go on with what is in force.
     """
 
-    def __init__(self, encoder: TextEncoder, blend: Blend, *, defer: bool) -> None:
-        self._encoder, self._blend, self._defer = encoder, blend, defer
+    def __init__(
+        self, encoder: TextEncoder, blend: Blend, *, device: torch.device | str = "cpu", defer: bool = False
+    ) -> None:
+        self._encoder, self._blend, self._device, self._defer = encoder, blend, device, defer
         self._known: OrderedDict[str, Conditioning] = OrderedDict()
         self._memory_lock, self._encoder_lock = threading.Lock(), threading.Lock()
         self.travel = Travel(blend)
@@ -140,6 +144,7 @@ class Prompts:
             found = self._recall(text)
             if found is None:
                 found = self._encoder.encode(text)
+                found = replace(found, embedding=found.embedding.to(self._device))
                 with self._memory_lock:
                     self._known[text] = found
                     while len(self._known) > KEPT:

@@ -43,7 +43,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})[KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a mapping)
+            names = file.keys()
+            # Copies, because views into the file are not aligned, and some products round by alignment.
+            return {name: file.get_tensor(name).clone() for name in names}, facts
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ModelError(f"{path} holds no saved stream: {error}.", "Name a file that `save` wrote.") from None
 
