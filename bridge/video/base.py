@@ -12,7 +12,7 @@ Rules for all of them, checked by one test suite over all of them:
 * `read` waits for the next frame and returns only the newest: what the caller was too slow for is dropped and
   counted in `skipped`. It returns None when nothing came in time. A source that is lost does not raise: it says so
   (`connected`, `problem`), and connects again by itself when it can.
-* A frame's pixels belong to the receiver of the frame. `seq` counts the frames that arrived, without gaps.
+* A frame's pixels belong to the receiver of the frame. `seq` counts the frames that `read` gave.
 * `send` takes any size and pixel format at any time and has finished with the array when it returns.
 * What a library raises becomes a `TransportError` with a remedy.
 

@@ -6,6 +6,7 @@ of which device it is.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from dataclasses import dataclass, field
@@ -69,7 +70,10 @@ class LiveSource(Source):
         with self._news:
             self._news.wait_for(lambda: self._newest is not None, timeout_s)
             frame, self._newest = self._newest, None
-            return frame
+        if frame is None:
+            return None
+        self._seq += 1
+        return dataclasses.replace(frame, seq=self._seq - 1)
 
     def close(self) -> None:
         """Stop and close the device."""
@@ -131,8 +135,7 @@ class LiveSource(Source):
                 pts = int(picture.pts * picture.time_base * 1_000_000_000)
             with self._news:
                 self.skipped += self._newest is not None
-                self._newest = Frame(pixels, kind, pts, captured, self._seq)
-                self._seq += 1
+                self._newest = Frame(pixels, kind, pts, captured)
                 self._news.notify()
             self._info = SourceInfo(self.uri, self._title, pixels.shape[1], pixels.shape[0], rate)
             self._connected, self._problem = True, ""

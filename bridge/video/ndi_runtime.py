@@ -91,7 +91,7 @@ def choose(pattern: str, names: list[str]) -> str | None:
 
     A name is `MACHINE (SOURCE)`. The first of these that fits anything wins: the whole name, the part in brackets,
     the pattern as a wildcard (`*`, `?`) over either, the pattern as a part of the name. Case does not matter; of
-    several the first in alphabetical order is taken. Own outputs are only found by their whole name.
+    several the first in alphabetical order of the sources is taken. Own outputs are only found by their whole name.
 
     Args:
         pattern: what the user wrote after `ndi:`; empty means any source.
@@ -102,7 +102,7 @@ def choose(pattern: str, names: list[str]) -> str | None:
         if name.casefold() == wanted:
             return name
     with _lock:
-        others = sorted(set(names) - _own_names)
+        others = sorted(set(names) - _own_names, key=lambda name: (short_name(name).casefold(), name))
     tests = (
         lambda name: short_name(name) == wanted,
         lambda name: fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(short_name(name), wanted),

@@ -1,0 +1,165 @@
+"""Programs at the other end of a video connection, each run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from fractions import Fraction
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from bridge.video.base import Options, open_sink, open_source
+from bridge.video.pattern import bars, read_counter
+from engine.frame import Frame, PixelFormat
+
+SPAWN = multiprocessing.get_context("spawn")
+LOOPBACK = ",".join(f"127.0.0.{n}" for n in range(1, 17))
+
+
+def unique(name: str) -> str:
+    """A source name that no other test run on this machine uses."""
+    return f"video test {name} {os.getpid()} {time.monotonic_ns() % 1_000_000}"
+
+
+def solid(colour: tuple[int, ...], width: int = 64, height: int = 48) -> Frame:
+    kind = PixelFormat.RGB if len(colour) == 3 else PixelFormat.RGBA
+    return Frame(np.full((height, width, len(colour)), colour, np.uint8), kind)
+
+
+def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour: tuple[int, ...] | None) -> None:
+    """Send bars with a counter (or one colour) over NDI until told to stop; ("size", w, h) changes the size."""
+    rate = Fraction(fps)
+    with open_sink(f"ndi:{name}", Options(fps=rate, alpha=colour is not None and len(colour) == 4)) as sink:
+        conn.send("open")
+        number, start = 0, time.monotonic()
+        while True:
+            if conn.poll():
+                message = conn.recv()
+                if message[0] == "stop":
+                    return
+                if message[0] == "size":
+                    width, height = message[1:]
+                elif message[0] == "state":
+                    conn.send((sink.receivers, sink.tally.program))
+            pixels = bars(number, width, height, rate) if colour is None else solid(colour, width, height).pixels
+            kind = PixelFormat.RGB if pixels.shape[2] == 3 else PixelFormat.RGBA
+            frame = Frame(pixels, kind, seq=number, captured_ns=time.monotonic_ns())
+            sink.send(
+                frame, {"controls": json.dumps({"strength": number / 1000, "prompt_1": 'a <wärm> & "dark" sky\n'})}
+            )
+            number += 1
+            time.sleep(max(0.0, start + number / fps - time.monotonic()))
+
+
+def watch(conn: Connection, name: str, frames: int) -> None:
+    """Receive over NDI and answer (numbers, last pixels, last metadata) of the frames."""
+    with open_source(f"ndi:{name}") as source:
+        conn.send("open")
+        numbers, last = [], None
+        deadline = time.monotonic() + 30.0
+        while len(numbers) < frames and time.monotonic() < deadline:
+            frame = source.read(0.2)
+            if frame is not None:
+                numbers.append(read_counter(frame.pixels))
+                last = frame
+        conn.send((numbers, last.pixels if last else None, dict(last.metadata) if last else {}))
+
+
+def _other_binding(folder: str) -> None:
+    """Let the other binding find sources on loopback, as its finder takes no addresses."""
+    (Path(folder) / "ndi-config.v1.json").write_text(json.dumps({"ndi": {"networks": {"ips": LOOPBACK}}}))
+    os.environ["NDI_CONFIG_DIR"] = folder
+
+
+def serve_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
+    """Send bars over NDI with the other binding."""
+    _other_binding(folder)
+    from cyndilib.sender import Sender
+    from cyndilib.video_frame import VideoSendFrame
+    from cyndilib.wrapper.ndi_structs import FourCC
+
+    sender, video = Sender(name), VideoSendFrame()
+    video.set_resolution(320, 192)
+    video.set_frame_rate(Fraction(25))
+    video.set_fourcc(FourCC.RGBX)
+    sender.set_video_frame(video)
+    sender.open()
+    conn.send("open")
+    number = 0
+    while not conn.poll():
+        opaque = np.insert(bars(number, 320, 192, Fraction(25)), 3, 255, axis=2)
+        sender.write_video(np.ascontiguousarray(opaque).ravel())
+        number += 1
+        time.sleep(1 / 25)
+    sender.close()
+
+
+def watch_with_cyndilib(conn: Connection, name: str, frames: int, folder: str) -> None:
+    """Receive over NDI with the other binding; answers as `watch`, without metadata."""
+    _other_binding(folder)
+    from cyndilib.finder import Finder
+    from cyndilib.receiver import Receiver
+    from cyndilib.video_frame import VideoFrameSync
+    from cyndilib.wrapper.ndi_recv import RecvBandwidth, RecvColorFormat
+
+    finder = Finder()
+    finder.open()
+    deadline = time.monotonic() + 30.0
+    source = None
+    while source is None and time.monotonic() < deadline:
+        finder.wait_for_sources(0.5)
+        finder.update_sources()
+        source = next((s for s in finder.iter_sources() if name in s.name), None)
+    conn.send("open")
+    receiver = Receiver(color_format=RecvColorFormat.RGBX_RGBA, bandwidth=RecvBandwidth.highest)
+    video = VideoFrameSync()
+    receiver.frame_sync.set_video_frame(video)
+    receiver.set_source(source)
+    numbers: list[int | None] = []
+    pixels = None
+    while len(set(numbers)) < frames and time.monotonic() < deadline:
+        receiver.frame_sync.capture_video()
+        if min(video.xres, video.yres) > 0:
+            pixels = np.array(video.get_array()).reshape(video.yres, video.xres, 4)
+            numbers.append(read_counter(pixels))
+        time.sleep(1 / 60)
+    conn.send((numbers, pixels, {}))
+    receiver.disconnect()
+    finder.close()
+
+
+class Peer:
+    """A peer process and the pipe to it; killed when it does not end by itself."""
+
+    def __init__(self, program, *arguments) -> None:
+        self.conn, theirs = SPAWN.Pipe()
+        self.process = SPAWN.Process(target=program, args=(theirs, *arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def answer(self, timeout_s: float = 40.0):
+        assert self.conn.poll(timeout_s), "the peer does not answer"
+        return self.conn.recv()
+
+    def ready(self) -> Peer:
+        assert self.answer() == "open"
+        return self
+
+    def stop(self) -> None:
+        if self.process.is_alive():
+            self.conn.send(("stop",))
+            self.process.join(5.0)
+        if self.process.is_alive():
+            self.process.kill()
+        self.process.join()
+        self.conn.close()
+
+    def __enter__(self) -> Peer:
+        return self.ready()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
