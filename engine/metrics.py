@@ -31,6 +31,8 @@ class Health:
         unknown_words: words of it that the model does not know.
         missing_prompts: texts that are wanted and not encoded yet (only with `defer_prompts`).
         vram: memory in use on the accelerator, in GiB; 0 without one.
+        devices: how many devices share the network.
+        trouble: what went wrong and how it goes on, in words; empty when nothing did.
     """
 
     noise: float = 0.0
@@ -43,6 +45,8 @@ class Health:
     unknown_words: tuple[str, ...] = ()
     missing_prompts: tuple[str, ...] = ()
     vram: float = 0.0
+    devices: int = 1
+    trouble: str = ""
 
 
 class StageTimers:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ from engine.metrics import Health, StageTimers, memory_gib
 from engine.models import registry
 from engine.models.spec import Conditioning, ModelSpec
 from engine.noise import RULES, Gaussian
+from engine.parallel.launch import open_pipeline
+from engine.parallel.link import RankLostError
 from engine.prompts import BLENDS, Prompts
 from engine.schedule import Plan
 from engine.steps import steps_for
@@ -68,8 +70,11 @@ class Session:
         noise: Gaussian,
         prompts: Prompts,
         config: Config,
+        build: Callable[[Sequence[str]], Stream],
     ) -> None:
-        self.spec, self.config = spec, config
+        self.spec, self.config, self._build = spec, config, build
+        self._devices = tuple(config.devices)
+        self._trouble = ""
         self._stream, self._noise, self._prompts = stream, noise, prompts
         self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
         self._timers = StageTimers(stream.device)
@@ -102,7 +107,7 @@ class Session:
         say = progress or (lambda _: None)
         spec = registry.get(config.model)
         graphs.check(config.compile)
-        device = _device(config.device)
+        device = _device(config.devices[0] if config.devices else config.device)
         dtype = _dtype(config.dtype, device)
         if config.threads:
             torch.set_num_threads(config.threads)
@@ -110,29 +115,40 @@ class Session:
         which = spec.default_vae if config.vae == "auto" else config.vae
         if files is None:
             files = weights.locate(spec, weights.folder(config.weights_dir), vae=which)
-        try:
-            say(f"loading {spec.title}")
-            dit = parts.build_dit(spec, device, dtype, files)
-            say("loading the video autoencoder")
-            codec = parts.build_codec(spec, which, device, dtype, files)
-            say("loading the text encoder")
-            text = parts.build_text(spec, device, files, where=config.text_device)
-            max_steps = min(config.max_steps, len(spec.schedule.steps))
-            noise = Gaussian(
-                (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
-                device, steps=max_steps, fixed=spec.schedule.fixed_noise,
-            )  # fmt: skip
-            stream = Stream(
-                spec, dit, codec, height=config.height, width=config.width, noise=noise,
-                rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
-                noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
-            )  # fmt: skip
+        max_steps = min(config.max_steps, len(spec.schedule.steps))
+        noise = Gaussian(
+            (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
+            device, steps=max_steps, fixed=spec.schedule.fixed_noise,
+        )  # fmt: skip
+        settings: dict[str, Any] = dict(
+            height=config.height, width=config.width, noise=noise,
+            rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
+            noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
+        )  # fmt: skip
+
+        def build(devices: Sequence[str]) -> Stream:
+            if len(devices) > 1:
+                say(f"loading {spec.title} on {len(devices)} devices")
+                stream: Stream = open_pipeline(spec, devices, dtype, files, which, settings, threads=config.threads)
+            else:
+                say(f"loading {spec.title}")
+                dit = parts.build_dit(spec, device, dtype, files)
+                say("loading the video autoencoder")
+                stream = Stream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
             if config.warmup and device.type != "cpu":  # a CPU has nothing to tune
                 graphs.warm_up(spec, stream, config.height, config.width, say)
                 noise.reset()
+            return stream
+
+        try:
+            stream = build(config.devices)
+            say("loading the text encoder")
+            text = parts.build_text(spec, device, files, where=config.text_device, storage=config.text_weights)
         except torch.OutOfMemoryError as error:
             raise _too_big(spec, config, error) from None
-        return cls(spec, stream, noise, Prompts(text, BLENDS[config.travel], defer=defer_prompts), config)
+        return cls(
+            spec, stream, noise, Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts), config, build
+        )
 
     @property
     def ready(self) -> bool:
@@ -278,6 +294,8 @@ class Session:
 
     def close(self) -> None:
         """Give the memory back. The session cannot be used afterwards."""
+        if "_stream" in self.__dict__:
+            self._stream.close()
         for name in ("_stream", "_noise", "_prompts"):
             self.__dict__.pop(name, None)
         if torch.cuda.is_available():
@@ -303,31 +321,37 @@ class Session:
 
         chunk = self._chunker.cut(controls)
         embedding = self._prompts.listen(controls.prompts(), controls.prompt_seconds, chunk.frames[-1].pts_ns / 1e9)
-        if embedding is not None:
-            self._stream.read(embedding)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
         self._noise.sow(controls.seed)
         with self._timers.stage("upload"):
             video = self._upload(chunk.frames)
-        with self._timers.stage("encode"):
-            noisy, first = self._stream.encode(video, steps, controls.motion)
-        with self._timers.stage("dit"):
-            finished = self._stream.denoise(noisy, first, steps.timesteps, chunk, anchor)
-        done += self._decode(finished)
+        try:
+            if embedding is not None:
+                self._stream.read(embedding)
+            with self._timers.stage("encode"):
+                noisy, first = self._stream.encode(video, steps, controls.motion)
+            with self._timers.stage("dit"):
+                finished = self._stream.denoise(noisy, first, steps.timesteps, chunk, anchor)
+            done += self._decode(finished)
+        except RankLostError as lost:
+            done += self._survive(lost, chunk)
         self._chunks += 1
         self.health = Health(
             noise=float(self._stream.state.controller.previous),
             strength=controls.strength,
             steps=count,
             stages=self._timers.read(),
-            in_flight=len(self._stream.state.flights),
+            in_flight=self._stream.in_flight,
             chunks=self._chunks,
             prompt=self._prompts.in_words(),
             unknown_words=self._prompts.unknown,
             missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
+            devices=max(1, len(self._devices)),
+            trouble=self._trouble,
         )
+        self._trouble = ""
         return done
 
     def _upload(self, frames: Sequence[Frame]) -> Tensor:
@@ -353,9 +377,34 @@ class Session:
 
     def _land(self) -> list[Frame]:
         """End the stream: frames of the chunks in flight, as far as they are."""
-        done = self._decode(self._stream.flush())
+        try:
+            done = self._decode(self._stream.flush())
+        except RankLostError as lost:
+            return self._survive(lost, None)
         self.reset()
         return done
+
+    def _survive(self, lost: RankLostError, chunk: Chunk | None) -> list[Frame]:
+        """Begin a new stream on the devices that are left.
+
+        Returns:
+            The frames of the chunks that were in flight (`chunk` the newest), as they came.
+        """
+        gone, chunks = self._stream.abandon()
+        if chunk is not None and chunk not in chunks:
+            chunks.append(chunk)
+        left = [device for rank, device in enumerate(self._devices) if rank not in gone] if gone else self._devices[:1]
+        names = ", ".join(f"{self._devices[rank]} (rank {rank})" for rank in gone) or lost.message
+        self._trouble = f"Lost {names}: the stream began anew on {len(left)} of {len(self._devices)} devices."
+        self._stream.close()
+        self._devices = tuple(left)
+        self._stream = self._build(left)
+        self._noise.reset()
+        self._chunker.restart()
+        embedding = self._prompts.travel.here()
+        if embedding is not None:
+            self._stream.read(embedding)
+        return [frame for held in chunks for frame in held.frames]
 
 
 def _wet(strength: float) -> float:

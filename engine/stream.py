@@ -158,7 +158,8 @@ class Stream:
             encoder=codec.encoder_state(1, height, width),
             decoder=codec.decoder_state(1, height, width),
         )  # fmt: skip
-        self._text, self._text_bias = self.state.text, None
+        self._text = self.state.text
+        self._text_bias: Tensor | None = None
 
     def reset(self) -> None:
         """Forget the history and whatever is in flight."""
@@ -169,6 +170,18 @@ class Stream:
         flights, clean = self.state.flights, self.state.clean_SCFhw
         self.state.flights = []
         return [(f.ticket, clean[r : r + 1]) for r, f in reversed(list(enumerate(flights))) if f.ticket is not None]
+
+    @property
+    def in_flight(self) -> int:
+        """Chunks that were begun and are not finished."""
+        return sum(flight.ticket is not None for flight in self.state.flights)
+
+    def abandon(self) -> tuple[tuple[int, ...], list[Any]]:
+        """Ranks that were lost, and tickets of the chunks in flight, oldest first. One process loses no rank."""
+        return (), [flight.ticket for flight in reversed(self.state.flights) if flight.ticket is not None]
+
+    def close(self) -> None:
+        """End what runs beside this process: nothing here."""
 
     @torch.inference_mode()
     def read(self, embedding_LE: Tensor) -> None:
@@ -311,8 +324,10 @@ def read_text(dit: CausalDiT, embedding_LE: Tensor) -> tuple[list[tuple[Tensor, 
     with an addition, all of them are attended and nothing is added.
     """
     weight, length = dit.patch_embedding.weight, embedding_LE.shape[0]
-    used = embedding_LE.any(dim=1).nonzero() if weight.device.type == "cpu" else ()
-    tokens = min(int(used.max()) + 2 if len(used) else 1, length) if weight.device.type == "cpu" else length
+    tokens = length
+    if weight.device.type == "cpu":
+        used = embedding_LE.any(dim=1).nonzero()
+        tokens = min(int(used.max()) + 2 if len(used) else 1, length)
     keys = dit.text_keys(dit.embed_text(embedding_LE[None, :tokens].to(weight.device)))
     if tokens == length:
         return keys, None

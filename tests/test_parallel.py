@@ -8,9 +8,12 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from engine.controls import Config, Controls
+from engine.frame import Frame
 from engine.kv import Rule
 from engine.models import registry
 from engine.models.wan21.build import WordVectors
@@ -19,6 +22,7 @@ from engine.parallel.link import Message, Op, RankLostError, RowOrder, pack, unp
 from engine.parallel.part import share
 from engine.parallel.ring import Job, Ring
 from engine.parallel.stream import PipelineStream, text_versions
+from engine.session import Session
 from engine.steps import steps_for
 from engine.stream import Stream
 
@@ -123,7 +127,7 @@ def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
             noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
             done += stream.denoise(noisy, first, steps.timesteps, index)
             if index == 500:
-                stream.rebalance(0.0, 0.0)
+                stream.rebalance()
         assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 980
         assert all(torch.isfinite(clean).all() for _, clean in done[-20:])
         assert sum(end - start for start, end in stream.split) == 4
@@ -136,6 +140,24 @@ def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
         assert stream.ring.lost() == (2,)
     finally:
         stream.ring.close()
+
+
+def test_session_goes_on_when_a_rank_is_killed():
+    config = Config(model=SPEC.name, width=64, height=64, devices=("cpu", "cpu"), threads=1)
+    controls = Controls(prompt_1="sea", strength=0.8, steps=2)
+    out, troubles = [], []
+    with Session.open(config, files={}) as session:
+        for seq in range(61):
+            session.feed(Frame(np.full((64, 64, 3), seq, np.uint8), pts_ns=seq * 33_333_333, seq=seq))
+            if seq == 30:
+                session._stream.ring.processes[1].kill()
+            if session.ready:
+                out += session.step(controls)
+                troubles += [session.health.trouble] * bool(session.health.trouble)
+        out += session.flush()
+        assert session.health.devices == 1
+    assert [frame.seq for frame in out] == list(range(61))
+    assert len(troubles) == 1 and "cpu (rank 1)" in troubles[0]
 
 
 def test_messages_survive_the_wire():

@@ -21,12 +21,16 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelError
+from engine.metrics import StageTimers
 from engine.parallel.link import Message, Op, RowOrder
 from engine.parallel.part import Part
 from engine.parallel.plan import Split, place, worthwhile
 from engine.parallel.ring import Ring
-from engine.steps import mix
+from engine.steps import Steps, mix
 from engine.stream import Flight, Stream
+
+REBALANCE_CALLS = 128
+"""Calls between two looks at the measured times."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +99,7 @@ class PipelineStream(Stream):
         self._calls = 0
         self.split = ring.job.split
         self.depth = ring.world
+        self.timers = StageTimers(self.device)
         self._began: tuple[float, int] | None = None
 
     def reset(self) -> None:
@@ -118,9 +123,18 @@ class PipelineStream(Stream):
         self._decode_there(begun)
         return finished + begun
 
-    def abandon(self) -> list[Any]:
-        """Tickets of the chunks in flight, oldest first, when the ranks that worked on them are lost."""
-        return [s.flight.ticket for s in self._scripts if s.index >= 0]
+    @property
+    def in_flight(self) -> int:
+        """Chunks that were begun and are not finished."""
+        return sum(script.index >= 0 for script in self._scripts)
+
+    def abandon(self) -> tuple[tuple[int, ...], list[Any]]:
+        """Ranks that died, and tickets of the chunks in flight, oldest first."""
+        return self.ring.lost(), [s.flight.ticket for s in self._scripts if s.index >= 0]
+
+    def close(self) -> None:
+        """End the ranks."""
+        self.ring.close()
 
     def resplit(self, split: Split) -> None:
         """Give every rank another share of the blocks, between two calls; no history is lost."""
@@ -144,14 +158,11 @@ class PipelineStream(Stream):
             lane.scripts.append(script)
             lane.x_SCFhw[script.taken].copy_(x_CFhw)
 
-    def rebalance(self, encode_s: float, decode_s: float) -> bool:
+    def rebalance(self) -> bool:
         """Adapt to what was measured since the last time: calls under way, and the split of the blocks.
 
         As few calls are kept under way as fill the time between two chunks; blocks move toward ranks that have time
-        to spare, where that gains enough.
-
-        Args:
-            encode_s, decode_s: seconds a chunk of this rank's own encoding and decoding (0 if another decodes).
+        to spare, where that gains enough. `denoise` does so every `REBALANCE_CALLS` calls.
 
         Returns:
             Whether blocks were moved.
@@ -159,6 +170,8 @@ class PipelineStream(Stream):
         self._drain()
         world = self.ring.world
         times = torch.zeros(world, 2, dtype=torch.float32, device=self.device)
+        own = self.timers.read()
+        encode_s, decode_s = (own[stage] / 1e3 / REBALANCE_CALLS for stage in ("encode", "decode"))
         times[0] = torch.tensor([self.part.seconds(), decode_s])
         self.ring.tell(Message(Op.TIMES, parts=[times]))
         dit_s, decodes_s = self.ring.receive().parts[0].double().T.tolist()
@@ -205,12 +218,23 @@ class PipelineStream(Stream):
         finished = super().denoise(x_1CFhw, first, timesteps, ticket, anchor)
         if opening:
             self._decode_there(finished)
+        if self._calls and self._calls % REBALANCE_CALLS == 0:
+            self.rebalance()
         return finished
+
+    @torch.inference_mode()
+    def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
+        """As `Stream.encode`, timed for `rebalance`."""
+        with self.timers.stage("encode"):
+            return super().encode(video_3THW, steps, motion)
 
     @torch.inference_mode()
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
         """Pixels of the next finished chunk, in the order in which `denoise` and `flush` gave them."""
-        return self._decoded.popleft() if self.ring.decodes else super().decode(clean_1CFhw)
+        if self.ring.decodes:
+            return self._decoded.popleft()
+        with self.timers.stage("decode"):
+            return super().decode(clean_1CFhw)
 
     def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[Flight], again: bool = False) -> Tensor:
         """A forward of the first block: nothing else is under way."""
