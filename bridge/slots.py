@@ -116,9 +116,7 @@ class _Memory:
             start = _PAGE + slot * layout.slot_bytes
             after = start + _WORDS * 8 + layout.metadata_bytes
             arrays["stamps"].append(np.ndarray(_WORDS, np.int64, shared.buf, start))
-            arrays["metadata"].append(
-                np.ndarray(layout.metadata_bytes, np.uint8, shared.buf, start + _WORDS * 8)
-            )
+            arrays["metadata"].append(np.ndarray(layout.metadata_bytes, np.uint8, shared.buf, start + _WORDS * 8))
             arrays["pixels"].append(np.ndarray((layout.height, layout.width, 3), np.uint8, shared.buf, after))
         self._arrays = arrays
         self.close = weakref.finalize(self, _unmap, arrays, shared)
@@ -355,9 +353,7 @@ class FrameRing:
     `multiprocessing` sees to that).
     """
 
-    def __init__(
-        self, width: int, height: int, depth: int = 4, *, metadata_bytes: int = METADATA_BYTES
-    ) -> None:
+    def __init__(self, width: int, height: int, depth: int = 4, *, metadata_bytes: int = METADATA_BYTES) -> None:
         if min(width, height, depth) < 1 or metadata_bytes < 0:
             raise ValueError(f"a ring needs positive sizes, got {width}x{height}, depth {depth}")
         # Words are read as whole aligned 64-bit values.
