@@ -237,13 +237,14 @@ class Supervisor:
                 continue  # the sentinel says so at the next turn
             if pulse.phase is Phase.STEPPING:
                 longest_step = max(longest_step, pulse.step_s)
-            limit = self._limit(pulse.phase, longest_step)
+            limit = self._limit(pulse, longest_step)
             if pulse.silent_s > limit:
                 return f"The engine hung: no sign of life for {limit:.1f} s."
         return ""
 
-    def _limit(self, phase: Phase, longest_step: float) -> float:
-        if phase in (Phase.STARTING, Phase.LOADING):
+    def _limit(self, pulse: Pulse, longest_step: float) -> float:
+        """Silence in s after which this engine counts as hung. The first chunk still belongs to loading."""
+        if pulse.phase in (Phase.STARTING, Phase.LOADING) or (pulse.phase is Phase.STEPPING and not pulse.chunks):
             return self._process_config.load_seconds
         return max(self._process_config.hang_seconds, HANG_STEPS * longest_step)
 

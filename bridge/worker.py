@@ -189,6 +189,7 @@ def run(
         serve_identity(engine, inbox, outbox, mailbox, pulse, start)
         return
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on the bridge's cores
     from engine.session import Session
 
     def progress(text: str) -> None:
@@ -196,9 +197,17 @@ def run(
         reporter.send("loading", text)
 
     progress(f"opening {start.config.model}")
-    with Session.open(start.config, progress=progress, defer_prompts=True) as session:
+    with Session.open(considerate(start.config), progress=progress, defer_prompts=True) as session:
         reporter.send("ready", {"model": session.spec.name})
         Server(start, session, inbox, outbox, mailbox, reporter, pulse).serve()
+
+
+def considerate(config: Config) -> Config:
+    """The configuration with a number of threads that leaves one core to the bridge, where none was chosen."""
+    if config.threads:
+        return config
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.model_copy(update={"threads": max(1, cores - 1)})
 
 
 def serve_identity(
@@ -330,7 +339,7 @@ def suffer(mailbox: Mailbox, pulse: Pulse) -> None:
     fault, mailbox.fault = mailbox.fault, ""
     match fault:
         case "hang":
-            pulse.beat(Phase.STEPPING)
+            pulse.beat(Phase.WAITING)
             time.sleep(1e6)
         case "exit":
             os._exit(3)
