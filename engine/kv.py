@@ -98,6 +98,7 @@ class KVCache:
         self.shape, self.rule, self.block, self.tokens = shape, rule, block, tokens
         self.per_layer = shape.threshold is not None and rule is not Rule.ADAPTIVE and block == 1
         self.paper = shape.threshold is not None and rule is Rule.ADAPTIVE
+        self.threshold = -1.0 if shape.threshold is None else shape.threshold
         size = (layers, rows, shape.slots, tokens, heads, width)
         self.k_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
         self.v_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
@@ -173,11 +174,11 @@ class KVCache:
         means = None
         if self.per_layer or self.paper:
             means = (_frame_means(k_SLHK, frames), _frame_means(v_SLHK, frames))
-        adapts = means is not None and frames == self.block  # the longer first block judges no sinks
+        judged = means if frames == self.block else None  # the longer first block judges no sinks
         if self.per_layer and not arrival.again:
-            self._decide(layer, self._given_up(layer, *means) if adapts else None)
-        elif adapts and not arrival.again:
-            self._renew_sinks(layer, k_SLHK, v_SLHK, *means)
+            self._decide(layer, self._given_up(layer, *judged) if judged else None)
+        elif judged and not arrival.again:
+            self._renew_sinks(layer, k_SLHK, v_SLHK, *judged)
         where = self._first_slot_S1[:rows] + self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
         where = where.flatten()
         for held, new in ((k_SNfHK, k_SLHK), (v_SNfHK, v_SLHK)):
@@ -232,7 +233,7 @@ class KVCache:
             unwritten = self._slots_N[: self.shape.sinks] >= self._begun().number_S[:, None]
             like_SZ = like_SZ.masked_fill(unwritten, 1.0)
         least_S, which_S = like_SZ.min(dim=1)
-        return torch.where(least_S < self.shape.threshold, which_S + 1, 0)
+        return torch.where(least_S < self.threshold, which_S + 1, 0)
 
     def _renew_sinks(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
         """Overwrite every written sink that is below the threshold with the newest frame."""
@@ -240,7 +241,7 @@ class KVCache:
         if sinks == 0:
             return
         written_SZ = self._slots_N[:sinks] < self._begun().number_S[:, None]
-        renew_SZ = (self._likeness(layer, k_SFD, v_SFD) < self.shape.threshold) & written_SZ
+        renew_SZ = (self._likeness(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
         for held, mean, new, new_mean in (
             (self.k_ASNfHK, self.k_mean_ASND, k_SLHK, k_SFD),
             (self.v_ASNfHK, self.v_mean_ASND, v_SLHK, v_SFD),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from einops import rearrange
@@ -274,8 +274,9 @@ class CausalDiT(nn.Module):
     def fuse(self) -> None:
         """Take products of the same input together from now on (for inference). The parameters keep their names."""
         for block in self.blocks:
-            if block.self_attn.fused_weight is None:
-                block.self_attn.fuse()
+            attention = cast(Block, block).self_attn
+            if attention.fused_weight is None:
+                attention.fuse()
 
     def embed_patches(self, x_BCFhw: Tensor) -> Tensor:
         """Cut the latents into patches and embed each: [B, L, D]."""
@@ -294,15 +295,15 @@ class CausalDiT(nn.Module):
 
     def embed_text(self, text_BTE: Tensor) -> Tensor:
         """Prompt embeddings [B, T, E] to the network's width [B, T, D]."""
-        return self.text_embedding(text_BTE.to(self.text_embedding[0].weight.dtype))
+        return self.text_embedding(text_BTE.to(self.patch_embedding.weight.dtype))
 
     def text_keys(self, text_BTD: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of an embedded text for every block; compute them once per prompt."""
-        return [block.cross_attn.keys(text_BTD) for block in self.blocks]
+        return [cast(Block, block).cross_attn.keys(text_BTD) for block in self.blocks]
 
     def time(self, t_BF: Tensor) -> Time:
         """What the network makes of timesteps (0..1000, any real or integer type)."""
-        dtype = self.time_embedding[0].weight.dtype
+        dtype = self.patch_embedding.weight.dtype
         e_BFD = self.time_embedding(sinusoid(t_BF, self.shape.freq_dim).to(dtype))
         return Time(e_BFD, self.time_projection(e_BFD).unflatten(-1, (6, -1)))
 
