@@ -15,7 +15,7 @@ from rich.table import Table
 from engine import weights
 from engine.errors import ModelError
 from engine.models import registry
-from engine.models.spec import ModelSpec, WeightFile
+from engine.models.spec import CODECS, ModelSpec, WeightFile
 
 app = typer.Typer(help="Models: list, download, check, and encode prompts beforehand.", no_args_is_help=True)
 
@@ -44,7 +44,7 @@ def list_models(directory: Folder = "") -> None:
     out = Console()
     out.print(table)
     out.print(
-        "Download: with both autoencoders and the text encoder (10.6 GiB), which models share. "
+        "Download: with every autoencoder and the text encoder (10.6 GiB), which models share. "
         "GPU memory: estimated for bfloat16 at 832x480.",
         style="dim",
     )
@@ -64,7 +64,7 @@ def _here(spec: ModelSpec, root: Path) -> str:
     return {0: "no", len(spec.files): "yes"}.get(found, f"{found} of {len(spec.files)} files")
 
 
-def _chosen(name: str, vae: str = "both", text: bool = True) -> tuple[ModelSpec, list[WeightFile]]:
+def _chosen(name: str, vae: str = "all", text: bool = True) -> tuple[ModelSpec, list[WeightFile]]:
     spec = registry.get(name)
     wanted = weights.roles(vae, text=text)
     return spec, [file for file in spec.files if file.role in wanted]
@@ -88,12 +88,12 @@ def _progress(what: str) -> Iterator[weights.Report]:
 def pull(
     name: Name,
     directory: Folder = "",
-    vae: Annotated[str, typer.Option(help="Autoencoders to get: full, tiny or both.")] = "both",
+    vae: Annotated[str, typer.Option(help="Autoencoder to get: full, light, tiny, light-tiny or all.")] = "all",
     text: Annotated[bool, typer.Option(help="Get the text encoder (not needed for prompts encoded before).")] = True,
 ) -> None:
     """Download a model's files; goes on where an earlier attempt stopped, and checks every byte."""
-    if vae not in ("full", "tiny", "both"):
-        raise typer.BadParameter("choose full, tiny or both", param_hint="--vae")
+    if vae not in (*CODECS, "all"):
+        raise typer.BadParameter(f"choose {', '.join(CODECS)} or all", param_hint="--vae")
     out, root = _out(), weights.folder(directory)
     spec, files = _chosen(name, vae, text)
     if not files:

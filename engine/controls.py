@@ -486,7 +486,7 @@ class Config(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the network; auto is bfloat16 on a GPU and float32 on a CPU."
     )
-    vae: Literal["auto", "full", "tiny"] = Field(
+    vae: Literal["auto", "full", "light", "tiny", "light-tiny"] = Field(
         "auto", description="The model's own video autoencoder, or the tiny fast one; auto is the model's choice."
     )
     text_device: Literal["auto", "cpu", "cuda", "offload"] = Field(

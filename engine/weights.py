@@ -22,7 +22,7 @@ from typing import cast
 import platformdirs
 
 from engine.errors import CheckpointError, ModelError, WeightsMissingError
-from engine.models.spec import ModelSpec, WeightFile
+from engine.models.spec import CODECS, ModelSpec, WeightFile
 
 Report = Callable[[WeightFile, int, int], None]
 """Told of progress: the file, bytes done, bytes in all."""
@@ -62,9 +62,9 @@ def folder(configured: str = "") -> Path:
     return Path(configured).expanduser() if configured else platformdirs.user_cache_path("tidecast") / "models"
 
 
-def roles(vae: str = "both", *, text: bool = True) -> set[str]:
-    """Roles of the files that are needed with this autoencoder ("full", "tiny", "both") and with new prompts or not."""
-    codecs = {"full": {"vae"}, "tiny": {"tiny_vae"}, "both": {"vae", "tiny_vae"}}[vae]
+def roles(vae: str = "all", *, text: bool = True) -> set[str]:
+    """Roles of the files needed for an autoencoder (a name in `CODECS`, or "all"), and for encoding new prompts."""
+    codecs = set(CODECS.values()) if vae == "all" else {CODECS[vae]}
     return {"dit", "dit_lora"} | codecs | ({"text", "tokenizer"} if text else set())
 
 
@@ -82,7 +82,7 @@ def locate(spec: ModelSpec, root: Path, *, vae: str) -> dict[str, Path]:
     Args:
         spec: the row; one without files (random weights, weights of its own) gives an empty mapping.
         root: folder of model files.
-        vae: "full" or "tiny".
+        vae: the autoencoder, a name in `CODECS`.
 
     Raises:
         WeightsMissingError: if the network or the autoencoder is not on this machine.

@@ -59,15 +59,27 @@ def test_full_autoencoder_reads_its_width_from_the_file(base: int, tmp_path: Pat
     assert codec.encode(torch.zeros(1, 3, 1, 16, 16), codec.encoder_state(1, 16, 16)).shape == (1, 16, 1, 2, 2)
 
 
-@pytest.mark.parametrize(("name", "raw"), [("taew2_1.pth", False), ("lighttaew2_1.pth", True)])
-def test_tiny_autoencoder_knows_the_latents_of_its_file(name: str, raw: bool, tmp_path: Path) -> None:
-    path = saved(TinyVAE(TinyShape()), tmp_path / name)
-    codec = build.build_codec(SPEC, "tiny", CPU, torch.float32, {"tiny_vae": path})
+def test_light_autoencoder_is_the_full_one_at_a_quarter_of_its_width(tmp_path: Path) -> None:
+    random = build.build_codec(SPEC, "light", CPU, torch.float32, {})
+    assert isinstance(random, WanCodec)
+    assert random.shape.base * 4 == SPEC.vae["base"]
+    path = saved(WanVAE(VAEShape(base=4)), tmp_path / "lightvaew2_1.pth")
+    codec = build.build_codec(SPEC, "light", CPU, torch.float32, {"light_vae": path})
+    assert isinstance(codec, WanCodec)
+    assert codec.shape.base == 4
+
+
+@pytest.mark.parametrize(
+    ("which", "role", "raw"), [("tiny", "tiny_vae", False), ("light-tiny", "light_tiny_vae", True)]
+)
+def test_tiny_autoencoders_know_the_latents_of_their_files(which: str, role: str, raw: bool, tmp_path: Path) -> None:
+    path = saved(TinyVAE(TinyShape()), tmp_path / "tiny.pth")
+    codec = build.build_codec(SPEC, which, CPU, torch.float32, {role: path})
     assert isinstance(codec, TinyCodec)
     assert codec.raw_latents is raw
 
 
-@pytest.mark.parametrize("which", ["full", "tiny"])
+@pytest.mark.parametrize("which", ["full", "light", "tiny", "light-tiny"])
 def test_rows_with_normalised_latents_encode_into_the_space_that_they_decode(which: str) -> None:
     raw = build.build_codec(SPEC, which, CPU, torch.float32, {})
     normalised = build.build_codec(replace(SPEC, normalised_latents=True), which, CPU, torch.float32, {})

@@ -18,7 +18,7 @@ import torch
 
 from engine.bench import report
 from engine.models.registry import builder, get
-from engine.models.spec import Codec
+from engine.models.spec import CODECS, Codec
 
 COLUMNS = {
     "codec": "autoencoder",
@@ -61,8 +61,13 @@ def main() -> None:
     """Measure what the command line asks for and print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", action="append", help="WIDTHxHEIGHT in pixels; repeatable (128x128)")
-    parser.add_argument("--codec", action="append", choices=("full", "tiny"), help="repeatable (both)")
-    parser.add_argument("--base", type=int, default=96, help="base width of the full autoencoder (96, as released)")
+    parser.add_argument("--codec", action="append", choices=tuple(CODECS), help="repeatable (full and tiny)")
+    parser.add_argument(
+        "--base",
+        type=int,
+        default=96,
+        help="base width of the full autoencoder, of which the light one has a quarter (96)",
+    )
     parser.add_argument("--chunks", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (torch's own choice)")
     parser.add_argument("--device", default="cpu")
@@ -75,11 +80,11 @@ def main() -> None:
     spec = get("wan21-1.3b")
     rows = []
     for which in options.codec or ("full", "tiny"):
-        shape = {"base": options.base} if which == "full" else {}
+        shape = {"base": options.base} if which in ("full", "light") else {}
         codec = builder(spec).build_codec(replace(spec, vae=shape), which, device, dtype, {})
         for size in options.size or ["128x128"]:
             width, height = (int(side) for side in size.split("x"))
-            row = {"codec": which, "base": options.base if which == "full" else 0, "size": size}
+            row = {"codec": which, "base": shape.get("base", 0), "size": size}
             row |= {"dtype": options.dtype, "device": options.device}
             rows.append(row | measure(codec, width, height, options.chunks, device))
     report.show("Video autoencoder, one chunk of four frames", rows, COLUMNS, path=options.json)

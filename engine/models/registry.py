@@ -32,7 +32,7 @@ class Builder(Protocol):
         ...
 
     def build_codec(self, spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-        """The video autoencoder: `which` is "full" or "tiny"."""
+        """The video autoencoder: `which` is a name in `spec.CODECS`."""
         ...
 
     def build_text(

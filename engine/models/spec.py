@@ -77,11 +77,15 @@ class Schedule:
     fixed_noise: bool = False
 
 
+CODECS = {"full": "vae", "light": "light_vae", "tiny": "tiny_vae", "light-tiny": "light_tiny_vae"}
+"""Autoencoders by the name that `Config.vae` gives them, with the role of their file."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightFile:
     """One file of a model: role, path in its repository, hash, size.
 
-    Roles are dit, dit_lora, vae, tiny_vae, text and tokenizer; several files of one role are parts of one thing.
+    Roles are dit, dit_lora, text, tokenizer and those in `CODECS`; several files of one role are parts of one thing.
     An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
     """
 

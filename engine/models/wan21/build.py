@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.registry import Files
-from engine.models.spec import Codec, Conditioning, ModelSpec, TextEncoder
+from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.models.wan21 import checkpoint
 from engine.models.wan21.dit import CausalDiT
@@ -53,42 +53,40 @@ def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: 
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-    """The video autoencoder, from `files["vae"]` for "full" or `files["tiny_vae"]` for "tiny".
+    """The video autoencoder, from the file whose role `CODECS` names.
 
-    A pruned full autoencoder (LightVAE) is taken as it is: its width is read from the file.
+    Args:
+        spec: the row.
+        which: "full"; "light", which is the same at a quarter of its width (LightVAE; the width is read from the
+            file); "tiny" (TAEHV); or "light-tiny" (LightTAE, which works on un-normalised latents).
+        device: where it runs.
+        dtype: of its weights and arithmetic.
+        files: local files.
 
     Raises:
         CheckpointError: if the file does not hold it.
     """
     shape = VAEShape(**spec.vae)
-    if which == "tiny":
-        return _tiny_codec(spec, shape, device, dtype, files)
-    if "vae" not in files:
-        return WanCodec(_random(WanVAE(shape)).to(device, dtype), normalised=spec.normalised_latents)
-    tensors = checkpoint.read(files["vae"])
-    base = checkpoint.shape_of(tensors, "encoder.conv1.weight", str(files["vae"]))[0]
-    with torch.device("meta"):
-        network = WanVAE(replace(shape, base=base))
-    _fill(network, tensors, device, dtype, files["vae"])
-    return WanCodec(network, normalised=spec.normalised_latents)
-
-
-def _tiny_codec(
-    spec: ModelSpec, latents: VAEShape, device: torch.device, dtype: torch.dtype, files: Files
-) -> TinyCodec:
-    path = files.get("tiny_vae")
-    if path is None:
-        network = _random(TinyVAE(TinyShape())).to(device, dtype)
-    else:
+    path = files.get(CODECS[which])
+    tensors = checkpoint.read(path) if path else None
+    network: WanVAE | TinyVAE
+    if which in ("tiny", "light-tiny"):
         with torch.device("meta"):
             network = TinyVAE(TinyShape())
-        _fill(network, network.fitted(checkpoint.read(path)), device, dtype, path)
-    return TinyCodec(
-        network,
-        raw_latents=path is not None and path.name.startswith("light"),
-        normalised=spec.normalised_latents,
-        latents=latents,
-    )
+        tensors = network.fitted(tensors) if tensors else None
+    else:
+        base = shape.base if which == "full" else max(1, shape.base // 4)
+        if tensors:
+            base = checkpoint.shape_of(tensors, "encoder.conv1.weight", str(path))[0]
+        with torch.device("meta"):
+            network = WanVAE(replace(shape, base=base))
+    if path and tensors:
+        _fill(network, tensors, device, dtype, path)
+    else:
+        network = _random(network.to_empty(device="cpu")).to(device, dtype)
+    if isinstance(network, WanVAE):
+        return WanCodec(network, normalised=spec.normalised_latents)
+    return TinyCodec(network, raw_latents=which == "light-tiny", normalised=spec.normalised_latents, latents=shape)
 
 
 def build_text(

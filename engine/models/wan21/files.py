@@ -16,8 +16,8 @@ _WAN = WeightFile(
 _STREAM = WeightFile(
     "dit", "", "", 0, repository="jerryfeng/StreamDiffusionV2", revision="2373eb2b39278b3a1aa174964a724ee78ead96f0"
 )
-_TINY = WeightFile(
-    "tiny_vae", "", "", 0, repository="lightx2v/Autoencoders", revision="02cbfd1a0a336bbd87da49fd8cc155ed11ff123e"
+_LIGHT = WeightFile(
+    "", "", "", 0, repository="lightx2v/Autoencoders", revision="02cbfd1a0a336bbd87da49fd8cc155ed11ff123e"
 )
 
 SHARED = (
@@ -28,7 +28,9 @@ SHARED = (
         sha256="38071ab59bd94681c686fa51d75a1968f64e470262043be31f7a094e442fd981",
         bytes=507_609_880,
     ),
-    replace(_TINY, path="taew2_1.pth", about_bytes=22_700_000),
+    replace(_LIGHT, role="light_vae", path="lightvaew2_1.pth", about_bytes=32_000_000),
+    replace(_LIGHT, role="tiny_vae", path="taew2_1.pth", about_bytes=22_700_000),
+    replace(_LIGHT, role="light_tiny_vae", path="lighttaew2_1.pth", about_bytes=45_400_000),
     replace(
         _WAN,
         role="text",
