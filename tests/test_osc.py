@@ -180,6 +180,28 @@ def test_a_far_time_tag_blocks_nothing_and_counts_at_once(stage):
     eventually(lambda: store.snapshot.mix == 0.5 and store.snapshot.motion == 0.5)
 
 
+def nested(depth):
+    data = build("/a")
+    for _ in range(depth):
+        data = b"#bundle\0" + bytes(8) + struct.pack(">i", len(data)) + data
+    return data
+
+
+@pytest.mark.parametrize("datagram", [
+    b"#bundle\0" + bytes(8) + struct.pack(">i", -4) + b"/a\0\0",
+    b"/\xff\xff\0,s\0\0\xff\0\0\0",
+    nested(3000),
+    b"/a\0\0,b\0\0" + struct.pack(">i", -8),
+    b"/a\0\0," + b"[" * 250 + bytes(1),
+    b"",
+], ids=["negative size", "not UTF-8", "deep", "negative blob", "open arrays", "empty"])  # fmt: skip
+def test_no_single_datagram_ends_the_show(stage, datagram):
+    store, _, _, client = stage
+    client.raw(datagram)
+    client.send("/mix", 0.5)
+    eventually(lambda: store.snapshot.mix == 0.5)
+
+
 def test_a_prompt_of_64_kilobytes_arrives_whole(stage):
     store, _, _, client = stage
     prompt = "ein Wald, 森 " * 3500

@@ -9,7 +9,6 @@ import errno
 import logging
 import select
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -138,7 +137,7 @@ def _drain(source: socket.socket) -> list[tuple[bytes, Address]]:
             datagram, sender = source.recvfrom(65536)
         except BlockingIOError:
             break
-        except OSError as error:  # Windows reports a client's closed port here
+        except OSError as error:  # Windows reports here that a client's port is closed
             log.debug("UDP: %s", error)
             break
         batch.append((datagram, (sender[0], sender[1])))
@@ -157,6 +156,4 @@ def _bind(host: str, port: int, remedy: str) -> socket.socket:
         raise ConfigError(f"UDP {host}:{port} cannot be opened: {error}.", remedy) from error
     bound.setblocking(False)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    if sys.platform == "win32":
-        bound.ioctl(socket.SIO_UDP_CONNRESET, False)  # a closed client must not fail our next receive
     return bound
