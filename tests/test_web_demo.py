@@ -36,7 +36,7 @@ class Demo:
         settings = {"storage.state_dir": folder / "state", "storage.record_dir": folder / "takes"}
         command = [
             sys.executable, "-m", "bridge", "demo", "--plain", "--output", "null:", "--osc-port", "0",
-            "--web-port", "0", "--set", "web.announce=false",
+            "--web-port", "0", "--set", "web.announce=false", "--set", "process.hang_seconds=60",
             *(word for name, value in settings.items() for word in ("--set", f"{name}='{value}'")),
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -178,6 +178,28 @@ def test_touch_moves_a_fader(page: Tab, stage: Stage) -> None:
     stage.store.set("mix", 1.0)
 
 
+def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage) -> None:
+    """Tab goes through every control; arrows move a fader, Space presses a button."""
+    page.js("document.activeElement.blur(); scrollTo(0, 0)")
+    reached: set[str] = set()
+    for _ in range(160):
+        page.key("Tab", "Tab", 9)
+        reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))
+        if page.js("document.activeElement === document.body"):
+            break
+    assert reached >= {c.name for c in CONTROLS}
+    stage.store.set("strength", 0.5)
+    page.until("document.querySelector('#w-strength').value === '0.5'")
+    page.js("document.getElementById('w-strength').focus()")
+    for _ in range(4):
+        page.key("ArrowRight", "ArrowRight", 39)
+    wait(lambda: stage.store.snapshot.strength == pytest.approx(0.52), "four steps up")
+    page.js("document.querySelector('[data-control=mirror] button').focus()")
+    page.key(" ", "Space", 32)
+    wait(lambda: stage.store.snapshot.mirror, "the switch")
+    stage.store.set("mirror", False)
+
+
 def test_snapshots_are_stored_and_recalled_with_a_glide(page: Tab, stage: Stage) -> None:
     recalled: list[tuple[Any, ...]] = []
     off = stage.store.on("snapshot_recall", lambda args, caller: recalled.append(args))

@@ -65,7 +65,7 @@ function word() {
   }
   document.body.dataset.panic = panic ?? "";
   const more = panic ? `${panic} is on` : r.message || (name === "running" ? r.input : "") || "";
-  if ($("state-more").textContent !== more) $("state-more").textContent = more;
+  if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;
 }
 
 function errors(list) {
@@ -99,7 +99,7 @@ function plot() {
     g.lineTo(width, y(top * share));
     g.stroke();
     g.fillStyle = colour("--dim");
-    g.fillText(`${Math.round(top * share)} ms`, 4, y(top * share) + 14);
+    g.fillText(top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`, 4, y(top * share) + 14);
   }
   if (target && target <= top) {
     g.strokeStyle = colour("--warn");
