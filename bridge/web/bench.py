@@ -2,13 +2,13 @@
 
 A whole Tidecast runs here with the identity engine and a test picture; the pages are a process of their own that
 takes both pictures as fast as they come and acknowledges them, as a browser does. Phases without and with pages
-alternate, so that a slow drift of the machine falls on both. `python -m bridge.web.bench --help`.
+alternate, so that a slow drift of the machine falls on both. `tidecast bench web`, or `python -m bridge.web.bench`.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import statistics
@@ -17,9 +17,12 @@ import threading
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from bridge.app import App
+from bridge.bench.report import say
 from bridge.config import load
 from bridge.pacing import WINDOW_NS
 
@@ -133,28 +136,27 @@ def bench(pages: int, seconds: float, rounds: int, width: int, height: int, fps:
     return phases
 
 
-def main() -> None:
-    """Print the row for the README."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pages", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a phase")
-    parser.add_argument("--rounds", type=int, default=3, help="phases of each kind")
-    parser.add_argument("--size", default="512x512", help="WIDTHxHEIGHT of the picture")
-    parser.add_argument("--fps", type=float, default=30.0, help="output rate")
-    options = parser.parse_args()
-    width, height = map(int, options.size.split("x"))
-    phases = bench(options.pages, options.seconds, options.rounds, width, height, options.fps)
-    print(f"{width}x{height}, output at {options.fps:g} fps, identity engine; medians of {options.rounds} phases")
-    print("pages  due   sent  new/s  p50 ms  p95 ms  longest gap ms  previews/s and page")
-    for number, measured in phases.items():
-        mid = {name: statistics.median(getattr(p, name) for p in measured) for name in Phase.__slots__}
-        print(
-            f"{number:5d}  {sum(p.due for p in measured):4d}  {sum(p.sent for p in measured):5d}  {mid['shown']:5.1f}"
-            f"  {mid['p50_ms']:6.1f}  {mid['p95_ms']:6.1f}  {mid['gap_ms']:14.1f}  {mid['pictures']:.1f}"
-        )
-    none, some = (statistics.median(p.p95_ms for p in phases[n]) for n in phases)
-    print(f"p95 latency grows by {some - none:+.1f} ms with {options.pages} pages")
+def web(
+    pages: Annotated[int, typer.Option(min=1, max=16, help="Pages that watch.")] = 3,
+    seconds: Annotated[float, typer.Option(min=4.0, help="Length of a phase.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Phases of each kind.")] = 3,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the picture.")] = "512x512",
+    fps: Annotated[float, typer.Option(min=1.0, help="Output rate.")] = 30.0,
+) -> None:
+    """What open pages cost the stage: output frames and latency, without and with pages in turn."""
+    width, _, height = size.partition("x")
+    phases = bench(pages, seconds, rounds, int(width), int(height), fps)
+    names = [field.name for field in dataclasses.fields(Phase)]
+    figures = {
+        str(number): {name: round(statistics.median(getattr(p, name) for p in measured), 2) for name in names}
+        for number, measured in phases.items()
+    }
+    rows = [[number, *(f"{figures[number][name]:g}" for name in names)] for number in figures]
+    lost = sum(max(0, p.due - p.sent) for p in phases[pages])
+    growth = figures[str(pages)]["p95_ms"] - figures["0"]["p95_ms"]
+    rows.append([f"p95 grows by {growth:+.1f} ms, {lost} frames lost"])
+    say(f"Open pages, {size} at {fps:g} fps, medians of {rounds} phases", rows, figures, ("pages", *names))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(web)
