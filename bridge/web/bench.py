@@ -154,8 +154,8 @@ def web(
     rows = [[number, *(f"{figures[number][name]:g}" for name in names)] for number in figures]
     lost = sum(max(0, p.due - p.sent) for p in phases[pages])
     growth = figures[str(pages)]["p95_ms"] - figures["0"]["p95_ms"]
-    rows.append([f"p95 grows by {growth:+.1f} ms, {lost} frames lost"])
-    say(f"Open pages, {size} at {fps:g} fps, medians of {rounds} phases", rows, figures, ("pages", *names))
+    title = f"{pages} open pages, {size} at {fps:g} fps: p95 grows by {growth:+.1f} ms, {lost} frames lost"
+    say(title, rows, figures, ("pages", *names))
 
 
 if __name__ == "__main__":
