@@ -89,12 +89,11 @@ def send(
 def _effect(client: OscClient, full: str) -> Message | None:
     """What the message did: its error, its answer, or the effective value; None for a command that says nothing.
 
-    A message and its error keep their order, so whatever was asked for after the message comes after its error.
+    Errors are sent before the values that are asked for after them, so the first answer is the right one.
     """
     target = TARGETS.get(full)
     replies = {PREFIX + "/error", PREFIX + "/pong", PREFIX + "/inputs"}
     if target is not None and target.control is not None:
-        time.sleep(0.1)  # errors leave a moment after they occurred
         client.send(PREFIX + "/resend")
         replies.add(full)
     seconds = INPUTS_S if full == PREFIX + "/inputs" else ANSWER_S

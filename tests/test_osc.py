@@ -154,6 +154,41 @@ def test_ping_and_inputs_are_answered(stage):
     assert client.until(is_at("/inputs")) == ("/inputs", ("ndi:A (b)", "pattern:"))
 
 
+def test_a_flood_of_questions_is_answered_a_few_times():
+    looks = []
+
+    def look():
+        looks.append(threading.active_count())
+        time.sleep(0.2)
+        return ["pattern:bars"]
+
+    with OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=0, inputs=look) as server:
+        client = Client(server)
+        for _ in range(300):
+            client.send("/inputs")
+            client.send("/resend")
+        client.send("/ping", 1)
+        assert client.until(is_at("/pong"))
+        assert client.until(is_at("/inputs"))
+        time.sleep(0.3)
+        assert len(looks) <= 3
+        assert max(looks) <= threading.active_count() + 2
+        client.socket.close()
+
+
+def test_what_osc_cannot_say_silences_nothing_else(stage):
+    _, telemetry, _, client = stage
+    client.send("/subscribe", client.port)
+    assert client.until(is_at("/mix"))
+    telemetry.update(input="file:\udcff.mp4", message="x" * 100_000, state="running")
+    telemetry.error("file:\udcff.mp4", "gone")
+    telemetry.error("output", "late")
+    assert client.until(lambda a, v: a == "/error" and v == ("file:?.mp4", "gone"))
+    assert client.until(lambda a, v: a == "/error" and v == ("output", "late"))
+    assert client.until(is_at("/status/state"))
+    assert client.until(lambda a, v: a == "/status/heartbeat" and v[0] >= 2)
+
+
 def test_a_failing_list_of_inputs_is_answered():
     def broken():
         raise TransportError("No NDI here.", "Install it.")

@@ -102,7 +102,6 @@ class MidiInput:
         self._learning = ""
         self._learner = Caller("")
         self._changed: set[str] = set()
-        self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []
@@ -130,7 +129,6 @@ class MidiInput:
         if self._thread is None:
             return
         self._stopping.set()
-        self._wake.set()
         self._thread.join()
         self._thread = None
         for undo in self._undo:
@@ -191,7 +189,8 @@ class MidiInput:
                 self._inputs[name] = self._backend.open_input(name, callback=self._callback(stable_name(name)))
                 if name in outputs:
                     self._outputs[name] = self._backend.open_output(name)
-                    self._changed.update(BY_NAME)
+                    with self._lock:
+                        self._changed.update(BY_NAME)
                 log.info("MIDI: %s", name)
             except OSError as error:  # taken by another program (Windows), or pulled out this very moment
                 log.warning("MIDI: %s cannot be opened: %s", name, error)
@@ -204,19 +203,19 @@ class MidiInput:
 
     def _note_change(self, name: str, value: Any, origin: str) -> None:
         control = BY_NAME[name]
-        if control.numeric:
-            with self._lock:
-                for (binding, port), takeover in self._takeovers.items():
-                    if binding.target.control is control and origin != f"midi:{port}":
-                        takeover.changed(control.to_norm(value) * 127.0)
-        if not origin.startswith("midi:"):
-            self._changed.add(name)
+        with self._lock:
+            for (binding, port), takeover in self._takeovers.items():
+                if binding.target.control is control and origin != f"midi:{port}":
+                    takeover.changed(control.to_norm(value) * 127.0)
+            if not origin.startswith("midi:"):
+                self._changed.add(name)
 
     def _feed_back(self) -> None:
         """Tell controllers with motors or lights what was changed elsewhere."""
-        if not self._changed:
+        with self._lock:
+            names, self._changed = self._changed, set()
+        if not names:
             return
-        names, self._changed = self._changed, set()
         now = self._store.snapshot
         for binding in self._bindings:
             control = binding.target.control

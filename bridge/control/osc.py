@@ -34,17 +34,10 @@ ERRORS_PER_TICK = 16
 MAX_COMPLAINERS = 256
 """Most clients that are told of their errors in one go."""
 
+MAX_ASKERS = 64
+"""Most clients that wait for a list of inputs."""
+
 VALUE_ADDRESSES = frozenset(a.encode() for a, t in TARGETS.items() if t.control is not None)
-
-
-def echoes(control: Control, value: Any) -> list[bytes]:
-    """The datagrams that tell a control's effective value: at its address and at its twins."""
-    base = PREFIX + control.address
-    found = [build(base, (int(value) if isinstance(value, bool) else value,))]
-    if control.numeric:
-        found.append(build(base + "/norm", (control.to_norm(value),)))
-        found.append(build(base + "/midi", (control.to_midi(value),)))
-    return found
 
 
 class OscServer:
@@ -81,9 +74,10 @@ class OscServer:
         self._changed: set[str] = set()
         self._errors: dict[Address | None, dict[str, str]] = {}
         self._more_errors = 0
+        self._owed: set[Address] = set()
+        self._askers: list[Caller] = []
         self._sender: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []
-        self._listing = threading.Lock()
 
     @property
     def address(self) -> Address:
@@ -172,29 +166,39 @@ class OscServer:
         if not self.subscribers.add(target, source, time.monotonic()):
             raise ControlError(PREFIX + "/subscribe", "There are too many subscribers already.")
         if new:
-            self._send_all((target,))
+            self._owe((target,))
 
     def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
         if caller.host:
             source = (caller.host, int(caller.origin.rpartition(":")[2]))
-            self._send_all(self.subscribers.answers(source))
+            self._owe(self.subscribers.answers(source))
         else:
-            self._send_all(self.subscribers.current(time.monotonic()))
+            self._owe(self.subscribers.current(time.monotonic()))
 
     def _list_inputs(self, args: tuple[Any, ...], caller: Caller) -> None:
+        """Look for sources on a thread; whoever asks meanwhile gets an answer of the next look."""
+        with self._wake:
+            self._askers = [*self._askers[-MAX_ASKERS + 1 :], caller]
+            if len(self._askers) == 1:
+                threading.Thread(target=self._answer_inputs, name="osc-inputs", daemon=True).start()
+
+    def _answer_inputs(self) -> None:
         assert self._inputs is not None
-        inputs = self._inputs
+        while True:
+            with self._wake:
+                asked = list(self._askers)
+            try:
+                address, answer = "/inputs", tuple(self._inputs())
+            except TidecastError as error:
+                address, answer = "/error", (PREFIX + "/inputs", str(error))
+            for caller in asked:
+                caller.reply(address, answer)
+            with self._wake:
+                self._askers = [c for c in self._askers if c not in asked]
+                if not self._askers:
+                    return
 
-        def answer() -> None:
-            with self._listing:
-                try:
-                    caller.reply("/inputs", tuple(inputs()))
-                except TidecastError as error:
-                    caller.reply("/error", (PREFIX + "/inputs", str(error)))
-
-        threading.Thread(target=answer, name="osc-inputs", daemon=True).start()
-
-    # Sending
+    # Sending: on the sender's thread, but for answers
 
     def _reply(self, sender: Address, address: str, args: Sequence[Any]) -> None:
         if address == "/error":
@@ -212,15 +216,22 @@ class OscServer:
             self._changed.add(name)
             self._wake.notify()
 
+    def _owe(self, targets: Iterable[Address]) -> None:
+        """Have everything sent to these targets, soon and once however often they ask."""
+        with self._wake:
+            self._owed.update(targets)
+            self._wake.notify()
+
     def _note_error(self, sender: Address | None, address: str, reason: str) -> None:
         """Queue an error for one sender, or for every subscriber if `sender` is None."""
+        address, reason = (t[:1000].encode("utf-8", "replace").decode() for t in (address, reason))
         with self._wake:
             if sender not in self._errors and len(self._errors) >= MAX_COMPLAINERS:
                 self._more_errors += 1
                 return
             mine = self._errors.setdefault(sender, {})
             if address in mine or len(mine) < ERRORS_PER_TICK:
-                mine[address] = reason[:1000]
+                mine[address] = reason
             else:
                 self._more_errors += 1
             self._wake.notify()
@@ -231,17 +242,20 @@ class OscServer:
         beats = 0
         while not self._stop.is_set():
             with self._wake:
-                if not (self._changed or self._errors):
+                if not (self._changed or self._errors or self._owed):
                     self._wake.wait(max(0.0, next_telemetry - time.monotonic()))
                 changed, self._changed = self._changed, set()
                 errors, self._errors = self._errors, {}
                 more, self._more_errors = self._more_errors, 0
+                owed, self._owed = self._owed, set()
             now = time.monotonic()
             subscribers = self.subscribers.current(now)
-            if changed and subscribers:
-                self._port.send(self._values(changed), subscribers)
             if errors:
                 self._send_errors(errors, more, subscribers)
+            if changed and subscribers:
+                self._port.send(self._values(changed), subscribers)
+            if owed:
+                self._port.send([*self._values(BY_NAME), *self._readings(True)], owed)
             if now >= next_telemetry:
                 beat = now - started >= beats / HEARTBEAT_HZ
                 if beat:
@@ -261,30 +275,37 @@ class OscServer:
             for address, reason in mine.items():
                 fresh = [t for t in targets if (t, address) not in told]
                 told.update((t, address) for t in fresh)
-                self._port.send([build(PREFIX + "/error", (address, reason))], fresh)
+                self._port.send(_told(PREFIX + "/error", address, reason), fresh)
         if more:
-            text = f"{more} more messages were not understood."
             senders = [s for s in errors if s is not None]
-            self._port.send([build(PREFIX + "/error", ("/", text))], {*subscribers, *senders})
+            text = f"{more} more messages were not understood."
+            self._port.send(_told(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
-    def _send_all(self, targets: Sequence[Address]) -> None:
-        self._port.send(self._values(BY_NAME), targets)
-        self._port.send(self._readings(True), targets)
-
-    def _values(self, names: Any) -> list[bytes]:
+    def _values(self, names: Iterable[str]) -> list[bytes]:
         now = self._store.snapshot
-        found: list[bytes] = []
-        for name in names:
-            try:
-                found += echoes(BY_NAME[name], getattr(now, name))
-            except PacketError as error:  # a text too long for a datagram, set by another way than OSC
-                log.warning("%s", error)
-        return found
+        return [datagram for name in names for datagram in echoes(BY_NAME[name], getattr(now, name))]
 
     def _readings(self, beat: bool) -> list[bytes]:
         now = self._telemetry.snapshot()
-        return [
-            build(PREFIX + r.address, (now[r.name],))
-            for r in TELEMETRY
-            if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)
-        ]
+        wanted = [r for r in TELEMETRY if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
+        return [datagram for r in wanted for datagram in _told(PREFIX + r.address, now[r.name])]
+
+
+def echoes(control: Control, value: Any) -> list[bytes]:
+    """The datagrams that tell a control's effective value: at its address and at its twins."""
+    base = PREFIX + control.address
+    found = _told(base, int(value) if isinstance(value, bool) else value)
+    if control.numeric:
+        found += _told(base + "/norm", control.to_norm(value))
+        found += _told(base + "/midi", control.to_midi(value))
+    return found
+
+
+def _told(address: str, *values: Any) -> list[bytes]:
+    """One message as a list of datagrams; empty, with a line in the log, for what OSC cannot say: a text too long
+    for a datagram, a path whose name is not Unicode."""
+    try:
+        return [build(address, values)]
+    except PacketError as error:
+        log.warning("%s", error)
+        return []
