@@ -151,6 +151,16 @@ class Session:
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where the network's first blocks are."""
+        return self._stream.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the network."""
+        return self._stream.dit.patch_embedding.weight.dtype
+
+    @property
     def ready(self) -> bool:
         """Whether enough frames were fed for a chunk."""
         return self._chunker.needed == 0

@@ -13,6 +13,10 @@ class Benches(LazyGroup):
     """The benchmarks; each is imported when it is run."""
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "engine": ("bridge.bench.model", "engine", "A model, frame to frame."),
+        "pipeline": ("bridge.bench.model", "pipeline", "Several devices against one."),
+        "slo": ("bridge.bench.model", "slo", "The schedule on invented clocks."),
+        "compare": ("bridge.bench.model", "compare", "Two files of figures."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.bench.faults", "faults", "The fault drill."),
         "soak": ("bridge.bench.soak", "soak", "Hours in short: memory, threads, handles, drift."),

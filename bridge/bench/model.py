@@ -1,0 +1,95 @@
+"""`tidecast bench engine | pipeline | slo | compare`: the model's figures, and the schedule's on invented clocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bridge.cli_plan import parse_size
+from engine.errors import ConfigError
+
+Model = Annotated[str, typer.Option(help="A model of `tidecast models list`.")]
+Sizes = Annotated[list[str], typer.Option("--size", help="Width x height; may be given several times.")]
+Steps = Annotated[str, typer.Option(help="Denoising steps, separated by commas.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def parse_steps(text: str) -> list[int]:
+    """Read "1,2" as numbers of steps.
+
+    Raises:
+        ConfigError: if one is not from 1 to 4.
+    """
+    steps = [part.strip() for part in text.split(",")]
+    if not steps or any(part not in ("1", "2", "3", "4") for part in steps):
+        raise ConfigError(f"{text!r} is no list of steps.", "Write numbers from 1 to 4, for example 1,2.")
+    return [int(part) for part in steps]
+
+
+def engine(
+    model: Model = "ember",
+    size: Sizes = ["256x256"],  # noqa: B006 - typer copies it
+    steps: Steps = "1,2",
+    chunks: Annotated[int, typer.Option(min=4, max=10_000, help="Chunks of four frames a run.")] = 40,
+    fps: Annotated[float, typer.Option(min=0, max=240, help="Rate of the paced run's input; 0 leaves it out.")] = 30.0,
+    latency: Annotated[float, typer.Option(min=50, max=2000, help="Wanted latency, ms.")] = 400.0,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    vae: Annotated[str, typer.Option(help="auto, full or tiny.")] = "auto",
+    batch: Annotated[bool, typer.Option(help="Steps of successive chunks in one forward.")] = True,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="CPU threads; 0 leaves the choice to torch.")] = 0,
+    json: Json = None,
+) -> None:
+    """Time a model, uint8 frame in to uint8 frame out, and its distance to what the device can do at most."""
+    from engine.bench import report
+    from engine.bench.engine import COLUMNS, Ask, measure
+    from engine.controls import Config
+
+    rows = []
+    for text in size:
+        width, height = parse_size(text)
+        config = Config.model_validate(
+            {
+                "model": model, "width": width, "height": height, "device": device, "dtype": dtype, "vae": vae,
+                "batch": batch, "threads": threads,
+            }
+        )  # fmt: skip
+        rows += measure(config, [Ask(n, chunks, fps, latency / 1e3) for n in parse_steps(steps)])
+    report.show(f"engine: {model}", rows, COLUMNS, path=json)
+
+
+def pipeline(
+    devices: Annotated[str, typer.Option(help="Devices in pipeline order, separated by commas.")] = "cpu,cpu",
+    model: Model = "wan21-tiny",
+    size: Annotated[str, typer.Option(help="Width x height.")] = "128x128",
+    steps: Annotated[int, typer.Option(min=1, max=4, help="Denoising steps.")] = 2,
+    chunks: Annotated[int, typer.Option(min=4, max=10_000, help="Chunks of four frames a run.")] = 40,
+    threads: Annotated[int, typer.Option(min=0, max=256, help="CPU threads of every rank.")] = 1,
+    json: Json = None,
+) -> None:
+    """Time several devices against one, with random weights, and compare their pictures."""
+    from engine.bench import report
+    from engine.bench.pipeline import COLUMNS, measure
+    from engine.controls import Config
+
+    width, height = parse_size(size)
+    config = Config(model=model, width=width, height=height, threads=threads)
+    rows = measure(config, [part.strip() for part in devices.split(",")], steps, chunks)
+    report.show(f"pipeline: {devices}", rows, COLUMNS, path=json)
+
+
+def slo() -> None:
+    """Print what the schedule does to deadline misses, on invented clocks."""
+    from engine.simulate import main
+
+    main()
+
+
+def compare(before: Path, after: Path) -> None:
+    """Compare two files that benchmarks wrote with --json: every figure that both have, and its ratio."""
+    from engine.bench.report import compare as compare_files
+
+    compare_files(before, after)
