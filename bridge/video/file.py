@@ -54,7 +54,9 @@ class FileSource(Source):
                 f"The file {self._path.name!r} holds no picture that can be decoded.", "Choose another."
             )
         picture = self._next[1]
-        self._info = SourceInfo(self.uri, self._path.name, picture.width, picture.height, float(self._fps))
+        size = (picture.width, picture.height)
+        upright = size[::-1] if round(picture.rotation / 90) % 2 else size
+        self._info = SourceInfo(self.uri, self._path.name, *upright, float(self._fps))
         self._start_ns = time.monotonic_ns()
 
     def read(self, timeout_s: float) -> Frame | None:

@@ -41,7 +41,7 @@ class NdiSource(Source):
         self._pattern = pattern
         self._options = options
         self._handle: Any = None
-        self._finder: Finder | None = None
+        self._finder: Finder  # made when opened
         self._name = ""
         self._size = (0, 0)
         self._fps = 0.0
@@ -76,7 +76,6 @@ class NdiSource(Source):
         with self._lock:
             if self._handle is None:
                 raise TransportError(f"{self.uri} is not open.")
-            assert self._finder is not None
             while True:
                 left = max(0.0, deadline - time.monotonic())
                 if self._finder.looking:
@@ -97,7 +96,6 @@ class NdiSource(Source):
             handle, self._handle = self._handle, None
             if handle is None:
                 return
-            assert self._finder is not None
             self._finder.rest()
             self._connected = False
             library().recv_destroy(handle)
@@ -118,8 +116,11 @@ class NdiSource(Source):
         """What is being waited for."""
         if self._connected or self._handle is None:
             return ""
+        if self._name and not self._finder.looking:
+            silent = time.monotonic() - self._last_news > PATIENCE_S
+            return f"{self._name} is there but sends no picture." if silent else f"Connecting to {self._name}."
         wanted = f"NDI source {self._pattern!r}" if self._pattern else "any NDI source"
-        seen = sorted(self._finder.sources()) if self._finder else []
+        seen = sorted(self._finder.sources())
         others = [name for name in seen if name != self._name]
         return f"Waiting for {wanted}." + (f" Seen: {', '.join(others)}." if others else "")
 
@@ -130,7 +131,6 @@ class NdiSource(Source):
         ndi.recv_connect(self._handle, source)
         self._name = name
         self._last_news = time.monotonic()
-        assert self._finder is not None
         self._finder.rest()
 
     def _capture(self, timeout_s: float) -> Frame | None:
@@ -153,14 +153,16 @@ class NdiSource(Source):
         if newest is None:
             silent = now - self._last_news
             alive = silent < _GONE_S or (self._name and ndi.recv_get_no_connections(self._handle) > 0)
+            if silent > PATIENCE_S:
+                self._connected = False
             if not alive and (self._connected or silent > PATIENCE_S):
                 self._connected = False
-                self._finder.look()  # type: ignore[union-attr]
+                self._finder.look()
                 self._last_news = now
             return None
         self._last_news, self._connected = now, True
-        if self._finder.looking:  # type: ignore[union-attr]
-            self._finder.rest()  # type: ignore[union-attr]
+        if self._finder.looking:
+            self._finder.rest()
         self._seq += 1
         return newest
 
