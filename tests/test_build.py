@@ -100,6 +100,13 @@ def test_a_file_of_another_part_is_refused(tmp_path: Path) -> None:
         build.build_dit(replace(SPEC, dit=replace(SPEC.dit, ffn=512)), CPU, torch.float32, {"dit": path})
 
 
+def test_rows_without_a_text_encoder_read_words_as_random_vectors(tmp_path: Path) -> None:
+    for files in ({}, {"dit": tmp_path / "model.pt"}):
+        words = build.build_text(SPEC, CPU, files)
+        once, again, other = (words.encode(text).embedding for text in ("neon city", "Neon, city", "rain"))
+        assert torch.equal(once, again) and not torch.equal(once, other)
+
+
 def test_prompts_are_known_by_the_hash_of_their_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "prompt_folder", lambda: tmp_path)
     spec = get("wan21-1.3b")

@@ -97,11 +97,11 @@ def build_text(
     Args:
         spec: the row.
         device: where the model runs.
-        files: without any file at all, words become random vectors.
+        files: without any file at all, and for a row that has no text encoder, words become random vectors.
         where: where UMT5 runs; see `WanTextEncoder`.
         storage: how its weights are held; see `WanTextEncoder`.
     """
-    if not files:
+    if not files or not ("text" in files or any(file.role == "text" for file in spec.files)):
         return WordVectors(spec)
     return WanTextEncoder(
         spec.name,
