@@ -119,19 +119,20 @@ def cached_forwards(golden: GoldenSet, name: str, report: Report) -> None:
     for call, t in enumerate(data["in_step"]):
         if meta["swap_at"] == call:
             stream.read(golden.prompts["B"][0])
-        noise.next = [data["renoise"][call]] if count > 1 else []
+        noise.next = _again(data["renoise"][call], stream.batch) if count > 1 else []
         at = f"call {call}"
         report.check("exact", f"{at} position", state.position, data["in_start_frame"][call])
         flights = [(state.number, state.position), *((f.number, f.position) for f in state.flights)]
         done = stream.denoise(_bcf(data["in_x"][call, None]), t.long(), timesteps, call)
-        assert [ticket for ticket, _ in done] == ([call - count + 1] if call >= count - 1 else []), at
+        lag = count - 1 if stream.batch else 0
+        assert [ticket for ticket, _ in done] == ([call - lag] if call >= lag else []), at
         if done and "out_x0" in data:
             report.check("latent", f"{at} x0", _bcf(done[0][1])[0], data["out_x0"][call])
         if "call.x0" in data:
-            rows = min(call + 1, count)
-            got = _bcf(state.clean_SCFhw[:rows] if stream.batch else done[0][1])
-            report.check("latent", f"{at} x0", got, data["call.x0"][call, :rows])
-        for row in range(min(call + 1, count)):
+            rows = slice(0, min(call + 1, count)) if stream.batch else slice(-1, None)
+            got = _bcf(state.clean_SCFhw[rows] if stream.batch else done[0][1])
+            report.check("latent", f"{at} x0", got, data["call.x0"][call, rows])
+        for row in range(min(call + 1, count) if stream.batch else 1):
             queue = data["evict_frames"][call, :, row]
             got = state.cache.queue_ASQ[:, row, : queue.shape[1]].expand_as(queue)
             report.check("exact", f"{at} row {row} queue", got, queue)
@@ -271,9 +272,13 @@ def _recorded(data: dict[str, Tensor], index: int, opening: bool, batch: bool) -
     suffix = "_first" if opening else ""
     noise = [data[f"enc_noise{suffix}"][index][None]]
     if f"renoise{suffix}" in data:
-        again = data[f"renoise{suffix}"][index]
-        noise += [again] if batch else list(again[:, None])
+        noise += _again(data[f"renoise{suffix}"][index], batch)
     return noise
+
+
+def _again(noise_NFCHW: Tensor, batch: bool) -> list[Tensor]:
+    """Noise between steps: all rows together in the stream batch, one step after the other without."""
+    return [noise_NFCHW] if batch else list(noise_NFCHW[:, None])
 
 
 def _stream(
