@@ -259,7 +259,7 @@ def test_fetch_takes_the_values_of_the_other_side(tmp_path):
         bridge.store._snapshot = type(bridge.store.snapshot)(strength=0.11, prompt_1="from the desk")
         world.press("Fetch")
         world.until(lambda: world.par.Prompt1.eval() == "from the desk", what="the fetched values")
-        assert world.par.Strength.eval() == pytest.approx(0.11)
+        world.until(lambda: world.par.Strength.eval() == pytest.approx(0.11))
 
 
 def test_presets_survive_and_set_the_engine(tmp_path):
@@ -381,6 +381,7 @@ def test_start_cleans_the_environment_and_stop_ends_the_whole_tree(world, tmp_pa
     assert world.par.Process.eval().startswith("running")
     world.press("Start")
     assert world.log()[-1] == "Tidecast is already starting"
+    world.comp.op("engine_process").module.GRACE = 1.0
     world.press("Stop")
     assert world.par.Process.eval() == "stopping"
     world.until(lambda: world.par.Process.eval() == "stopped", seconds=15, what="the end of the process")

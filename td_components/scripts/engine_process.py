@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-GRACE = 5.0
+GRACE = 10.0
 """Seconds that the process has after the OSC message before it is ended."""
 
 LONGEST_READ = 65536
@@ -60,7 +60,7 @@ def command(executable, folder):
     if found:
         return [found]
     raise FileNotFoundError(
-        "Tidecast was not found on this machine. Install it (pip install tidecast), then choose the program "
+        "Tidecast was not found on this machine. Install it (its README says how), then choose the program "
         "tidecast at Executable."
     )
 
