@@ -115,6 +115,7 @@ def demo(
     prompt: Prompt = UNSET,
     osc_port: OscPort = UNSET,
     web_port: WebPort = UNSET,
+    web_host: WebHost = UNSET,
     no_web: NoWeb = False,
     plain: Plain = False,
     set: Setting = UNSET,
@@ -124,8 +125,8 @@ def demo(
         raise ConfigError(f"There is no file {str(file)!r}.", "Give the path of a video.")
     given = {
         "input.uri": f"file:{file}" if file else None, "output.uri": output, "controls.prompt_1": prompt,
-        "osc.port": osc_port, "web.port": web_port, "web.enabled": False if no_web else None,
-        **assignments(set or []),
+        "osc.port": osc_port, "web.port": web_port, "web.host": web_host,
+        "web.enabled": False if no_web else None, **assignments(set or []),
     }  # fmt: skip
     chosen = load("demo", {key: value for key, value in given.items() if value is not None})
     serve(chosen, plain, fall_back=output is None)

@@ -66,6 +66,9 @@ def diagnose(config: AppConfig) -> list[Finding]:
 
 def _python() -> Finding:
     version = sys.version.split()[0]
+    if sys.platform == "win32" and sys.version_info < (3, 13):
+        remedy = "Its clock has steps of 16 ms on Windows: use Python 3.13 for an even output."
+        return Finding("note", "python", f"{version} on {sys.platform}", remedy)
     return Finding("ok", "python", f"{version} on {sys.platform}")
 
 

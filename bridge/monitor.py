@@ -55,6 +55,8 @@ class Monitor:
             noise=facts["noise"], steps=facts["steps"], prompt=facts["prompt"], vram=facts["vram"], **stages
         )
         self._said = reason
+        if facts["trouble"]:
+            self._telemetry.error("engine", facts["trouble"])
 
     def state(self) -> str:
         """One of `engine.controls.STATES`."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bridge.web.access import qr_text
 from engine.controls import PREFIX
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def introduction(bridge: App) -> str:
     lines.append(f"output  {where.get(scheme, config.output.uri)}")
     if bridge.room is not None:
         lines.append(f"page    {bridge.room.url}")
+        lines += qr_text(bridge.room.url).splitlines()
     if bridge.osc is not None:
         host, port = bridge.osc.address
         lines.append(f"osc     {host}:{port}, for example:")

@@ -265,8 +265,7 @@ class Supervisor:
                 self._tell(Report("error", reason, {"topic": topic}))
             case ("log", level, name, text):
                 logging.getLogger(name).log(level, "%s", text)
-            case ("failed", kind, reason):
-                self._tell(Report("error", reason, {"topic": "engine", "kind": kind}))
+            case ("failed", _, reason):
                 return str(reason)
         return ""
 

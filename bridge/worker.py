@@ -297,7 +297,7 @@ class Server:
             self._outbox.put(frame)
         self._pulse.count(finished=len(done))
         self._prompts.want(session.health.missing_prompts)
-        if time.monotonic() - self._reported >= HEALTH_S:
+        if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
             self._reported = time.monotonic()
             self._reporter.send("health", dataclasses.asdict(session.health), decided.reason)
 

@@ -20,6 +20,7 @@ class Benches(LazyGroup):
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.bench.faults", "faults", "The fault drill."),
         "soak": ("bridge.bench.soak", "soak", "Hours in short: memory, threads, handles, drift."),
+        "web": ("bridge.web.bench", "web", "What three open pages cost the stage."),
         "start": ("bridge.bench.start", "start", "Start and stop many times: what is left behind."),
     }
 

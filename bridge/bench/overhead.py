@@ -102,6 +102,8 @@ def wait_until_running(app: App, seconds: float = 120.0) -> None:
     """
     deadline = time.monotonic() + seconds
     while app.telemetry.snapshot().get("state") != "running" or not app.publisher.styled_at:
+        if app.failure:
+            raise EngineError(app.failure)
         if time.monotonic() > deadline:
-            raise EngineError("The engine gave no picture in time.", app.failure or "Is the source there?")
+            raise EngineError("The engine gave no picture in time.", "Is the source there?")
         time.sleep(0.05)

@@ -18,6 +18,7 @@ from typing import Any
 
 from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo, Tally
 from bridge.video.fit import Widener
+from bridge.video.ndi_connect import connect, destroy
 from bridge.video.ndi_metadata import from_xml, to_xml
 from bridge.video.ndi_runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
 from engine.errors import NameTakenError, TransportError
@@ -98,7 +99,7 @@ class NdiSource(Source):
                 return
             self._finder.rest()
             self._connected = False
-            library().recv_destroy(handle)
+            destroy(library(), handle)
 
     @property
     def info(self) -> SourceInfo:
@@ -125,10 +126,7 @@ class NdiSource(Source):
         return f"Waiting for {wanted}." + (f" Seen: {', '.join(others)}." if others else "")
 
     def _connect(self, name: str, url: str) -> None:
-        ndi = library()
-        source = ndi.Source()
-        source.ndi_name, source.url_address = name, url
-        ndi.recv_connect(self._handle, source)
+        connect(library(), self._handle, name, url)
         self._name = name
         self._last_news = time.monotonic()
         self._finder.rest()
