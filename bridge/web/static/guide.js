@@ -9,40 +9,90 @@ const $ = (id) => document.getElementById(id);
 /** Fill the dialogs and follow the state. */
 export function guide(table, input) {
   for (const g of table.about.guides) {
-    $("guides").append(el("section", {}, el("h3", {}, g.program), el("ol", {}, ...g.steps.map((step) => el("li", {}, step))), el("div", { class: "row" }, ...g.copy.map(copy))));
+    $("guides").append(
+      el(
+        "section",
+        {},
+        el("h3", {}, g.program),
+        el("ol", {}, ...g.steps.map((step) => el("li", {}, step))),
+        el("div", { class: "row" }, ...g.copy.map(copy)),
+      ),
+    );
   }
   $("connect-button").addEventListener("click", () => $("connect").showModal());
   $("help-button").addEventListener("click", () => $("help").showModal());
-  for (const dialog of document.querySelectorAll("dialog")) dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  for (const dialog of document.querySelectorAll("dialog"))
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   for (const c of table.controls) {
-    const range = c.numeric ? `${c.low}–${c.high} ${c.unit}` : c.kind === "choice" ? c.choices.join(", ") : c.kind === "bool" ? "on, off" : "text";
-    $("addresses").tBodies[0].append(el("tr", {}, el("th", { scope: "row" }, c.label), el("td", {}, el("code", {}, table.prefix + c.address)), el("td", {}, range), el("td", {}, c.help)));
+    const range = c.numeric
+      ? `${c.low}–${c.high} ${c.unit}`
+      : c.kind === "choice"
+        ? c.choices.join(", ")
+        : c.kind === "bool"
+          ? "on, off"
+          : "text";
+    $("addresses").tBodies[0].append(
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, c.label),
+        el("td", {}, el("code", {}, table.prefix + c.address)),
+        el("td", {}, range),
+        el("td", {}, c.help),
+      ),
+    );
   }
   for (const topic of ["readings", "online", "inputs", "errors"]) on(topic, () => notice(input));
   setInterval(() => notice(input), 1000);
 }
 
 function copy(words) {
-  return el("button", { type: "button", class: "copy", onclick: async (event) => {
-    const button = event.currentTarget;
-    if (!navigator.clipboard) return getSelection().selectAllChildren(button);
-    await navigator.clipboard.writeText(words);
-    button.classList.add("done");
-    setTimeout(() => button.classList.remove("done"), 1200);
-  }, "aria-label": `Copy ${words}` }, words);
+  return el(
+    "button",
+    {
+      type: "button",
+      class: "copy",
+      onclick: async (event) => {
+        const button = event.currentTarget;
+        if (!navigator.clipboard) return getSelection().selectAllChildren(button);
+        await navigator.clipboard.writeText(words);
+        button.classList.add("done");
+        setTimeout(() => button.classList.remove("done"), 1200);
+      },
+      "aria-label": `Copy ${words}`,
+    },
+    words,
+  );
 }
 
 function advice() {
   const r = state.readings;
-  if (!state.online) return ["No connection to Tidecast", "The show may go on; this page cannot see it. It tries again by itself.", ["Is Tidecast running on the machine in the address bar?"]];
+  if (!state.online)
+    return [
+      "No connection to Tidecast",
+      "The show may go on; this page cannot see it. It tries again by itself.",
+      ["Is Tidecast running on the machine in the address bar?"],
+    ];
   switch (r.state) {
     case undefined:
     case "loading":
-      return ["Loading", r.message || `The model ${r.model ?? ""} is being prepared.`, ["Until it is ready the input goes straight through.", "You can type a prompt already."]];
+      return [
+        "Loading",
+        r.message || `The model ${r.model ?? ""} is being prepared.`,
+        ["Until it is ready the input goes straight through.", "You can type a prompt already."],
+      ];
     case "no-input":
-      return ["No input", r.message || `Nothing comes from ${r.input || "the source"}.`, ["Is the sender running, and in the same network?", "Choose another source under Video."]];
+      return [
+        "No input",
+        r.message || `Nothing comes from ${r.input || "the source"}.`,
+        ["Is the sender running, and in the same network?", "Choose another source under Video."],
+      ];
     case "stalled":
-      return ["The engine does not answer", r.message || "It is started again by itself, with every control as it is.", ["Until then the input goes straight through."]];
+      return [
+        "The engine does not answer",
+        r.message || "It is started again by itself, with every control as it is.",
+        ["Until then the input goes straight through."],
+      ];
     case "error": {
       const last = state.errors.at(-1);
       return ["Error", r.message || (last ? last[2] : "Look at the last errors."), []];
@@ -58,7 +108,10 @@ function notice(input) {
   const words = advice();
   const box = $("notice");
   box.classList.toggle("small", drawn.at > 0 && performance.now() - drawn.at < 3000);
-  const test = state.online && state.readings.state === "no-input" ? (state.inputs ?? []).find((s) => s.uri.startsWith("pattern:")) : null;
+  const test =
+    state.online && state.readings.state === "no-input"
+      ? (state.inputs ?? []).find((s) => s.uri.startsWith("pattern:"))
+      : null;
   const key = JSON.stringify([words, test]);
   if (key === told) return;
   told = key;
@@ -67,6 +120,8 @@ function notice(input) {
   $("notice-title").textContent = words[0];
   $("notice-text").textContent = words[1];
   $("notice-steps").replaceChildren(...words[2].map((step) => el("li", {}, step)));
-  const actions = test ? [el("button", { type: "button", onclick: () => change(input, test.uri, null) }, "Use the test picture")] : [];
+  const actions = test
+    ? [el("button", { type: "button", onclick: () => change(input, test.uri, null) }, "Use the test picture")]
+    : [];
   $("notice-actions").replaceChildren(...actions);
 }

@@ -4,7 +4,13 @@ import { on, state } from "./link.js";
 import { el } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
-const WORDS = { loading: "loading", running: "running", "no-input": "no input", stalled: "stalled", error: "error" };
+const WORDS = {
+  loading: "loading",
+  running: "running",
+  "no-input": "no input",
+  stalled: "stalled",
+  error: "error",
+};
 const STAGES = { upload: "upload", encode: "encode", dit: "network", decode: "decode", download: "download" };
 const CAUSES = { input: "before the engine", late: "too late", engine: "with the engine" };
 
@@ -12,13 +18,29 @@ const figure = (value, digits = 0) => (value === undefined ? "–" : Number(valu
 
 /** Build the rows, and follow the readings. `faces` are the widgets of strength and steps, which show what is in force. */
 export function health(table, faces) {
-  const bars = Object.fromEntries(table.stages.map((stage) => {
-    const row = el("li", {}, el("span", {}, STAGES[stage] ?? stage), el("span", { class: "bar" }), el("output", {}, "–"), el("small", {}, "ms"));
-    $("stages").append(row);
-    return [stage, row];
-  }));
-  const drops = Object.fromEntries(table.causes.map((cause) => [cause, line($("drops"), CAUSES[cause] ?? cause)]));
-  const force = Object.fromEntries(["noise", "steps", "vram", "model"].map((name) => [name, line($("force"), name === "vram" ? "VRAM" : name)]));
+  const bars = Object.fromEntries(
+    table.stages.map((stage) => {
+      const row = el(
+        "li",
+        {},
+        el("span", {}, STAGES[stage] ?? stage),
+        el("span", { class: "bar" }),
+        el("output", {}, "–"),
+        el("small", {}, "ms"),
+      );
+      $("stages").append(row);
+      return [stage, row];
+    }),
+  );
+  const drops = Object.fromEntries(
+    table.causes.map((cause) => [cause, line($("drops"), CAUSES[cause] ?? cause)]),
+  );
+  const force = Object.fromEntries(
+    ["noise", "steps", "vram", "model"].map((name) => [
+      name,
+      line($("force"), name === "vram" ? "VRAM" : name),
+    ]),
+  );
 
   on("readings", (r) => {
     $("fps-in").textContent = figure(r.fps_in, 1);
@@ -34,7 +56,8 @@ export function health(table, faces) {
     });
     for (const cause of table.causes) drops[cause].textContent = figure(r[`dropped_${cause}`]);
     const wanted = state.values.strength;
-    force.noise.textContent = r.noise === undefined ? "–" : `${r.noise.toFixed(2)} of ${Number(wanted ?? 0).toFixed(2)}`;
+    force.noise.textContent =
+      r.noise === undefined ? "–" : `${r.noise.toFixed(2)} of ${Number(wanted ?? 0).toFixed(2)}`;
     force.steps.textContent = r.steps === undefined ? "–" : `${r.steps} of ${state.values.steps ?? "–"}`;
     force.vram.textContent = r.vram ? `${r.vram.toFixed(1)} GiB` : "no GPU";
     force.model.textContent = r.model ?? "–";
@@ -69,7 +92,20 @@ function word() {
 }
 
 function errors(list) {
-  $("errors").replaceChildren(...list.slice().reverse().map(([time, topic, reason]) => el("li", {}, el("time", {}, new Date(time * 1000).toLocaleTimeString()), el("b", {}, topic), el("span", {}, reason))));
+  $("errors").replaceChildren(
+    ...list
+      .slice()
+      .reverse()
+      .map(([time, topic, reason]) =>
+        el(
+          "li",
+          {},
+          el("time", {}, new Date(time * 1000).toLocaleTimeString()),
+          el("b", {}, topic),
+          el("span", {}, reason),
+        ),
+      ),
+  );
 }
 
 function plot() {
@@ -99,7 +135,11 @@ function plot() {
     g.lineTo(width, y(top * share));
     g.stroke();
     g.fillStyle = colour("--dim");
-    g.fillText(top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`, 4, y(top * share) + 14);
+    g.fillText(
+      top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`,
+      4,
+      y(top * share) + 14,
+    );
   }
   if (target && target <= top) {
     g.strokeStyle = colour("--warn");
@@ -110,7 +150,8 @@ function plot() {
     g.stroke();
     g.setLineDash([]);
   }
-  const trace = (column) => state.history.forEach((p, i) => (i ? g.lineTo(x(i), y(p[column])) : g.moveTo(x(i), y(p[column]))));
+  const trace = (column) =>
+    state.history.forEach((p, i) => (i ? g.lineTo(x(i), y(p[column])) : g.moveTo(x(i), y(p[column]))));
   if (state.history.length > 1) {
     g.beginPath();
     trace(1);
@@ -124,7 +165,11 @@ function plot() {
     g.stroke();
   }
   const last = state.history.at(-1);
-  if (last) canvas.setAttribute("aria-label", `Latency of the last two minutes, now ${Math.round(last[0])} ms, 95th percentile ${Math.round(last[1])} ms`);
+  if (last)
+    canvas.setAttribute(
+      "aria-label",
+      `Latency of the last two minutes, now ${Math.round(last[0])} ms, 95th percentile ${Math.round(last[1])} ms`,
+    );
 }
 
 function nice(value) {

@@ -12,7 +12,10 @@ let waiting = "";
 export function learn() {
   button.addEventListener("click", () => (document.body.classList.contains("learning") ? leave() : enter()));
   document.getElementById("learn-done").addEventListener("click", leave);
-  document.addEventListener("keydown", (event) => event.key === "Escape" && document.body.classList.contains("learning") && leave());
+  document.addEventListener(
+    "keydown",
+    (event) => event.key === "Escape" && document.body.classList.contains("learning") && leave(),
+  );
   on("midi", show);
   on("reply", ({ address, args }) => {
     if (address === "/error" && waiting && args[0] === "/tidecast/midi/learn") {
@@ -29,10 +32,19 @@ function enter() {
   bar.hidden = false;
   text.textContent = "Click a control, then turn a knob.";
   for (const target of document.querySelectorAll("main [data-address]")) {
-    const cover = el("button", { type: "button", class: "learn-target", "aria-label": `Learn ${target.dataset.address}`, onclick: (event) => {
-      event.stopPropagation();
-      ask(target.dataset.address);
-    } }, el("span", {}));
+    const cover = el(
+      "button",
+      {
+        type: "button",
+        class: "learn-target",
+        "aria-label": `Learn ${target.dataset.address}`,
+        onclick: (event) => {
+          event.stopPropagation();
+          ask(target.dataset.address);
+        },
+      },
+      el("span", {}),
+    );
     target.append(cover);
   }
   show();

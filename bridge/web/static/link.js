@@ -7,7 +7,16 @@ let socket = null;
 let wait = 300;
 
 /** The newest state. `values` and `readings` by name; `lists` as the server sends them. */
-export const state = { online: false, values: {}, readings: {}, errors: [], history: [], inputs: null, snapshots: [], midi: {} };
+export const state = {
+  online: false,
+  values: {},
+  readings: {},
+  errors: [],
+  history: [],
+  inputs: null,
+  snapshots: [],
+  midi: {},
+};
 
 /** Call `callback(detail)` for every `topic`: online, control, readings, errors, inputs, snapshots, midi, point, reply. */
 export function on(topic, callback) {

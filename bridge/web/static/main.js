@@ -12,14 +12,27 @@ import { el, widget } from "./widgets.js";
 const table = await (await fetch("/api/table")).json();
 const byName = Object.fromEntries(table.controls.map((c) => [c.name, c]));
 const groups = new Map();
-for (const control of table.controls) groups.set(control.group, [...(groups.get(control.group) ?? []), control]);
-const triggers = (group) => table.commands.filter((c) => c.group === group && c.arguments.length === 0 && c.name !== "inputs");
+for (const control of table.controls)
+  groups.set(control.group, [...(groups.get(control.group) ?? []), control]);
+const triggers = (group) =>
+  table.commands.filter((c) => c.group === group && c.arguments.length === 0 && c.name !== "inputs");
 
 const faces = {};
 for (const [title, rows] of groups) {
   if (title === "Panic") panic(rows);
-  else if (title === "Prompts") for (const control of prompts(rows, table.about.examples ?? [])) document.getElementById("pad-side").append(widget(control));
-  else Object.assign(faces, panel(title, rows, triggers(title), document.getElementById(title === "Recording" ? "column-prompts" : "column-controls")));
+  else if (title === "Prompts")
+    for (const control of prompts(rows, table.about.examples ?? []))
+      document.getElementById("pad-side").append(widget(control));
+  else
+    Object.assign(
+      faces,
+      panel(
+        title,
+        rows,
+        triggers(title),
+        document.getElementById(title === "Recording" ? "column-prompts" : "column-controls"),
+      ),
+    );
 }
 recording(byName.record);
 const press = snapshots();
@@ -32,12 +45,19 @@ const keys = [
   ["B", "Bypass: the input straight through", () => flip(byName.bypass)],
   ["F", "Freeze: hold the last frame", () => flip(byName.freeze)],
   ["K", "Black", () => flip(byName.black)],
-  ["P", "Go to the first prompt; Enter sends, Escape leaves", () => document.getElementById("w-prompt_1").focus()],
+  [
+    "P",
+    "Go to the first prompt; Enter sends, Escape leaves",
+    () => document.getElementById("w-prompt_1").focus(),
+  ],
   ["V", "Next view of the picture", lookOn],
   ["1 … 9", "Recall a snapshot", null],
   ["?", "This help", () => document.getElementById("help").showModal()],
 ];
-for (const [key, words] of keys) document.getElementById("keys").append(el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, words)));
+for (const [key, words] of keys)
+  document
+    .getElementById("keys")
+    .append(el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, words)));
 const keysOn = document.getElementById("keys-on");
 keysOn.checked = localStorage.getItem("keys") !== "off";
 keysOn.addEventListener("change", () => localStorage.setItem("keys", keysOn.checked ? "on" : "off"));

@@ -11,7 +11,12 @@ const PADS = 16;
 export function panic(rows) {
   for (const control of rows) {
     const key = KEYS[control.name];
-    const button = el("button", { type: "button", class: "panic", "aria-pressed": "false", "aria-keyshortcuts": key }, el("span", {}, control.label), key ? el("kbd", { "aria-hidden": "true" }, key) : null);
+    const button = el(
+      "button",
+      { type: "button", class: "panic", "aria-pressed": "false", "aria-keyshortcuts": key },
+      el("span", {}, control.label),
+      key ? el("kbd", { "aria-hidden": "true" }, key) : null,
+    );
     const box = el("div", { class: `panic-box ${control.name}` }, button);
     let now = false;
     button.addEventListener("click", () => change(control, !now, null));
@@ -33,7 +38,14 @@ export function panel(title, rows, commands, column) {
     box.append(faces[control.name]);
   }
   if (commands.length) box.append(el("div", { class: "row" }, ...commands.map(trigger)));
-  column.append(el("section", { class: "panel", id, "data-group": title, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), box));
+  column.append(
+    el(
+      "section",
+      { class: "panel", id, "data-group": title, "aria-labelledby": `${id}-title` },
+      el("h2", { id: `${id}-title` }, title),
+      box,
+    ),
+  );
   return faces;
 }
 
@@ -41,15 +53,53 @@ export function panel(title, rows, commands, column) {
 function source(control) {
   const list = el("div", { class: "sources", role: "group", "aria-label": "Sources that can be seen" });
   const line = widget(control);
-  const box = el("div", { class: "source" }, line, list, el("button", { type: "button", class: "quiet", onclick: () => { list.classList.add("looking"); askInputs(); } }, "Look again"));
+  const box = el(
+    "div",
+    { class: "source" },
+    line,
+    list,
+    el(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        onclick: () => {
+          list.classList.add("looking");
+          askInputs();
+        },
+      },
+      "Look again",
+    ),
+  );
   line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
   const show = () => {
     list.classList.remove("looking");
     const connected = state.readings.input ?? "";
     const found = state.inputs ?? [];
-    const isOpen = (s) => s.uri === state.values.input || s.uri === connected || (s.title !== "" && connected.startsWith(s.title));
-    list.replaceChildren(...found.map((s) => el("button", { type: "button", "aria-pressed": String(isOpen(s)), onclick: () => change(control, s.uri, null) }, el("span", {}, s.title || s.uri), el("small", {}, describe(s)))));
-    if (!found.length) list.append(el("p", { class: "dim" }, state.inputs === null ? "Looking for sources …" : "No source can be seen. Start a sender, then look again."));
+    const isOpen = (s) =>
+      s.uri === state.values.input ||
+      s.uri === connected ||
+      (s.title !== "" && connected.startsWith(s.title));
+    list.replaceChildren(
+      ...found.map((s) =>
+        el(
+          "button",
+          { type: "button", "aria-pressed": String(isOpen(s)), onclick: () => change(control, s.uri, null) },
+          el("span", {}, s.title || s.uri),
+          el("small", {}, describe(s)),
+        ),
+      ),
+    );
+    if (!found.length)
+      list.append(
+        el(
+          "p",
+          { class: "dim" },
+          state.inputs === null
+            ? "Looking for sources …"
+            : "No source can be seen. Start a sender, then look again.",
+        ),
+      );
   };
   on("inputs", show);
   let shown = "";
@@ -66,7 +116,13 @@ function source(control) {
 
 function describe(s) {
   const scheme = s.uri.split(":")[0];
-  return [scheme === (s.title || "").toLowerCase() ? "" : scheme, s.width && s.height ? `${s.width} × ${s.height}` : "", s.fps ? `${Number(s.fps.toFixed(2))} fps` : ""].filter(Boolean).join(" · ");
+  return [
+    scheme === (s.title || "").toLowerCase() ? "" : scheme,
+    s.width && s.height ? `${s.width} × ${s.height}` : "",
+    s.fps ? `${Number(s.fps.toFixed(2))} fps` : "",
+  ]
+    .filter(Boolean)
+    .join(" · ");
 }
 
 /** The record button at the top and the file that is being written. */
@@ -78,15 +134,21 @@ export function recording(control) {
   button.addEventListener("click", () => change(control, !now, null));
   const label = () => {
     const seconds = Math.floor((Date.now() - since) / 1000);
-    button.lastElementChild.textContent = now ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` : "Record";
+    button.lastElementChild.textContent = now
+      ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`
+      : "Record";
     button.setAttribute("aria-label", now ? "Stop recording" : "Record");
   };
-  register(control, { dataset: {}, title: " ", show: (value) => {
-    if (value && !now) since = Date.now();
-    now = Boolean(value);
-    button.setAttribute("aria-pressed", String(now));
-    label();
-  } });
+  register(control, {
+    dataset: {},
+    title: " ",
+    show: (value) => {
+      if (value && !now) since = Date.now();
+      now = Boolean(value);
+      button.setAttribute("aria-pressed", String(now));
+      label();
+    },
+  });
   setInterval(() => now && label(), 500);
   const file = el("p", { class: "file dim", role: "status" }, "");
   $("panel-recording")?.querySelector(".controls").append(file);
@@ -100,7 +162,8 @@ export function recording(control) {
 export function snapshots() {
   const store = $("store-mode");
   const bank = $("bank");
-  for (let first = 1; first <= 64; first += PADS) bank.append(el("option", { value: first }, `${first}–${first + PADS - 1}`));
+  for (let first = 1; first <= 64; first += PADS)
+    bank.append(el("option", { value: first }, `${first}–${first + PADS - 1}`));
   let storing = false;
   const arm = (on) => {
     storing = on;
@@ -110,7 +173,8 @@ export function snapshots() {
   };
   const press = (number, keep) => {
     if (keep) send("/tidecast/snapshot/save", number);
-    else if (state.snapshots.includes(number)) send("/tidecast/snapshot/recall", number, Number($("glide").value) || 0);
+    else if (state.snapshots.includes(number))
+      send("/tidecast/snapshot/recall", number, Number($("glide").value) || 0);
     else return;
     last = keep ? last : number;
     arm(false);
@@ -118,12 +182,24 @@ export function snapshots() {
   let last = 0;
   const draw = () => {
     const first = Number(bank.value);
-    $("pads").replaceChildren(...Array.from({ length: PADS }, (_, i) => {
-      const number = first + i;
-      const full = state.snapshots.includes(number);
-      const verb = storing ? "Store" : full ? "Recall" : "Empty";
-      return el("button", { type: "button", class: `pad${full ? " full" : ""}${number === last ? " last" : ""}`, "aria-label": `${verb} snapshot ${number}`, "aria-disabled": String(!storing && !full), onclick: (event) => press(number, storing || event.shiftKey) }, String(number));
-    }));
+    $("pads").replaceChildren(
+      ...Array.from({ length: PADS }, (_, i) => {
+        const number = first + i;
+        const full = state.snapshots.includes(number);
+        const verb = storing ? "Store" : full ? "Recall" : "Empty";
+        return el(
+          "button",
+          {
+            type: "button",
+            class: `pad${full ? " full" : ""}${number === last ? " last" : ""}`,
+            "aria-label": `${verb} snapshot ${number}`,
+            "aria-disabled": String(!storing && !full),
+            onclick: (event) => press(number, storing || event.shiftKey),
+          },
+          String(number),
+        );
+      }),
+    );
   };
   store.addEventListener("click", () => arm(!storing));
   bank.addEventListener("change", draw);

@@ -14,7 +14,8 @@ export const drawn = { output: 0, input: 0, at: 0 };
 let socket = null;
 
 function watch() {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ watch: document.hidden ? [] : (WATCHED[views.dataset.view] ?? []) }));
+  if (socket?.readyState === WebSocket.OPEN)
+    socket.send(JSON.stringify({ watch: document.hidden ? [] : (WATCHED[views.dataset.view] ?? []) }));
 }
 
 function connect() {
@@ -49,7 +50,8 @@ async function draw(packet) {
 /** Look at the picture as `view`: output, input, split or wipe. */
 export function look(view) {
   views.dataset.view = view;
-  for (const button of document.querySelectorAll("#view-bar [data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  for (const button of document.querySelectorAll("#view-bar [data-view]"))
+    button.setAttribute("aria-pressed", String(button.dataset.view === view));
   document.getElementById("wipe-label").hidden = view !== "wipe";
   localStorage.setItem("view", view);
   watch();
@@ -65,26 +67,38 @@ export function lookOn() {
 export function picture(about) {
   const [width, height] = about.preview.size;
   views.style.setProperty("--aspect", width / height);
-  for (const button of document.querySelectorAll("#view-bar [data-view]")) button.addEventListener("click", () => look(button.dataset.view));
+  for (const button of document.querySelectorAll("#view-bar [data-view]"))
+    button.addEventListener("click", () => look(button.dataset.view));
   const slide = (percent) => {
     wipe.value = percent;
     views.style.setProperty("--wipe", `${wipe.value}%`);
   };
   wipe.addEventListener("input", () => slide(wipe.value));
-  views.addEventListener("pointerdown", (event) => views.dataset.view === "wipe" && event.target.tagName === "CANVAS" && views.setPointerCapture(event.pointerId));
+  views.addEventListener(
+    "pointerdown",
+    (event) =>
+      views.dataset.view === "wipe" &&
+      event.target.tagName === "CANVAS" &&
+      views.setPointerCapture(event.pointerId),
+  );
   views.addEventListener("pointermove", (event) => {
     if (!views.hasPointerCapture(event.pointerId)) return;
     const area = canvases.output.getBoundingClientRect();
     slide(((event.clientX - area.left) / area.width) * 100);
   });
-  document.getElementById("fullscreen").addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : views.requestFullscreen()));
+  document
+    .getElementById("fullscreen")
+    .addEventListener("click", () =>
+      document.fullscreenElement ? document.exitFullscreen() : views.requestFullscreen(),
+    );
   document.addEventListener("visibilitychange", watch);
   const saved = localStorage.getItem("view");
   look(saved in WATCHED ? saved : "split");
   let before = 0;
   setInterval(() => {
     const now = drawn[WATCHED[views.dataset.view][0]];
-    document.getElementById("preview-rate").textContent = now > before ? `preview ${Math.round((now - before) / 2)} fps` : "no picture";
+    document.getElementById("preview-rate").textContent =
+      now > before ? `preview ${Math.round((now - before) / 2)} fps` : "no picture";
     before = now;
   }, 2000);
   connect();

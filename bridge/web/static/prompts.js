@@ -4,7 +4,12 @@ import { send, set, state } from "./link.js";
 import { change, el, fader, register } from "./widgets.js";
 
 const INSET = 20; // half of the puck, which stays inside the pad
-const CORNERS = [[0, 0], [1, 0], [0, 1], [1, 1]];
+const CORNERS = [
+  [0, 0],
+  [1, 0],
+  [0, 1],
+  [1, 1],
+];
 
 /** Build the slots and the pad from the rows of the group "Prompts". Returns the rows that are still to be placed. */
 export function prompts(rows, examples) {
@@ -18,9 +23,34 @@ export function prompts(rows, examples) {
 }
 
 function slot(control, weight, weights, number) {
-  const area = el("textarea", { id: `w-${control.name}`, rows: 1, "aria-label": control.label, placeholder: number === 1 ? "What the picture should become, then Enter" : "Another prompt", autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "send" });
+  const area = el("textarea", {
+    id: `w-${control.name}`,
+    rows: 1,
+    "aria-label": control.label,
+    placeholder: number === 1 ? "What the picture should become, then Enter" : "Another prompt",
+    autocomplete: "off",
+    autocapitalize: "off",
+    spellcheck: "false",
+    enterkeyhint: "send",
+  });
   const box = el("div", { class: "slot" });
-  const textBox = el("div", { class: "slot-text" }, el("span", { class: "number", "aria-hidden": "true" }, String(number)), area, el("button", { type: "button", class: "only", "aria-label": `Only prompt ${number}`, title: "Only this prompt", onclick: () => weights.forEach((w, i) => change(w, i + 1 === number ? 1 : 0, null)) }, "only"));
+  const textBox = el(
+    "div",
+    { class: "slot-text" },
+    el("span", { class: "number", "aria-hidden": "true" }, String(number)),
+    area,
+    el(
+      "button",
+      {
+        type: "button",
+        class: "only",
+        "aria-label": `Only prompt ${number}`,
+        title: "Only this prompt",
+        onclick: () => weights.forEach((w, i) => change(w, i + 1 === number ? 1 : 0, null)),
+      },
+      "only",
+    ),
+  );
   let sent = "";
   const commit = () => {
     if (area.value === sent) return;
@@ -93,7 +123,10 @@ function pad(texts, weights) {
   };
   const drag = (event) => {
     const area = box.getBoundingClientRect();
-    move((event.clientX - area.left - INSET) / (area.width - 2 * INSET), (event.clientY - area.top - INSET) / (area.height - 2 * INSET));
+    move(
+      (event.clientX - area.left - INSET) / (area.width - 2 * INSET),
+      (event.clientY - area.top - INSET) / (area.height - 2 * INSET),
+    );
   };
   box.addEventListener("pointerdown", (event) => {
     box.setPointerCapture(event.pointerId);
@@ -102,7 +135,9 @@ function pad(texts, weights) {
   box.addEventListener("pointermove", (event) => box.hasPointerCapture(event.pointerId) && drag(event));
   box.addEventListener("keydown", (event) => {
     const step = event.shiftKey ? 0.2 : 0.05;
-    const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
+    const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[
+      event.key
+    ];
     if (!by) return;
     event.preventDefault();
     move(at[0] + by[0], at[1] + by[1]);
@@ -117,6 +152,11 @@ function pad(texts, weights) {
 /** Example prompts of the model, one tap each, until something was typed. */
 function offer(examples, first) {
   const box = document.getElementById("examples");
-  for (const words of examples) box.append(el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words));
-  register(first, { dataset: {}, title: " ", show: (value) => (box.hidden = examples.length === 0 || value !== "") });
+  for (const words of examples)
+    box.append(el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words));
+  register(first, {
+    dataset: {},
+    title: " ",
+    show: (value) => (box.hidden = examples.length === 0 || value !== ""),
+  });
 }

@@ -21,14 +21,21 @@ export function el(tag, attributes = {}, ...children) {
 
 /** A value as people read it. */
 export function format(control, value) {
-  if (control.kind === "float") return Number(value).toFixed(control.high > 10 && control.unit === "ms" ? 0 : control.high > 10 ? 1 : 2);
+  if (control.kind === "float")
+    return Number(value).toFixed(control.high > 10 && control.unit === "ms" ? 0 : control.high > 10 ? 1 : 2);
   if (control.kind === "bool") return value ? "on" : "off";
   return String(value);
 }
 
 /** Build the widget of a control. */
 export function widget(control) {
-  const build = { float: fader, int: control.high - (control.low ?? 0) <= 8 ? choices : number, bool: toggle, choice: choices, text: text }[control.kind];
+  const build = {
+    float: fader,
+    int: control.high - (control.low ?? 0) <= 8 ? choices : number,
+    bool: toggle,
+    choice: choices,
+    text: text,
+  }[control.kind];
   return register(control, build(control));
 }
 
@@ -54,10 +61,13 @@ export function change(control, value, from) {
 /** Leave echoes of a control that is being moved aside until it rests, then show what is in force. */
 function hold(name) {
   clearTimeout(held.get(name));
-  held.set(name, setTimeout(() => {
-    held.delete(name);
-    showAll(name);
-  }, HOLD_MS));
+  held.set(
+    name,
+    setTimeout(() => {
+      held.delete(name);
+      showAll(name);
+    }, HOLD_MS),
+  );
 }
 
 function showAll(name) {
@@ -73,7 +83,14 @@ export function fader(control) {
   const input = el("input", { type: "range", id, min: control.low, max: control.high, step });
   const value = el("output", { for: id });
   const mark = el("span", { class: "mark", "aria-hidden": "true", hidden: true });
-  const box = el("div", { class: "fader" }, input, mark, el("label", { for: id }, control.label), el("span", { class: "value" }, value, el("small", {}, control.unit)));
+  const box = el(
+    "div",
+    { class: "fader" },
+    input,
+    mark,
+    el("label", { for: id }, control.label),
+    el("span", { class: "value" }, value, el("small", {}, control.unit)),
+  );
   const paint = (v) => {
     box.style.setProperty("--at", (v - control.low) / (control.high - control.low));
     value.textContent = format(control, v);
@@ -91,7 +108,11 @@ export function fader(control) {
   };
   box.mark = (v) => {
     mark.hidden = v === null;
-    if (v !== null) box.style.setProperty("--mark", Math.min(1, Math.max(0, (v - control.low) / (control.high - control.low))));
+    if (v !== null)
+      box.style.setProperty(
+        "--mark",
+        Math.min(1, Math.max(0, (v - control.low) / (control.high - control.low))),
+      );
   };
   box.show(control.default);
   return box;
@@ -99,17 +120,37 @@ export function fader(control) {
 
 /** Buttons of which one is down: words, or a few whole numbers. */
 function choices(control) {
-  const options = control.kind === "int" ? Array.from({ length: control.high - control.low + 1 }, (_, i) => control.low + i) : control.choices;
-  const buttons = options.map((option) => el("button", { type: "button", "aria-pressed": "false", onclick: () => change(control, option, null) }, String(option)));
-  const box = el("div", { class: "choices", role: "group", "aria-label": control.label }, el("span", { class: "label", "aria-hidden": "true" }, control.label), el("div", { class: "segments" }, ...buttons));
-  box.show = (v) => buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(options[i] === v)));
+  const options =
+    control.kind === "int"
+      ? Array.from({ length: control.high - control.low + 1 }, (_, i) => control.low + i)
+      : control.choices;
+  const buttons = options.map((option) =>
+    el(
+      "button",
+      { type: "button", "aria-pressed": "false", onclick: () => change(control, option, null) },
+      String(option),
+    ),
+  );
+  const box = el(
+    "div",
+    { class: "choices", role: "group", "aria-label": control.label },
+    el("span", { class: "label", "aria-hidden": "true" }, control.label),
+    el("div", { class: "segments" }, ...buttons),
+  );
+  box.show = (v) =>
+    buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(options[i] === v)));
   box.mark = (v) => buttons.forEach((button, i) => button.classList.toggle("in-force", options[i] === v));
   return box;
 }
 
 /** A switch. */
 function toggle(control) {
-  const button = el("button", { type: "button", class: "toggle", "aria-pressed": "false" }, el("span", { class: "label" }, control.label), el("span", { class: "lever", "aria-hidden": "true" }));
+  const button = el(
+    "button",
+    { type: "button", class: "toggle", "aria-pressed": "false" },
+    el("span", { class: "label" }, control.label),
+    el("span", { class: "lever", "aria-hidden": "true" }),
+  );
   const box = el("div", { class: "toggle-box" }, button);
   let now = false;
   button.addEventListener("click", () => change(control, !now, null));
@@ -123,8 +164,23 @@ function toggle(control) {
 /** A whole number of a wide range, with a button that rolls a new one. */
 function number(control) {
   const id = `w-${control.name}`;
-  const input = el("input", { type: "number", id, min: control.low, max: control.high, step: 1, inputmode: "numeric" });
-  const roll = el("button", { type: "button", "aria-label": `New ${control.label.toLowerCase()}`, onclick: () => change(control, Math.floor(Math.random() * 100000), null) }, "New");
+  const input = el("input", {
+    type: "number",
+    id,
+    min: control.low,
+    max: control.high,
+    step: 1,
+    inputmode: "numeric",
+  });
+  const roll = el(
+    "button",
+    {
+      type: "button",
+      "aria-label": `New ${control.label.toLowerCase()}`,
+      onclick: () => change(control, Math.floor(Math.random() * 100000), null),
+    },
+    "New",
+  );
   const box = el("div", { class: "entry" }, el("label", { for: id }, control.label), input, roll);
   input.addEventListener("change", () => input.value !== "" && change(control, Number(input.value), null));
   box.show = (v) => {
@@ -147,5 +203,14 @@ function text(control) {
 
 /** A button that sends a command without arguments. */
 export function trigger(command) {
-  return el("button", { type: "button", title: `${command.help}\n/tidecast${command.address}`, "data-command": command.name, onclick: () => send("/tidecast" + command.address) }, command.label);
+  return el(
+    "button",
+    {
+      type: "button",
+      title: `${command.help}\n/tidecast${command.address}`,
+      "data-command": command.name,
+      onclick: () => send("/tidecast" + command.address),
+    },
+    command.label,
+  );
 }
