@@ -33,7 +33,6 @@ be simulated in a moment. Knows frames, and neither transports nor the engine.
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import time
@@ -77,7 +76,7 @@ USUAL_RATES = tuple(
         Fraction(60000, 1001), 60, 72, 75, 90, 100, 120,
     )
 )  # fmt: skip
-"""Rates that a measured one is rounded to when it lies within half a percent."""
+"""Rates that a measured one is rounded to when it lies close."""
 
 
 class SourceClock:
@@ -244,36 +243,61 @@ class OutputClock:
 
 
 class RateMeter:
-    """Frame rate of a source, from its own times; follows a change within a second.
+    """Frame rate of a source: the one that it tells, if its frames do not contradict it, else the one measured.
+
+    A measured rate is counted over two seconds (so jitter and single drops hardly matter), rounded to a usual one,
+    and replaced only when the frames have come at another rate for a second.
 
     Attributes:
-        fps: frames per second, a usual rate where one fits; None before ten frames came. Dropped frames do not
-            lower it: only differences close to their median count.
+        fps: frames per second; None before half a second has passed.
     """
 
     def __init__(self) -> None:
         self.fps: Fraction | None = None
         self._times: deque[int] = deque()
+        self._off_since: int | None = None
 
-    def add(self, pts_ns: int) -> None:
-        """Count a frame by its source time."""
+    def add(self, pts_ns: int, told_fps: float = 0.0) -> None:
+        """Count a frame.
+
+        Args:
+            pts_ns: its source time.
+            told_fps: the rate that the source tells about itself; 0 if it tells none.
+        """
         times = self._times
         if times and not 0 < pts_ns - times[-1] < JUMP_NS:
             times.clear()
+            self._off_since = None
         times.append(pts_ns)
-        while times[-1] - times[0] > SECOND:
+        while times[-1] - times[0] > 2 * SECOND:
             times.popleft()
-        if len(times) < 10:
+        span = times[-1] - times[0]
+        if span < SECOND // 2:
             return
-        steps = sorted(b - a for a, b in itertools.pairwise(times))
-        middle = steps[len(steps) // 2]
-        usual = [step for step in steps if abs(step - middle) <= middle / 4]
-        measured = SECOND * len(usual) / sum(usual)
-        near = min(USUAL_RATES, key=lambda rate: abs(float(rate) - measured))
-        fits = abs(measured / float(near) - 1.0) < 0.005
-        off = abs(measured / float(self.fps) - 1.0) if self.fps is not None else 1.0
-        if off > (0.005 if fits else 0.05):
-            self.fps = near if fits else Fraction(measured).limit_denominator(100)
+        measured = SECOND * (len(times) - 1) / span
+        if told_fps and 0.7 < measured / told_fps < 1.1:
+            self._off_since = None
+            if self.fps is None or abs(float(self.fps) - told_fps) > 1e-3:
+                self.fps = _usual(told_fps, 0.0002) or Fraction(told_fps).limit_denominator(1001)
+            return
+        usual = _usual(measured, 0.03)
+        if self.fps is None:
+            self.fps = usual or Fraction(measured).limit_denominator(100)
+            return
+        off = abs(measured / float(self.fps) - 1.0)
+        if off < 0.03 or (off < 0.15 and usual is None):
+            self._off_since = None
+        elif self._off_since is None:
+            self._off_since = pts_ns
+        elif pts_ns - self._off_since >= SECOND:
+            self.fps = usual or Fraction(measured).limit_denominator(100)
+            self._off_since = None
+
+
+def _usual(rate: float, tolerance: float) -> Fraction | None:
+    """The usual rate next to this one, if it is that close."""
+    near = min(USUAL_RATES, key=lambda usual: abs(float(usual) - rate))
+    return near if abs(rate / float(near) - 1.0) < tolerance else None
 
 
 class LatencyMeter:
@@ -343,9 +367,15 @@ class Pacer:
         """The output's rate."""
         return self._clock.fps
 
-    def offer_dry(self, frame: Frame, ready_ns: int) -> None:
-        """Hand over an input frame; also measures the source's rate. May be called from another thread."""
-        self._source.add(frame.pts_ns)
+    def offer_dry(self, frame: Frame, ready_ns: int, told_fps: float = 0.0) -> None:
+        """Hand over an input frame; also finds the source's rate. May be called from another thread.
+
+        Args:
+            frame: the input frame.
+            ready_ns: when it was ready to be shown.
+            told_fps: the rate that the source tells about itself (`SourceInfo.fps`); 0 if it tells none.
+        """
+        self._source.add(frame.pts_ns, told_fps)
         self.dry.offer(frame, ready_ns)
 
     def tick(self, now_ns: int, on_air: Literal["wet", "dry"] = "wet") -> Pick:
