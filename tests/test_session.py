@@ -15,6 +15,8 @@ import engine.session
 from engine.controls import Config, Controls
 from engine.errors import ModelError
 from engine.frame import Frame, PixelFormat
+from engine.models import registry
+from engine.models.spec import CacheShape, Schedule
 from engine.schedule import Plan
 from engine.session import Session
 
@@ -248,7 +250,9 @@ CHANGES = st.fixed_dictionaries(
 @given(st.lists(CHANGES, min_size=3, max_size=14), st.booleans())
 def test_any_controls_in_any_order_lose_and_reorder_nothing(changes: list[dict[str, object]], unbatched: bool) -> None:
     config = CONFIG.model_copy(update={"batch": not unbatched})
-    session = SHARED.setdefault(unbatched, Session.open(config))
+    if unbatched not in SHARED:
+        SHARED[unbatched] = Session.open(config)
+    session = SHARED[unbatched]
     session.flush()
     controls, done, fed = CONTROLS, [], 0
     for change in changes:
@@ -266,3 +270,17 @@ def test_any_controls_in_any_order_lose_and_reorder_nothing(changes: list[dict[s
 
 
 SHARED: dict[bool, Session] = {}
+
+
+def test_models_that_denoise_three_latent_frames_together_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = dataclasses.replace(
+        registry.get("wan21-tiny"), name="blocks", first_latents=3, frames_per_block=3,
+        cache=CacheShape(9, 3, rule="honest"), schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
+    )  # fmt: skip
+    monkeypatch.setitem(registry.REGISTRY, "blocks", spec)
+    with Session.open(CONFIG.model_copy(update={"model": "blocks"})) as session:
+        assert session.frames_needed == 9
+        done = play(session, range(9 + 12 * 5), dataclasses.replace(CONTROLS, anchors=0))
+        assert session.frames_needed == 12
+        done += session.flush()
+    assert [f.seq for f in done] == list(range(9 + 12 * 5))
