@@ -1,0 +1,63 @@
+"""Benchmarks are product code: they run, report what they say, and can be compared. No time is judged here."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from engine.bench import gpu, report
+from engine.bench.engine import COLUMNS, Ask, measure
+from engine.controls import Config
+from engine.errors import ConfigError, ModelError
+
+
+def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
+    config = Config(model="wan21-tiny", width=64, height=64, device="cpu")
+    rows = measure(config, [Ask(steps=2, chunks=4, input_fps=200.0)])
+    report.show("engine", rows, COLUMNS, path=tmp_path / "out.json")
+    last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert last == json.loads((tmp_path / "out.json").read_text())
+    row = last["rows"][0]
+    assert row["weights"] == "random" or row["weights"] == "released"
+    assert row["fps"] > 0 and 0 < row["of_limit"]["network"] < 1.5
+    assert set(row["stages_ms"]) == {"upload", "encode", "dit", "decode", "download"}
+    assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+
+
+def test_lower_precision_is_held_against_the_cpu():
+    rows = gpu.check(torch.device("cpu"), torch.bfloat16)
+    assert [row["steps"] for row in rows] == [1, 2, 4]
+    assert all(0 < row["relative_rms"] < gpu.RELATIVE_RMS for row in rows)
+
+
+def test_a_wrong_device_would_be_noticed(monkeypatch):
+    real = gpu.play
+    monkeypatch.setattr(
+        gpu,
+        "play",
+        lambda device, dtype, steps: tuple(
+            x * (1.2 if dtype == torch.bfloat16 else 1) for x in real(device, torch.float32, steps)
+        ),
+    )
+    with pytest.raises(ModelError, match="differs from the CPU"):
+        gpu.check(torch.device("cpu"), torch.bfloat16)
+
+
+def test_two_files_are_compared(tmp_path, capsys):
+    rows = [{"model": "m", "steps": 1, "fps": 10.0, "stages_ms": {"dit": 4.0}}]
+    report.show("x", rows, {"model": "model"}, path=tmp_path / "a.json")
+    report.show("x", [rows[0] | {"fps": 15.0}], {"model": "model"}, path=tmp_path / "b.json")
+    capsys.readouterr()
+    report.compare(tmp_path / "a.json", tmp_path / "b.json")
+    assert "1.50" in capsys.readouterr().out
+    (tmp_path / "c.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds no benchmark"):
+        report.compare(tmp_path / "a.json", tmp_path / "c.json")
+
+
+def test_percentiles():
+    assert report.percentile([3.0, 1.0, 2.0], 0.5) == 2.0
+    assert math.isnan(report.percentile([], 0.5))
