@@ -212,7 +212,8 @@ class App:
     def _taken(self, frame: Frame) -> None:
         """Every input frame: to the engine, to the output's clock, to recorder and page."""
         self.supervisor.feed(frame)
-        self.publisher.pacer.offer_dry(frame, time.monotonic_ns())
+        source = self.capture.info
+        self.publisher.pacer.offer_dry(frame, time.monotonic_ns(), source.fps if source is not None else 0.0)
         self._preview("input", frame)
 
     def _shown(self, frame: Frame) -> None:

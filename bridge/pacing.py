@@ -69,12 +69,10 @@ MAX_DELAY_NS = 5 * SECOND
 
 _FOLLOW = 1 / 64  # share of a new measurement in the offset between source clock and own clock
 
-USUAL_RATES = tuple(
-    Fraction(rate)
-    for rate in (
-        10, 12, Fraction(25, 2), 15, 20, Fraction(24000, 1001), 24, 25, Fraction(30000, 1001), 30, 48, 50,
-        Fraction(60000, 1001), 60, 72, 75, 90, 100, 120,
-    )
+USUAL_RATES = (
+    *map(Fraction, (1, 2, 5, 8, 10, 12)), Fraction(25, 2), Fraction(15), Fraction(20), Fraction(24000, 1001),
+    Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(48), Fraction(50), Fraction(60000, 1001),
+    *map(Fraction, (60, 72, 75, 90, 100, 120, 144, 240)),
 )  # fmt: skip
 """Rates that a measured one is rounded to when it lies close."""
 
@@ -245,8 +243,8 @@ class OutputClock:
 class RateMeter:
     """Frame rate of a source: the one that it tells, if its frames do not contradict it, else the one measured.
 
-    A measured rate is counted over two seconds (so jitter and single drops hardly matter), rounded to a usual one,
-    and replaced only when the frames have come at another rate for a second.
+    A measured rate is counted over two seconds (so jitter hardly matters), rounded up to a usual one (frames get lost,
+    none come too many), and replaced only when the frames have come at another rate for a second.
 
     Attributes:
         fps: frames per second; None before half a second has passed.
@@ -280,18 +278,22 @@ class RateMeter:
             if self.fps is None or abs(float(self.fps) - told_fps) > 1e-3:
                 self.fps = _usual(told_fps, 0.0002) or Fraction(told_fps).limit_denominator(1001)
             return
-        usual = _usual(measured, 0.03)
         if self.fps is None:
-            self.fps = usual or Fraction(measured).limit_denominator(100)
+            self.fps = _usual_above(measured)
             return
-        off = abs(measured / float(self.fps) - 1.0)
-        if off < 0.03 or (off < 0.15 and usual is None):
+        change = measured / float(self.fps)
+        if 0.75 < change < 1.03 and (change > 0.97 or _usual(measured, 0.01) is None):
             self._off_since = None
         elif self._off_since is None:
             self._off_since = pts_ns
         elif pts_ns - self._off_since >= SECOND:
-            self.fps = usual or Fraction(measured).limit_denominator(100)
+            self.fps = _usual_above(measured)
             self._off_since = None
+
+
+def _usual_above(rate: float) -> Fraction:
+    """The smallest usual rate that is not below this one (but for 3 percent); the rate itself beyond them all."""
+    return next((usual for usual in USUAL_RATES if float(usual) >= rate * 0.97), Fraction(round(rate)))
 
 
 def _usual(rate: float, tolerance: float) -> Fraction | None:

