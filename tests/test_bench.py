@@ -16,7 +16,7 @@ from engine.errors import ConfigError, ModelError
 
 def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
     config = Config(model="wan21-tiny", width=64, height=64, device="cpu")
-    rows = measure(config, [Ask(steps=2, chunks=4, input_fps=200.0)])
+    rows = measure(config, [Ask(steps=2, chunks=4, input_fps=120.0)])
     report.show("engine", rows, COLUMNS, path=tmp_path / "out.json")
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert last == json.loads((tmp_path / "out.json").read_text())

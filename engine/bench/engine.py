@@ -141,13 +141,13 @@ def _paced(session: Session, ask: Ask) -> dict[str, Any]:
     controls = Controls(prompt_1=ask.prompt, steps=ask.steps, strength=0.7)
     frames = _frames(session)
     period = 1.0 / ask.input_fps
-    total = session.spec.frames_per_latent * (WARM_CHUNKS + ask.chunks)
+    chunks = WARM_CHUNKS + ask.chunks
     arrivals: dict[int, float] = {}
     latencies: list[float] = []
     times: list[float] = []
     dropped = taken = 0
     begin = time.perf_counter()
-    while taken < total:
+    while chunks:
         here = int((time.perf_counter() - begin) / period)
         stale = here - taken - 16
         if stale > 0:
@@ -162,6 +162,7 @@ def _paced(session: Session, ask: Ask) -> dict[str, Any]:
             continue
         done = session.step(controls)
         now = time.perf_counter()
+        chunks -= 1
         if done:
             times.append(now)
         latencies += [now - arrivals.pop(frame.seq) for frame in done]
