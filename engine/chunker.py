@@ -40,6 +40,11 @@ class Chunker:
         """Frames that were fed and are in no chunk yet."""
         return tuple(self._waiting)
 
+    @property
+    def newest(self) -> Frame:
+        """The last frame of the next chunk; ask only when none are `needed`."""
+        return self._waiting[self._size - 1]
+
     def feed(self, frame: Frame) -> None:
         """Take one more frame."""
         self._waiting.append(frame)

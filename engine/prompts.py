@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.errors import ModelError
 from engine.models.spec import Conditioning, TextEncoder
 
 KEPT = 64
@@ -137,6 +138,7 @@ class Prompts:
         self.aim: tuple[tuple[str, float], ...] = ()
         self.unknown: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
+        self._failed = False
 
     def encode(self, text: str) -> Conditioning:
         """One prompt's embedding, remembered. May be called from any thread."""
@@ -157,9 +159,8 @@ class Prompts:
         if wanted != self.aim:
             found = {text: self._recall(text) for text, _ in wanted}
             self.missing = tuple(text for text, known in found.items() if known is None)
-            if self.missing and not (self._defer and self.aim):
-                found = {text: self.encode(text) for text, _ in wanted}
-                self.missing = ()
+            if self.missing and not (self._defer and (self.aim or self._failed)):
+                found |= self._encode_now()
             if not self.missing:
                 parts = [(known, share) for (text, share) in wanted if (known := found[text]) is not None]
                 self.travel.aim(blended([(c.embedding.float(), share) for c, share in parts], self._blend), seconds)
@@ -167,10 +168,22 @@ class Prompts:
                 self.aim = wanted
         return self.travel.advance(now)
 
+    def _encode_now(self) -> dict[str, Conditioning | None]:
+        """Encode what is missing. Where others may encode too, the first failure leaves it to them for good."""
+        try:
+            found: dict[str, Conditioning | None] = {text: self.encode(text) for text in self.missing}
+        except ModelError:
+            if not self._defer:
+                raise
+            self._failed = True
+            return {}
+        self.missing = ()
+        return found
+
     def in_words(self) -> str:
         """What is in force or on its way, for people."""
-        if len(self.aim) == 1:
-            return self.aim[0][0]
+        if len(self.aim) <= 1:
+            return self.aim[0][0] if self.aim else ""
         return " + ".join(f"{share:.0%} {text}" for text, share in self.aim)
 
     def _recall(self, text: str) -> Conditioning | None:

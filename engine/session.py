@@ -329,8 +329,10 @@ class Session:
         if not self.ready:
             return done
 
+        # The prompt comes first: when it cannot be encoded, no frame has been taken yet.
+        now = self._chunker.newest.pts_ns / 1e9
+        embedding = self._prompts.listen(controls.prompts(), controls.prompt_seconds, now)
         chunk = self._chunker.cut(controls)
-        embedding = self._prompts.listen(controls.prompts(), controls.prompt_seconds, chunk.frames[-1].pts_ns / 1e9)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
         self._noise.sow(controls.seed)

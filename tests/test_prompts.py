@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.errors import ModelError
 from engine.models.spec import Conditioning
 from engine.prompts import BLENDS, Prompts, blended, linear, slerp
 
@@ -71,6 +72,23 @@ def test_a_prompt_is_encoded_once_and_unknown_words_are_told() -> None:
     assert letters.asked == ["a", "b"]
     assert prompts.unknown == ("b",)
     assert prompts.in_words() == "50% a + 50% b"
+
+
+def test_a_prompt_that_fails_is_an_error_or_left_to_others() -> None:
+    class Broken(Letters):
+        def encode(self, text: str) -> Conditioning:
+            self.asked.append(text)
+            raise ModelError("no encoder")
+
+    with pytest.raises(ModelError, match="no encoder"):
+        Prompts(Broken(), slerp, defer=False).listen((("a", 1.0),), 0.0, 0.0)
+    broken = Broken()
+    prompts = Prompts(broken, slerp, defer=True)
+    for now in range(3):
+        assert prompts.listen((("a", 1.0),), 0.0, float(now)) is None
+        assert prompts.missing == ("a",)
+    assert broken.asked == ["a"], "the stream tries once and goes on without"
+    assert prompts.in_words() == ""
 
 
 def test_deferred_prompts_wait_for_whoever_encodes_them() -> None:
