@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from engine.errors import ConfigError
-from engine.parallel.plan import Placement, place
+from engine.parallel.plan import Placement, even_split, place
 from engine.roofline import Ceiling, vae_decode_flops, vae_encode_flops
 
 CHUNK = 4
@@ -231,6 +231,29 @@ def main() -> None:
     errors = sorted(abs(got / want - 1) for *_, got, want in rows)
     most = errors[int(0.9 * len(errors))]
     print(f"\nError over {len(rows)} figures: median {median(errors):.1%}, 90 % below {most:.1%}.")
+    print("\n| speeds of the GPUs | blocks each | busy, share of the slowest | FPS | even split |")
+    print("|---|---|---|---|---|")
+    for speeds in ((1.0, 1.0, 1.0), (1.0, 0.5, 0.25), (1.0, 0.5), (0.25, 0.5, 1.0)):
+        print("| " + " | ".join(balance(speeds)) + " |")
+
+
+def balance(speeds: Sequence[float], blocks: int = 30, steps: int = 2) -> tuple[str, ...]:
+    """How GPUs of these relative speeds share the 1.3B network with the full VAE, in words."""
+    whole = fit_single(PUBLISHED[1].fps[0], PUBLISHED[1].height, PUBLISHED[1].width, VAE_FLOPS_S["H100"])
+    times = [whole.scaled(speed) for speed in speeds]
+    got = forecast(times, blocks, steps)
+    even = [
+        (end - start) * t.network_s(steps) / blocks + (rank == 0) * t.encode_s + (rank == len(times) - 1) * t.decode_s
+        for rank, (t, (start, end)) in enumerate(zip(times, even_split(blocks, len(times)), strict=True))
+    ]
+    share = max(got.placement.rank_s)
+    return (
+        " : ".join(f"{speed:g}" for speed in speeds),
+        " + ".join(str(end - start) for start, end in got.placement.split),
+        ", ".join(f"{seconds / share:.0%}" for seconds in got.placement.rank_s),
+        f"{got.fps:.1f}",
+        f"{CHUNK / (max(even) + HOP_S):.1f}",
+    )
 
 
 if __name__ == "__main__":
