@@ -37,10 +37,18 @@ DIT = network()
 CODEC = build_codec(SPEC, "full", torch.device("cpu"), torch.float32, {})
 
 
-def stream(spec: ModelSpec = SPEC, *, batch: bool = True, rule: Rule = Rule.REFERENCE, steps: int = 4) -> Stream:
+def stream(
+    spec: ModelSpec = SPEC,
+    *,
+    batch: bool = True,
+    rule: Rule = Rule.REFERENCE,
+    steps: int = 4,
+    dit: CausalDiT | None = None,
+) -> Stream:
     noise = Gaussian((16, SIDE // 8, SIDE // 8), "cpu", steps=steps, fixed=spec.schedule.fixed_noise, seed=3)
     made = Stream(
-        spec, DIT if spec.dit == SHAPE else network(spec.dit), CODEC, height=SIDE, width=SIDE, noise=noise, rule=rule,
+        spec, dit or (DIT if spec.dit == SHAPE else network(spec.dit)), CODEC,
+        height=SIDE, width=SIDE, noise=noise, rule=rule,
         noise_rule=RELEASED, batch=batch, max_steps=steps,
     )  # fmt: skip
     made.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(2)))
@@ -126,6 +134,17 @@ def test_fewer_steps_end_what_is_in_flight_in_order() -> None:
     done = made.denoise(xs[3], torch.tensor(700), (700,), 3)
     assert [t for t, _ in done] == [0, 1, 2, 3]
     assert made.state.flights == []
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2])
+def test_bfloat16_stays_near_float32(threshold: float | None) -> None:
+    spec = replace(SPEC, cache=replace(SPEC.cache, threshold=threshold))
+    xs = latents(1, 2) + latents(12, seed=1)
+    exact = run(stream(spec), xs, (700, 500))
+    rough = run(stream(spec, dit=network().bfloat16()), xs, (700, 500))
+    for (_, a), (_, b) in zip(exact, rough, strict=True):
+        assert b.dtype == torch.float32
+        assert float((a - b).square().mean().sqrt() / a.square().mean().sqrt()) < 0.03
 
 
 def test_positions_wrap_and_never_jump() -> None:
