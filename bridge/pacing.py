@@ -247,12 +247,13 @@ class RateMeter:
     none come too many), and replaced only when the frames have come at another rate for a second.
 
     Attributes:
-        fps: frames per second; None before half a second has passed.
+        fps: frames per second; None until the source tells or half a second has passed.
     """
 
     def __init__(self) -> None:
         self.fps: Fraction | None = None
         self._times: deque[int] = deque()
+        self._told: Fraction | None = None
         self._off_since: int | None = None
 
     def add(self, pts_ns: int, told_fps: float = 0.0) -> None:
@@ -269,25 +270,28 @@ class RateMeter:
         times.append(pts_ns)
         while times[-1] - times[0] > 2 * SECOND:
             times.popleft()
+        told = (_usual(told_fps, 0.0002) or Fraction(told_fps).limit_denominator(1001)) if told_fps else None
+        if told is not None and told != self._told:
+            self.fps, self._off_since = told, None
+        self._told = told
         span = times[-1] - times[0]
         if span < SECOND // 2:
             return
         measured = SECOND * (len(times) - 1) / span
-        if told_fps and 0.7 < measured / told_fps < 1.1:
-            self._off_since = None
-            if self.fps is None or abs(float(self.fps) - told_fps) > 1e-3:
-                self.fps = _usual(told_fps, 0.0002) or Fraction(told_fps).limit_denominator(1001)
-            return
         if self.fps is None:
             self.fps = _usual_above(measured)
-            return
         change = measured / float(self.fps)
-        if 0.75 < change < 1.03 and (change > 0.97 or _usual(measured, 0.01) is None):
+        if self.fps == told:
+            fits = 0.6 < change < 1.1
+        else:
+            fits = 0.75 < change < 1.03 and (change > 0.97 or _usual(measured, 0.01) is None)
+        if fits:
             self._off_since = None
         elif self._off_since is None:
             self._off_since = pts_ns
         elif pts_ns - self._off_since >= SECOND:
-            self.fps = _usual_above(measured)
+            believable = told is not None and 0.9 < measured / float(told) < 1.1
+            self.fps = told if believable else _usual_above(measured)
             self._off_since = None
 
 
