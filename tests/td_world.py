@@ -11,7 +11,8 @@ from pathlib import Path
 from bridge.control.osc import OscServer
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from td_components.fake_td import COMP, FakeTouchDesigner
+from td_components.fake_ops import COMP
+from td_components.fake_td import FakeTouchDesigner
 from td_components.spec import HERE
 
 

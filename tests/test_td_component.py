@@ -14,7 +14,8 @@ import pytest
 
 from engine.controls import CONTROLS, TELEMETRY, Kind
 from td_components import generate, graph, network, pages
-from td_components.fake_td import FakeTouchDesigner, ParMode
+from td_components.fake_ops import ParMode
+from td_components.fake_td import FakeTouchDesigner
 from td_components.spec import HERE, Style
 from tests.td_world import Bridge, World, connected
 

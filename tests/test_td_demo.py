@@ -92,8 +92,8 @@ def world(tmp_path: Path, monkeypatch):
     made.par.Port = free_port()
     made.par.Executable = sys.executable
     made.par.Arguments = (
-        f"demo --plain --no-web --output null: --set engine.threads=1 --set storage.state_dir={tmp_path}/state "
-        f"--set storage.record_dir={tmp_path}/record"
+        "demo --plain --no-web --output null: --set engine.threads=1 --set engine.warmup=false "
+        f"--set storage.state_dir={tmp_path}/state --set storage.record_dir={tmp_path}/record"
     )
     made.comp.op("callbacks").text = "def onReady(comp):\n    comp.store('ready', comp.fetch('ready', 0) + 1)\n"
     yield made
@@ -101,22 +101,22 @@ def world(tmp_path: Path, monkeypatch):
     made.td.close()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 @pytest.mark.skipif(os.name == "nt", reason="kills by POSIX signals")
 def test_start_drive_lose_find_again_and_stop(world):
     world.press("Start")
-    world.until(lambda: world.par.Statusstate.eval() == "running", seconds=100, what="a running Tidecast")
+    world.until(lambda: world.par.Statusstate.eval() == "running", seconds=200, what="a running Tidecast")
     world.until(lambda: world.comp.fetch("ready", 0) == 1 and world.index == 1, what="onReady")
     observer = Observer(world.par.Port.eval())
 
     for control in CONTROLS:
         world.comp.pars[pages.control_name(control.name)].val = wanted(control)
     world.until(lambda: holds(observer), what="every parameter")
-    world.until(lambda: "river of glass" in world.par.Statusprompt.eval(), seconds=20, what="the prompt in force")
-    world.until(lambda: world.par.Statusfpsengine.eval() > 0, seconds=20, what="restyled frames")
+    world.until(lambda: "river of glass" in world.par.Statusprompt.eval(), seconds=60, what="the prompt in force")
+    world.until(lambda: world.par.Statusfpsengine.eval() > 0, seconds=60, what="restyled frames")
 
     max(children(world), key=lambda process: process.memory_info().rss).kill()  # the engine is by far the largest
-    world.until(lambda: world.comp.fetch("ready", 0) >= 2, seconds=100, what="the engine's return")
+    world.until(lambda: world.comp.fetch("ready", 0) >= 2, seconds=200, what="the engine's return")
     assert world.online()
     world.until(lambda: holds(observer), what="every parameter, after the engine's death")
 
@@ -129,7 +129,7 @@ def test_start_drive_lose_find_again_and_stop(world):
     world.until(lambda: not world.online(), what="the offline sign")
     assert world.index == 0 and "see the log" in world.par.Process.eval()
     world.press("Start")
-    world.until(lambda: world.par.Statusstate.eval() == "running", seconds=100, what="the return")
+    world.until(lambda: world.par.Statusstate.eval() == "running", seconds=200, what="the return")
     observer.heard.clear()
     world.until(lambda: holds(observer), what="every parameter, resent to the new process")
 
