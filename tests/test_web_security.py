@@ -199,7 +199,7 @@ def test_the_number_of_sockets_is_bounded(stage: Stage, url: str) -> None:
     opened = 0
     with contextlib.ExitStack() as pages, pytest.raises(InvalidStatus):
         for _ in range(MAX_SOCKETS + 10):
-            pages.enter_context(connect(socket_url(url)))
+            pages.enter_context(connect(socket_url(url, "api/preview")))
             opened += 1
     assert opened <= MAX_SOCKETS
     assert serves(stage)

@@ -137,14 +137,14 @@ class _Server(threading.Thread):
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
     """Main function of the web process; returns when the bridge process says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
     uplink = Uplink(pipe)
     hub = Hub(settings.about, uplink.say, uplink.ask)
     gallery = Gallery(rings, uplink.watch, settings.widest)
     tree = oscquery_routes(hub.controls, hub.telemetry, settings.osc, uplink.say)
     server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
+    if hasattr(os, "nice"):
+        server.loop.call_soon(os.nice, NICENESS)  # this thread and those that it starts, on Linux
     server.loop.call_soon(gallery.start, server.loop)
     server.loop.call_soon(lambda: uplink.tell("serving"))
     server.start()
