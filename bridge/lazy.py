@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 
 class LazyGroup(TyperGroup):
@@ -19,18 +18,32 @@ class LazyGroup(TyperGroup):
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {}
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._listing = False
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Every command, also those that are not imported yet."""
         return [*super().list_commands(ctx), *self.parts]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, which needs no more than each command's line."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, imported if need be."""
         if cmd_name not in self.parts:
             return super().get_command(ctx, cmd_name)
         module, name, help_text = self.parts[cmd_name]
+        if self._listing:
+            return TyperCommand(cmd_name, help=help_text)
         found = getattr(importlib.import_module(module), name)
         if not isinstance(found, typer.Typer):
-            alone = typer.Typer()
+            alone = typer.Typer(add_completion=False)
             alone.command(cmd_name)(found)
             found = alone
         command = typer.main.get_command(found)

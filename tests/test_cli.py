@@ -31,7 +31,6 @@ def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProc
         (("run", "--set", "osc.prot=1"), ("prot", "port")),
         (("run", "--set", "nonsense"), ("nonsense", "output.fps=25")),
         (("demo", "/no/such.mp4"), ("such.mp4",)),
-        (("bench", "faults", "--only", "x", "--model", "nope"), ("nope",)),
     ],
 )
 def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
