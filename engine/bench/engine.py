@@ -92,7 +92,7 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         ceiling = measured_ceiling(session.device, session.dtype)
         rows = []
         for ask in asks:
-            row = {
+            row: dict[str, Any] = {
                 "model": config.model, "width": config.width, "height": config.height,
                 "size": f"{config.width}x{config.height}", "steps": ask.steps, "batch": config.batch,
                 "weights": weights, "device": session.device.type, "dtype": str(session.dtype).removeprefix("torch."),

@@ -89,7 +89,7 @@ def check(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
     Raises:
         ModelError: if a difference is larger than the arithmetic explains.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for steps in (1, 2, 4):
         want, want_pixels = play(torch.device("cpu"), torch.float32, steps)
         got, got_pixels = play(device, dtype, steps)

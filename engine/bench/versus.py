@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from engine.kv import Rule
 from engine.models import registry
 from engine.models.spec import CacheShape, DiTShape, ModelSpec
 from engine.models.wan21.dit import CausalDiT
+from engine.models.wan21.vae import WanCodec
 from engine.noise import RELEASED
 from engine.steps import mix
 from engine.stream import Stream
@@ -157,7 +158,7 @@ def _ours(
     parts = registry.builder(spec)
     dit: CausalDiT = parts.build_dit(spec, device, dtype, {})
     weights = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
-    codec = parts.build_codec(spec, "full", device, dtype, {})
+    codec = cast(WanCodec, parts.build_codec(spec, "full", device, dtype, {}))
     vae = {name: tensor.clone() for name, tensor in codec.network.state_dict().items()} if case.vae else None
     stream = Stream(
         spec, dit, codec, height=case.height, width=case.width,
