@@ -147,7 +147,7 @@ class Link:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise RankLostError(f"The {world} ranks of the pipeline did not meet ({_first_line(error)}).") from None
-        self._sent: deque[tuple[list[dist.Work], list[Tensor]]] = deque()
+        self._sent: deque[tuple[list[dist.Work | None], list[Tensor]]] = deque()
 
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to the next rank (or another one); waits only while more messages than ranks are on their way.
@@ -167,7 +167,7 @@ class Link:
                 kept.append(buffer)
             self._sent.append((works, kept))
             while len(self._sent) > self.world + 2:
-                for work in self._sent.popleft()[0]:
+                for work in filter(None, self._sent.popleft()[0]):
                     work.wait()
         except RuntimeError as error:
             raise _lost(to, error) from None
