@@ -17,6 +17,7 @@ import tempfile
 import venv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -130,7 +131,7 @@ def debian_install(packages: Sequence[str], purpose: str) -> None:
     if os.geteuid() != 0:
         stop(f"These packages are missing, {purpose}. Run: sudo apt-get install {names}")
     say(f"installing {names} ({purpose})")
-    quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
     if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode == 0:
         return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import signal
 import tempfile
@@ -162,18 +163,22 @@ class Drill:
         with self._start_sender("B"):
             for which in ("B", "A"):
                 self.app.store.set("input", f"ndi:{self._mark} {which}")
-                _wait(lambda which=which: self._connected_to(which), f"source {which} was not reached")
+                _wait(functools.partial(self._connected_to, which), f"source {which} was not reached")
                 time.sleep(SETTLE_S)
 
     def _connected_to(self, which: str) -> bool:
         info = self.app.capture.info
         return info is not None and f"{self._mark} {which}" in info.title and not self.app.capture.lost
 
+    def _is_wide(self, width: int) -> bool:
+        info = self.app.capture.info
+        return info is not None and info.width == width
+
     def _size_changed(self) -> None:
         width, height, _ = self._size
         for factor in (2, 1):
             self._sender.resize(width * factor, height * factor)
-            _wait(lambda factor=factor: self.app.capture.info.width == width * factor, "the size did not change")
+            _wait(functools.partial(self._is_wide, width * factor), "the size did not change")
             time.sleep(SETTLE_S)
 
     def _receiver_killed(self) -> None:
