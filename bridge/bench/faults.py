@@ -24,7 +24,7 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.bench.peers import Receiver, Sender, longest_gap_ms
+from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms
 from bridge.bench.report import say
 from bridge.config import AppConfig, load
 from engine.errors import EngineError, PortInUseError
@@ -48,6 +48,7 @@ class Outcome:
         case: what was broken.
         gap_ms: longest time between two sends; 0 where nothing was running.
         gap_received_ms: longest time between two arrivals at the mixer; 0 where that was the thing broken.
+        machine_ms: how late a program that only sleeps woke at worst meanwhile: the machine's own pauses.
         well_s: until the state was "running" again (or the error was there).
         controls: whether every control survived.
         said: what was reported.
@@ -56,6 +57,7 @@ class Outcome:
     case: str
     gap_ms: float
     gap_received_ms: float
+    machine_ms: float
     well_s: float
     controls: bool
     said: str
@@ -97,14 +99,15 @@ class Drill:
             self.app.telemetry.listen_errors(lambda topic, why: self._errors.append(f"{topic}: {why}"))
         )
         self._receiver = Receiver(f"ndi:{self._mark} out")
+        self._metronome = Metronome()
         wait_until_running(self.app, RECOVERY_S)
         time.sleep(SETTLE_S)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        self._sender.kill()
-        self._receiver.kill()
+        for peer in (self._sender, self._receiver, self._metronome):
+            peer.kill()
 
     def cases(self) -> dict[str, Callable[[], None]]:
         """Every case by name: a function that breaks something and, where a person would, mends it."""
@@ -130,6 +133,7 @@ class Drill:
         restarts = app.supervisor.restarts
         self._errors.clear()
         self._receiver.take()
+        self._metronome.take()
         app.publisher.longest_gap_ms = 0.0
         self.cases()[case]()
         began = time.monotonic()
@@ -142,7 +146,8 @@ class Drill:
         received = longest_gap_ms(self._receiver.take()) if case != "receiver killed" else 0.0
         after = app.store.values() | {"input": ""}
         said = "; ".join(dict.fromkeys(self._errors))
-        return Outcome(case, app.publisher.longest_gap_ms, received, well_s, before == after, said)
+        gap_ms, machine_ms = app.publisher.longest_gap_ms, self._metronome.take()
+        return Outcome(case, gap_ms, received, machine_ms, well_s, before == after, said)
 
     def _well(self, styled: int) -> bool:
         """Whether restyled pictures flow again, newer than the one that came at `styled`."""
@@ -241,11 +246,12 @@ def faults(
             results.append(outcome)
     rows = [
         (
-            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "", f"{r.well_s:.1f}",
+            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "", f"{r.machine_ms:.0f}",
+            f"{r.well_s:.1f}",
             "yes" if r.controls else "NO", "yes" if r.passed else "NO",
         )
         for r in results
     ]  # fmt: skip
-    headings = ("case", "gap sent, ms", "gap received, ms", "well again, s", "controls kept", "passed")
+    headings = ("case", "gap sent, ms", "gap received, ms", "machine, ms", "well again, s", "controls kept", "passed")
     say("The fault drill", rows, [asdict(r) | {"passed": r.passed} for r in results], headings)
     raise typer.Exit(0 if all(r.passed for r in results) else 1)

@@ -118,6 +118,31 @@ class Receiver(Peer):
         return list(self.ask("take"))
 
 
+class Metronome(Peer):
+    """A process that only sleeps: how late it wakes is what the machine does to every program on it."""
+
+    def __init__(self) -> None:
+        super().__init__(_sleep)
+
+    def take(self) -> float:
+        """How late it woke at worst since the last call, ms."""
+        return float(self.ask("take"))
+
+
+def _sleep(connection: Connection) -> None:
+    connection.send("ready")
+    worst_ns = 0
+    while True:
+        due = time.monotonic_ns() + 5_000_000
+        asked = connection.poll(0.005)
+        if asked:
+            connection.recv()
+            connection.send(worst_ns / 1e6)
+            worst_ns = 0
+        else:
+            worst_ns = max(worst_ns, time.monotonic_ns() - due)
+
+
 def _send(connection: Connection, uri: str, width: int, height: int, fps: int, pattern: str) -> None:
     sink = open_sink(uri, Options(width=width, height=height, fps=Fraction(fps)))
     source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
