@@ -27,7 +27,7 @@ def bridge(
 ) -> None:
     """What the bridge costs without a model: identity engine, NDI in and out, three programs."""
     mark = f"Tidecast bench {os.getpid()}"
-    with Sender(f"ndi:{mark} in", width, height, fps) as _:
+    with Sender(f"ndi:{mark} in", width, height, fps) as sender:
         with Receiver(f"ndi:{mark} in") as direct:
             time.sleep(WARM_UP_S)
             direct.take()
@@ -39,22 +39,25 @@ def bridge(
             time.sleep(WARM_UP_S)
             app.publisher.longest_gap_ms = 0.0
             receiver.take()
+            skipped = sender.skipped()
             processes = [psutil.Process(), psutil.Process(app.supervisor.process_id)]
             for process in processes:
                 process.cpu_percent()
             time.sleep(seconds)
             cpu = [process.cpu_percent() for process in processes]
             seen = receiver.take()
+            skipped = sender.skipped() - skipped
             readings = app.telemetry.snapshot()
     added = [(int(f.metadata["sent_ns"]) - int(f.metadata["captured_ns"])) / 1e6 for f in seen]
     counters = [f.counter for f in seen if f.counter is not None]
-    expected = counters[-1] - counters[0] + 1 if counters else 0
+    expected = counters[-1] - counters[0] + 1 - skipped if counters else 0
     row: dict[str, Any] = {
         "size": f"{width}x{height}",
         "fps_source": fps,
         "fps_received": round((len(seen) - 1) * 1e9 / (seen[-1].arrived_ns - seen[0].arrived_ns), 2),
         "frames_expected": expected,
-        "frames_lost": expected - len(set(counters)),
+        "frames_lost": max(0, expected - len(set(counters))),
+        "frames_not_sent": skipped,
         "added_ms": quantiles(added),
         "one_hop_ms": quantiles(one_hop),
         "longest_gap_ms": round(app.publisher.longest_gap_ms, 1),
@@ -67,6 +70,7 @@ def bridge(
         [
             ("frames received per second", f"{row['fps_received']:.2f}"),
             ("frames lost", f"{row['frames_lost']} of {expected}"),
+            ("frames that the source was too slow to send", f"{skipped}"),
             ("added latency p50 / p95 / p99", " / ".join(f"{v:.1f}" for v in row["added_ms"].values()) + " ms"),
             ("one NDI hop p50 / p95 / p99", " / ".join(f"{v:.1f}" for v in row["one_hop_ms"].values()) + " ms"),
             ("longest time between two sends", f"{row['longest_gap_ms']:.1f} ms"),

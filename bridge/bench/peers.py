@@ -99,12 +99,16 @@ def _guard(target: Any, connection: Connection, *args: Any) -> None:
 class Sender(Peer):
     """Sends a test picture. Its frames bear their number, and the time of sending as metadata."""
 
-    def __init__(self, uri: str, width: int, height: int, fps: int, pattern: str = "counter") -> None:
+    def __init__(self, uri: str, width: int, height: int, fps: int, pattern: str = "bars") -> None:
         super().__init__(_send, uri, width, height, fps, pattern)
 
     def resize(self, width: int, height: int) -> None:
         """Go on with another size."""
-        self.ask(width, height)
+        self.ask("size", width, height)
+
+    def skipped(self) -> int:
+        """Frames that this process itself was too slow to make, since the start or the last change of size."""
+        return int(self.ask("skipped"))
 
 
 class Receiver(Peer):
@@ -153,10 +157,14 @@ def _send(connection: Connection, uri: str, width: int, height: int, fps: int, p
             if frame is not None:
                 sink.send(frame, {"sent_ns": str(time.monotonic_ns())})
             if connection.poll():
-                width, height = connection.recv()
-                source.close()
-                source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
-                connection.send("done")
+                match connection.recv():
+                    case ("size", width, height):
+                        source.close()
+                        wishes = Options(width=width, height=height, fps=Fraction(fps))
+                        source = open_source(f"pattern:{pattern}", wishes)
+                        connection.send("done")
+                    case ("skipped",):
+                        connection.send(source.skipped)
 
 
 def _receive(connection: Connection, uri: str) -> None:
