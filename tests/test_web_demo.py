@@ -39,7 +39,9 @@ class Demo:
             "--web-port", "0", "--set", "web.announce=false", "--set", "process.hang_seconds=60",
             *(word for name, value in settings.items() for word in ("--set", f"{name}='{value}'")),
         ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.log = folder / "log.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         said = ""
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -48,11 +50,12 @@ class Demo:
                 break
         page = re.search(r"http://\S+", said)
         osc = re.search(r"oscsend (\S+) (\d+)", said)
-        assert page and osc, said
+        assert page and osc, said + self.log.read_text()
         self.url, self.osc = page[0], (osc[1], int(osc[2]))
 
     def engine(self) -> psutil.Process:
         """The engine's process: the child that needs most memory."""
+        assert self.process.poll() is None, f"tidecast demo has ended: {self.log.read_text()[-2000:]}"
         children = psutil.Process(self.process.pid).children()
         return max(children, key=lambda child: child.memory_info().rss)
 
@@ -138,7 +141,7 @@ def test_a_typed_prompt_changes_the_picture(page: Tab) -> None:
         page.type(words)
         page.key("Enter")
         page.until(f"tidecast.state.readings.prompt === '{words}'", "the prompt in force")
-        time.sleep(2.0)
+        time.sleep(2.0 + 2.0 * page.js("tidecast.state.readings.latency") / 1000.0)
         colours.append(colour(page, 1.5))
     apart = np.abs(colours[0] - colours[1]).max()
     again = np.abs(colours[0] - colours[2]).max()
