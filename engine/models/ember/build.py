@@ -21,7 +21,7 @@ def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
     """The autoencoder; there is one only, so `which` does not matter."""
-    codec = EmberCodec(spec.dit.latent_channels)
+    codec = EmberCodec(spec.dit.latent_channels, **spec.vae)
     read(codec, "codec", files.get("vae", WEIGHTS))
     return codec.to(device=device, dtype=dtype, memory_format=torch.channels_last)
 

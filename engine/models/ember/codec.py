@@ -56,32 +56,55 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A raw latent frame and the one before it to four frames."""
+    """Picture and look of a latent frame, and the picture of the one before it, to four frames.
 
-    def __init__(self, channels: int) -> None:
+    Coarse convolutions see the whole group; the last ones, at half size, work on each frame alone, so that what they
+    draw moves with it. The look scales and shifts their features: it says what is to be drawn.
+    """
+
+    def __init__(self, picture: int, look: int) -> None:
         super().__init__()
-        eighth, quarter, half = 96, 64, 32
-        self.linear = nn.Conv2d(channels, 3 * GROUP * STRIDE * STRIDE, 1)
+        eighth, quarter, context, width = 96, 64, 8, 32
+        self.width = width
+        self.linear = nn.Conv2d(picture, 3 * GROUP * STRIDE * STRIDE, 1)
         self.at_eighth = nn.Sequential(
-            nn.Conv2d(2 * channels, eighth, 3, padding=1),
+            nn.Conv2d(2 * picture + look, eighth, 3, padding=1),
             Residual(eighth),
             nn.Conv2d(eighth, 4 * quarter, 1),
             nn.PixelShuffle(2),
         )
-        self.at_quarter = nn.Sequential(Residual(quarter), nn.Conv2d(quarter, 4 * half, 1), nn.PixelShuffle(2))
-        self.at_half = nn.Sequential(
-            nn.Conv2d(half + 3 * GROUP * 4, half, 1),
-            Residual(half),
-            nn.SiLU(),
-            nn.Conv2d(half, 3 * GROUP * 4, 3, padding=1),
-            nn.PixelShuffle(2),
+        self.at_quarter = nn.Sequential(
+            Residual(quarter), nn.Conv2d(quarter, 4 * GROUP * context, 1), nn.PixelShuffle(2)
         )
+        self.look = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 4 * width + 12, 1))
+        self.first = nn.Conv2d(12 + context, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width + 12, 12, 3, padding=1)
 
-    def forward(self, latent_BChw: Tensor, before_BChw: Tensor) -> Tensor:
-        """[B, C, h, w] twice to frames side by side, [B, 12, H, W]."""
-        estimate = functional.pixel_shuffle(self.linear(latent_BChw), STRIDE)
-        x = self.at_quarter(self.at_eighth(torch.cat((latent_BChw, before_BChw), 1)))
-        return estimate + self.at_half(torch.cat((x, functional.pixel_unshuffle(estimate, 2)), 1))
+    def forward(self, picture_BChw: Tensor, before_BChw: Tensor, look_BChw: Tensor) -> Tensor:
+        """[B, C, h, w] each to frames side by side, [B, 12, H, W]."""
+        estimate = functional.pixel_shuffle(self.linear(picture_BChw), STRIDE)
+        context = self.at_quarter(self.at_eighth(torch.cat((picture_BChw, before_BChw, look_BChw), 1)))
+        look = functional.interpolate(self.look(look_BChw), scale_factor=STRIDE // 2, mode="nearest")
+        scale1, shift1, scale2, shift2, gate = look[:, None].split([self.width] * 4 + [12], 2)
+
+        frames, context = (
+            rearrange(x, "b (t c) h w -> (b t) c h w", t=GROUP).contiguous(memory_format=torch.channels_last)
+            for x in (functional.pixel_unshuffle(estimate, 2), context)
+        )
+        x = torch.cat((frames, context), 1)
+        x = functional.silu(_each_frame(self.first(x), 1 + scale1, shift1))
+        x = functional.silu(_each_frame(self.second(x), 1 + scale2, shift2))
+        x = self.last(torch.cat((x, _each_frame(frames, 1 + gate)), 1))
+        return rearrange(functional.pixel_shuffle(x, 2), "(b t) c h w -> b (t c) h w", t=GROUP)
+
+
+def _each_frame(x_NCHW: Tensor, scale_B1CHW: Tensor, shift_B1CHW: Tensor | None = None) -> Tensor:
+    """x scale + shift, every frame of a group with its group's; [B T, C, H, W] to the same."""
+    x_BTCHW = x_NCHW.unflatten(0, (-1, GROUP))
+    if shift_B1CHW is None:
+        return (x_BTCHW * scale_B1CHW).flatten(0, 1)
+    return torch.addcmul(shift_B1CHW, x_BTCHW, scale_B1CHW).flatten(0, 1)
 
 
 @dataclass(slots=True, eq=False)
@@ -109,37 +132,39 @@ class Memory:
 class EmberCodec(nn.Module):
     """The autoencoder with its streaming face (`engine.models.spec.Codec`).
 
-    Latents are centred and scaled channel by channel (`mean`, `scale`): the network works on these, and how large
-    they are against unit noise decides how much of a picture a given share of noise leaves.
+    A latent has picture channels first, `look` channels last. The encoder writes zeros into the look; the network
+    says there what is to be drawn, and the decoder draws it. Picture channels are centred and scaled one by one
+    (`mean`, `scale`): how large they are against unit noise decides how much of a picture a share of noise leaves.
     """
 
     stride = STRIDE
     frames_per_latent = GROUP
 
-    def __init__(self, latent_channels: int) -> None:
+    def __init__(self, latent_channels: int, look: int) -> None:
         super().__init__()
-        self.latent_channels = latent_channels
-        self.encoder, self.decoder = Encoder(latent_channels), Decoder(latent_channels)
+        self.latent_channels, self.look = latent_channels, look
+        self.picture = latent_channels - look
+        self.encoder, self.decoder = Encoder(self.picture), Decoder(self.picture, look)
         self.mean: Tensor
         self.scale: Tensor
-        self.register_buffer("mean", torch.zeros(1, latent_channels, 1, 1))
-        self.register_buffer("scale", torch.ones(1, latent_channels, 1, 1))
+        self.register_buffer("mean", torch.zeros(1, self.picture, 1, 1))
+        self.register_buffer("scale", torch.ones(1, self.picture, 1, 1))
         self.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Random convolutions; both corrections start at zero."""
+        """Random convolutions; the corrections start at zero, so that the linear maps are the whole at first."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(std=fan_in**-0.5, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
-        for part in (self.encoder.correction, self.decoder.at_half):
-            for module in list(part.modules())[::-1]:
-                if isinstance(module, nn.Conv2d):
-                    module.weight.zero_()
-                    break
+        self.encoder.correction[-1].weight.zero_()
+        last = self.decoder.last.weight
+        last.mul_(0.1)
+        last[:, self.decoder.width :].zero_()
+        last[range(12), range(self.decoder.width, self.decoder.width + 12), 1, 1] = 1.0
 
     def encoder_state(self, batch: int, height: int, width: int) -> Memory:
         """New memory: the last frame."""
@@ -168,7 +193,7 @@ class EmberCodec(nn.Module):
             state.begun.fill_(True)
             latents.append(self.encode_group(first.repeat(1, GROUP, 1, 1), state.last_BCHW))
             video = video[:, :, 1:]
-        for group in video.split(GROUP, dim=2):
+        for group in video.split(GROUP, dim=2) if video.shape[2] else ():
             latents.append(self.encode_group(rearrange(group, "b c t h w -> b (t c) h w"), state.last_BCHW))
             state.last_BCHW.copy_(group[:, :, -1])
         return torch.stack(latents, dim=2)
@@ -193,12 +218,15 @@ class EmberCodec(nn.Module):
     def encode_group(self, group_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
         """Four frames side by side [B, 12, H, W] after the frame `before`: one latent frame [B, C, h, w]."""
         group, before = (x.contiguous(memory_format=torch.channels_last) for x in (group_BCHW, before_BCHW))
-        return (self.encoder(group, before) - self.mean) * self.scale
+        picture = (self.encoder(group, before) - self.mean) * self.scale
+        batch, _, height, width = picture.shape
+        return torch.cat((picture, picture.new_zeros(batch, self.look, height, width)), 1)
 
     def decode_group(self, latent_BChw: Tensor, before_BChw: Tensor) -> Tensor:
         """One latent frame after the latent `before`: four frames side by side [B, 12, H, W]."""
-        raw, before = (
-            (x / self.scale + self.mean).contiguous(memory_format=torch.channels_last)
+        picture, before = (
+            (x[:, : self.picture] / self.scale + self.mean).contiguous(memory_format=torch.channels_last)
             for x in (latent_BChw, before_BChw)
         )
-        return self.decoder(raw, before)
+        look = latent_BChw[:, self.picture :].contiguous(memory_format=torch.channels_last)
+        return self.decoder(picture, before, look)

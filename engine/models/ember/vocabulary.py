@@ -48,29 +48,9 @@ SYNONYMS: dict[str, str] = {
 }  # fmt: skip
 """What else may be written for a word."""
 
-FILLER = frozenset(  # fmt: skip
-    (
-        "a",
-        "an",
-        "and",
-        "as",
-        "at",
-        "by",
-        "in",
-        "into",
-        "it",
-        "like",
-        "of",
-        "on",
-        "or",
-        "picture",
-        "style",
-        "styled",
-        "the",
-        "to",
-        "video",
-        "with",
-    )
+FILLER = frozenset(
+    {"a", "an", "and", "as", "at", "by", "in", "into", "it", "like", "of", "on", "or", "picture", "style", "styled"}
+    | {"the", "to", "video", "with"}
 )
 """Words without a meaning here; they are passed over and not reported."""
 

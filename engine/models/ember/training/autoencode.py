@@ -12,7 +12,7 @@ from engine.models.ember.codec import GROUP, STRIDE, EmberCodec
 from engine.models.ember.training.data import draw
 from engine.models.ember.training.losses import pixel_loss, psnr
 
-PICTURE_GAIN = 8.0
+PICTURE_GAIN = 24.0
 """Root mean square of a latent against unit noise: how much of the picture survives a given share of noise."""
 
 
@@ -47,7 +47,7 @@ class AutoencodeTask:
         first = torch.where(still, first[:, -3:].repeat(1, GROUP, 1, 1), first)
         z0 = codec.encode_group(first, first[:, :3])
         z1 = codec.encode_group(second, first[:, -3:])
-        spread = z1.detach().std((0, 2, 3), keepdim=True)
+        spread = z1.detach().std((0, 2, 3), keepdim=True)  # none in the look
         noise = torch.randn(z1.shape, generator=generator) * spread
         noise = noise * 0.1 * torch.rand(len(z1), 1, 1, 1, generator=generator)
         made = codec.decode_group(torch.cat((z1 + noise, z0)), torch.cat((z0, z0)))[: len(z1) + len(z0) // 2]
@@ -70,7 +70,7 @@ def principal_components(codec: EmberCodec, groups_BCHW: Tensor) -> float:
     blocks = rearrange(groups_BCHW, "b c (h y) (w x) -> (b h w) (c y x)", y=STRIDE, x=STRIDE)
     mean = blocks.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((blocks - mean).T))
-    kept = codec.latent_channels
+    kept = codec.picture
     basis = vectors[:, -kept:].flip(1)
     codec.encoder.linear.weight.copy_(basis.T.reshape(kept, 3 * GROUP, STRIDE, STRIDE))
     codec.encoder.linear.bias.copy_(-basis.T @ mean)
@@ -87,7 +87,7 @@ def standardise(codec: EmberCodec, groups_BCHW: Tensor) -> None:
     """
     codec.mean.zero_()
     codec.scale.fill_(1.0)
-    raw = codec.encode_group(groups_BCHW, groups_BCHW[:, :3])
+    raw = codec.encode_group(groups_BCHW, groups_BCHW[:, :3])[:, : codec.picture]
     spread = raw.std((0, 2, 3), keepdim=True)
     shrink = (spread * spread.square().mean().sqrt()).sqrt()
     codec.mean.copy_(raw.mean((0, 2, 3), keepdim=True))

@@ -21,6 +21,9 @@ TINTS = [word for word, style in STYLES.items() if style.stage is Stage.TINT]
 FULL = [word for word in STYLES if word not in TINTS]
 _WEIGHTS = [STYLES[word].weight for word in FULL]
 
+STILL_SHARE = 0.5
+"""Share of crops that are made to stand still: flicker shows there first, and they are styled in one go."""
+
 Prompt = list[str]
 
 
@@ -32,10 +35,10 @@ def random_prompt(rng: random.Random) -> Prompt:
     if kind < 0.11:
         return [rng.choice(TINTS)]
     words = rng.choices(FULL, _WEIGHTS)
-    if kind >= 0.82:
+    if kind >= 0.9:
         second = rng.choices(FULL, _WEIGHTS)
         words += [word for word in second if word not in words]
-    if 0.62 <= kind < 0.82 or kind >= 0.95:
+    if 0.75 <= kind < 0.9 or kind >= 0.97:
         words.append(rng.choice(TINTS))
     rng.shuffle(words)
     return words
@@ -69,7 +72,7 @@ def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tenso
         x = x.transpose(-1, -2)
     if rng.random() < 0.5:
         x = x[:, rng.sample(range(3), 3)]
-    if rng.random() < 0.25:  # a picture that hardly moves
+    if rng.random() < STILL_SHARE:
         x = x[:1].expand_as(x)
     return x
 
@@ -82,6 +85,7 @@ def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, 
         content = crop(clips, rng, frames, size)
         prompt = random_prompt(rng)
         contents.append(content)
-        styleds.append(apply(content, prompt))
+        still = bool((content == content[:1]).all())
+        styleds.append(apply(content[:1], prompt).expand_as(content) if still else apply(content, prompt))
         prompts.append(prompt)
     return Batch(torch.stack(contents) * 2 - 1, torch.stack(styleds) * 2 - 1, prompts)

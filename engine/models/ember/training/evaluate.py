@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def monotony(player: Player, clip: Tensor, words: Sequence[str]) -> None:
     curves = []
     for word in words:
         curves.append([float((player.play(clip, word, s, 1) - clip)[-1].abs().mean()) for s in strengths])
-    falls = sum(any(b < a - 0.005 for a, b in zip(curve, curve[1:], strict=False)) for curve in curves)
+    falls = sum(any(b < a - 0.005 for a, b in pairwise(curve)) for curve in curves)
     print("\nstrength: mean distance from the input, one step")
     print("  " + "".join(f"{s:>7}" for s in strengths))
     print("  " + "".join(f"{value:>7.3f}" for value in np.mean(curves, axis=0)))

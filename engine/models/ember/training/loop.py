@@ -43,7 +43,7 @@ class Pace:
         fall_from, fall_to: first and last step of the fall; None: the plateau goes on.
     """
 
-    warmup: int = 60
+    warmup: int = 40
     fall_from: int | None = None
     fall_to: int | None = None
 
@@ -65,7 +65,7 @@ class Trainer:
         seed: all chance starts here.
     """
 
-    def __init__(self, task: Task, path: Path, seed: int, *, average: float = 0.998, every: float = 180.0) -> None:
+    def __init__(self, task: Task, path: Path, seed: int, *, average: float = 0.996, every: float = 180.0) -> None:
         self.task, self.path, self.seed, self.average, self.every = task, path, seed, average, every
         self.number = 0
         self.seconds = 0.0
@@ -136,6 +136,8 @@ class Trainer:
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, (_, rate) in zip(self.optimizer.param_groups, self.task.groups(), strict=True):
+            group["peak"] = rate  # the code's word counts, should it have changed between two pieces
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ FRAMES = 9
 def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
     """A player with the weights of a file."""
     dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
-    codec = EmberCodec(EMBER.dit.latent_channels)
+    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     for name, module in (("dit", dit), ("words", words), ("codec", codec)):
         read(module, name, path)
     return Player(dit, words, codec, cached=cached)

@@ -13,45 +13,58 @@ import torch
 
 from engine.models.ember.training.autoencode import PICTURE_GAIN
 from engine.models.spec import DiTShape
-from engine.models.wan21.dit import CausalDiT
+from engine.models.wan21.dit import CausalDiT, sinusoid
 
 STENCIL = ((0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1), (-1, 0, 0))
 """Distance (frames, rows, columns) at which each of the first heads looks; the other heads start random."""
 
-SIGNAL = 0.5
+SIGNAL = 0.35
 """Spread of a token's picture part; the rest of its width holds constants that keep the norm from hiding contrast."""
+
+DETAIL = 0.25
+"""Strength of detail against the root mean square of the picture channels."""
+
+WORDS = 4.0
+"""Gain of the text on the part of a token that the look is read from: words look different from the first step on."""
 
 PEAK = 3.0
 """Gain of queries and keys of the stencil: how sharply it peaks."""
 
 
 @torch.no_grad()
-def begin(dit: CausalDiT, generator: torch.Generator) -> None:
-    """Set every weight, for latents with a root mean square of `PICTURE_GAIN`."""
+def begin(dit: CausalDiT, picture: int, generator: torch.Generator) -> None:
+    """Set every weight, for latents whose first `picture` channels have a root mean square of `PICTURE_GAIN`."""
     dit.init_weights(generator)
     shape = dit.shape
     _, height, width = shape.patch
-    spots, values = height * width, height * width * shape.latent_channels
+    spots, values = height * width, height * width * picture
     if values >= shape.dim:
         raise ValueError(f"a width of {shape.dim} cannot hand on patches of {values} numbers")
     embedding, head = dit.patch_embedding, dit.head.head
-    identity = torch.eye(shape.dim, values)
+    identity = torch.zeros(shape.dim, spots * shape.latent_channels)
+    identity[:values, :values] = torch.eye(values)
     embedding.weight.copy_(identity.view_as(embedding.weight) * (SIGNAL / PICTURE_GAIN))
     constants = torch.ones(shape.dim - values)
     constants[::2] = -1.0
     embedding.bias.zero_()
     embedding.bias[values:] = constants
     spread = ((len(constants) + values * SIGNAL**2) / shape.dim) ** 0.5
-    channel_last = identity.view(shape.dim, shape.latent_channels, spots).transpose(1, 2).reshape(shape.dim, values)
-    head.weight.copy_(channel_last.T * (spread * PICTURE_GAIN / SIGNAL))
+    passed_on = identity.view(shape.dim, shape.latent_channels, spots).permute(2, 1, 0)  # channels last, as the head
+    by_channel = head.weight.view(spots, shape.latent_channels, shape.dim)
+    by_channel[:, :picture] = passed_on[:, :picture] * (spread * PICTURE_GAIN / SIGNAL)
+
+    by_channel[:, picture:] = 0.0
+    by_channel[:, picture:, values:] = torch.empty(1, shape.latent_channels - picture, len(constants)).normal_(
+        std=len(constants) ** -0.5, generator=generator
+    )
 
     dit.head.modulation.zero_()
-    dit.time_embedding[2].weight.mul_(0.1)
+    dit.time_embedding[2].weight.mul_(0.05)
     for block in dit.blocks:
         block.modulation.zero_()
         block.modulation[:, (2, 5)] = 1.0  # both gates open
-        for last in (block.self_attn.o, block.cross_attn.o, block.ffn[2]):
-            last.weight.mul_(0.02)
+        for last, size in ((block.self_attn.o, 0.004), (block.cross_attn.o, 0.02), (block.ffn[2], 0.004)):
+            last.weight.mul_(size)
         attention = block.self_attn
         for layer, norm in ((attention.q, attention.norm_q), (attention.k, attention.norm_k)):
             layer.weight[: len(STENCIL) * shape.head_dim].mul_(0.3)
@@ -60,6 +73,37 @@ def begin(dit: CausalDiT, generator: torch.Generator) -> None:
             part = slice(number * shape.head_dim, (number + 1) * shape.head_dim)
             attention.q.bias[part] = _turned(shape, (0, 0, 0))
             attention.k.bias[part] = _turned(shape, distance)
+    words = dit.blocks[-1].cross_attn.o.weight[values:]
+    words.normal_(std=WORDS * shape.dim**-0.5, generator=generator)
+    _amplify(dit, values, len(constants))
+
+
+def _amplify(dit: CausalDiT, values: int, constants: int) -> None:
+    """Make the first block multiply the picture part of a token by what noise of level t calls for.
+
+    Of x = (1 - t) z + t n the best linear estimate of z is x (1 - t) / ((1 - t)^2 + t^2 / g^2), g being how strong z
+    is against n. Units in pairs, gelu(a) - gelu(-a) = a, make the first feed-forward layer a linear map; its gate,
+    a function of time, is fitted to the factor by least squares.
+    """
+    first, last = dit.blocks[0].ffn[0], dit.blocks[0].ffn[2]
+    dim = dit.shape.dim
+    first.weight[: 2 * values].zero_()
+    last.weight[:, : 2 * values].zero_()
+    spot = torch.arange(values)
+    for sign, unit in ((1.0, spot), (-1.0, spot + values)):
+        first.weight[unit, spot] = sign
+        last.weight[spot, unit] = sign
+    t = torch.linspace(0, 1, 201)
+    factor = (1 - t) / ((1 - t) ** 2 + (t / (PICTURE_GAIN * DETAIL)) ** 2)
+    norm = ((constants + values * (SIGNAL * (1 - t)) ** 2) / dim).sqrt()
+    features = torch.nn.functional.silu(dit.time_embedding(sinusoid(1000 * t[None], dit.shape.freq_dim).float())[0])
+    features = torch.cat((features, torch.ones(len(t), 1)), dim=1).double()
+    gram = features.T @ features + 1e-7 * torch.eye(dim + 1, dtype=torch.float64)
+    weights = torch.linalg.solve(gram, features.T @ ((factor - 1) * norm).double()).float()
+    gate = slice(5 * dim, 5 * dim + values)
+    dit.time_projection[1].weight[gate] = weights[:-1]
+    dit.time_projection[1].bias[gate] = weights[-1]
+    dit.blocks[0].modulation[:, 5, :values] = 0.0
 
 
 def _turned(shape: DiTShape, distance: tuple[int, int, int]) -> torch.Tensor:

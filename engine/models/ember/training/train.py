@@ -33,7 +33,7 @@ SEED = 1
 
 def codec_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
     """The autoencoder's run, new or resumed."""
-    codec = EmberCodec(EMBER.dit.latent_channels)
+    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     codec.init_weights(torch.Generator().manual_seed(seed))
     path = folder / "codec.pt"
     task = AutoencodeTask(codec, TRAINING.make(folder), seed)
@@ -45,7 +45,7 @@ def codec_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
 
 def network_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
     """The network's run, new (from the codec's averaged weights) or resumed."""
-    codec = EmberCodec(EMBER.dit.latent_channels)
+    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
     path = folder / "network.pt"
     clips, large = TRAINING.make(folder), LARGE.make(folder)
@@ -54,7 +54,7 @@ def network_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
         codec.load_state_dict(codec_run["averages"]["codec"])
         standardise(codec, torch.cat(AutoencodeTask(codec, clips, seed, batch=32).groups_of(-1)))
         generator = torch.Generator().manual_seed(seed)
-        begin(dit, generator)
+        begin(dit, codec.picture, generator)
         words.init_weights(generator)
     for module in (dit, words, codec):
         module.to(device)
