@@ -211,7 +211,7 @@ def test_edges_follow_the_prompt_within_two_chunks(session: Session, scene: np.n
     session.reset()
     made = play(session, scene, [(0, "dream"), (13, "hatch")], strength=0.6, steps=2)
     edges = np.abs(np.diff(made.mean(-1), axis=2)).mean((1, 2))
-    assert edges[17:21].mean() > 1.5 * edges[9:13].mean()  # a soft picture, then an engraver's lines
+    assert edges[17:21].mean() > 1.2 * edges[9:13].mean()  # a soft picture, then an engraver's lines
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
