@@ -65,8 +65,8 @@ class Case:
 CPU_CASES: tuple[Case, ...] = (
     *(Case("tiny, network only", NARROW, 96, 160, n, chunks=60) for n in (1, 2, 4)),
     *(Case("tiny, network only", NARROW, 96, 160, n, batch=False, chunks=60) for n in (2, 4)),
-    *(Case("2 layers at 1.3B width, network only", WIDE, 480, 832, n, chunks=6) for n in (1, 2)),
-    Case("2 layers at 1.3B width and the true VAE", WIDE, 128, 128, 2, vae=True, chunks=8),
+    *(Case("2 layers at 1.3B width, network only", WIDE, 480, 832, n, chunks=3) for n in (1, 2)),
+    Case("2 layers at 1.3B width and the true VAE", WIDE, 128, 128, 2, vae=True, chunks=3),
 )
 
 GPU_CASES: tuple[Case, ...] = tuple(
