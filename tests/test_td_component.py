@@ -229,6 +229,25 @@ def test_an_echo_never_pulls_against_the_hand(tmp_path):
         world.until(lambda: world.par.Strength.eval() == pytest.approx(0.05), what="the last word of the desk")
 
 
+def test_a_change_by_hand_outlives_an_echo_that_came_in_the_same_frame(tmp_path):
+    with connected(tmp_path) as (world, bridge):
+        world.frames(0.5)  # the greeting is over: no echo waits for a hand
+        told = []
+        bridge.store.listen(lambda name, value, origin: told.append(name))
+        desk = {"input": "ndi:desk", "strength": 0.125, "prompt_1": "desk"}
+        bridge.store.set_many(desk, "desk")
+        time.sleep(0.3)  # the echoes lie in the socket, and the next frame reads them before it tells changes
+        hand = {"input": "ndi:hand", "strength": 0.75, "prompt_1": "hand"}
+        for name, value in hand.items():
+            world.comp.pars[pages.control_name(name)].val = value
+        world.td.frame()
+        assert {n: world.comp.pars[pages.control_name(n)].eval() for n in hand} == hand
+        world.until(lambda: {n: bridge.store.values()[n] for n in hand} == hand, what="the hand's values")
+        world.frames(0.5)
+        assert {n: world.comp.pars[pages.control_name(n)].eval() for n in hand} == hand
+        assert sorted(told) == sorted([*desk, *hand]), "each change is told once"
+
+
 def test_an_exported_parameter_is_left_to_its_owner(tmp_path):
     with connected(tmp_path) as (world, bridge):
         world.par.Motion.expr = "0.25"

@@ -23,6 +23,7 @@ class TidecastExt:
     def __init__(self, ownerComp):
         self.ownerComp = ownerComp
         self.link = None
+        self.noticed = {}
         self.due = {}
         self.owed = False
         self.pings = 0
@@ -189,6 +190,7 @@ class TidecastExt:
         if self.link is None:
             self.manifest = json.loads(self.ownerComp.op("manifest").text)
             self.link = self._module("link").Link(self.manifest)
+            self.noticed = {name: self.par(name) for name in self.link.kinds}
             self.ownerComp.op("log").clear()
             self._clear_readings()
             self._go_offline()
@@ -207,7 +209,7 @@ class TidecastExt:
 
     def _tell(self, name):
         """Send one control if Tidecast does not hold its value yet."""
-        value = self.par(name)
+        value = self.noticed[name] = self.par(name)
         if name == "Input" and not value:
             value = self._own_input()
             if not value:
@@ -253,9 +255,15 @@ class TidecastExt:
             self._send("/resend", [])
 
     def _heard_value(self, name, value):
+        """Show what Tidecast says, unless the parameter was changed and its callback is still to come."""
+        if name in self.noticed and self.par(name) != self.noticed[name]:
+            self._tell(name)
+            return
         if name == "Input" and value == self._own_input() and not self.par("Input"):
             return
         self._show(name, value)
+        if name in self.noticed:
+            self.noticed[name] = self.par(name)
         row = self.numbers.get(name)
         if row is not None:
             self.ownerComp.op("readings")[row, 1] = value
