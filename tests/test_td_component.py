@@ -276,6 +276,8 @@ def test_fetch_takes_the_values_of_the_other_side(tmp_path):
     with connected(tmp_path) as (world, bridge):
         world.par.Onconnect = "fetch"
         world.frames(0.1)
+        world.par.Motion = 0.25  # the last of what is under way: behind it no greeting can overwrite the desk
+        world.until(lambda: bridge.store.snapshot.motion == 0.25)
         bridge.store._snapshot = type(bridge.store.snapshot)(strength=0.11, prompt_1="from the desk")
         world.press("Fetch")
         world.until(lambda: world.par.Prompt1.eval() == "from the desk", what="the fetched values")
