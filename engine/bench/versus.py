@@ -192,7 +192,11 @@ def main() -> None:
     device = torch.device(asked.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     cases = CPU_CASES if device.type == "cpu" else GPU_CASES
-    rows = [run(case, device, dtype) for case in cases if asked.only in case.name]
+    rows = []
+    for case in cases:
+        if asked.only in case.name:
+            rows.append(run(case, device, dtype))
+            print({name: round(value, 3) for name, value in rows[-1]["times"].items()}, case, flush=True)
     report.show(f"against the published implementation, {device.type} {dtype}", rows, COLUMNS, path=asked.json)
 
 
