@@ -5,8 +5,12 @@ Shape letters: N images (T * B, image t * B + b), B batch, C channels, T frames,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
+
+from engine.errors import ModelError
 
 
 class CodecMemory:
@@ -49,6 +53,36 @@ class CodecMemory:
         """Keep the newest of these images for the layer's next call."""
         past = self.memory[name]
         past.copy_(images_NCHW[-past.shape[0] :])
+
+
+class CodecStates(ABC):
+    """How a streaming autoencoder hands out its memories; a codec says what each end remembers (`_new_memory`)."""
+
+    stride: int
+
+    def encoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
+        """New memory for encoding `batch` streams of height x width pixels.
+
+        Raises:
+            ModelError: if a side is not a multiple of the stride.
+        """
+        return self._state("encoder", batch, height, width)
+
+    def decoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
+        """New memory for decoding to height x width pixels; see `encoder_state`."""
+        return self._state("decoder", batch, height, width)
+
+    def _state(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
+        if height % self.stride or width % self.stride:
+            raise ModelError(
+                f"the picture is {width}x{height} pixels, but its sides must be multiples of {self.stride}.",
+                "Choose another size.",
+            )
+        return self._new_memory(side, batch, height, width)
+
+    @abstractmethod
+    def _new_memory(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
+        """New memory of one end, "encoder" or "decoder"."""
 
 
 def to_images(video_BCTHW: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models import conv
-from engine.models.memory import CodecMemory, to_images, to_video
+from engine.models.memory import CodecMemory, CodecStates, to_images, to_video
 from engine.models.wan21.vae import VAEShape
 
 
@@ -179,7 +179,7 @@ class TinyVAE(nn.Module):
         return found
 
 
-class TinyCodec:
+class TinyCodec(CodecStates):
     """Streams pictures through a `TinyVAE`; implements `engine.models.spec.Codec`.
 
     The encoder was trained to see three frames past the ones that a latent stands for. A live stream has none, so
@@ -218,24 +218,7 @@ class TinyCodec:
             if isinstance(module, MemoryBlock | TinyEncoder | TinyDecoder):
                 module.prepare()
 
-    def encoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
-        """New memory for encoding `batch` streams of height x width pixels.
-
-        Raises:
-            ModelError: if a side is not a multiple of the stride.
-        """
-        return self._state("encoder", batch, height, width)
-
-    def decoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
-        """New memory for decoding to height x width pixels; see `encoder_state`."""
-        return self._state("decoder", batch, height, width)
-
-    def _state(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
-        if height % self.stride or width % self.stride:
-            raise ModelError(
-                f"the picture is {width}x{height} pixels, but its sides must be multiples of {self.stride}.",
-                "Choose another size.",
-            )
+    def _new_memory(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
         memory = {}
         shrink = 1 if side == "encoder" else self.stride
         for key, layer in getattr(self.network, side).items():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models import conv
-from engine.models.memory import CodecMemory, to_images, to_video
+from engine.models.memory import CodecMemory, CodecStates, to_images, to_video
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +320,7 @@ class WanVAE(nn.Module):
         self.decoder = Decoder(shape)
 
 
-class WanCodec:
+class WanCodec(CodecStates):
     """Streams pictures through a `WanVAE`; implements `engine.models.spec.Codec`.
 
     Encoding returns the raw mean, or with `normalised` the mean in the space that decoding takes. Decoding takes
@@ -342,24 +342,7 @@ class WanCodec:
             if isinstance(module, CausalConv | Upsample):
                 module.prepare()
 
-    def encoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
-        """New memory for encoding `batch` streams of height x width pixels.
-
-        Raises:
-            ModelError: if a side is not a multiple of the stride.
-        """
-        return self._state("encoder", batch, height, width)
-
-    def decoder_state(self, batch: int, height: int, width: int) -> CodecMemory:
-        """New memory for decoding to height x width pixels; see `encoder_state`."""
-        return self._state("decoder", batch, height, width)
-
-    def _state(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
-        if height % self.stride or width % self.stride:
-            raise ModelError(
-                f"the picture is {width}x{height} pixels, but its sides must be multiples of {self.stride}.",
-                "Choose another size.",
-            )
+    def _new_memory(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
         weight = self.network.conv2.weight
         memory = {}
         for name, channels, past, shrink in self._memories(side):
