@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from engine.models.registry import get
 from rich.console import Console
 from rich.table import Table
 
 from engine.errors import ConfigError
+from engine.models.registry import get
 from engine.models.spec import ModelSpec
 from engine.predict import CHUNK, GPUS, Forecast, Gpu, StageTimes, forecast, published_times
 from engine.roofline import (
