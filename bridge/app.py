@@ -118,7 +118,7 @@ class App:
         )
         self.publisher = Publisher(
             config.output.uri, wishes, self.supervisor, self.capture.moments, store, fps, (width, height),
-            self._shown, tell,
+            config.process.stall_seconds, self._shown, tell,
         )  # fmt: skip
         self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
         self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)

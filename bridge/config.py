@@ -80,6 +80,9 @@ class EngineProcessConfig(Section):
     """How the engine process is watched."""
 
     kind: Literal["model", "identity"] = Field("model", description="A model, or the bridge alone.")
+    stall_seconds: float = Field(
+        0.75, ge=0.1, le=60.0, description="Wait for the engine before the input is shown; a slow model gets longer."
+    )
     hang_seconds: float = Field(10.0, ge=0.2, le=3600.0, description="Silence that ends the engine.")
     load_seconds: float = Field(900.0, ge=1.0, le=86400.0, description="The same, while it loads.")
     backoff_seconds: float = Field(0.5, ge=0.0, le=60.0, description="First wait for a restart; doubles.")

@@ -20,8 +20,7 @@ PERIOD_S = 0.1
 WINDOW_NS = 2_000_000_000
 """Rates are counted over this time."""
 
-STALLED_NS = 1_500_000_000
-"""Without a restyled frame for this long, while the input plays, the engine is stalled."""
+STALLED = "The engine gives no pictures; the input goes straight through until it does."
 
 
 class Monitor:
@@ -67,11 +66,10 @@ class Monitor:
                 return "loading"
         if self._capture.lost:
             return "no-input"
-        styled = tuple(self._publisher.styled_at)[-1:] or (0,)
-        since = time.monotonic_ns() - max(*styled, self._supervisor.ready_ns)
-        return "stalled" if since > max(STALLED_NS, 4 * self._supervisor.step_ns) else "running"
+        return "stalled" if self._publisher.patience.over else "running"
 
     def _run(self) -> None:
+        before = ""
         while not self._stopping.wait(PERIOD_S):
             now = time.monotonic_ns()
             publisher, supervisor, capture = self._publisher, self._supervisor, self._capture
@@ -97,9 +95,12 @@ class Monitor:
             if state == "no-input":
                 self._telemetry.update(message=capture.problem or "No picture comes from the input.")
             elif state == "stalled":
-                self._telemetry.update(message="The engine gives no pictures; the last one is held.")
+                self._telemetry.update(message=STALLED)
+                if before != state:
+                    self._telemetry.error("engine", STALLED)
             elif state == "running":
                 self._telemetry.update(message=self._said)
+            before = state
 
 
 def rate(times_ns: Sequence[int], now_ns: int) -> float:

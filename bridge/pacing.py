@@ -338,10 +338,11 @@ def quantile(values: list[int], share: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """What one tick shows: a frame (None before the first one) and whether it is a new one or a repetition."""
+    """What one tick shows: a frame (None before the first one), whether it is a new one or a repetition, its track."""
 
     frame: Frame | None
     new: bool
+    track: str
 
 
 class Pacer:
@@ -410,7 +411,7 @@ class Pacer:
         new = picked[name] is not None
         if not new:
             self.repeated += 1
-        return Pick(self._shown[name], new)
+        return Pick(self._shown[name], new, name)
 
     def forget(self, track: Literal["wet", "dry"]) -> None:
         """Forget a track's frames and measurements (its engine or source is gone)."""

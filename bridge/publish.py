@@ -1,7 +1,8 @@
 """The publish thread: at every tick of the output one picture leaves, whatever the engine and the input do.
 
 Restyled frames go out at their own pace, mixed with the input frame of the same moment; the panic buttons act at the
-next tick; when the engine is late the last picture is repeated, when it is gone the input goes straight through.
+next tick; when the engine is late the last picture is repeated, when it is gone or gives nothing for too long the
+input goes straight through.
 Knows sinks only through `bridge.video.base`, and nothing of models.
 """
 
@@ -20,6 +21,7 @@ from PIL import Image
 from bridge.capture import Moments
 from bridge.control.store import ControlStore
 from bridge.pacing import Pacer, Pick, sleep_until
+from bridge.patience import Patience
 from bridge.priority import prefer_this_thread
 from bridge.slots import RingReader
 from bridge.supervisor import EngineState, Supervisor
@@ -42,11 +44,13 @@ class Publisher:
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
         size: width and height of the output in pixels.
+        stall_s: least time without a restyled frame, in s, before the input is shown (see `bridge.patience`).
         offer: receives every sent frame (preview, recording); must be quick.
         tell: receives (topic, text) about what goes wrong.
 
     Attributes:
         pacer: the output clock; the capture thread gives it the input frames.
+        patience: with the engine; only this thread changes it.
         sent: frames sent since the start.
         sent_at: `time.monotonic_ns()` of the last sends; `styled_at` of the last frames that the engine gave.
         longest_gap_ms: longest time between two sends since it was last set to 0.
@@ -61,6 +65,7 @@ class Publisher:
         store: ControlStore,
         fps: float,
         size: tuple[int, int],
+        stall_s: float,
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
@@ -83,6 +88,7 @@ class Publisher:
         self._styled = False
         self._failing = ""
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
+        self.patience = Patience(stall_s)
         self.sent = 0
         self.sent_at: deque[int] = deque(maxlen=WINDOW)
         self.styled_at: deque[int] = deque(maxlen=WINDOW)
@@ -136,30 +142,40 @@ class Publisher:
             controls = self._store.snapshot
             straight = controls.bypass or not self._styled
             pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
-            frame = self._picture(controls, pick, straight)
+            frame = self._picture(controls, pick)
             self._send(sink, frame)
             if pick.new and frame.captured_ns:
                 self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
     def _collect(self) -> None:
-        """Hand what the engine has finished to the pacer; forget it when the engine is gone."""
+        """Hand what the engine has finished to the pacer; forget it when the engine is gone or makes us wait."""
+        patience = self.patience
         if self._supervisor.state is not EngineState.RUNNING:
+            patience.restart()
             if self._styled:
                 self._styled = False
                 self._outbox.skip()
                 self.pacer.forget("wet")
             return
         while (frame := self._outbox.get(0.0)) is not None:
-            self._styled = True
             self.styled_at.append(self._outbox.queued_ns)
-            self.pacer.wet.offer(frame, self._outbox.queued_ns)
+            if patience.answered(frame.captured_ns):
+                self._styled = True
+                self.pacer.wet.offer(frame, self._outbox.queued_ns)
+            else:
+                self.pacer.wet.late += 1
+        if self._moments.newest is not None:
+            patience.fed(self._moments.newest.captured_ns)
+        if patience.over and self._styled:
+            self._styled = False
+            self.pacer.forget("wet")
 
-    def _picture(self, controls: Controls, pick: Pick, straight: bool) -> Frame:
+    def _picture(self, controls: Controls, pick: Pick) -> Frame:
         """What to show now: black, the held picture, or what the pacer chose."""
         if controls.black:
             return self._black
         if not controls.freeze and pick.frame is not None:
-            self._held = pick.frame if straight else self._mixed(pick.frame, controls.mix)
+            self._held = self._mixed(pick.frame, controls.mix) if pick.track == "wet" else pick.frame
         return self._held
 
     def _mixed(self, wet: Frame, mix: float) -> Frame:

@@ -102,7 +102,6 @@ class Supervisor:
         self._fault = ""
         self.state = EngineState.STOPPED
         self.restarts = 0
-        self.ready_ns = 0
 
     @property
     def frames_lost(self) -> int:
@@ -118,11 +117,6 @@ class Supervisor:
     def finished(self) -> int:
         """Frames that the present engine has given back."""
         return self._pulse.finished
-
-    @property
-    def step_ns(self) -> int:
-        """Duration of the engine's last call of the model."""
-        return int(self._pulse.step_s * 1e9)
 
     @property
     def process_id(self) -> int:
@@ -254,7 +248,6 @@ class Supervisor:
             case ("loading", text):
                 self._tell(Report("loading", text))
             case ("ready", facts):
-                self.ready_ns = time.monotonic_ns()
                 self.state = EngineState.RUNNING
                 self._tell(Report("ready", "", facts))
             case ("health", readings, reason):

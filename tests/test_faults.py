@@ -42,6 +42,8 @@ def test_the_list_of_cases_is_whole(drill):
 def test_the_show_goes_on(drill, quiet_ms, case):
     outcome = drill.run(case)
     assert outcome.controls, outcome
+    if case.startswith("engine"):
+        assert outcome.held_ms - outcome.machine_ms <= outcome.held_bar_ms, outcome
     # A pause of the whole machine, seen by a program that only sleeps, is none of the bridge's making.
     assert outcome.gap_ms - outcome.machine_ms <= max(BAR_MS, 3.0 * quiet_ms), outcome
     if case not in ("size changed mid-stream", "receiver killed", "two sources swapped", "clock jumps an hour"):

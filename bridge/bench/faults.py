@@ -1,9 +1,9 @@
 """`tidecast bench faults`: breaks everything that can break on stage, and measures what the audience would see.
 
 The bridge runs in this process; source and mixer are processes at the other end of NDI. For each case: the longest
-time between two sends of the output and between two arrivals at the mixer, how long until all is well again, and
-whether every control is as it was. Two cases are made by handing the program what the system would hand it (the error
-of a full disk, a clock that jumped); all others really happen.
+time between two sends of the output and between two arrivals at the mixer, how long the mixer got one and the same
+picture, how long until all is well again, and whether every control is as it was. Two cases are made by handing the
+program what the system would hand it (the error of a full disk, a clock that jumped); all others really happen.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms
+from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms, longest_held_ms
 from bridge.bench.report import say
 from bridge.config import AppConfig, load
 from engine.errors import EngineError, PortInUseError
 
 BAR_MS = 100.0
 """The output may never pause for longer than this."""
+
+HELD_SLACK_MS = 250.0
+"""While the engine fails, one picture may be held for as long as `bridge.patience` says, and this for the way."""
 
 HOUR_S = 3600
 RECOVERY_S = 90.0
@@ -48,6 +51,8 @@ class Outcome:
         case: what was broken.
         gap_ms: longest time between two sends; 0 where nothing was running.
         gap_received_ms: longest time between two arrivals at the mixer; 0 where that was the thing broken.
+        held_ms: longest time for which the mixer got one and the same picture; 0 where the mixer was broken.
+        held_bar_ms: how long that may be; 0 where it has no bar (a source that is gone has no other picture).
         machine_ms: how late a program that only sleeps woke at worst meanwhile: the machine's own pauses.
         well_s: until the state was "running" again (or the error was there).
         controls: whether every control survived.
@@ -57,6 +62,8 @@ class Outcome:
     case: str
     gap_ms: float
     gap_received_ms: float
+    held_ms: float
+    held_bar_ms: float
     machine_ms: float
     well_s: float
     controls: bool
@@ -64,8 +71,8 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether the output went on and the controls survived."""
-        return self.gap_ms <= BAR_MS and self.controls
+        """Whether the output went on, was not frozen by the engine, and the controls survived."""
+        return self.gap_ms <= BAR_MS and self.held_ms <= (self.held_bar_ms or self.held_ms) and self.controls
 
 
 class Drill:
@@ -85,7 +92,7 @@ class Drill:
             None,
             {
                 "input.uri": f"ndi:{self._mark} A", "output.uri": f"ndi:{self._mark} out", "osc.port": 0,
-                "web.enabled": False, "process.debug": True, "process.hang_seconds": 2.0,
+                "web.enabled": False, "process.debug": True, "process.hang_seconds": 5.0,
                 "process.backoff_seconds": 0.2, "storage.state_dir": folder, "controls": CONTROLS, **engine,
             },
         )  # fmt: skip
@@ -93,21 +100,21 @@ class Drill:
         self._errors: list[str] = []
 
     def __enter__(self) -> Drill:
-        self._sender = self._start_sender("A")
-        self._stack.enter_context(self.app)
-        self._stack.callback(
-            self.app.telemetry.listen_errors(lambda topic, why: self._errors.append(f"{topic}: {why}"))
-        )
-        self._receiver = Receiver(f"ndi:{self._mark} out")
-        self._metronome = Metronome()
-        wait_until_running(self.app, RECOVERY_S)
-        time.sleep(SETTLE_S)
+        with self._stack as stack:
+            self._sender = self._start_sender("A")
+            stack.callback(lambda: self._sender.kill())
+            self._metronome = stack.enter_context(Metronome())
+            stack.enter_context(self.app)
+            stack.callback(self.app.telemetry.listen_errors(lambda topic, why: self._errors.append(f"{topic}: {why}")))
+            self._receiver = Receiver(f"ndi:{self._mark} out")
+            stack.callback(lambda: self._receiver.kill())
+            wait_until_running(self.app, RECOVERY_S)
+            time.sleep(SETTLE_S)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
-        for peer in (self._sender, self._receiver, self._metronome):
-            peer.kill()
 
     def cases(self) -> dict[str, Callable[[], None]]:
         """Every case by name: a function that breaks something and, where a person would, mends it."""
@@ -118,7 +125,7 @@ class Drill:
             "size changed mid-stream": self._size_changed,
             "receiver killed": self._receiver_killed,
             "engine killed (SIGKILL)": lambda: os.kill(self.app.supervisor.process_id, signal.SIGKILL),
-            "engine hangs": lambda: self.app.supervisor.inject("hang"),
+            "engine hangs": self._engine_hangs,
             "engine out of memory": lambda: self.app.supervisor.inject("oom"),
             "engine raises": lambda: self.app.supervisor.inject("error"),
             "disk full at a snapshot": self._disk_full,
@@ -134,8 +141,12 @@ class Drill:
         self._errors.clear()
         self._receiver.take()
         self._metronome.take()
+        patience_ns = app.publisher.patience.limit_ns
         app.publisher.longest_gap_ms = 0.0
         self.cases()[case]()
+        if app.publisher.patience.over:  # it may have grown until then
+            patience_ns = max(patience_ns, app.publisher.patience.limit_ns)
+        held_bar_ms = patience_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
         began = time.monotonic()
         if case.startswith("engine"):
             _wait(lambda: app.supervisor.restarts > restarts, "the engine did not end")
@@ -143,11 +154,14 @@ class Drill:
         _wait(lambda: self._well(styled), "the show did not go on")
         well_s = time.monotonic() - began
         time.sleep(SETTLE_S)
-        received = longest_gap_ms(self._receiver.take()) if case != "receiver killed" else 0.0
+        seen = self._receiver.take() if case != "receiver killed" else []
         after = app.store.values() | {"input": ""}
         said = "; ".join(dict.fromkeys(self._errors))
         gap_ms, machine_ms = app.publisher.longest_gap_ms, self._metronome.take()
-        return Outcome(case, gap_ms, received, machine_ms, well_s, before == after, said)
+        return Outcome(
+            case, gap_ms, longest_gap_ms(seen), longest_held_ms(seen), held_bar_ms, machine_ms, well_s,
+            before == after, said,
+        )  # fmt: skip
 
     def _well(self, styled: int) -> bool:
         """Whether restyled pictures flow again, newer than the one that came at `styled`."""
@@ -191,6 +205,10 @@ class Drill:
         time.sleep(2.0)
         self._receiver = Receiver(f"ndi:{self._mark} out")
         _wait(lambda: bool(self._receiver.take()), "the new receiver got nothing")
+
+    def _engine_hangs(self) -> None:
+        self.app.supervisor.inject("hang")
+        _wait(lambda: self.app.telemetry.snapshot().get("state") == "stalled", "the stall was not seen")
 
     def _disk_full(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -242,16 +260,25 @@ def faults(
     with Drill(engine) as drill:
         for outcome in outcomes(drill, only):
             verdict = "passed" if outcome.passed else "NOT passed"
-            print(f"{outcome.case}: longest gap {outcome.gap_ms:.0f} ms, {verdict}", flush=True)
+            print(
+                f"{outcome.case}: longest gap {outcome.gap_ms:.0f} ms, same picture for {outcome.held_ms:.0f} ms, "
+                f"{verdict}",
+                flush=True,
+            )
             results.append(outcome)
     rows = [
         (
-            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "", f"{r.machine_ms:.0f}",
+            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "",
+            f"{r.held_ms:.0f}" + (f" of {r.held_bar_ms:.0f}" if r.held_bar_ms else "") if r.held_ms else "",
+            f"{r.machine_ms:.0f}",
             f"{r.well_s:.1f}",
             "yes" if r.controls else "NO", "yes" if r.passed else "NO",
         )
         for r in results
     ]  # fmt: skip
-    headings = ("case", "gap sent, ms", "gap received, ms", "machine, ms", "well again, s", "controls kept", "passed")
+    headings = (
+        "case", "gap sent, ms", "gap received, ms", "same picture, ms", "machine, ms", "well again, s",
+        "controls kept", "passed",
+    )  # fmt: skip
     say("The fault drill", rows, [asdict(r) | {"passed": r.passed} for r in results], headings)
     raise typer.Exit(0 if all(r.passed for r in results) else 1)

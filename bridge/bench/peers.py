@@ -192,3 +192,14 @@ def longest_gap_ms(seen: list[Seen]) -> float:
     """Longest time between two arrivals in ms; 0 for fewer than two frames."""
     times = [frame.arrived_ns for frame in seen]
     return max((b - a for a, b in itertools.pairwise(times)), default=0) / 1e6
+
+
+def longest_held_ms(seen: list[Seen]) -> float:
+    """Longest time for which frames of one number came, in ms: from the first of them to the first of the next."""
+    changes = [frame.arrived_ns for last, frame in itertools.pairwise(seen) if _number(last) != _number(frame)]
+    times = [frame.arrived_ns for frame in seen[:1]] + changes + [frame.arrived_ns for frame in seen[-1:]]
+    return max((b - a for a, b in itertools.pairwise(times)), default=0) / 1e6
+
+
+def _number(frame: Seen) -> str:
+    return frame.metadata.get("seq", "")

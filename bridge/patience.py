@@ -1,0 +1,93 @@
+"""Decides when the audience has waited long enough for the engine, and when the engine is back.
+
+While frames come in, the engine owes an answer. Once it has owed one for longer than the patience, the input is shown;
+the restyled picture returns with the first frame that was captured after that. Patience is a multiple of the waits of
+the last half minute, so a slow model is not taken for one that stopped, and does not flap between input and restyled
+picture.
+
+Arithmetic on times that are handed in; reads no clock and knows neither engine nor output.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+
+SECOND = 1_000_000_000
+
+TIMES_USUAL = 4.0
+"""Patience, in usual waits: going from one denoising step to four makes a chunk four times as long."""
+
+TIMES_LONGEST = 1.5
+"""Patience, in longest waits: what happened once may happen again without the input being shown."""
+
+UNKNOWN_NS = 3 * SECOND
+"""Patience as long as the engine's rhythm is not known (the first chunk warms up)."""
+
+WINDOW_NS = 30 * SECOND
+STEP_NS = SECOND // 4
+"""Most that one input frame adds to what is owed: while a source pauses, the engine cannot answer."""
+
+
+class Patience:
+    """Patience with one engine, from its first input frame on.
+
+    Args:
+        least_s: the patience is never shorter than this, in s.
+
+    Attributes:
+        over: whether the input is to be shown instead of what the engine gave last.
+    """
+
+    def __init__(self, least_s: float) -> None:
+        self._least_ns = int(least_s * SECOND)
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget everything: another engine."""
+        self.over = False
+        self._over_ns = 0
+        self._newest_ns = 0
+        self._owed_ns = 0
+        self._answers = 0
+        self._waits: deque[tuple[int, int]] = deque()  # (begin of a second, longest wait in it)
+
+    @property
+    def limit_ns(self) -> int:
+        """How long the engine may owe an answer, in ns of input."""
+        waits = [wait for _, wait in self._waits]
+        if not waits:
+            return max(self._least_ns, UNKNOWN_NS)
+        return max(self._least_ns, int(TIMES_USUAL * statistics.median(waits)), int(TIMES_LONGEST * max(waits)))
+
+    def fed(self, captured_ns: int) -> None:
+        """The newest input frame was captured at this time (repetitions count once)."""
+        step = captured_ns - self._newest_ns
+        if step <= 0:
+            return
+        if self._newest_ns:
+            self._owed_ns += min(step, STEP_NS)
+        self._newest_ns = captured_ns
+        if not self.over and self._owed_ns > self.limit_ns:
+            self.over, self._over_ns = True, captured_ns
+
+    def answered(self, captured_ns: int) -> bool:
+        """The engine gave back the frame captured at this time; returns whether it may be shown."""
+        if self._owed_ns:
+            self._answers += 1
+            if self._answers > 1:
+                self._learn(self._owed_ns)
+            self._owed_ns = 0
+        if self.over and captured_ns < self._over_ns:
+            return False
+        self.over = False
+        return True
+
+    def _learn(self, wait_ns: int) -> None:
+        waits = self._waits
+        if waits and self._newest_ns - waits[-1][0] < SECOND:
+            waits[-1] = (waits[-1][0], max(wait_ns, waits[-1][1]))
+        else:
+            waits.append((self._newest_ns, wait_ns))
+        while self._newest_ns - waits[0][0] > WINDOW_NS:
+            waits.popleft()
