@@ -22,9 +22,14 @@ TIMES_LONGEST = 1.5
 """Patience, in longest waits: what happened once may happen again without the input being shown."""
 
 UNKNOWN_NS = 3 * SECOND
-"""Patience as long as the engine's rhythm is not known (the first chunk warms up)."""
+KNOWN = 3
+"""Patience as long as the engine's rhythm is not known, and how many waits make it known (the first, in which the
+engine warms up, does not count)."""
 
 WINDOW_NS = 30 * SECOND
+WINDOW = 256
+"""Waits are remembered for this time, but no more than this number of them."""
+
 STEP_NS = SECOND // 4
 """Most that one input frame adds to what is owed: while a source pauses, the engine cannot answer."""
 
@@ -50,13 +55,13 @@ class Patience:
         self._newest_ns = 0
         self._owed_ns = 0
         self._answers = 0
-        self._waits: deque[tuple[int, int]] = deque()  # (begin of a second, longest wait in it)
+        self._waits: deque[tuple[int, int]] = deque(maxlen=WINDOW)  # (when it ended, how long it was)
 
     @property
     def limit_ns(self) -> int:
         """How long the engine may owe an answer, in ns of input."""
         waits = [wait for _, wait in self._waits]
-        if not waits:
+        if len(waits) < KNOWN:
             return max(self._least_ns, UNKNOWN_NS)
         return max(self._least_ns, int(TIMES_USUAL * statistics.median(waits)), int(TIMES_LONGEST * max(waits)))
 
@@ -68,6 +73,8 @@ class Patience:
         if self._newest_ns:
             self._owed_ns += min(step, STEP_NS)
         self._newest_ns = captured_ns
+        while len(self._waits) > KNOWN and captured_ns - self._waits[0][0] > WINDOW_NS:
+            self._waits.popleft()
         if not self.over and self._owed_ns > self.limit_ns:
             self.over, self._over_ns = True, captured_ns
 
@@ -76,18 +83,9 @@ class Patience:
         if self._owed_ns:
             self._answers += 1
             if self._answers > 1:
-                self._learn(self._owed_ns)
+                self._waits.append((self._newest_ns, self._owed_ns))
             self._owed_ns = 0
         if self.over and captured_ns < self._over_ns:
             return False
         self.over = False
         return True
-
-    def _learn(self, wait_ns: int) -> None:
-        waits = self._waits
-        if waits and self._newest_ns - waits[-1][0] < SECOND:
-            waits[-1] = (waits[-1][0], max(wait_ns, waits[-1][1]))
-        else:
-            waits.append((self._newest_ns, wait_ns))
-        while self._newest_ns - waits[0][0] > WINDOW_NS:
-            waits.popleft()
