@@ -34,6 +34,8 @@ from bridge.publish import Publisher
 from bridge.supervisor import EngineState, Report, Supervisor
 from bridge.video.base import Options, SourceInfo, list_sources
 from bridge.video.record import Recorder
+from bridge.web.access import is_loopback, new_token, page_url
+from bridge.web.guard import Guard
 from bridge.web.room import ControlRoom
 from engine.controls import PREFIX
 from engine.errors import ControlError
@@ -57,6 +59,7 @@ class App:
     Attributes:
         store, telemetry: live controls and readings; valid from the start on, they survive a stop.
         quit: set when somebody asked for the end.
+        oscquery_url: where OSCQuery is served when there is no page; else empty.
         failure: why the engine could not be opened the first time; empty when it could, or has not failed yet.
     """
 
@@ -70,6 +73,7 @@ class App:
         self._inputs: list[SourceInfo] = []
         self._ever_ready = False
         self.room: ControlRoom | None = None
+        self.oscquery_url = ""
         self.midi: MidiInput | None = None
 
     def start(self) -> None:
@@ -132,6 +136,7 @@ class App:
         stack.callback(self.monitor.stop)
         self.monitor.start()
         self.room = self._start_room(stack)
+        self.oscquery_url = self._start_oscquery(stack)
 
     def _start_osc(self, stack: contextlib.ExitStack) -> OscServer | None:
         if not self.config.osc.enabled:
@@ -187,7 +192,7 @@ class App:
             stack.callback(self.midi.stop)
 
     def _start_room(self, stack: contextlib.ExitStack) -> ControlRoom | None:
-        """The page and OSCQuery, and their announcement by mDNS."""
+        """The page, which serves OSCQuery too."""
         web, midi = self.config.web, self.midi
         if not web.enabled:
             return None
@@ -200,14 +205,36 @@ class App:
         )  # fmt: skip
         stack.callback(room.stop)
         room.start()
-        if web.announce and self.osc is not None:
-            announcement = Announcement("Tidecast", (web.host, room.port), osc)
-            stack.callback(announcement.stop)
-            try:
-                announcement.start()
-            except AnnounceError as error:
-                self.telemetry.error("oscquery", str(error))
+        self._announce(stack, room.port)
         return room
+
+    def _start_oscquery(self, stack: contextlib.ExitStack) -> str:
+        """OSCQuery at the page's address when there is no page; returns its URL, empty when it is not served."""
+        web = self.config.web
+        if web.enabled or not web.oscquery or self.osc is None:
+            return ""
+        from bridge.control.oscquery_http import OscQueryServer  # with it the web server, which the page has elsewhere
+
+        token = "" if is_loopback(web.host) else web.token or new_token()
+        server = OscQueryServer(
+            self.store, self.telemetry, self.osc.address, host=web.host, port=web.port,
+            guard=lambda served: Guard(served, web.host, token),
+        ).start()  # fmt: skip
+        stack.callback(server.stop)
+        self._announce(stack, server.port)
+        return page_url(web.host, server.port, token)
+
+    def _announce(self, stack: contextlib.ExitStack, port: int) -> None:
+        """Announce OSCQuery at this TCP port, and OSC, by mDNS."""
+        web = self.config.web
+        if not web.announce or self.osc is None:
+            return
+        announcement = Announcement("Tidecast", (web.host, port), self.osc.address)
+        stack.callback(announcement.stop)
+        try:
+            announcement.start()
+        except AnnounceError as error:
+            self.telemetry.error("oscquery", str(error))
 
     def _taken(self, frame: Frame) -> None:
         """Every input frame: to the engine, to the output's clock, to recorder and page."""

@@ -60,7 +60,7 @@ Size = Annotated[str, typer.Option("--size", help="The model's picture, for inst
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
-WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of the page; 0 takes a free one.")]
+WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of page and OSCQuery; 0: any.")]
 OscHost = Annotated[str, typer.Option("--osc-host", help="Address to listen at; 0.0.0.0 for the whole network.")]
 WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page; it then asks for a token.")]
 ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
@@ -69,7 +69,7 @@ Compat = Annotated[
     list[str], typer.Option("--compat", help="Also obey patches made for streamdiffusiontd, scope or resolume.")
 ]
 CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
-NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page.")]
+NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page, only OSCQuery.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Log lines instead of the status line.")]
 Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its dotted name: --set output.fps=25")]
 

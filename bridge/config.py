@@ -66,6 +66,7 @@ class WebConfig(Section):
     host: str = Field("127.0.0.1", description="Address to listen at; 0.0.0.0 for the whole network.")
     port: int = Field(9001, ge=0, le=65535, description="TCP port of page and OSCQuery; 0: a free one.")
     token: str = Field("", description="Token of the page; empty for a new one at each start where one is needed.")
+    oscquery: bool = Field(True, description="Serve OSCQuery there also without the page.")
     announce: bool = Field(True, description="Announce OSCQuery by mDNS.")
 
 

@@ -161,8 +161,10 @@ def _ports(config: AppConfig) -> Iterable[Finding]:
     wanted: list[tuple[str, str, int, int, str]] = []
     if config.osc.enabled and config.osc.port:
         wanted.append(("OSC", config.osc.host, config.osc.port, socket.SOCK_DGRAM, "--osc-port"))
-    if config.web.enabled and config.web.port:
-        wanted.append(("page", config.web.host, config.web.port, socket.SOCK_STREAM, "--web-port"))
+    web = config.web
+    if web.port and (web.enabled or (web.oscquery and config.osc.enabled)):
+        name = "page" if web.enabled else "OSCQuery"
+        wanted.append((name, web.host, web.port, socket.SOCK_STREAM, "--web-port"))
     for name, host, port, kind, option in wanted:
         with socket.socket(socket.AF_INET, kind) as probe:
             if kind == socket.SOCK_STREAM and sys.platform != "win32":

@@ -40,6 +40,8 @@ def introduction(bridge: App) -> str:
     if bridge.room is not None:
         lines.append(f"page    {bridge.room.url}")
         lines += qr_text(bridge.room.url).splitlines()
+    if bridge.oscquery_url:
+        lines.append(f"query   {bridge.oscquery_url} (OSCQuery)")
     if bridge.osc is not None:
         host, port = bridge.osc.address
         lines.append(f"osc     {host}:{port}, for example:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -10,16 +11,23 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from websockets.sync.client import connect
+from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Receiver, Seen, Sender
 from bridge.bench.start import as_command, in_process
 from bridge.config import load
+from bridge.control.packet import build, parse
 from engine.errors import NameTakenError
 
 MARK = f"Tidecast test app {os.getpid()}"
@@ -45,11 +53,15 @@ class Running:
     """`tidecast run` as a user starts it."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "bridge", "run", "--plain", "--osc-port", "0", "--no-web", *arguments]
+        command = [sys.executable, "-m", "bridge", "run", "--plain", "--osc-port", "0", "--web-port", "0", "--no-web"]
+        command += arguments
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.port = 0
+        self.oscquery = ""
         for line in self.process.stdout:
+            if found := re.match(r"query\s+(http://\S+)", line):
+                self.oscquery = found[1]
             if found := re.match(r"osc\s+127\.0\.0\.1:(\d+)", line):
                 self.port = int(found[1])
                 return
@@ -169,6 +181,53 @@ def test_a_prompt_changes_the_picture_that_arrives():
         soon(lambda: redness() > 20, "a picture in the colours of fire")
         show.osc("/prompt", "s", "ice")
         soon(lambda: redness() < -20, "a picture in the colours of ice")
+
+
+class Announced:
+    """Where OSCQuery servers on loopback are announced, by port."""
+
+    def __init__(self) -> None:
+        self.ports: dict[str, int] = {}
+
+    def add_service(self, zeroconf: Zeroconf, kind: str, name: str) -> None:
+        info = zeroconf.get_service_info(kind, name)
+        if info is not None and info.port is not None:
+            self.ports[name] = info.port
+
+    update_service = add_service
+
+    def remove_service(self, zeroconf: Zeroconf, kind: str, name: str) -> None:
+        self.ports.pop(name, None)
+
+
+@needs_oscsend
+def test_oscquery_is_there_without_the_page():
+    def get(path: str) -> dict[str, Any]:
+        with urllib.request.urlopen(show.oscquery + path, timeout=10) as answer:
+            return json.load(answer)
+
+    announced = Announced()
+    browser = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
+    with (
+        contextlib.closing(browser),
+        running("--input", "pattern:bars", "--output", "null:", "--set", "process.kind=identity") as show,
+    ):
+        ServiceBrowser(browser, ["_oscjson._tcp.local."], announced)
+        assert get("?HOST_INFO")["OSC_PORT"] == show.port
+        port = urllib.parse.urlsplit(show.oscquery).port
+        soon(lambda: port in announced.ports.values(), "it is announced by mDNS")
+        show.osc("/strength", "f", "0.25")
+        soon(lambda: get("tidecast/strength?VALUE") == {"VALUE": [0.25]}, "the value in force is told")
+        with connect(f"ws://127.0.0.1:{port}/") as client:
+            client.send(json.dumps({"COMMAND": "LISTEN", "DATA": "/tidecast/mix"}))
+            assert parse(client.recv(PATIENCE_S)) == [("/tidecast/mix", (1.0,))]
+            client.send(build("/tidecast/mix", (0.5,)))
+            assert parse(client.recv(PATIENCE_S)) == [("/tidecast/mix", (0.5,))]
+        rebound = urllib.request.Request(show.oscquery, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            urllib.request.urlopen(rebound, timeout=10)
+    with pytest.raises(urllib.error.URLError):
+        get("?HOST_INFO")
 
 
 def test_a_name_that_is_taken_is_answered_with_a_free_one():

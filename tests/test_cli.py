@@ -44,8 +44,9 @@ def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
 
 def test_a_model_that_does_not_exist_is_named():
     done = tidecast(
-        "run", "--model", "nope", "--input", "pattern:bars", "--output", "null:", "--osc-port", "0", "--no-web"
-    )
+        "run", "--model", "nope", "--input", "pattern:bars", "--output", "null:", "--osc-port", "0", "--no-web",
+        "--web-port", "0",
+    )  # fmt: skip
     assert done.returncode == 2
     assert "nope" in done.stderr
     assert "wan21-1.3b" in done.stderr

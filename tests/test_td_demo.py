@@ -92,7 +92,7 @@ def world(tmp_path: Path, monkeypatch):
     made.par.Port = free_port()
     made.par.Executable = sys.executable
     made.par.Arguments = (
-        "demo --plain --no-web --output null: --set engine.threads=1 --set engine.warmup=false "
+        "demo --plain --no-web --web-port 0 --output null: --set engine.threads=1 --set engine.warmup=false "
         f"--set storage.state_dir={tmp_path}/state --set storage.record_dir={tmp_path}/record"
     )
     made.comp.op("callbacks").text = "def onReady(comp):\n    comp.store('ready', comp.fetch('ready', 0) + 1)\n"

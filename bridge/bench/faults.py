@@ -92,7 +92,7 @@ class Drill:
             None,
             {
                 "input.uri": f"ndi:{self._mark} A", "output.uri": f"ndi:{self._mark} out", "osc.port": 0,
-                "web.enabled": False, "process.debug": True, "process.hang_seconds": 5.0,
+                "web.enabled": False, "web.oscquery": False, "process.debug": True, "process.hang_seconds": 5.0,
                 "process.backoff_seconds": 0.2, "storage.state_dir": folder, "controls": CONTROLS, **engine,
             },
         )  # fmt: skip

@@ -90,6 +90,7 @@ def identity(source: str, sink: str, width: int, height: int) -> dict[str, Any]:
         "engine.height": height,
         "osc.port": 0,
         "web.enabled": False,
+        "web.oscquery": False,
     }
 
 

@@ -21,6 +21,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.control.oscquery import ATTRIBUTES, find, host_info, tree
@@ -173,6 +174,7 @@ class OscQueryServer:
         osc: host and UDP port on which OSC is listened for.
         host: address to listen at.
         port: TCP port; 0 takes a free one (`port` tells which after `start`).
+        guard: put before the routes; refuses strangers.
     """
 
     def __init__(
@@ -183,11 +185,12 @@ class OscQueryServer:
         *,
         host: str = "127.0.0.1",
         port: int = 9001,
+        guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
         def send(address: str, args: Sequence[Any], origin: str) -> None:
             store.handle(address, args, origin)
 
-        self._app = Starlette(routes=oscquery_routes(store, telemetry, osc, send))
+        self._app = guard(Starlette(routes=oscquery_routes(store, telemetry, osc, send)))
         self._wanted = (host, port)
         self.port = port
         self._server: uvicorn.Server | None = None
