@@ -28,7 +28,9 @@ from bridge.bench.peers import Receiver, Seen, Sender
 from bridge.bench.start import as_command, in_process
 from bridge.config import load
 from bridge.control.packet import build, parse
+from bridge.video.pattern import read_counter
 from engine.errors import NameTakenError
+from tests.video_peers import Peer, mix_with_cyndilib, serve_with_cyndilib
 
 MARK = f"Tidecast test app {os.getpid()}"
 PATIENCE_S = 90.0
@@ -181,6 +183,39 @@ def test_a_prompt_changes_the_picture_that_arrives():
         soon(lambda: redness() > 20, "a picture in the colours of fire")
         show.osc("/prompt", "s", "ice")
         soon(lambda: redness() < -20, "a picture in the colours of ice")
+
+
+@needs_oscsend
+def test_another_binding_at_both_ends_sees_what_osc_asks_for(tmp_path):
+    """cyndilib sends, cyndilib receives, liblo controls: between them only what NDI and OSC say."""
+    name = f"{MARK} cyndilib"
+    with (
+        Peer(serve_with_cyndilib, f"{name} cam", str(tmp_path)),
+        running("--input", f"ndi:{name} cam", "--output", f"ndi:{name} out", "--size", "320x192", "--prompt", "fire",
+                "--set", "controls.strength=0.9", "--set", "controls.steps=1") as show,
+        Peer(mix_with_cyndilib, f"{name} out", str(tmp_path)) as mixer,
+    ):  # fmt: skip
+
+        def picture() -> np.ndarray:
+            mixer.conn.send(("picture",))
+            got = mixer.answer()
+            return np.zeros((192, 320, 3), np.uint8) if got is None else got[:, :, :3]
+
+        def redness() -> float:
+            red, _, blue = picture().reshape(-1, 3).mean(axis=0)
+            return float(red - blue)
+
+        soon(lambda: redness() > 20, "the sender's picture in the colours of fire")
+        assert picture().shape == (192, 320, 3)
+        show.osc("/prompt", "s", "ice")
+        soon(lambda: redness() < -20, "in the colours of ice")
+        show.osc("/bypass", "i", "1")
+        numbers: set[int | None] = {None}
+        soon(
+            lambda: bool(numbers.add(read_counter(picture())) or len(numbers) > 5), "the sender's own numbers, counting"
+        )
+        show.osc("/black", "i", "1")
+        soon(lambda: picture().max() < 30, "black")
 
 
 class Announced:

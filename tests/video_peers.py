@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import time
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -98,8 +100,12 @@ def serve_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
     sender.close()
 
 
-def watch_with_cyndilib(conn: Connection, name: str, frames: int, folder: str) -> None:
-    """Receive over NDI with the other binding; answers as `watch`, without metadata."""
+@contextlib.contextmanager
+def _cyndilib_receiver(name: str, folder: str) -> Iterator[Callable[[], np.ndarray | None]]:
+    """A receiver of the other binding; what it yields gives the picture of this moment, RGBA, None before the first.
+
+    Its finder lives as long as it does: libndi 6.3 can end other programs when one is destroyed at once.
+    """
     _other_binding(folder)
     from cyndilib.finder import Finder
     from cyndilib.receiver import Receiver
@@ -110,26 +116,48 @@ def watch_with_cyndilib(conn: Connection, name: str, frames: int, folder: str) -
     finder.open()
     deadline = time.monotonic() + 30.0
     source = None
-    while source is None and time.monotonic() < deadline:
+    while source is None:
+        assert time.monotonic() < deadline, f"{name} was not found"
         finder.wait_for_sources(0.5)
         finder.update_sources()
         source = next((s for s in finder.iter_sources() if name in s.name), None)
-    conn.send("open")
     receiver = Receiver(color_format=RecvColorFormat.RGBX_RGBA, bandwidth=RecvBandwidth.highest)
     video = VideoFrameSync()
     receiver.frame_sync.set_video_frame(video)
     receiver.set_source(source)
-    numbers: list[int | None] = []
-    pixels = None
-    while len(set(numbers)) < frames and time.monotonic() < deadline:
+
+    def picture() -> np.ndarray | None:
         receiver.frame_sync.capture_video()
-        if min(video.xres, video.yres) > 0:
-            pixels = np.array(video.get_array()).reshape(video.yres, video.xres, 4)
-            numbers.append(read_counter(pixels))
-        time.sleep(1 / 60)
-    conn.send((numbers, pixels, {}))
+        if min(video.xres, video.yres) == 0:
+            return None
+        return np.array(video.get_array()).reshape(video.yres, video.xres, 4)
+
+    yield picture
     receiver.disconnect()
     finder.close()
+
+
+def watch_with_cyndilib(conn: Connection, name: str, frames: int, folder: str) -> None:
+    """Receive over NDI with the other binding; answers as `watch`, without metadata."""
+    with _cyndilib_receiver(name, folder) as picture:
+        conn.send("open")
+        numbers: list[int | None] = []
+        pixels = None
+        deadline = time.monotonic() + 30.0
+        while len(set(numbers)) < frames and time.monotonic() < deadline:
+            if (got := picture()) is not None:
+                pixels = got
+                numbers.append(read_counter(pixels))
+            time.sleep(1 / 60)
+        conn.send((numbers, pixels, {}))
+
+
+def mix_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
+    """Receive over NDI with the other binding; ("picture",) is answered with the picture of that moment or None."""
+    with _cyndilib_receiver(name, folder) as picture:
+        conn.send("open")
+        while conn.recv()[0] == "picture":
+            conn.send(picture())
 
 
 class Peer:
