@@ -486,6 +486,10 @@ class Config(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the network; auto is bfloat16 on a GPU and float32 on a CPU."
     )
+    weights_dtype: Literal["auto", "float8"] = Field(
+        "auto", description="How the network's large weights are held and multiplied; auto is as dtype, float8 takes "
+        "half the memory of bfloat16 and needs an NVIDIA GPU of compute capability 8.9 or newer.",
+    )  # fmt: skip
     vae: Literal["auto", "full", "light", "tiny", "light-tiny"] = Field(
         "auto", description="The model's own video autoencoder, or the tiny fast one; auto is the model's choice."
     )
@@ -510,5 +514,6 @@ class Config(BaseModel):
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch.")
     warmup: bool = Field(True, description="Run every path once before the first frame.")
     compile: Literal["auto", "off", "graphs", "full"] = Field(
-        "auto", description="CUDA graphs and compilation; auto is what was measured best on the device."
-    )
+        "auto", description="graphs captures the steps in CUDA graphs at warm-up, full also compiles the chains of "
+        "small operations; auto is graphs on one GPU, off elsewhere.",
+    )  # fmt: skip

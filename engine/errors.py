@@ -52,6 +52,10 @@ class OutOfMemoryError(ModelError):
     """The accelerator's (or host's) memory did not suffice."""
 
 
+class CaptureError(ModelError):
+    """Work cannot be captured, or would not do the same when it is replayed."""
+
+
 class EngineError(TidecastError):
     """The engine process died, hung or failed to start."""
 

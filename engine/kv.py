@@ -233,7 +233,7 @@ class KVCache:
             unwritten = self._slots_N[: self.shape.sinks] >= self._begun().number_S[:, None]
             like_SZ = like_SZ.masked_fill(unwritten, 1.0)
         least_S, which_S = like_SZ.min(dim=1)
-        return torch.where(least_S < self.threshold, which_S + 1, 0)
+        return (which_S + 1).masked_fill(~(least_S < self.threshold), 0)
 
     def _renew_sinks(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
         """Overwrite every written sink that is below the threshold with the newest frame."""
@@ -285,7 +285,7 @@ def _anchor(queue_SQ: Tensor, sinks: int, block: int, anchor_S: Tensor) -> Tenso
         return queue_SQ
     ring_first = (queue_SQ <= sinks).to(torch.int8).argsort(dim=1, stable=True)
     ring = queue_SQ.gather(1, ring_first)
-    ring = torch.where(ring > sinks, ring, -1)
+    ring = ring.masked_fill(ring <= sinks, -1)
     ends = torch.arange(block, sinks + 1, block, device=queue_SQ.device).expand(queue_SQ.shape[0], -1)
     anchored = torch.cat((ends, ring[:, : queue_SQ.shape[1] - ends.shape[1]]), dim=1)
     return torch.where(anchor_S[:, None], anchored, queue_SQ)

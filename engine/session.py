@@ -37,7 +37,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine import graphs, saved, weights
+from engine import graphs, quant, saved, weights
 from engine.chunker import Chunk, Chunker
 from engine.controls import Config, Controls
 from engine.errors import ModelError, OutOfMemoryError
@@ -70,11 +70,12 @@ class Session:
         noise: Gaussian,
         prompts: Prompts,
         config: Config,
-        build: Callable[[Sequence[str]], Stream],
+        build: Callable[[Sequence[str]], tuple[Stream, str]],
+        trouble: str = "",
     ) -> None:
         self.spec, self.config, self._build = spec, config, build
         self._devices = tuple(config.devices)
-        self._trouble = ""
+        self._trouble = trouble
         self._stream, self._noise, self._prompts = stream, noise, prompts
         self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
         self._timers = StageTimers(stream.device)
@@ -106,9 +107,11 @@ class Session:
         """
         say = progress or (lambda _: None)
         spec = registry.get(config.model)
-        graphs.check(config.compile)
         device = _device(config.devices[0] if config.devices else config.device)
         dtype = _dtype(config.dtype, device)
+        graphs.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
+        if config.weights_dtype == "float8":
+            quant.check(device, dtype, devices=len(config.devices))
         if config.threads:
             torch.set_num_threads(config.threads)
         parts = registry.builder(spec)
@@ -126,29 +129,35 @@ class Session:
             noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
         )  # fmt: skip
 
-        def build(devices: Sequence[str]) -> Stream:
+        def build(devices: Sequence[str]) -> tuple[Stream, str]:
+            trouble = ""
             if len(devices) > 1:
                 say(f"loading {spec.title} on {len(devices)} devices")
                 stream: Stream = open_pipeline(spec, devices, dtype, files, which, settings, threads=config.threads)
             else:
                 say(f"loading {spec.title}")
                 dit = parts.build_dit(spec, device, dtype, files)
+                if config.weights_dtype == "float8":
+                    say("rounding weights to 8 bits")
+                    quant.quantise(dit)
                 say("loading the video autoencoder")
                 stream = Stream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
-            if config.warmup and device.type != "cpu":  # a CPU has nothing to tune
-                graphs.warm_up(spec, stream, config.height, config.width, say)
+            mode = graphs.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
+            if config.warmup and (mode != "off" or device.type != "cpu"):  # else a CPU has nothing to tune
+                trouble = graphs.prepare(spec, stream, mode, config.height, config.width, say)
                 noise.reset()
-            return stream
+            if trouble:
+                say(trouble)
+            return stream, trouble
 
         try:
-            stream = build(config.devices)
+            stream, trouble = build(config.devices)
             say("loading the text encoder")
             text = parts.build_text(spec, device, files, where=config.text_device, storage=config.text_weights)
         except torch.OutOfMemoryError as error:
             raise _too_big(spec, config, error) from None
-        return cls(
-            spec, stream, noise, Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts), config, build
-        )
+        prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
+        return cls(spec, stream, noise, prompts, config, build, trouble)
 
     @property
     def device(self) -> torch.device:
@@ -368,8 +377,16 @@ class Session:
 
     def _upload(self, frames: Sequence[Frame]) -> Tensor:
         """RGB frames to pixels in [-1, 1] on the device, [3, T, H, W]."""
-        video_THWC = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
-        return video_THWC.to(self._stream.device).permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
+        pixels = [frame.pixels for frame in frames]
+        video_THWC = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self._pinned)
+        np.stack(pixels, out=video_THWC.numpy())
+        on_device = video_THWC.to(self._stream.device, non_blocking=True)
+        return on_device.permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
+
+    @property
+    def _pinned(self) -> bool:
+        """Whether host memory is page-locked for copies, so that neither side waits while they are made ready."""
+        return self._stream.device.type == "cuda"
 
     def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> list[Frame]:
         """Clean latents back to frames, with what each frame came with."""
@@ -379,7 +396,9 @@ class Session:
                 video_3THW = self._stream.decode(clean)
             with self._timers.stage("download"):
                 video_THW3 = video_3THW.permute(1, 2, 3, 0).float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
-                pixels = video_THW3.to(torch.uint8).cpu().numpy()
+                video_THW3 = video_THW3.to(torch.uint8)
+                landed = torch.empty(video_THW3.shape, dtype=torch.uint8, pin_memory=self._pinned)
+                pixels = landed.copy_(video_THW3).numpy()
             if len(pixels) != len(chunk.frames):
                 raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels)} came out.")
             wet = _wet(chunk.controls.strength)
@@ -410,7 +429,8 @@ class Session:
         self._trouble = f"Lost {names}: the stream began anew on {len(left)} of {len(self._devices)} devices."
         self._stream.close()
         self._devices = tuple(left)
-        self._stream = self._build(left)
+        self._stream, trouble = self._build(left)
+        self._trouble = f"{self._trouble} {trouble}".strip()
         self._noise.reset()
         self._chunker.restart()
         embedding = self._prompts.travel.here()

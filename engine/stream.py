@@ -6,6 +6,9 @@ row r takes its chunk's step r, so a chunk needs as many calls as it has steps, 
 first, are the rows. Unbatched, all steps of a chunk run at once on row 0 and write the same slot of the cache.
 It must not know frames, prompts as text, controls by name, clocks or threads.
 
+The three pieces of heavy work (encode, forward, decode) go through `Stream.run`, each with its `Form`: everything about
+it that is not in a tensor. Run at once they are plain calls; `engine.graphs` replays them instead.
+
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size, T pixel
 frames, H W pixels, E width and L length of a text embedding.
 """
@@ -13,8 +16,9 @@ frames, H W pixels, E width and L length of a text embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -53,6 +57,40 @@ class Flight:
     number: int
     position: int
     anchor: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a piece of work is apart from its tensors: two of equal form do the same to other numbers.
+
+    Attributes:
+        stage: "encode", "forward" or "decode".
+        frames: latent frames of each row; of "encode" pixel frames.
+        steady: whether it is what every chunk of a running stream brings, once the cache is full.
+        rows: rows of the stream batch.
+        visible, even, again: as in `Arrival`.
+    """
+
+    stage: str
+    frames: int
+    steady: bool
+    rows: int = 1
+    visible: int = 0
+    even: bool = True
+    again: bool = False
+
+
+class Runner(Protocol):
+    """Gets the heavy work done."""
+
+    def __call__(self, form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`work(*inputs)`, or the same by other means. The result belongs to the caller."""
+        ...
+
+
+def at_once(form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Just do it."""
+    return work(*inputs)
 
 
 @dataclass(slots=True, eq=False)
@@ -114,6 +152,10 @@ class Stream:
         noise_rule: how motion lowers the noise.
         batch: whether the steps of successive chunks share one forward.
         max_steps: most steps that a chunk can have.
+
+    Attributes:
+        run: gets the heavy work done.
+        whole_text: whether every prompt is attended at its full length, so that forwards differ in numbers only.
     """
 
     def __init__(
@@ -135,6 +177,8 @@ class Stream:
         self.batch, self.max_steps = batch, max_steps
         weight = dit.patch_embedding.weight
         self.device, dtype = weight.device, weight.dtype
+        self.run: Runner = at_once
+        self.whole_text = self.device.type != "cpu"
         shape = spec.dit
         rows, columns = height // spec.stride // shape.patch[1], width // spec.stride // shape.patch[2]
         self.rope = rope_for(shape, rows, columns, self.device)
@@ -189,7 +233,7 @@ class Stream:
 
         Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
         """
-        keys, bias = read_text(self.dit, embedding_LE)
+        keys, bias = read_text(self.dit, embedding_LE, whole=self.whole_text)
         tokens = keys[0][0].shape[1]
         for held, new in zip(self.state.text, keys, strict=True):
             held[0][:, :tokens].copy_(new[0])
@@ -209,8 +253,9 @@ class Stream:
         Returns:
             The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
         """
-        mean_1CFhw = self.codec.encode(video_3THW[None], self.state.encoder)
-        controller = self.state.controller
+        encoder, controller = self.state.encoder, self.state.controller
+        form = Form("encode", video_3THW.shape[1], steady=bool(encoder.started))
+        mean_1CFhw = self.run(form, lambda video: self.codec.encode(video, encoder), video_3THW[None])
         if self.begun:
             share, first = controller.follow(video_3THW, steps, motion)
         else:
@@ -243,7 +288,9 @@ class Stream:
     @torch.inference_mode()
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
         """Clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
-        return self.codec.decode(clean_1CFhw, self.state.decoder)[0]
+        decoder, frames = self.state.decoder, clean_1CFhw.shape[2]
+        form = Form("decode", frames, steady=bool(decoder.started) and frames == self.spec.frames_per_block)
+        return self.run(form, lambda clean: self.codec.decode(clean, decoder), clean_1CFhw)[0]
 
     def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: Flight) -> Tensor:
         """All steps of one chunk on row 0; the first one chooses the slots, the others write the same ones."""
@@ -267,14 +314,14 @@ class Stream:
             state.cache.copy_row(rows - 1, rows)  # a row joins with the history of its neighbour
         state.x_SCFhw[:1].copy_(x_1CFhw)
         x_SCFhw = state.x_SCFhw[:rows]
-        t_S = torch.tensor([f.timesteps[row] for row, f in enumerate(flights)], device=self.device)
-        t_S[0] = first
+        t_S = self._sent([f.timesteps[row] for row, f in enumerate(flights)])
+        t_S[:1].copy_(first)
         clean = self._forward(x_SCFhw, t_S, flights)
         state.clean_SCFhw[:rows] = clean
 
         going = sum(len(f.timesteps) > row + 1 for row, f in enumerate(flights))
         if going:
-            next_S = torch.tensor([f.timesteps[row + 1] for row, f in enumerate(flights[:going])], device=self.device)
+            next_S = self._sent([f.timesteps[row + 1] for row, f in enumerate(flights[:going])])
             sigma = self.sigmas.at(next_S)[:, None, None, None, None]
             noise = self.noise.draw(1, going, x_1CFhw.shape[2])
             state.x_SCFhw[1 : going + 1] = mix(clean[:going], noise, sigma)
@@ -285,18 +332,30 @@ class Stream:
     def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[Flight], again: bool = False) -> Tensor:
         """One forward of the rows and the clean latents that it predicts, fp32."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
-        orders = torch.tensor([[f.number, f.position, f.anchor] for f in flights], device=self.device)
+        orders_S3 = self._sent([[f.number, f.position, f.anchor] for f in flights])
         held = [min(f.number + frames, slots) for f in flights]
-        self.state.cache.begin(
-            Arrival(orders[:, 0], orders[:, 2] > 0, max(held), even=min(held) == max(held), again=again), frames
-        )
-        time = Time(self.time_N.e_BFD[0, t_S, None].expand(-1, frames, -1),
-                    self.time_N.e0_BF6D[0, t_S, None].expand(-1, frames, -1, -1))  # fmt: skip
-        places_SF = orders[:, 1:2] + torch.arange(frames, device=self.device)
+        even = min(held) == max(held)
+        steady = even and max(held) == slots and frames == self.spec.frames_per_block
+        form = Form("forward", frames, steady, len(flights), visible=max(held), even=even, again=again)
+        return self.run(form, partial(self._predict, form), x_SCFhw, t_S, orders_S3)
+
+    def _predict(self, form: Form, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
+        """A forward on the device alone: each row's timestep, and its number, position and anchor, are tensors."""
+        number_S, position_S, anchor_S = orders_S3.unbind(1)
+        arrival = Arrival(number_S, anchor_S > 0, form.visible, even=form.even, again=form.again)
+        self.state.cache.begin(arrival, form.frames)
+        time = Time(self.time_N.e_BFD[0, t_S, None].expand(-1, form.frames, -1),
+                    self.time_N.e0_BF6D[0, t_S, None].expand(-1, form.frames, -1, -1))  # fmt: skip
+        places_SF = position_S[:, None] + torch.arange(form.frames, device=self.device)
         predicted = self.dit.forward_cached(
             x_SCFhw, time, self._text, places_SF, self.rope, self.state.cache, self._text_bias
         )
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
+
+    def _sent(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+        """Whole numbers of the host on the device, int64; the host does not wait for what the device is doing."""
+        held = torch.tensor(numbers, dtype=torch.int64, pin_memory=self.device.type == "cuda")
+        return held.to(self.device, non_blocking=True)
 
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
         """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
@@ -316,16 +375,18 @@ class Stream:
         return 0 if self.state.cache.rule is Rule.ADAPTIVE else cache.slots - 1
 
 
-def read_text(dit: CausalDiT, embedding_LE: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+def read_text(
+    dit: CausalDiT, embedding_LE: Tensor, *, whole: bool
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
     """Keys and values of a prompt for the network's blocks, [1, T, H, K], and what is added to each token's likeness.
 
     The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm of
-    their number added to its likeness, is the same and cheaper. On accelerators, whose attention kernels are slower
-    with an addition, all of them are attended and nothing is added.
+    their number added to its likeness, is the same and cheaper. `whole` attends all of them and adds nothing: on
+    accelerators, whose attention kernels are slower with an addition, and where every prompt must have one length.
     """
     weight, length = dit.patch_embedding.weight, embedding_LE.shape[0]
     tokens = length
-    if weight.device.type == "cpu":
+    if not whole:
         used = embedding_LE.any(dim=1).nonzero()
         tokens = min(int(used.max()) + 2 if len(used) else 1, length)
     keys = dit.text_keys(dit.embed_text(embedding_LE[None, :tokens].to(weight.device)))

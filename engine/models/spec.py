@@ -156,7 +156,12 @@ class TextEncoder(Protocol):
 
 
 class CodecState(Protocol):
-    """Memory of a streaming autoencoder at one end: tensors at fixed addresses, written in place."""
+    """Memory of a streaming autoencoder at one end: tensors at fixed addresses, written in place.
+
+    `started` (one number, on the host) is 0 until the first frame has passed.
+    """
+
+    started: Tensor
 
     def reset(self) -> None:
         """Make it equal to a new state."""

@@ -109,24 +109,24 @@ def _each_frame(x_NCHW: Tensor, scale_B1CHW: Tensor, shift_B1CHW: Tensor | None 
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """What one end remembers, at fixed addresses: the last frame or latent, and whether there was one yet."""
+    """What one end remembers, at fixed addresses: the last frame or latent, and (on the host) if there was one yet."""
 
     last_BCHW: Tensor
-    begun: Tensor
+    started: Tensor
 
     @classmethod
     def like(cls, weight: Tensor, *size: int) -> Memory:
         """An empty memory of this size, with the weights' device and type."""
-        return cls(weight.new_zeros(size), torch.zeros((), dtype=torch.bool, device=weight.device))
+        return cls(weight.new_zeros(size), torch.zeros((), dtype=torch.bool))
 
     def reset(self) -> None:
         """Make it equal to a new memory."""
         self.last_BCHW.zero_()
-        self.begun.zero_()
+        self.started.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a call."""
-        return {"last": self.last_BCHW, "begun": self.begun}
+        return {"last": self.last_BCHW, "started": self.started}
 
 
 class EmberCodec(nn.Module):
@@ -187,10 +187,10 @@ class EmberCodec(nn.Module):
         """
         video = video_BCTHW.to(state.last_BCHW.dtype)
         latents = []
-        if not state.begun:
+        if not state.started:
             first = video[:, :, 0]
             state.last_BCHW.copy_(first)
-            state.begun.fill_(True)
+            state.started.fill_(True)
             latents.append(self.encode_group(first.repeat(1, GROUP, 1, 1), state.last_BCHW))
             video = video[:, :, 1:]
         for group in video.split(GROUP, dim=2) if video.shape[2] else ():
@@ -206,10 +206,10 @@ class EmberCodec(nn.Module):
         """
         frames = []
         for latent in latent_BCFhw.to(state.last_BCHW.dtype).unbind(2):
-            first = not bool(state.begun)
+            first = not bool(state.started)
             if first:
                 state.last_BCHW.copy_(latent)
-                state.begun.fill_(True)
+                state.started.fill_(True)
             four = rearrange(self.decode_group(latent, state.last_BCHW), "b (t c) h w -> b c t h w", c=3)
             frames.append(four[:, :, -1:] if first else four)
             state.last_BCHW.copy_(latent)

@@ -47,8 +47,26 @@ TextKeys = Sequence[tuple[Tensor, Tensor]]
 """Per block the keys and values [B, T, H, K] of the text, for cross-attention."""
 
 
+class Fused(nn.Module):
+    """Linear layers of one input as one product. Its tensors belong to no checkpoint."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.cat([layer.weight.detach() for layer in layers]), persistent=False)
+        self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]), persistent=False)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """The layers' outputs side by side."""
+        return functional.linear(x_BLD, self.weight, self.bias)
+
+
 class SelfAttention(nn.Module):
     """Attention among the tokens of the video; q and k are normalised over the whole width, then turned."""
+
+    qkv: nn.Module | None
 
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
@@ -57,8 +75,7 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
-        self.register_buffer("fused_weight", None, persistent=False)
-        self.register_buffer("fused_bias", None, persistent=False)
+        self.qkv = None
 
     def forward(
         self,
@@ -77,19 +94,17 @@ class SelfAttention(nn.Module):
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised queries and keys, and values: [B, L, H, K] each."""
-        if self.fused_weight is None:
-            q, k, v = self.norm_q(self.q(x_BLD)), self.norm_k(self.k(x_BLD)), self.v(x_BLD)
+        if self.qkv is None:
+            q, k, v = self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
         else:
-            q, k, v = functional.linear(x_BLD, self.fused_weight, self.fused_bias).chunk(3, dim=-1)
-            q, k = self.norm_q(q), self.norm_k(k)
-        return tuple(part.unflatten(-1, (self.heads, -1)) for part in (q, k, v))
+            q, k, v = self.qkv(x_BLD).chunk(3, dim=-1)
+        return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
 
     def fuse(self) -> None:
         """Project to queries, keys and values in one product from now on; their weights become views of one."""
         parts = (self.q, self.k, self.v)
-        self.fused_weight = torch.cat([part.weight.detach() for part in parts])
-        self.fused_bias = torch.cat([part.bias.detach() for part in parts])
-        for part, weight, bias in zip(parts, self.fused_weight.chunk(3), self.fused_bias.chunk(3), strict=True):
+        self.qkv = fused = Fused(parts)
+        for part, weight, bias in zip(parts, fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
             part.weight, part.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
 
 
@@ -111,11 +126,19 @@ class CrossAttention(nn.Module):
 
     def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
         """What the tokens `x_BLD` read from the text; `bias_T` is added to the likeness to each of its tokens."""
-        q = self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+        return self.o(self.read(self.queries(x_BLD), keys, bias_T))
+
+    def queries(self, x_BLD: Tensor) -> Tensor:
+        """Normalised queries [B, L, H, K] of the tokens."""
+        return self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+
+    def read(self, q_BLHK: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
+        """What the queries find, before the last product: [B, L, D]."""
+        size = q_BLHK.shape
         if keys[0].shape[0] == 1:
-            q = q.flatten(0, 1)[None]  # one text for all rows: one long row of queries
-        mask = None if bias_T is None else bias_T.expand(1, 1, q.shape[1], -1)
-        return self.o(attend(q, *keys, mask).reshape(x_BLD.shape))
+            q_BLHK = q_BLHK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
+        mask = None if bias_T is None else bias_T.expand(1, 1, q_BLHK.shape[1], -1)
+        return attend(q_BLHK, *keys, mask).reshape(size).flatten(2)
 
 
 class Block(nn.Module):
@@ -145,11 +168,11 @@ class Block(nn.Module):
     ) -> Tensor:
         """One layer of the network: [B, L, D] to [B, L, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
-        y = _modulate(self.norm1(x_BLD), shift1, scale1)
-        x_BLD = _gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
+        y = modulate(self.norm1(x_BLD), shift1, scale1)
+        x_BLD = gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
         x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_keys, text_bias_T)
-        y = _modulate(self.norm2(x_BLD), shift2, scale2)
-        return _gate(x_BLD, self.ffn(y), gate2)
+        y = modulate(self.norm2(x_BLD), shift2, scale2)
+        return gate(x_BLD, self.ffn(y), gate2)
 
 
 class Head(nn.Module):
@@ -164,7 +187,7 @@ class Head(nn.Module):
     def forward(self, x_BLD: Tensor, e_BFD: Tensor) -> Tensor:
         """Tokens [B, L, D] to patches [B, L, outputs]."""
         shift, scale = (self.modulation + e_BFD[:, :, None]).unbind(2)
-        return self.head(_modulate(self.norm(x_BLD), shift, scale))
+        return self.head(modulate(self.norm(x_BLD), shift, scale))
 
 
 class CausalDiT(nn.Module):
@@ -275,7 +298,7 @@ class CausalDiT(nn.Module):
         """Take products of the same input together from now on (for inference). The parameters keep their names."""
         for block in self.blocks:
             attention = cast(Block, block).self_attn
-            if attention.fused_weight is None:
+            if attention.qkv is None:
                 attention.fuse()
 
     def embed_patches(self, x_BCFhw: Tensor) -> Tensor:
@@ -322,13 +345,13 @@ def block_causal_mask(frames: int, tokens: int, frames_per_block: int, device: t
     return block[:, None] >= block[None, :]
 
 
-def _modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
+def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
     """x (1 + scale) + shift, each frame's tokens with their frame's shift and scale."""
     x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
     return torch.addcmul(shift_BFD[:, :, None], x_BFLD, 1 + scale_BFD[:, :, None]).flatten(1, 2)
 
 
-def _gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
+def gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
     """x + gate y, each frame's tokens with their frame's gate."""
     frames = gate_BFD.shape[1]
     x_BFLD, y_BFLD = x_BLD.unflatten(1, (frames, -1)), y_BLD.unflatten(1, (frames, -1))
