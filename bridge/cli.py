@@ -177,8 +177,9 @@ def serve(config: AppConfig, plain: bool, fall_back: bool = False) -> None:
     live = out.is_terminal and not plain
     start_logging(live)
     bridge = App(config)
+    asked: list[int] = []  # a handler interrupts this thread anywhere, also where it holds a lock: it may take none
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: bridge.quit.set())
+        signal.signal(number, lambda number, _: asked.append(number))
     try:
         bridge.start()
     except TransportError as error:
@@ -187,13 +188,11 @@ def serve(config: AppConfig, plain: bool, fall_back: bool = False) -> None:
         err.print(f"[yellow]{error.message} {error.remedy}\nGoing on without: watch the picture on the page.[/yellow]")
         config = config.model_copy(update={"output": config.output.model_copy(update={"uri": "null:"})})
         bridge = App(config)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: bridge.quit.set())
         bridge.start()
     try:
         out.print(introduction(bridge), highlight=False)
         with StatusLine(bridge, out, live) as status:
-            while not bridge.quit.wait(status.period_s):
+            while not (asked or bridge.quit.wait(status.period_s)):
                 if bridge.failure:
                     raise EngineError(bridge.failure)
                 status.show()

@@ -76,6 +76,39 @@ def test_the_bridge_does_not_load_torch():
     assert done.stdout.strip() == "False", done.stderr
 
 
+INTERRUPTED = """
+import os, signal, threading
+from bridge import app, cli
+from bridge.config import load
+
+class Quiet:  # in the place of the whole bridge
+    failure = ""
+    def __init__(self, config): self.quit = threading.Event()
+    def start(self): pass
+    def stop(self): pass
+
+class Hurried:  # a status line that is shown without a pause: the thread is always about to wait
+    period_s = 0.0
+    def __init__(self, *rest): pass
+    def __enter__(self): return self
+    def __exit__(self, *rest): pass
+    def show(self): pass
+
+app.App, cli.StatusLine, cli.introduction = Quiet, Hurried, lambda bridge: ""
+config = load(None)
+for number in range(12):
+    threading.Timer(0.05 + 0.0007 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+    cli.serve(config, plain=True)
+print("ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_ctrl_c_ends_it_at_any_instruction():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=90)
+    assert done.stdout.split()[-1:] == ["ended"], done.stderr
+
+
 def test_doctor_has_a_remedy_for_everything_that_is_wrong():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
