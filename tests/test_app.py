@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Receiver, Seen, Sender
-from bridge.bench.start import as_command, in_process
+from bridge.bench.start import as_command, free_port, in_process
 from bridge.config import load
 from bridge.control.packet import build, parse
 from bridge.video.pattern import read_counter
@@ -273,15 +274,23 @@ def test_a_name_that_is_taken_is_answered_with_a_free_one():
 
 
 def test_fifty_starts_in_one_process_leave_nothing_behind():
-    settings = identity("pattern:bars", f"ndi:{MARK} again", 64, 64)
+    settings = identity("pattern:bars", f"ndi:{MARK} again", 64, 64) | {
+        "osc.port": free_port(socket.SOCK_DGRAM), "web.port": free_port(socket.SOCK_STREAM), "web.oscquery": True,
+        "web.announce": False,
+    }  # fmt: skip
     first, last = in_process(load(None, settings), 50)
     assert first == last
 
 
 def test_starts_as_a_command_end_in_good_order():
-    """Five here; `tidecast bench start` does twenty."""
+    """Four here; `tidecast bench start` does twenty."""
+    osc, web = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     as_command(
-        ["--input", "pattern:bars", "--output", f"ndi:{MARK} command", "--osc-port", "0", "--web-port", "0",
+        ["--input", "pattern:bars", "--output", f"ndi:{MARK} command", "--osc-port", str(osc), "--web-port", str(web),
          "--set", "process.kind=identity"],
-        5,
+        4,
     )  # fmt: skip
+    for kind, port in ((socket.SOCK_DGRAM, osc), (socket.SOCK_STREAM, web)):
+        with socket.socket(socket.AF_INET, kind) as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            again.bind(("127.0.0.1", port))

@@ -1,8 +1,14 @@
-"""`tidecast bench start`: starts and stops many times, in one process and as a command; says what is left behind."""
+"""`tidecast bench start`: starts and stops many times, in one process and as a command; says what is left behind.
+
+Every start takes the same output's name and the same ports, so one that was not given back ends the benchmark.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +30,8 @@ FIRST = 3
 """Starts that are not counted: libraries are loaded, pools are filled."""
 
 READY_S = 60.0
+GONE_S = 10.0
+"""Longest time for the processes that the command started to end after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +69,26 @@ def in_process(config: AppConfig, times: int) -> tuple[Left, Left]:
 
 
 def as_command(arguments: list[str], times: int) -> list[float]:
-    """Start the command and end it by SIGINT when it shows a picture; seconds that each end took.
+    """Start the command and end it by SIGINT, in turn while it loads and when it runs; seconds that each end took.
 
     Raises:
-        EngineError: it did not start, did not end, or ended with an error.
+        EngineError: it did not start, did not end, ended with an error, or left processes or shared memory behind.
     """
     took = []
-    for _ in range(times):
+    for number in range(times):
         command = [sys.executable, "-m", "bridge", "run", "--plain", *arguments]
+        states = ("running",) if number % 2 else ("loading", "running")
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
             assert process.stdout is not None
+            guard = threading.Timer(READY_S, process.kill)
+            guard.start()
             lines = []
             for line in process.stdout:
                 lines.append(line)
-                if line.startswith(("running", "loading")):
+                if line.startswith(states):
                     break
+            guard.cancel()
+            family, memory = _family(process.pid)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             try:
@@ -86,7 +99,30 @@ def as_command(arguments: list[str], times: int) -> list[float]:
             took.append(time.monotonic() - began)
             if process.returncode != 0:
                 raise EngineError(f"The command ended with {process.returncode}.", "".join(lines) + rest)
+        _, alive = psutil.wait_procs(family, timeout=GONE_S)
+        left = [f"process {p.pid}" for p in alive] + sorted(name for name in memory if Path(name).exists())
+        if left:
+            raise EngineError(f"The command left behind: {', '.join(left)}.", "".join(lines) + rest)
     return took
+
+
+def _family(pid: int) -> tuple[list[psutil.Process], set[str]]:
+    """The processes that a process started, and the files of all their shared memory, where one can see them."""
+    family: list[psutil.Process] = []
+    memory: set[str] = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(pid).children(recursive=True)
+    for one in (pid, *(p.pid for p in family)):
+        with contextlib.suppress(OSError):
+            memory |= set(re.findall(r"/dev/shm/psm_\w+", Path(f"/proc/{one}/maps").read_text()))
+    return family, memory
+
+
+def free_port(kind: socket.SocketKind) -> int:
+    """A port of loopback that is free now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(
@@ -95,9 +131,10 @@ def start(
     output: Annotated[str, typer.Option(help="Where the picture goes.")] = "ndi:Tidecast bench start",
 ) -> None:
     """Start and stop 50 times in one process and 20 times as a command; exit code 1 if anything is left behind."""
-    settings: dict[str, Any] = {"process.kind": "identity", "output.uri": output, "osc.port": 0, "web.port": 0}
+    osc, web = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
+    settings: dict[str, Any] = {"process.kind": "identity", "output.uri": output, "osc.port": osc, "web.port": web}
     first, last = in_process(load(None, settings), times)
-    options = ["--output", output, "--osc-port", "0", "--web-port", "0", "--set", "process.kind=identity"]
+    options = ["--output", output, "--osc-port", str(osc), "--web-port", str(web), "--set", "process.kind=identity"]
     took = as_command(options, commands)
     passed = first == last
     say(
