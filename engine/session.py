@@ -26,6 +26,7 @@ control may change between two steps; none but `reset` forgets the history. A `S
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,8 @@ class Session:
         graphs.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
         if config.weights_dtype == "float8":
             quant.check(device, dtype, devices=len(config.devices))
+        if device.type == "cuda" and device.index is not None:
+            torch.cuda.set_device(device)  # streams, events and graphs are the current device's
         if config.threads:
             torch.set_num_threads(config.threads)
         parts = registry.builder(spec)
@@ -318,6 +321,7 @@ class Session:
         for name in ("_stream", "_noise", "_prompts"):
             self.__dict__.pop(name, None)
         if torch.cuda.is_available():
+            gc.collect()  # compiled blocks refer to themselves
             torch.cuda.empty_cache()
 
     def __enter__(self) -> Self:

@@ -253,15 +253,20 @@ class Stream:
         Returns:
             The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
         """
-        encoder, controller = self.state.encoder, self.state.controller
-        form = Form("encode", video_3THW.shape[1], steady=bool(encoder.started))
-        mean_1CFhw = self.run(form, lambda video: self.codec.encode(video, encoder), video_3THW[None])
+        mean_1CFhw, controller = self.mean(video_3THW), self.state.controller
         if self.begun:
             share, first = controller.follow(video_3THW, steps, motion)
         else:
             share, first = controller.begin(video_3THW, steps)
         noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])
         return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
+
+    @torch.inference_mode()
+    def mean(self, video_3THW: Tensor) -> Tensor:
+        """The next chunk's pixels in [-1, 1] as latents [1, C, F, h, w], without noise; a part of `encode`."""
+        encoder = self.state.encoder
+        form = Form("encode", video_3THW.shape[1], steady=bool(encoder.started))
+        return self.run(form, lambda video: self.codec.encode(video, encoder), video_3THW[None])
 
     @torch.inference_mode()
     def denoise(

@@ -27,23 +27,36 @@ def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
     assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
 
 
-def test_lower_precision_is_held_against_the_cpu():
-    rows = gpu.check(torch.device("cpu"), torch.bfloat16)
-    assert [row["steps"] for row in rows] == [1, 2, 4]
-    assert all(0 < row["relative_rms"] < gpu.RELATIVE_RMS for row in rows)
+@pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
+def test_a_mode_is_held_against_the_cpu_in_full_precision(mode):
+    row = gpu.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32)
+    assert 0 < row["relative_rms"] < gpu.RELATIVE_RMS[mode]
 
 
 def test_a_wrong_device_would_be_noticed(monkeypatch):
     real = gpu.play
-    monkeypatch.setattr(
-        gpu,
-        "play",
-        lambda device, dtype, steps: tuple(
-            x * (1.2 if dtype == torch.bfloat16 else 1) for x in real(device, torch.float32, steps)
-        ),
-    )
+
+    def wrong(stream, steps):
+        factor = 1.2 if stream.dit.patch_embedding.weight.dtype == torch.bfloat16 else 1
+        return tuple(x * factor for x in real(stream, steps))
+
+    monkeypatch.setattr(gpu, "play", wrong)
+    gpu.exact.cache_clear()
     with pytest.raises(ModelError, match="differs from the CPU"):
-        gpu.check(torch.device("cpu"), torch.bfloat16)
+        gpu.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32)
+
+
+def test_the_script_for_a_gpu_runs_every_part_and_survives_a_row_that_fails(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu.quant, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
+    asked = "gpu --device cpu --parts waits,float8,engine --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --json"
+    monkeypatch.setattr("sys.argv", [*asked.split(), str(tmp_path / "out.json"), "--steps", "2", "--chunks", "2"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    rows = report.read(tmp_path / "out.engine.json")["rows"]
+    assert [row["mode"] for row in rows] == ["eager", "graphs", "fp8"]
+    assert all(row["fps"] > 0 for row in rows[:2]) and rows[2]["failed"] == "ModelError"
+    assert [row["captured"] for row in report.read(tmp_path / "out.waits.json")["rows"]] == [3, 4, 6]
+    assert "too old" in capsys.readouterr().out.split("FAILED")[1]
 
 
 def test_two_files_are_compared(tmp_path, capsys):

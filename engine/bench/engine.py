@@ -22,7 +22,6 @@ from engine.bench.report import percentile
 from engine.controls import Config, Controls
 from engine.errors import WeightsMissingError
 from engine.frame import Frame
-from engine.models.spec import ModelSpec
 from engine.session import Session
 
 COLUMNS = {
@@ -96,10 +95,11 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
                 "model": config.model, "width": config.width, "height": config.height,
                 "size": f"{config.width}x{config.height}", "steps": ask.steps, "batch": config.batch,
                 "weights": weights, "device": session.device.type, "dtype": str(session.dtype).removeprefix("torch."),
-                "vae": config.vae, "threads": torch.get_num_threads(),
+                "vae": config.vae, "compile": config.compile, "weights_dtype": config.weights_dtype,
+                "threads": torch.get_num_threads(),
             }  # fmt: skip
             row |= _throughput(session, ask)
-            row["of_limit"] = _of_limit(session.spec, config, ask.steps, row["stages_ms"], ceiling)
+            row["of_limit"] = _of_limit(session, ask.steps, row["stages_ms"], ceiling)
             if ask.input_fps:
                 row |= _paced(session, ask)
             row["memory_gib"] = _memory(session.device)
@@ -115,7 +115,7 @@ def _throughput(session: Session, ask: Ask) -> dict[str, Any]:
     _feed(session, frames)
     began = time.perf_counter()
     out = session.step(controls)
-    first_ms = (time.perf_counter() - began) * 1e3
+    first_ms, trouble = (time.perf_counter() - began) * 1e3, session.health.trouble
     stages: list[dict[str, float]] = []
     out_frames = 0
     for chunk in range(WARM_CHUNKS + ask.chunks):
@@ -131,6 +131,7 @@ def _throughput(session: Session, ask: Ask) -> dict[str, Any]:
         "fps": out_frames / seconds,
         "chunk_ms": seconds / ask.chunks * 1e3,
         "first_frame_ms": first_ms,
+        "trouble": trouble,
         "stages_ms": {name: statistics.median(s[name] for s in stages) for name in names},
     }
 
@@ -191,14 +192,15 @@ def measured_ceiling(device: torch.device, dtype: torch.dtype) -> roofline.Ceili
     """What this device reaches in a large product and a large copy, measured now: the limit that rows are held to."""
     size = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = _best_of(lambda: a @ b, device)
+    seconds = best_of(lambda: a @ b, device)
     source = torch.randn((1 << 28) if device.type == "cuda" else (1 << 24), device=device)
     target = torch.empty_like(source)
-    copy_s = _best_of(lambda: target.copy_(source), device)
+    copy_s = best_of(lambda: target.copy_(source), device)
     return roofline.Ceiling(2 * size**3 / seconds, 2 * source.nbytes / copy_s)
 
 
-def _best_of(work: Any, device: torch.device, rounds: int = 7) -> float:
+def best_of(work: Any, device: torch.device, rounds: int = 7) -> float:
+    """Seconds that it takes, the device's part included: the median of the later rounds."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -209,15 +211,16 @@ def _best_of(work: Any, device: torch.device, rounds: int = 7) -> float:
     return statistics.median(times[2:])
 
 
-def _of_limit(
-    spec: ModelSpec, config: Config, steps: int, stages: dict[str, float], ceiling: roofline.Ceiling
-) -> dict[str, float]:
-    """Share of the time that the counted arithmetic and traffic would take at the measured ceiling."""
+def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: roofline.Ceiling) -> dict[str, float]:
+    """Share of the time that the counted arithmetic and traffic would take at the measured ceiling.
+
+    Products in 8 bits are held to the ceiling of the wide ones, which they may pass.
+    """
+    spec, config, element = session.spec, session.config, session.dtype.itemsize
     length = roofline.tokens(spec.dit, config.height, config.width, spec.stride)
-    element = 4 if config.dtype == "float32" or (config.dtype == "auto" and not torch.cuda.is_available()) else 2
     flops = steps * roofline.dit_flops(spec.dit, length, length * spec.cache.slots)
     calls = 1 if config.batch else steps
-    traffic = calls * element * roofline.dit_parameters(spec.dit)
+    traffic = calls * (1 if config.weights_dtype == "float8" else element) * roofline.dit_parameters(spec.dit)
     traffic += steps * roofline.cache_bytes(spec.dit, length, spec.cache.slots, element)
     limits = {"network": ceiling.seconds(flops, traffic) * 1e3 / max(stages["dit"], 1e-9)}
     which = spec.default_vae if config.vae == "auto" else config.vae

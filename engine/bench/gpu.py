@@ -2,10 +2,13 @@
 
     python -m engine.bench.gpu --json figures.json               all parts, on a bare machine with torch and this folder
     python -m engine.bench.gpu --parts check,engine --models wan21-1.3b
+    python -m engine.bench.gpu --device cpu                      the script itself, on tiny shapes
 
-Parts: `check` holds the device in bf16 against the CPU in fp32 on a tiny model with the same noise; `engine` times the
-true shapes with random weights; `versus` times the published implementation beside ours where it is installed. A part
-that fails is reported and the next one runs; the exit status says whether all went well.
+Parts: `check` holds the device in bf16 against the CPU in fp32 on a tiny model with the same noise, at once, captured,
+compiled and in 8 bits; `waits` plays a captured stream in which any wait of the host for the device is an error;
+`float8` times and checks 8-bit products at the true widths; `engine` times the true shapes with random weights, one
+row per mode; `versus` times the published implementation beside ours where it is installed. A row that fails is
+reported and the next one runs; the exit status says whether all went well.
 """
 
 from __future__ import annotations
@@ -15,30 +18,51 @@ import gc
 import math
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from engine import graphs, quant, roofline
 from engine.bench import report, versus
-from engine.bench.engine import COLUMNS, Ask, measure
+from engine.bench.engine import COLUMNS, Ask, best_of, measure
+from engine.bench.reference import installed
 from engine.controls import Config
-from engine.errors import ModelError
+from engine.errors import ModelError, TidecastError
 from engine.kv import Rule
 from engine.models import registry
 from engine.noise import RELEASED
 from engine.steps import steps_for
 from engine.stream import Stream
 
-SIZES = ((512, 512), (832, 480))
+SIZES = "512x512,832x480"
 """Width and height of the published figures."""
 
-RELATIVE_RMS = 0.05
-"""Most that bf16 latents may differ from fp32 ones, as a share of their size (the reference itself: 0.007 to 0.03)."""
+MODES: dict[str, dict[str, Any]] = {
+    "eager": {"compile": "off"},
+    "graphs": {"compile": "graphs"},
+    "full": {"compile": "full"},
+    "fp8": {"compile": "graphs", "weights_dtype": "float8"},
+}
+"""Ways to run one model, and the settings that choose them."""
 
-PSNR_DB = 40.0
-"""Least likeness of bf16 pixels to fp32 ones (the reference itself: 47 to 55 dB)."""
+RELATIVE_RMS = {"eager": 0.05, "graphs": 0.05, "full": 0.05, "fp8": 0.2}
+"""Most that latents may differ from fp32 ones, as a share of their size (the reference in bf16: 0.007 to 0.03)."""
+
+PSNR_DB = {"eager": 40.0, "graphs": 40.0, "full": 40.0, "fp8": 28.0}
+"""Least likeness of pixels to fp32 ones (the reference in bf16: 47 to 55 dB)."""
+
+CHECK_COLUMNS = {name: name for name in ("mode", "steps", "dtype", "relative_rms", "psnr_db", "failed")}
+FLOAT8_COLUMNS = {
+    "layer": "layer", "tokens": "tokens", "bf16_ms": "bf16 ms", "float8_ms": "float8 ms", "times": "times as fast",
+    "relative_rms": "error, relative", "bf16_rms": "error of bf16", "failed": "failed",
+}  # fmt: skip
+WAITS_COLUMNS = {name: name for name in ("steps", "chunks", "captured", "failed")}
 
 
 class HostNoise:
@@ -46,36 +70,62 @@ class HostNoise:
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
         self._shape, self._device = shape, device
-        self._generator = torch.Generator().manual_seed(5)
+        self._generator = torch.Generator()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from the seed."""
+        self._generator.manual_seed(5)
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
         """Noise [count, C, frames, h, w]."""
         channels, height, width = self._shape
         noise = torch.randn((count, channels, frames, height, width), generator=self._generator)
-        return noise.to(self._device)
+        return noise.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else noise
 
 
-def play(device: torch.device, dtype: torch.dtype, steps: int, size: int = 96) -> tuple[Tensor, Tensor]:
-    """Latents and pixels of a short moving scene through the tiny model."""
+def tiny_stream(device: torch.device, dtype: torch.dtype, steps: int, mode: str, size: int) -> Stream:
+    """The tiny model with random weights, made ready in a mode.
+
+    Raises:
+        ModelError: if the mode cannot be had.
+    """
     spec = registry.get("wan21-tiny")
     parts = registry.builder(spec)
-    cpu = torch.device("cpu")
-    dit = parts.build_dit(spec, cpu, torch.float32, {}).to(device, dtype)
+    dit = parts.build_dit(spec, torch.device("cpu"), torch.float32, {}).to(device, dtype)
+    if MODES[mode].get("weights_dtype") == "float8":
+        quant.check(device, dtype)
+        quant.quantise(dit)
     codec = parts.build_codec(spec, "full", device, dtype, {})
+    noise = HostNoise((16, size // 8, size // 8), device)
     stream = Stream(
-        spec, dit, codec, height=size, width=size, noise=HostNoise((16, size // 8, size // 8), device),
+        spec, dit, codec, height=size, width=size, noise=noise,
         rule=Rule.HONEST, noise_rule=RELEASED, batch=True, max_steps=steps,
     )  # fmt: skip
+    if mode != "eager":
+        trouble = graphs.prepare(
+            spec, stream, graphs.choose(MODES[mode]["compile"], device), size, size, lambda _: None
+        )
+        if trouble:
+            raise ModelError(trouble)
+        noise.reset()
+    return stream
+
+
+def play(stream: Stream, steps: int) -> tuple[Tensor, Tensor]:
+    """Latents and pixels of a short moving scene."""
+    device, (_, height, width) = stream.device, stream.state.controller.last_frame.shape
+    shape, dtype = stream.spec.dit, stream.dit.patch_embedding.weight.dtype
     generator = torch.Generator().manual_seed(6)
-    text = torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=generator)
+    text = torch.randn(shape.text_len, shape.text_dim, generator=generator)
     text[9:] = 0
     stream.read(text.to(device))
-    scene = torch.rand(3, 1, size, size, generator=generator) * 2 - 1
+    scene = torch.rand(3, 1, height, width, generator=generator) * 2 - 1
     latents, pixels = [], []
     for chunk in range(12):
-        noise = torch.rand(3, 5 if chunk == 0 else 4, size, size, generator=generator)
+        noise = torch.rand(3, 5 if chunk == 0 else 4, height, width, generator=generator)
         video = (scene + 0.2 * noise).clamp(-1, 1).to(device, dtype)
-        wanted = steps_for(spec.schedule, 0.8, steps)
+        wanted = steps_for(stream.spec.schedule, 0.8, steps)
         x, first = stream.encode(video, wanted)
         for _, clean in stream.denoise(x, first, wanted.timesteps, chunk):
             latents.append(clean.float().cpu())
@@ -83,69 +133,185 @@ def play(device: torch.device, dtype: torch.dtype, steps: int, size: int = 96) -
     return torch.cat(latents, 2), torch.cat(pixels, 1)
 
 
-def check(device: torch.device, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """Hold the device against the CPU in fp32, with 1, 2 and 4 steps.
+@cache
+def exact(steps: int, size: int) -> tuple[Tensor, Tensor]:
+    """What the CPU makes of the scene in fp32: latents and pixels."""
+    return play(tiny_stream(torch.device("cpu"), torch.float32, steps, "eager", size), steps)
+
+
+def check(device: torch.device, dtype: torch.dtype, mode: str, steps: int, size: int) -> dict[str, Any]:
+    """Hold the device in a mode against the CPU in fp32.
 
     Raises:
-        ModelError: if a difference is larger than the arithmetic explains.
+        ModelError: if the difference is larger than the arithmetic explains.
     """
-    rows: list[dict[str, Any]] = []
-    for steps in (1, 2, 4):
-        want, want_pixels = play(torch.device("cpu"), torch.float32, steps)
-        got, got_pixels = play(device, dtype, steps)
-        rms = ((got - want).square().mean() / want.square().mean()).sqrt().item()
-        error = (got_pixels - want_pixels).square().mean().item()
-        psnr = 10 * math.log10(4.0 / max(error, 1e-12))
-        rows.append({"steps": steps, "dtype": str(dtype), "relative_rms": rms, "psnr_db": psnr})
-    wrong = [r for r in rows if not (r["relative_rms"] <= RELATIVE_RMS and r["psnr_db"] >= PSNR_DB)]
-    if wrong:
-        raise ModelError(f"{device} in {dtype} differs from the CPU: {wrong}.")
-    return rows
+    want, want_pixels = exact(steps, size)
+    got, got_pixels = play(tiny_stream(device, dtype, steps, mode, size), steps)
+    rms = ((got - want).square().mean() / want.square().mean()).sqrt().item()
+    psnr = 10 * math.log10(4.0 / max((got_pixels - want_pixels).square().mean().item(), 1e-12))
+    if not (rms <= RELATIVE_RMS[mode] and psnr >= PSNR_DB[mode]):
+        raise ModelError(
+            f"{device} in {dtype}, {mode}, {steps} steps differs from the CPU: {rms:.3f} relative, {psnr:.1f} dB."
+        )
+    return {"mode": mode, "steps": steps, "dtype": str(dtype), "relative_rms": rms, "psnr_db": psnr}
 
 
-def engine(device: str, models: list[str], chunks: int) -> list[dict[str, Any]]:
-    """Time the true shapes with random weights: full and tiny VAE, 1 and 2 steps."""
-    rows = []
+def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunks: int = 6) -> dict[str, Any]:
+    """Play a captured stream while torch makes an error of every wait for the device. (On a CPU there is none.)
+
+    Raises:
+        ModelError: if capture went wrong; RuntimeError: if the host waited.
+    """
+    stream = tiny_stream(device, dtype, steps, "graphs", size)
+    play(stream, steps)
+    wanted = steps_for(stream.spec.schedule, 0.8, steps)
+    video = torch.rand(3, 4, *stream.state.controller.last_frame.shape[1:]).to(device, dtype)
+    with _no_waits(device):
+        for chunk in range(chunks):
+            x, first = stream.encode(video, wanted)
+            for _, clean in stream.denoise(x, first, wanted.timesteps, chunk):
+                stream.decode(clean)
+    assert isinstance(stream.run, graphs.Captured)
+    return {"steps": steps, "chunks": chunks, "captured": len(stream.run.forms)}
+
+
+@contextmanager
+def _no_waits(device: torch.device) -> Iterator[None]:
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, tokens: int) -> dict[str, Any]:
+    """One 8-bit product beside the wide one: time, and error of both against fp32, on Gaussian numbers.
+
+    Raises:
+        ModelError: if the device cannot do it.
+    """
+    quant.check(device, dtype)
+    wide = nn.Linear(inputs, outputs, device=device).requires_grad_(False)
+    x = torch.randn(tokens, inputs, device=device)
+    exact = wide(x)
+    wide, x = wide.to(dtype), x.to(dtype)
+    narrow = quant.Float8Linear(wide.weight, wide.bias)
+    bf16_s, float8_s = best_of(lambda: wide(x), device), best_of(lambda: narrow(x), device)
+
+    def error(found: Tensor) -> float:
+        return ((found.float() - exact).norm() / exact.norm()).item()
+
+    return {
+        "layer": f"{inputs} to {outputs}", "tokens": tokens, "bf16_ms": bf16_s * 1e3, "float8_ms": float8_s * 1e3,
+        "times": bf16_s / float8_s, "relative_rms": error(narrow(x)), "bf16_rms": error(wide(x)),
+    }  # fmt: skip
+
+
+def products(models: list[str], width: int, height: int) -> list[tuple[int, int, int]]:
+    """Inputs, outputs and tokens of the networks' large products, for one row."""
+    found = []
     for model in models:
-        for width, height in SIZES:
-            for vae in ("full", "tiny"):
-                config = Config(model=model, width=width, height=height, device=device, vae=vae)  # type: ignore[arg-type]
-                rows += measure(config, [Ask(steps, chunks, input_fps=30.0) for steps in (1, 2)])
-                gc.collect()
-                torch.cuda.empty_cache()
-    return rows
+        spec = registry.get(model)
+        shape, tokens = spec.dit, roofline.tokens(spec.dit, height, width, spec.stride)
+        for inputs, outputs in ((1, 3), (1, 1)):
+            found.append((inputs * shape.dim, outputs * shape.dim, tokens))
+        found += [(shape.dim, shape.ffn, tokens), (shape.ffn, shape.dim, tokens)]
+    return found
+
+
+class Rows:
+    """Rows of one part; one that fails is shown, remembered and left behind."""
+
+    def __init__(self, part: str, failed: list[str]) -> None:
+        self.part, self._failed = part, failed
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, settings: dict[str, Any], work: Callable[[], dict[str, Any] | list[dict[str, Any]]]) -> None:
+        """Do the work and keep its rows, with `settings` before them."""
+        print(f"{self.part}: {' '.join(f'{k}={v}' for k, v in settings.items())}", flush=True)
+        try:
+            found = work()
+            rows = found if isinstance(found, list) else [found]
+            for row in rows:
+                if row.get("trouble"):
+                    self._note(settings, row["trouble"])
+            self.rows += [settings | row for row in rows]
+        except (TidecastError, RuntimeError, AssertionError) as error:  # RuntimeError: whatever the device reports
+            traceback.print_exc()
+            self._note(settings, str(error))
+            self.rows.append(settings | {"failed": type(error).__name__})
+        torch.compiler.reset()  # the next row has other shapes: code for both would be slower
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _note(self, settings: dict[str, Any], words: str) -> None:
+        self._failed.append(f"{self.part} {settings}: {words.splitlines()[0] if words else 'no words'}")
 
 
 def main() -> None:
     """Run the parts that were asked for; print their tables, and everything as JSON last."""
     parser = argparse.ArgumentParser(description="Check and time the engine on a GPU.")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--parts", default="check,engine,versus")
-    parser.add_argument("--models", default="wan21-1.3b,wan21-14b")
-    parser.add_argument("--chunks", type=int, default=30)
+    parser.add_argument("--parts", default="check,waits,float8,engine,versus")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--models", default="", help="wan21-1.3b,wan21-14b; on a CPU wan21-tiny")
+    parser.add_argument("--sizes", default="", help=f"{SIZES}; on a CPU 64x64")
+    parser.add_argument("--vaes", default="full,tiny")
+    parser.add_argument("--steps", default="1,2")
+    parser.add_argument("--chunks", type=int, default=0, help="chunks a run: 30; on a CPU 3")
     parser.add_argument("--json", type=Path, default=None)
     asked = parser.parse_args()
-    device = torch.device(asked.device)
-    dtype = torch.bfloat16
-    failed = []
-    for part in asked.parts.split(","):
+    device, dtype = torch.device(asked.device), torch.bfloat16
+    small = device.type == "cpu"
+    side = 32 if small else 96
+    models = (asked.models or ("wan21-tiny" if small else "wan21-1.3b,wan21-14b")).split(",")
+    given = (asked.sizes or ("64x64" if small else SIZES)).split(",")
+    sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in given)]
+    chunks = asked.chunks or (3 if small else 30)
+    steps = [int(count) for count in asked.steps.split(",")]
+    modes, parts = asked.modes.split(","), asked.parts.split(",")
+    failed: list[str] = []
+    known = {"check", "waits", "float8", "engine", "versus"}
+    if unknown := [name for name in parts if name not in known] + [name for name in modes if name not in MODES]:
+        parser.error(f"there is no {', '.join(unknown)}; parts: {', '.join(sorted(known))}; modes: {', '.join(MODES)}")
+
+    for part in parts:
+        rows = Rows(part, failed)
+        if part == "check":
+            columns = CHECK_COLUMNS
+            for mode in modes:
+                for count in (1, 2, 4):
+                    rows.add({"mode": mode, "steps": count}, partial(check, device, dtype, mode, count, side))
+        elif part == "waits":
+            columns = WAITS_COLUMNS
+            for count in (1, 2, 4):
+                rows.add({"steps": count}, partial(waits, device, dtype, count, side))
+        elif part == "float8":
+            columns = FLOAT8_COLUMNS
+            for inputs, outputs, tokens in products(models, *sizes[0]):
+                rows.add({"layer": f"{inputs} to {outputs}"}, partial(float8, device, dtype, inputs, outputs, tokens))
+        elif part == "engine":
+            columns = {"mode": "mode", "vae": "vae"} | COLUMNS | {"failed": "failed"}
+            for model, (width, height), vae, mode in product(models, sizes, asked.vaes.split(","), modes):
+                settings = {"model": model, "width": width, "height": height, "vae": vae}
+                config = Config(device=asked.device, **settings, **MODES[mode])
+                asks = [Ask(count, chunks, input_fps=30.0) for count in steps]
+                rows.add({"mode": mode} | settings, partial(measure, config, asks))
+        elif not installed():
+            print("versus: not run, the published implementation is not installed (see engine/bench/reference.py)")
+            continue
+        else:
+            columns = versus.COLUMNS
+            for case in versus.CPU_CASES[:2] if small else versus.GPU_CASES:
+                rows.add({"case": case.name}, partial(versus.run, case, device, torch.float32 if small else dtype))
         path = asked.json.with_suffix(f".{part}.json") if asked.json else None
-        try:
-            if part == "check":
-                columns = {name: name for name in ("steps", "dtype", "relative_rms", "psnr_db")}
-                report.show("check against the CPU", check(device, dtype), columns, path=path)
-            elif part == "engine":
-                report.show("engine", engine(asked.device, asked.models.split(","), asked.chunks), COLUMNS, path=path)
-            elif part == "versus":
-                rows = [versus.run(case, device, dtype) for case in versus.GPU_CASES]
-                report.show("against the published implementation", rows, versus.COLUMNS, path=path)
-            else:
-                parser.error(f"there is no part {part!r}: check, engine, versus")
-        except (ModelError, RuntimeError) as error:  # RuntimeError: whatever CUDA reports; the other parts still count
-            traceback.print_exc()
-            failed.append(f"{part}: {error}")
+        report.show(f"{part} on {device}", rows.rows, columns, path=path)
     if failed:
-        print("FAILED: " + "; ".join(failed))
+        print("FAILED:\n  " + "\n  ".join(failed))
         sys.exit(1)
 
 

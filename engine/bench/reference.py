@@ -7,6 +7,7 @@ are put together here from their parts, with the weights that the caller hands i
 
 from __future__ import annotations
 
+import importlib.util
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,14 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models.spec import CacheShape, DiTShape, Schedule
+
+
+def installed() -> bool:
+    """Whether the published implementation is here."""
+    try:
+        return importlib.util.find_spec("models.wan.causal_stream_inference") is not None
+    except ImportError:
+        return False
 
 
 class Reference:
