@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import statistics
 import struct
 import subprocess
 import threading
@@ -286,15 +287,22 @@ def test_fifty_starts_and_stops_leave_nothing_behind():
     assert not any(store._handlers.values())
 
 
-def test_a_flood_leaves_the_last_values_and_loses_no_trigger():
-    result = flood(seconds=2.0)
+def test_a_flood_leaves_the_last_values_and_loses_no_trigger_and_delays_no_other_control():
+    store = ControlStore()
+    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server:
+        result = flood(store, server.address, seconds=2.0)
     assert result.wrong == []
     assert result.triggers_obeyed == result.triggers_sent > 0
     assert result.growth_mib < 8
+    assert result.presses_lost == 0
+    assert len(result.press_ms) >= 10
+    assert statistics.median(result.press_ms) < 100
 
 
 def test_after_a_fuzz_it_still_serves():
-    result = fuzz(5000)
+    store = ControlStore()
+    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server:
+        result = fuzz(store, server.address, 5000)
     assert result.serving
     assert result.answered
     assert result.growth_mib < 16

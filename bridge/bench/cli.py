@@ -19,6 +19,7 @@ class Benches(LazyGroup):
         "compare": ("bridge.bench.model", "compare", "Two files of figures."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.bench.faults", "faults", "The fault drill."),
+        "flood": ("bridge.bench.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
         "soak": ("bridge.bench.soak", "soak", "Hours in short: memory, threads, handles, drift."),
         "web": ("bridge.web.bench", "web", "What three open pages cost the stage."),
         "start": ("bridge.bench.start", "start", "Start and stop many times: what is left behind."),

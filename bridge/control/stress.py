@@ -1,34 +1,24 @@
-"""Measures how OSC stands a flood and a fuzz: `python -m bridge.control.stress`.
+"""A flood and a fuzz of OSC, and what they did to the controls; `tidecast bench flood` turns them on a whole bridge.
 
-The flood is 10,000 messages a second over ten addresses from another process, while a thread of this process
-ticks like a video output at 60 Hz. The fuzz is random and malformed datagrams. Prints one table, exits 1 when
-a bar is missed. Must not know the engine or video.
+The flood is 10,000 messages a second over ten addresses from another process, while a client beside it presses and
+releases one button that the flood leaves alone. The fuzz is random and malformed datagrams. Must not know the engine,
+video or the program around the controls.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import random
 import socket
-import statistics
 import struct
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
 
 import psutil
-import typer
-from rich.console import Console
-from rich.table import Table
 
-from bridge.control.osc import OscServer
 from bridge.control.packet import BUNDLE, build, parse
 from bridge.control.store import TARGETS, ControlStore
-from bridge.control.telemetry import Telemetry
 from engine.controls import BY_NAME, PREFIX
 
 FLOODED = (
@@ -41,6 +31,11 @@ TRIGGER_EVERY = 1000
 """One `/reset` among this many messages: none of them may be lost."""
 
 
+PRESS_PERIOD_S = 0.05
+LOST_S = 2.0
+"""A button that was not obeyed for this long was not heard."""
+
+
 @dataclass(slots=True)
 class Flood:
     """What a flood did.
@@ -51,9 +46,9 @@ class Flood:
         wrong: addresses whose last value was not in force in the end.
         settle_ms: from the last message sent until every last value was in force.
         triggers_sent, triggers_obeyed: resets.
+        press_ms: for each press of the button beside the flood, the time from its message until it was in force.
+        presses_lost: presses that were never obeyed.
         growth_mib: growth of this process's resident memory.
-        late_idle_ms, late_ms: 99th percentile of how late a 60 Hz thread of this process woke, before and
-            during the flood.
         cpu: share of one core that this process used.
     """
 
@@ -63,29 +58,28 @@ class Flood:
     settle_ms: float = 0.0
     triggers_sent: int = 0
     triggers_obeyed: int = 0
+    press_ms: list[float] = field(default_factory=list)
+    presses_lost: int = 0
     growth_mib: float = 0.0
-    late_idle_ms: float = 0.0
-    late_ms: float = 0.0
     cpu: float = 0.0
 
 
-def flood(seconds: float, rate: int = 10_000) -> Flood:
-    """Flood a server of this process from another process and measure."""
-    store = ControlStore()
+def flood(store: ControlStore, address: tuple[str, int], seconds: float, rate: int = 10_000) -> Flood:
+    """Flood the OSC server at `address` from another process and watch `store`, which it writes to."""
     result = Flood()
     context = multiprocessing.get_context("spawn")
-    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server, _Client(server) as client:
+    with _Client(address) as client, _Client(address) as desk:
         client.send(build(PREFIX + "/subscribe", (client.port,)))
-        result.late_idle_ms = _lateness_ms(min(seconds, 10.0))
         here, there = context.Pipe()
-        sender = context.Process(target=_send_flood, args=(there, server.address, seconds, rate), daemon=True)
+        sender = context.Process(target=_send_flood, args=(there, address, seconds, rate), daemon=True)
         sender.start()
         here.recv()  # it is ready
         process = psutil.Process()
-        memory, cpu = process.memory_info().rss, process.cpu_times()
+        memory, cpu, resets = process.memory_info().rss, process.cpu_times(), store.snapshot.resets
         begun = time.monotonic()
         here.send("go")
-        result.late_ms = _lateness_ms(seconds)
+        while not here.poll(PRESS_PERIOD_S):
+            _press(desk, store, result)
         result.sent, last, ended, took = here.recv()
         expected = {name: BY_NAME[name].coerce(value) for name, value in last.items()}
         while _differences(store, expected) and time.time() - ended < 5.0:
@@ -97,9 +91,22 @@ def flood(seconds: float, rate: int = 10_000) -> Flood:
         result.growth_mib = (process.memory_info().rss - memory) / 2**20
         result.rate = result.sent / took
         result.triggers_sent = result.sent // TRIGGER_EVERY
-        result.triggers_obeyed = store.snapshot.resets
+        result.triggers_obeyed = store.snapshot.resets - resets
         sender.join()
     return result
+
+
+def _press(desk: _Client, store: ControlStore, result: Flood) -> None:
+    """Press or release the button, and wait until that is in force."""
+    wanted = not store.snapshot.bypass
+    begun = time.monotonic()
+    desk.send(build(PREFIX + BY_NAME["bypass"].address, (int(wanted),)))
+    while store.snapshot.bypass != wanted:
+        if time.monotonic() - begun > LOST_S:
+            result.presses_lost += 1
+            return
+        time.sleep(0.0005)
+    result.press_ms.append((time.monotonic() - begun) * 1000.0)
 
 
 def _differences(store: ControlStore, expected: dict[str, float]) -> list[str]:
@@ -129,22 +136,8 @@ def _send_flood(pipe, address: tuple[str, int], seconds: float, rate: int) -> No
     pipe.send((sent, last, time.time(), time.perf_counter() - begun))
 
 
-def _lateness_ms(seconds: float) -> float:
-    """99th percentile of how late a 60 Hz thread wakes, over some seconds."""
-    late: list[float] = []
-
-    def tick() -> None:
-        due = time.perf_counter()
-        end = due + seconds
-        while due < end:
-            due += 1 / 60
-            time.sleep(max(0.0, due - time.perf_counter()))
-            late.append((time.perf_counter() - due) * 1000.0)
-
-    thread = threading.Thread(target=tick)
-    thread.start()
-    thread.join()
-    return statistics.quantiles(late, n=100)[98]
+SERVING_S = 30.0
+"""Longest wait, after a fuzz, until what still waits at the socket is dealt with and a valid message is obeyed."""
 
 
 @dataclass(slots=True)
@@ -157,11 +150,10 @@ class Fuzz:
     growth_mib: float = 0.0
 
 
-def fuzz(count: int, seed: int = 1) -> Fuzz:
-    """Send random and malformed datagrams to a server of this process, then ask whether it still serves."""
-    store = ControlStore()
+def fuzz(store: ControlStore, address: tuple[str, int], count: int, seed: int = 1) -> Fuzz:
+    """Send random and malformed datagrams to the OSC server at `address`, then ask whether it still serves."""
     result = Fuzz()
-    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server, _Client(server) as client:
+    with _Client(address) as client:
         process = psutil.Process()
         memory = process.memory_info().rss
         for datagram in malformed(count, seed):
@@ -169,7 +161,7 @@ def fuzz(count: int, seed: int = 1) -> Fuzz:
             result.sent += 1
             if result.sent % 200 == 0:
                 time.sleep(0.002)  # so that most are received rather than dropped by the system
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + SERVING_S
         while time.monotonic() < deadline and not (result.serving and result.answered):
             client.send(build(PREFIX + "/mix", (0.25,)))
             client.send(build(PREFIX + "/ping", ("still there", count)))
@@ -237,11 +229,11 @@ def _padded(text: bytes) -> bytes:
 class _Client:
     """A client on one socket that counts what it gets."""
 
-    def __init__(self, server: OscServer) -> None:
+    def __init__(self, server: tuple[str, int]) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self._socket.setblocking(False)
-        self._server = server.address
+        self._server = server
         self.port = int(self._socket.getsockname()[1])
 
     def __enter__(self) -> _Client:
@@ -265,34 +257,3 @@ class _Client:
 
     def messages(self) -> list[tuple[str, tuple[object, ...]]]:
         return [(m.address, m.args) for d in self.datagrams() for m in parse(d)]
-
-
-def main(
-    seconds: Annotated[float, typer.Option(help="How long to flood.")] = 30.0,
-    rate: Annotated[int, typer.Option(help="Messages per second of the flood.")] = 10_000,
-    datagrams: Annotated[int, typer.Option(help="Datagrams of the fuzz.")] = 100_000,
-) -> None:
-    """Flood and fuzz the OSC server of this very process; exit 1 when a bar is missed."""
-    table = Table("measure", "value", "bar", title=f"OSC under stress ({os.cpu_count()} cores)")
-    f = flood(seconds, rate)
-    table.add_row("flood: messages (per second)", f"{f.sent} ({f.rate:.0f})", "")
-    table.add_row("flood: addresses with a stale last value", str(len(f.wrong)), "0")
-    table.add_row("flood: last values in force after", f"{f.settle_ms:.0f} ms", "100 ms")
-    table.add_row("flood: triggers obeyed / sent", f"{f.triggers_obeyed} / {f.triggers_sent}", "all")
-    table.add_row("flood: memory growth", f"{f.growth_mib:.1f} MiB", "8 MiB")
-    table.add_row("flood: a 60 Hz thread wakes late by (p99)", f"{f.late_ms:.2f} ms",
-                  f"one frame (idle {f.late_idle_ms:.2f} ms)")  # fmt: skip
-    table.add_row("flood: share of one core", f"{f.cpu:.0%}", "")
-    z = fuzz(datagrams)
-    table.add_row("fuzz: datagrams", str(z.sent), "")
-    table.add_row("fuzz: still obeys / answers", f"{z.serving} / {z.answered}", "True / True")
-    table.add_row("fuzz: memory growth", f"{z.growth_mib:.1f} MiB", "16 MiB")
-    Console().print(table)
-    held = not f.wrong and f.settle_ms <= 100 and f.triggers_obeyed == f.triggers_sent
-    held = held and f.late_ms < 1000 / 60 and f.growth_mib < 8 and z.growth_mib < 16
-    if not (held and z.serving and z.answered):
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    typer.run(main)
