@@ -12,7 +12,7 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
-from bridge.bench.report import quantiles, say
+from bridge.bench.report import quantiles, say, slashed
 from bridge.config import load
 from bridge.control import stress
 
@@ -70,11 +70,11 @@ def flood(
          flooded.settle_ms <= FORCE_BAR_MS),
         ("flood: triggers obeyed / sent", f"{flooded.triggers_obeyed} / {flooded.triggers_sent}", "all",
          flooded.triggers_obeyed == flooded.triggers_sent),
-        ("flood: another control in force, p50 / p95 / p99", f"{_slashed(pressed)} ms", f"p99 {PRESS_BAR_MS:.0f} ms",
+        ("flood: another control in force, p50 / p95 / p99", slashed(pressed), f"p99 {PRESS_BAR_MS:.0f} ms",
          pressed["p99"] <= PRESS_BAR_MS),
         ("flood: presses of it not obeyed", f"{flooded.presses_lost} of {len(flooded.press_ms)}", "0",
          not flooded.presses_lost),
-        ("flood: time between two pictures, p50 / p95 / p99", f"{_slashed(during.gaps)} ms",
+        ("flood: time between two pictures, p50 / p95 / p99", slashed(during.gaps),
          f"p99 {GAP_BAR_MS:.0f} ms", during.gaps["p99"] <= GAP_BAR_MS),
         ("flood: longest time between two pictures", f"{during.longest_ms:.0f} ms (idle {idle.longest_ms:.0f} ms)",
          "", True),
@@ -121,7 +121,3 @@ class _Output:
         times = tuple(publisher.sent_at)[-(publisher.sent - sent) :]
         self.gaps = quantiles([(b - a) / 1e6 for a, b in itertools.pairwise(times)])
         del self._app, self._begun
-
-
-def _slashed(values: dict[str, float]) -> str:
-    return " / ".join(f"{value:.1f}" for value in values.values())

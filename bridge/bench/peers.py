@@ -110,6 +110,10 @@ class Sender(Peer):
         """Frames that this process itself was too slow to make, since the start or the last change of size."""
         return int(self.ask("skipped"))
 
+    def times(self) -> dict[int, int]:
+        """When the frames since the last call were sent: `time.monotonic_ns()` by their number."""
+        return dict(self.ask("times"))
+
 
 class Receiver(Peer):
     """Receives as a mixer would."""
@@ -120,6 +124,10 @@ class Receiver(Peer):
     def take(self) -> list[Seen]:
         """Every frame since the last call."""
         return list(self.ask("take"))
+
+    def skipped(self) -> int:
+        """Frames that came but that this process itself was too slow to read, since the start."""
+        return int(self.ask("skipped"))
 
 
 class Metronome(Peer):
@@ -150,12 +158,15 @@ def _sleep(connection: Connection) -> None:
 def _send(connection: Connection, uri: str, width: int, height: int, fps: int, pattern: str) -> None:
     sink = open_sink(uri, Options(width=width, height=height, fps=Fraction(fps)))
     source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
+    times: dict[int | None, int] = {}
     connection.send("ready")
     with sink:
         while True:
             frame = source.read(0.5)
             if frame is not None:
-                sink.send(frame, {"sent_ns": str(time.monotonic_ns())})
+                now = time.monotonic_ns()
+                times[read_counter(frame.pixels)] = now
+                sink.send(frame, {"sent_ns": str(now)})
             if connection.poll():
                 match connection.recv():
                     case ("size", width, height):
@@ -165,6 +176,9 @@ def _send(connection: Connection, uri: str, width: int, height: int, fps: int, p
                         connection.send("done")
                     case ("skipped",):
                         connection.send(source.skipped)
+                    case ("times",):
+                        connection.send(times)
+                        times = {}
 
 
 def _receive(connection: Connection, uri: str) -> None:
@@ -183,9 +197,12 @@ def _receive(connection: Connection, uri: str) -> None:
                     )
                 )  # fmt: skip
             if connection.poll():
-                connection.recv()
-                connection.send(seen)
-                seen = []
+                match connection.recv():
+                    case ("take",):
+                        connection.send(seen)
+                        seen = []
+                    case ("skipped",):
+                        connection.send(source.skipped)
 
 
 def longest_gap_ms(seen: list[Seen]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -18,6 +18,11 @@ def quantiles(values: Sequence[float]) -> dict[str, float]:
     return {
         f"p{share}": round(ordered[min(len(ordered) - 1, len(ordered) * share // 100)], 2) for share in (50, 95, 99)
     }
+
+
+def slashed(values: Mapping[str, float]) -> str:
+    """Quantiles in ms as one text."""
+    return " / ".join(f"{value:.1f}" for value in values.values()) + " ms"
 
 
 def say(title: str, rows: Sequence[Sequence[str]], figures: Any, headings: Sequence[str] = ("", "")) -> None:
