@@ -201,7 +201,7 @@ class App:
             self.store, self.telemetry, self.config.engine.width, self.config.engine.height,
             host=web.host, port=web.port, token=web.token, output=self.config.output.uri, osc_host=osc[0],
             osc_port=osc[1], inputs=self.inputs, snapshots=self.snapshots.numbers,
-            midi=midi.state if midi is not None else None,
+            midi=midi.state if midi is not None else None, examples=web.examples,
         )  # fmt: skip
         stack.callback(room.stop)
         room.start()

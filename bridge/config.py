@@ -59,6 +59,13 @@ class OscConfig(Section):
     compat_port: int = Field(0, ge=0, le=65535, description="UDP port for them; 0 is the program's own.")
 
 
+EXAMPLES = (
+    "neon", "watercolor", "fire", "ice", "gold", "comic", "mosaic", "sketch", "chrome", "ocean", "kaleidoscope",
+    "glitch",
+)  # fmt: skip
+"""Prompts that every model understands, the embedded one included."""
+
+
 class WebConfig(Section):
     """The control room page and OSCQuery."""
 
@@ -68,6 +75,7 @@ class WebConfig(Section):
     token: str = Field("", description="Token of the page; empty for a new one at each start where one is needed.")
     oscquery: bool = Field(True, description="Serve OSCQuery there also without the page.")
     announce: bool = Field(True, description="Announce OSCQuery by mDNS.")
+    examples: tuple[str, ...] = Field(EXAMPLES, description="Prompts that the page offers, one tap each.")
 
 
 class MidiConfig(Section):

@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bridge.config import EXAMPLES
+from bridge.web.guides import Names, guides
 from bridge.web.viewers import open_pages
 from engine.controls import COMMANDS, CONTROLS
+from engine.models.ember.vocabulary import parse
 from tests.browser import Browser, Tab, wait
 from tests.web_stage import FPS, Stage, tint
 
@@ -36,7 +39,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with Stage() as running:
+    with Stage(examples=EXAMPLES) as running:
         yield running
 
 
@@ -87,6 +90,15 @@ def test_a_typed_prompt_changes_the_picture(page: Tab, stage: Stage) -> None:
         lambda: np.abs(mean(page) / (mean(page).sum() + 1e-9) - colour / colour.sum()).max() < 0.08,
         "the preview in the colours of the prompt",
     )
+
+
+def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
+    """One tap; the word in force is marked; every word is one that the embedded model knows."""
+    stage.store.set_many({"weight_1": 0.5, "weight_2": 0.5})
+    page.click("#examples button:nth-child(2)")
+    wait(lambda: stage.store.snapshot.prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
+    page.until(f"document.querySelector('#examples [aria-pressed=true]')?.textContent === '{EXAMPLES[1]}'")
+    assert [parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
 
 
 def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, page: Tab, stage: Stage) -> None:
@@ -213,12 +225,22 @@ def test_snapshots_are_stored_and_recalled_with_a_glide(page: Tab, stage: Stage)
     page.click("#pads button:nth-child(7)")
     wait(lambda: recalled == [(7, 2.5)], "the recall with its glide")
     wait(lambda: stage.store.snapshot.motion == 0.3, "the stored value")
+    page.js("document.querySelector('#pads button:nth-child(7)').focus()")
+    page.key(" ", "Space", 32)
+    wait(lambda: len(recalled) == 2, "the recall by keyboard")
+    assert page.js("document.activeElement.textContent") == "7", "the next press needs no Tab"
     off()
 
 
 def test_midi_learn_by_clicking_a_control(page: Tab, stage: Stage) -> None:
     page.click("#learn-button")
+    assert page.js("document.querySelectorAll('.slot-text .learn-target').length") == 0, "no knob types a prompt"
+    stage.ports = []
+    page.until("document.getElementById('learn-text').textContent.includes('No MIDI device is connected')")
+    stage.ports = ["Desk"]
+    page.until("document.getElementById('learn-text').textContent.includes('Choose a control')")
     page.click("[data-control=motion] .learn-target")
+    page.until("document.getElementById('learn-text').textContent.includes('for Motion')")
     wait(lambda: stage.learning == "/tidecast/motion", "the bridge to wait for a knob")
     stage.learning, stage.bindings = "", {"/tidecast/motion": "CC 7, channel 1"}
     page.until("document.getElementById('learn-text').textContent.includes('CC 7, channel 1')")
@@ -243,6 +265,18 @@ def test_health_shows_the_readings_and_errors_with_their_remedy(page: Tab, stage
     page.until("document.getElementById('force').textContent.includes('of')")
     assert page.js("document.querySelectorAll('#drops div').length") == 3
     page.until("document.getElementById('plot').getAttribute('aria-label').includes('now')")
+
+
+def test_a_new_error_is_shown_until_it_is_read(page: Tab, stage: Stage) -> None:
+    hidden = "document.getElementById('alert').hidden"
+    assert page.js(hidden), "what went wrong before the page was opened is in the list only"
+    stage.telemetry.error("record", "The disk is full. Free some space.")
+    page.until(f"!{hidden}")
+    assert "record" in page.js("document.getElementById('alert').textContent")
+    assert "Free some space." in page.js("document.getElementById('alert').textContent")
+    page.click("#alert button")
+    page.until(hidden)
+    assert "Free some space." in page.js("document.getElementById('errors').textContent")
 
 
 def test_a_lost_engine_is_said_and_gone_when_it_is_back(page: Tab, stage: Stage) -> None:
@@ -272,6 +306,22 @@ def test_the_guides_name_this_show(page: Tab) -> None:
     assert re.search(r"\S+ \(Tidecast\)", text)
     for word in ("OBS", "Resolume", "TouchDesigner", "127.0.0.1:9000", "/tidecast/prompt"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said", "copied"),
+    [
+        ("127.0.0.1", 9000, "-c network", "127.0.0.1:9000"),
+        ("0.0.0.0", 9001, "or its IP address, port 9001", "DESK:9001"),
+        ("10.0.0.7", 9002, "to 10.0.0.7, port 9002", "10.0.0.7:9002"),
+        ("", 0, "osc.enabled is false", None),
+    ],
+)
+def test_the_osc_guide_names_an_address_that_can_be_reached(host: str, port: int, said: str, copied: str) -> None:
+    guide = guides(Names("DESK", "ndi:Tidecast", host, port))[-1]
+    assert guide["program"] == "OSC" and said in " ".join(guide["steps"])
+    assert next(iter(guide["copy"]), None) == copied
+    assert "0.0.0.0" not in json.dumps(guide)
 
 
 def test_recording_starts_and_shows_its_file(page: Tab, stage: Stage) -> None:
@@ -362,7 +412,9 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
     width, height, mobile = size
     page.size(width, height, mobile=mobile)
     page.call("Page.setBypassCSP", enabled=True)
-    states = ["", "document.getElementById('connect').showModal()", "document.getElementById('help').showModal()"]
+    show = "document.getElementById('{}').{}()"
+    states = ["", show.format("connect", "showModal"), show.format("help", "showModal"),
+              show.format("learn-button", "click")]  # fmt: skip
     findings = []
     page.js(script)
     for state in states:

@@ -63,6 +63,7 @@ class Stage:
         self.stored: dict[int, dict[str, Any]] = {}
         self.learning = ""
         self.bindings: dict[str, str] = {}
+        self.ports = ["Desk"]
         self.store.on("snapshot_save", self._save)
         self.store.on("snapshot_recall", self._recall)
         self.store.on("midi_learn", self._learn)
@@ -110,7 +111,7 @@ class Stage:
         self.learning = args[0]
 
     def _midi(self) -> dict[str, Any]:
-        return {"learning": self.learning, "bindings": self.bindings}
+        return {"learning": self.learning, "bindings": self.bindings, "ports": self.ports}
 
     def _run(self) -> None:
         period, start, number = 1 / FPS, time.monotonic(), 0

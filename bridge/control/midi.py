@@ -140,8 +140,8 @@ class MidiInput:
         return tuple(self._inputs)
 
     def state(self) -> dict[str, Any]:
-        """`{"learning": address or "", "bindings": {address: knob in words}}`, for pages."""
-        return {"learning": self._learning, "bindings": summary(self._bindings)}
+        """`{"learning": address or "", "bindings": {address: knob in words}, "ports": names}`, for pages."""
+        return {"learning": self._learning, "bindings": summary(self._bindings), "ports": list(self.ports)}
 
     def learn(self, address: str, caller: Caller | None = None) -> None:
         """Bind the next knob that moves to this address; an empty one stops waiting. The caller is answered

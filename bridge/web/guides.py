@@ -16,7 +16,7 @@ class Names:
     Attributes:
         machine: this machine's name as NDI shows it (upper case).
         output: URI of the output, such as `ndi:Tidecast`.
-        osc_host, osc_port: where OSC is listened for.
+        osc_host, osc_port: where OSC is listened for; port 0 when it is not.
     """
 
     machine: str
@@ -51,18 +51,35 @@ class Guide:
 
 def guides(names: Names) -> list[dict[str, Any]]:
     """The guides as JSON-ready dicts, in the order in which the page shows them."""
-    osc = f"{names.osc_host}:{names.osc_port}"
-    made = (*_pictures(names), Guide(
+    return [asdict(g) for g in (*_pictures(names), _osc(names))]
+
+
+def _osc(names: Names) -> Guide:
+    host, port = names.osc_host, names.osc_port
+    if not port:
+        return Guide("OSC", ("OSC is off in this show: osc.enabled is false in its configuration.",), ())
+    programs = "Chataigne, Ableton, QLab or a script"
+    if host in ("0.0.0.0", "::"):
+        steps = (f"From this machine or another in the network send OSC by UDP to {names.machine}, or its IP address, "
+                 f"port {port}: TouchOSC, {programs}.",)  # fmt: skip
+        host = names.machine
+    elif host.startswith("127.") or host in ("localhost", "::1"):
+        steps = (
+            f"From this machine send OSC by UDP to {host}, port {port}: {programs}.",
+            "From another machine, such as TouchOSC on a tablet: start Tidecast with -c network.",
+        )
+    else:
+        steps = (f"Send OSC by UDP to {host}, port {port}: TouchOSC, {programs}.",)
+    return Guide(
         "OSC",
         (
-            f"Send OSC by UDP to {osc}, from TouchOSC, Chataigne, Ableton, QLab or a script.",
-            'Try /tidecast/prompt with the text "a forest in autumn", then /tidecast/strength with 0.8.',
+            *steps,
+            "Try /tidecast/prompt with the text “fire”, then /tidecast/strength with 0.8.",
             "Every numeric control also has …/norm (0 to 1) and …/midi (0 to 127).",
             "For echoes and telemetry send /tidecast/subscribe with your own port.",
         ),
-        (osc, "/tidecast/prompt", "/tidecast/strength"),
-    ))  # fmt: skip
-    return [asdict(g) for g in made]
+        (f"{host}:{port}", "/tidecast/prompt", "/tidecast/strength"),
+    )
 
 
 def _pictures(names: Names) -> tuple[Guide, ...]:

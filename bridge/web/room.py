@@ -70,8 +70,9 @@ class ControlRoom:
         preview_fps, preview_widest: bounds of the preview, pictures per second and kind, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
         snapshots: numbers of the stored snapshots; quick.
-        midi: `{"learning": address or "", "bindings": {full OSC address: words for the knob}}`; quick.
-        examples: prompts that the model does well, offered until one was typed.
+        midi: `{"learning": address or "", "bindings": {full OSC address: words for the knob}, "ports": names of the
+            open devices}`; quick.
+        examples: words to try, offered beside the prompts, one tap each.
     """
 
     def __init__(

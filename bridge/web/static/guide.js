@@ -70,32 +70,39 @@ function advice() {
   if (!state.online)
     return [
       "No connection to Tidecast",
-      "The show may go on; this page cannot see it. It tries again by itself.",
-      ["Is Tidecast running on the machine in the address bar?"],
+      "The show may well go on; this page cannot see or change it. It tries again by itself.",
+      [`Is Tidecast running on ${location.hostname}, and is this device in the same network?`],
     ];
   switch (r.state) {
     case undefined:
     case "loading":
       return [
         "Loading",
-        r.message || `The model ${r.model ?? ""} is being prepared.`,
-        ["Until it is ready the input goes straight through.", "You can type a prompt already."],
+        r.message || `The engine starts${r.model ? ` with the model ${r.model}` : ""}.`,
+        ["Until it is ready the input goes straight through. You can type a prompt already."],
       ];
     case "no-input":
       return [
         "No input",
         r.message || `Nothing comes from ${r.input || "the source"}.`,
-        ["Is the sender running, and in the same network?", "Choose another source under Video."],
+        [
+          "The output holds the last picture. When the source is back, it goes on by itself.",
+          "Is the sender running, and in the same network? Else choose another source under Video.",
+        ],
       ];
     case "stalled":
       return [
         "The engine does not answer",
-        r.message || "It is started again by itself, with every control as it is.",
-        ["Until then the input goes straight through."],
+        r.message || "The input goes straight through until it does.",
+        ["If it stays silent it is started again by itself, with every control as it is."],
       ];
     case "error": {
       const last = state.errors.at(-1);
-      return ["Error", r.message || (last ? last[2] : "Look at the last errors."), []];
+      return [
+        "The engine stopped",
+        r.message || (last ? last[2] : "Health, below, has the last errors."),
+        ["It is started again by itself, with every control as it is. Until then the input goes straight through."],
+      ];
     }
     default:
       return null;

@@ -52,14 +52,14 @@ export function health(table, faces) {
     const longest = Math.max(1, ...times);
     table.stages.forEach((stage, i) => {
       bars[stage].style.setProperty("--share", times[i] / longest);
-      bars[stage].querySelector("output").textContent = figure(r[`stage_${stage}`], 1);
+      bars[stage].querySelector("output").textContent = figure(r[`stage_${stage}`], times[i] < 100 ? 1 : 0);
     });
     for (const cause of table.causes) drops[cause].textContent = figure(r[`dropped_${cause}`]);
     const wanted = state.values.strength;
     force.noise.textContent =
       r.noise === undefined ? "–" : `${r.noise.toFixed(2)} of ${Number(wanted ?? 0).toFixed(2)}`;
     force.steps.textContent = r.steps === undefined ? "–" : `${r.steps} of ${state.values.steps ?? "–"}`;
-    force.vram.textContent = r.vram ? `${r.vram.toFixed(1)} GiB` : "no GPU";
+    force.vram.textContent = r.vram === undefined ? "–" : r.vram ? `${r.vram.toFixed(1)} GiB` : "no GPU";
     force.model.textContent = r.model ?? "–";
     faces.strength?.mark(r.noise ?? null);
     faces.steps?.mark(r.steps ?? null);
@@ -68,6 +68,9 @@ export function health(table, faces) {
   on("control", word);
   on("online", word);
   on("errors", errors);
+  $("alert")
+    .querySelector("button")
+    .addEventListener("click", () => ($("alert").hidden = true));
   on("point", plot);
   new ResizeObserver(plot).observe($("plot"));
 }
@@ -86,12 +89,35 @@ function word() {
     document.body.dataset.state = name;
     $("state-word").textContent = WORDS[name] ?? name;
   }
+  if (name !== "running" && $("alert").querySelector("b").textContent === "engine") $("alert").hidden = true;
   document.body.dataset.panic = panic ?? "";
-  const more = panic ? `${panic} is on` : r.message || (name === "running" ? r.input : "") || "";
+  // In every other state the notice over the picture says what happens.
+  const more = panic ? `${panic} is on` : name === "running" ? r.message || r.input || "" : "";
   if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;
 }
 
+const ALARM_MS = 30000;
+let toldUntil = null;
+let silence = 0;
+
+/** Show what has gone wrong since the page was opened where it cannot be missed, until it is read or old. */
+function alarm(list) {
+  const newest = list.at(-1);
+  const until = newest?.[0] ?? 0;
+  if (toldUntil === null || until <= toldUntil) {
+    toldUntil ??= until;
+    return;
+  }
+  toldUntil = until;
+  $("alert").hidden = false;
+  clearTimeout(silence);
+  silence = setTimeout(() => ($("alert").hidden = true), ALARM_MS);
+  $("alert").querySelector("b").textContent = newest[1];
+  $("alert").querySelector("span").textContent = newest[2];
+}
+
 function errors(list) {
+  alarm(list);
   $("errors").replaceChildren(
     ...list
       .slice()

@@ -7,6 +7,7 @@ const button = document.getElementById("learn-button");
 const bar = document.getElementById("learn-bar");
 const text = document.getElementById("learn-text");
 let waiting = "";
+let inviting = false;
 
 /** Prepare the mode. */
 export function learn() {
@@ -30,14 +31,13 @@ function enter() {
   document.body.classList.add("learning");
   button.setAttribute("aria-pressed", "true");
   bar.hidden = false;
-  text.textContent = "Click a control, then turn a knob.";
-  for (const target of document.querySelectorAll("main [data-address]")) {
+  invite();
+  for (const target of document.querySelectorAll("main [data-knob]")) {
     const cover = el(
       "button",
       {
         type: "button",
         class: "learn-target",
-        "aria-label": `Learn ${target.dataset.address}`,
         onclick: (event) => {
           event.stopPropagation();
           ask(target.dataset.address);
@@ -50,6 +50,21 @@ function enter() {
   show();
 }
 
+/** What to do first; without MIDI, how to get it. */
+function invite() {
+  inviting = true;
+  const { bindings, ports } = state.midi ?? {};
+  text.textContent = !bindings
+    ? "MIDI is off. Start Tidecast with --midi."
+    : ports?.length === 0
+      ? "No MIDI device is connected. Plug one in; it is found by itself."
+      : "Choose a control, then turn a knob.";
+}
+
+function name(address) {
+  return document.querySelector(`main [data-address="${address}"]`)?.dataset.label ?? address;
+}
+
 function leave() {
   if (waiting) send("/tidecast/midi/learn", "");
   waiting = "";
@@ -60,18 +75,20 @@ function leave() {
 }
 
 function ask(address) {
+  inviting = false;
   waiting = address;
   send("/tidecast/midi/learn", address);
-  text.textContent = `Turn the knob that shall move ${address} …`;
+  text.textContent = `Now turn the knob, or press the key, for ${name(address)} …`;
   mark();
 }
 
 function show() {
   const bindings = state.midi?.bindings ?? {};
   if (waiting && !state.midi?.learning && bindings[waiting]) {
-    text.textContent = `${waiting} is bound to ${bindings[waiting]}. Click another control.`;
+    text.textContent = `${name(waiting)} is on ${bindings[waiting]}. Choose another control.`;
     waiting = "";
-  }
+    inviting = false;
+  } else if (inviting) invite();
   mark();
 }
 
@@ -82,5 +99,7 @@ function mark() {
     cover.classList.toggle("waiting", address === waiting);
     cover.classList.toggle("bound", address in bindings);
     cover.firstElementChild.textContent = bindings[address] ?? "";
+    const words = ["Learn", cover.parentElement.dataset.label, bindings[address]];
+    cover.setAttribute("aria-label", words.filter(Boolean).join(" "));
   }
 }

@@ -72,6 +72,7 @@ function source(control) {
     ),
   );
   line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
+  let drawn = "";
   const show = () => {
     list.classList.remove("looking");
     const connected = state.readings.input ?? "";
@@ -80,6 +81,9 @@ function source(control) {
       s.uri === state.values.input ||
       s.uri === connected ||
       (s.title !== "" && connected.startsWith(s.title));
+    const content = JSON.stringify([state.inputs, found.map(isOpen)]);
+    if (content === drawn) return; // nothing new: whoever stands on a button stays there
+    drawn = content;
     list.replaceChildren(
       ...found.map((s) =>
         el(
@@ -90,6 +94,7 @@ function source(control) {
         ),
       ),
     );
+    list.scrollTop = list.querySelector("[aria-pressed=true]")?.offsetTop ?? 0;
     if (!found.length)
       list.append(
         el(
@@ -180,27 +185,20 @@ export function snapshots() {
     arm(false);
   };
   let last = 0;
-  const draw = () => {
-    const first = Number(bank.value);
-    $("pads").replaceChildren(
-      ...Array.from({ length: PADS }, (_, i) => {
-        const number = first + i;
-        const full = state.snapshots.includes(number);
-        const verb = storing ? "Store" : full ? "Recall" : "Empty";
-        return el(
-          "button",
-          {
-            type: "button",
-            class: `pad${full ? " full" : ""}${number === last ? " last" : ""}`,
-            "aria-label": `${verb} snapshot ${number}`,
-            "aria-disabled": String(!storing && !full),
-            onclick: (event) => press(number, storing || event.shiftKey),
-          },
-          String(number),
-        );
-      }),
-    );
-  };
+  const at = (i) => Number(bank.value) + i;
+  const pads = Array.from({ length: PADS }, (_, i) =>
+    el("button", { type: "button", onclick: (event) => press(at(i), storing || event.shiftKey) }),
+  );
+  $("pads").append(...pads);
+  const draw = () =>
+    pads.forEach((pad, i) => {
+      const full = state.snapshots.includes(at(i));
+      const verb = storing ? "Store" : full ? "Recall" : "Empty";
+      pad.className = `pad${full ? " full" : ""}${at(i) === last ? " last" : ""}`;
+      pad.setAttribute("aria-label", `${verb} snapshot ${at(i)}`);
+      pad.setAttribute("aria-disabled", String(!storing && !full));
+      pad.textContent = String(at(i));
+    });
   store.addEventListener("click", () => arm(!storing));
   bank.addEventListener("change", draw);
   on("snapshots", draw);

@@ -61,12 +61,16 @@ function slot(control, weight, weights, number) {
   };
   const grow = () => {
     area.style.height = "auto";
-    area.style.height = `${Math.min(area.scrollHeight, 160)}px`;
+    area.style.overflowY = "hidden"; // a scroll bar would make the text wrap earlier
+    const wanted = area.scrollHeight;
+    area.style.height = `${Math.min(wanted, 160)}px`;
+    area.style.overflowY = wanted > 160 ? "auto" : "hidden";
   };
   area.addEventListener("input", () => {
     textBox.classList.toggle("unsent", area.value !== sent);
     grow();
   });
+  addEventListener("resize", grow);
   area.addEventListener("change", commit);
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey) {
@@ -149,14 +153,18 @@ function pad(texts, weights) {
   for (const control of [...weights, ...texts]) register(control, { dataset: {}, title: " ", show: follow });
 }
 
-/** Example prompts of the model, one tap each, until something was typed. */
+/** Words to try, one tap each: they become prompt 1 and nothing else. */
 function offer(examples, first) {
   const box = document.getElementById("examples");
-  for (const words of examples)
-    box.append(el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words));
+  box.hidden = examples.length === 0;
+  const buttons = examples.map((words) =>
+    el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words),
+  );
+  box.append(...buttons);
   register(first, {
     dataset: {},
     title: " ",
-    show: (value) => (box.hidden = examples.length === 0 || value !== ""),
+    show: (value) =>
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(examples[i] === value))),
   });
 }

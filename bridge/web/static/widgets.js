@@ -43,6 +43,8 @@ export function widget(control) {
 export function register(control, element) {
   element.dataset.control = control.name;
   element.dataset.address = "/tidecast" + control.address;
+  element.dataset.label = control.label;
+  if (control.kind !== "text") element.dataset.knob = "";
   if (!element.title) element.title = `${control.help}\n/tidecast${control.address}`;
   if (!widgets.has(control.name)) widgets.set(control.name, []);
   widgets.get(control.name).push(element);
