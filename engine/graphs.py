@@ -34,18 +34,16 @@ log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 """Most that a replay may differ from the plain call, by the network's type: root mean square, relative."""
 
-ROUNDS = 2
-"""Plain rounds on the side stream before a capture: libraries choose their kernels and make their workspaces."""
-
 
 class Backend(Protocol):
     """Captures work on tensors that stay where they are."""
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
-        """Capture `work`, which may be done any number of times meanwhile.
+        """Capture `work`, and do it exactly once meanwhile: a second time would write the cache's next slot.
 
         Args:
-            work: makes no decision by what tensors hold, but for those in `host`; gives back a new tensor.
+            work: was done before, so that libraries have chosen their kernels; makes no decision by what tensors
+                hold, but for those in `host`; gives back a new tensor.
             host: tensors of the work that lie on the host.
 
         Returns:
@@ -68,8 +66,7 @@ class CudaGraphs:
         """See `Backend`."""
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            for _ in range(ROUNDS):
-                work()
+            work()  # makes what libraries keep for each stream
         torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
@@ -154,8 +151,8 @@ class Captured:
         return expected
 
     def _memory(self, stage: str) -> list[Tensor]:
-        """What the stage reads and writes. Of the cache its keys and values need not be put back: done again, the
-        same frames are written to the same slots, and what was there before is not read."""
+        """What the stage reads and writes. Of the cache its keys and values need not be put back: from the same queues
+        the same frames are written to the same slots, and what was there before is not read."""
         if stage == "forward":
             return [tensor for name, tensor in self._state.cache.tensors().items() if name not in ("k", "v")]
         end = self._state.encoder if stage == "encode" else self._state.decoder

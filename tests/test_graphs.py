@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,6 +253,48 @@ def test_a_session_replays_saves_and_resumes(tmp_path: Path) -> None:
         assert np.abs(a.pixels.astype(int) - b.pixels).max() <= 1
     assert [f.seq for f in again] == [f.seq for f in found[-len(again) :]]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(again, found[-len(again) :], strict=True))
+
+
+def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not whether a GPU obeys: only that the calls exist, in order, and the work is done once and captured once."""
+    told: list[str] = []
+    signature = inspect.signature(torch.cuda.graph.__init__)
+
+    class Stream:
+        def __init__(self, device: object = None) -> None:
+            self.device = device
+
+        def wait_stream(self, other: object) -> None:
+            told.append("wait")
+
+    class Graph:
+        def replay(self) -> None:
+            told.append("replay")
+
+    @contextmanager
+    def entered(name: str) -> Iterator[None]:
+        told.append(name)
+        yield
+        told.append(f"end of {name}")
+
+    def graph(*args: object, **settings: object) -> AbstractContextManager[None]:
+        signature.bind(None, *args, **settings)
+        return entered("capture")
+
+    for name, fake in {
+        "Stream": Stream, "CUDAGraph": Graph, "current_stream": Stream, "graph": graph,
+        "graph_pool_handle": lambda: (0, 1), "stream": lambda stream: entered("side"),
+    }.items():  # fmt: skip
+        assert hasattr(torch.cuda, name)
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+    def work() -> Tensor:
+        told.append("work")
+        return torch.ones(1)
+
+    replay = graphs.CudaGraphs(torch.device("cuda")).capture(work)
+    assert replay() is replay()
+    assert " ".join(told) == "wait side work end of side wait capture work end of capture replay replay"
 
 
 def test_a_rehearsal_is_as_strict_as_a_graph() -> None:
