@@ -25,7 +25,7 @@ from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
-from bridge.bench.peers import Receiver, Seen, Sender
+from bridge.bench.peers import Metronome, Receiver, Seen, Sender
 from bridge.bench.start import as_command, free_port, in_process
 from bridge.config import load
 from bridge.control.packet import build, parse
@@ -115,29 +115,45 @@ def test_osc_from_another_program_changes_the_picture_that_arrives():
         soon(lambda: brightness(mixer.take()) > 60, "and back by a word")
 
         show.osc("/freeze", "f", "1.0")
-        gathered(mixer, 30)
-        held = {frame.metadata["seq"] for frame in gathered(mixer, 10)}
-        assert len(held) == 1, "the last frame is held, and still sent"
+        soon(lambda: len({frame.metadata["seq"] for frame in gathered(mixer, 10)}) == 1, "the last frame is held")
+        held = {frame.metadata["seq"] for frame in gathered(mixer, 30)}
+        assert len(held) == 1, "and still sent"
         show.osc("/freeze", "f", "0.0")
         soon(lambda: {frame.metadata["seq"] for frame in mixer.take()} - held, "it goes on")
 
 
 def test_no_frame_is_lost_and_every_frame_bears_its_times():
-    """At a rate that any machine keeps up with: the receiver gets what the camera sent, in order, once."""
-    config = load(None, identity(f"ndi:{MARK} slow cam", f"ndi:{MARK} slow out", 320, 176))
+    """At a rate that any machine keeps up with: the receiver gets what the camera sent, in order, once.
+
+    A machine that pauses makes frames late; then every one that is missing was counted where it went.
+    """
+    config = load(
+        None, identity(f"ndi:{MARK} slow cam", f"ndi:{MARK} slow out", 320, 176) | {"process.stall_seconds": 30.0}
+    )
     with (
-        Sender(f"ndi:{MARK} slow cam", 320, 176, 10, "counter"),
+        Metronome() as metronome,
+        Sender(f"ndi:{MARK} slow cam", 320, 176, 10, "counter") as camera,
         App(config) as app,
         Receiver(f"ndi:{MARK} slow out") as mixer,
     ):
+
+        def counted() -> int:
+            """Frames that were left out so far, wherever that was."""
+            parts = app.capture.skipped, app.supervisor.frames_replaced, app.supervisor.frames_lost
+            return camera.skipped() + sum(parts) + app.publisher.pacer.wet.late + mixer.skipped()
+
         wait_until_running(app)
         gathered(mixer, 20)
+        metronome.take()
+        before = counted()
         seen = gathered(mixer, 40)
+        missing, paused_ms = counted() - before, metronome.take()
     numbers = [frame.counter for frame in seen if frame.counter is not None]
     assert len(numbers) >= 0.9 * len(seen)
     assert numbers == sorted(numbers)
     expected = numbers[-1] - numbers[0] + 1
-    assert expected - len(set(numbers)) <= 0.05 * expected
+    lost = expected - len(set(numbers))
+    assert lost <= 0.05 * expected + (missing if paused_ms > 50 else 0), (missing, paused_ms)
     for frame in seen:
         assert 0 < int(frame.metadata["captured_ns"]) <= int(frame.metadata["sent_ns"]) <= frame.arrived_ns
 

@@ -31,7 +31,7 @@ from tests.video_peers import (
 TOLERANCE = 24
 
 
-def frames_of(source, count: int, seconds: float = 20.0) -> list[Frame]:
+def frames_of(source, count: int, seconds: float = 60.0) -> list[Frame]:
     got: list[Frame] = []
     deadline = time.monotonic() + seconds
     while len(got) < count:
@@ -45,7 +45,7 @@ def frames_of(source, count: int, seconds: float = 20.0) -> list[Frame]:
 def until_lost(source) -> float:
     started = time.monotonic()
     while source.connected:
-        assert time.monotonic() - started < 10.0
+        assert time.monotonic() - started < 30.0
         source.read(0.05)
     return time.monotonic() - started
 
@@ -76,8 +76,9 @@ def test_from_process_to_process_with_everything_that_rides_along():
         assert frame.format is PixelFormat.RGBA and (frame.pixels[:, :, 3] == 255).all()
     numbers = [int(frame.metadata["seq"]) for frame in frames]
     assert numbers == sorted(set(numbers))
-    steps = np.diff([frame.pts_ns for frame in frames]) / np.diff(numbers)
-    assert np.median(steps) == pytest.approx(1e9 / 30, rel=0.2)
+    # The source's own times come along: those between two frames are the ones at which it made them.
+    made = np.diff([int(frame.metadata["captured"]) for frame in frames])
+    assert np.median(np.abs(np.diff([frame.pts_ns for frame in frames]) - made)) < 1e7
 
 
 def test_alpha_arrives():
@@ -106,7 +107,7 @@ def test_size_changes_in_mid_stream_between_processes():
         frames_of(source, 3)
         for size in ((640, 360), (256, 128)):
             peer.conn.send(("size", *size))
-            deadline = time.monotonic() + 10.0
+            deadline = time.monotonic() + 30.0
             while (frame := frames_of(source, 1)[0]).width != size[0]:
                 assert time.monotonic() < deadline
             assert (frame.width, frame.height) == size and read_counter(frame.pixels) is not None
@@ -126,15 +127,16 @@ def test_two_senders_are_told_apart():
 
 def test_a_slow_reader_stays_at_the_newest_frame():
     name = unique("slow")
-    with Peer(serve, name, 320, 192, 60, None), open_source(f"ndi:{name}") as source:
-        frames_of(source, 3)
-        ages = []
+    with Peer(serve, name, 320, 192, 60, None) as peer, open_source(f"ndi:{name}") as source:
+        first = int(frames_of(source, 3)[-1].metadata["seq"])
+        behind = []
         for _ in range(6):
             time.sleep(0.3)  # eighteen frames come meanwhile; the SDK would queue ten
-            frame = frames_of(source, 1)[0]
-            ages.append((time.time_ns() - int(frame.metadata["captured"])) / 1e6)
-        assert source.skipped >= 30
-        assert np.median(ages) < 150.0  # a queue of ten would be more than 160 ms old
+            peer.conn.send(("number",))
+            newest = peer.answer()
+            behind.append(newest - int(frames_of(source, 1)[0].metadata["seq"]))
+        assert np.median(behind) < 5
+        assert source.skipped >= (newest - first) // 3
 
 
 def test_our_output_is_read_by_another_process():
@@ -153,21 +155,13 @@ def test_our_output_is_read_by_another_process():
 
 def test_another_binding_reads_our_output(tmp_path):
     name = unique("cyndi out")
-    with open_sink(f"ndi:{name}", Options()) as sink:
-        peer = Peer(watch_with_cyndilib, name, 10, str(tmp_path))
+    with open_sink(f"ndi:{name}", Options()) as sink, Peer(watch_with_cyndilib, name, 10, str(tmp_path)) as peer:
         number = 0
-        try:
-            while not peer.conn.poll() or peer.conn.recv() == "open":
-                sink.send(Frame(bars(number, 320, 192, 30), seq=number))
-                number += 1
-                time.sleep(1 / 30)
-                if number > 1000:
-                    break
-                if peer.conn.poll() and (message := peer.conn.recv()) != "open":
-                    numbers, pixels, _ = message
-                    break
-        finally:
-            peer.stop()
+        while not peer.conn.poll():
+            sink.send(Frame(bars(number, 320, 192, 30), seq=number))
+            number += 1
+            time.sleep(1 / 30)
+        numbers, pixels, _ = peer.answer()
     assert len({n for n in numbers if n is not None}) >= 9
     assert pixels is not None and pixels.shape[:2] == (192, 320)
     assert_bars(pixels)

@@ -33,7 +33,10 @@ def solid(colour: tuple[int, ...], width: int = 64, height: int = 48) -> Frame:
 
 
 def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour: tuple[int, ...] | None) -> None:
-    """Send bars with a counter (or one colour) over NDI until told to stop; ("size", w, h) changes the size."""
+    """Send bars with a counter (or one colour) over NDI until told to stop.
+
+    ("size", w, h) changes the size, ("number",) asks for the number sent last, ("state",) for what the sink says.
+    """
     rate = Fraction(fps)
     with open_sink(f"ndi:{name}", Options(fps=rate, alpha=colour is not None and len(colour) == 4)) as sink:
         conn.send("open")
@@ -45,6 +48,8 @@ def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour
                     return
                 if message[0] == "size":
                     width, height = message[1:]
+                elif message[0] == "number":
+                    conn.send(number - 1)
                 elif message[0] == "state":
                     conn.send((sink.receivers, sink.tally.program))
             pixels = bars(number, width, height, rate) if colour is None else solid(colour, width, height).pixels
