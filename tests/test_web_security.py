@@ -25,6 +25,15 @@ from tests.browser import wait
 from tests.web_stage import SIZE, Stage
 
 
+def client() -> httpx.Client:
+    """For plain HTTP, a new connection each time; loading the world's certificates takes longer than a request."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(verify=False, trust_env=False, timeout=30.0, limits=limits)
+
+
+HTTP = client()
+
+
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Stage() as running:
@@ -43,7 +52,7 @@ def socket_url(url: str, path: str = "api/socket") -> str:
 def serves(stage: Stage) -> bool:
     """Whether a page can still drive the show."""
     wanted = round(random.uniform(0.1, 0.9), 3)
-    answer = httpx.post(stage.room.url + "api/set", json={"strength": wanted})
+    answer = HTTP.post(stage.room.url + "api/set", json={"strength": wanted})
     wait(lambda: stage.store.snapshot.strength == wanted, "the control to arrive")
     return answer.json() == {"strength": wanted}
 
@@ -52,7 +61,7 @@ def serves(stage: Stage) -> bool:
     "host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "", "a b", "[::1", "localhost@evil.example"]
 )
 def test_rebound_host_names_are_refused(url: str, host: str) -> None:
-    assert httpx.get(url, headers={"host": host}).status_code in (400, 421)
+    assert HTTP.get(url, headers={"host": host}).status_code in (400, 421)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,7 @@ def test_rebound_host_names_are_refused(url: str, host: str) -> None:
 )
 def test_other_origins_cannot_act(stage: Stage, url: str, origin: str) -> None:
     before = stage.store.snapshot.strength
-    answer = httpx.post(url + "api/set", json={"strength": 0.111}, headers={"origin": origin})
+    answer = HTTP.post(url + "api/set", json={"strength": 0.111}, headers={"origin": origin})
     assert answer.status_code == 403
     with pytest.raises(InvalidStatus) as refused, connect(socket_url(url), origin=origin):  # type: ignore[arg-type]
         pass
@@ -74,12 +83,12 @@ def test_other_origins_cannot_act(stage: Stage, url: str, origin: str) -> None:
 def test_other_sites_cannot_embed(url: str) -> None:
     for mode, dest in (("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
         headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode, "sec-fetch-dest": dest}
-        assert httpx.get(url + "api/state", headers=headers).status_code == 403
+        assert HTTP.get(url + "api/state", headers=headers).status_code == 403
 
 
 def test_no_answer_permits_other_origins_and_all_carry_the_policy(url: str) -> None:
     for path in ("", "api/table", "api/state", "static/main.js", "nothing"):
-        answer = httpx.get(url + path, headers={"accept": "text/html", "origin": url.rstrip("/")})
+        answer = HTTP.get(url + path, headers={"accept": "text/html", "origin": url.rstrip("/")})
         assert "access-control-allow-origin" not in answer.headers
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
@@ -88,7 +97,7 @@ def test_no_answer_permits_other_origins_and_all_carry_the_policy(url: str) -> N
 
 def test_a_preflight_is_refused(url: str) -> None:
     headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
-    assert httpx.options(url + "api/set", headers=headers).status_code == 403
+    assert HTTP.options(url + "api/set", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -104,7 +113,7 @@ def test_paths_lead_nowhere_else(stage: Stage, path: str) -> None:
 
 
 def test_oversized_messages_are_refused(stage: Stage, url: str) -> None:
-    answer = httpx.post(url + "api/set", content=b" " * (MAX_MESSAGE + 1))
+    answer = HTTP.post(url + "api/set", content=b" " * (MAX_MESSAGE + 1))
     assert answer.status_code == 400 and "bytes at most" in answer.json()["error"]
     with connect(socket_url(url)) as page, pytest.raises(ConnectionClosed) as closed:
         page.send("x" * (MAX_MESSAGE + 1))
@@ -118,7 +127,7 @@ def test_oversized_messages_are_refused(stage: Stage, url: str) -> None:
 def test_a_prompt_of_20_kilobytes_arrives_whole(stage: Stage, url: str) -> None:
     words = "ein Wald im Herbst 🍂 " * 900
     assert len(words.encode()) > 20_000
-    assert httpx.post(url + "api/set", json={"prompt_2": words}).status_code == 200
+    assert HTTP.post(url + "api/set", json={"prompt_2": words}).status_code == 200
     wait(lambda: stage.store.snapshot.prompt_2 == words, "the prompt")
     stage.store.set("prompt_2", "")
 
@@ -130,16 +139,16 @@ def test_a_prompt_of_20_kilobytes_arrives_whole(stage: Stage, url: str) -> None:
      (b'{"prompt_1": "\\ud800"}', "not JSON")],
 )  # fmt: skip
 def test_bad_requests_are_answered_with_a_reason(url: str, body: bytes, says: str) -> None:
-    answer = httpx.post(url + "api/set", content=body)
+    answer = HTTP.post(url + "api/set", content=body)
     assert answer.status_code == 400 and says in answer.text
 
 
 def test_the_oscquery_tree_is_on_the_same_port(stage: Stage, url: str) -> None:
     stage.store.set("seed", 4711)
-    wait(lambda: httpx.get(url + "tidecast/seed?VALUE").json() == {"VALUE": [4711]}, "the value in the tree")
-    assert httpx.get(url).json()["CONTENTS"].keys() == {"tidecast"}
-    assert httpx.get(url + "?HOST_INFO").json()["OSC_PORT"] == 9000
-    page = httpx.get(url, headers={"accept": "text/html,*/*"})
+    wait(lambda: HTTP.get(url + "tidecast/seed?VALUE").json() == {"VALUE": [4711]}, "the value in the tree")
+    assert HTTP.get(url).json()["CONTENTS"].keys() == {"tidecast"}
+    assert HTTP.get(url + "?HOST_INFO").json()["OSC_PORT"] == 9000
+    page = HTTP.get(url, headers={"accept": "text/html,*/*"})
     assert page.headers["content-type"].startswith("text/html")
     with connect(socket_url(url, "")) as client:
         client.send(json.dumps({"COMMAND": "LISTEN", "DATA": "/tidecast/steps"}))
@@ -154,7 +163,7 @@ def test_the_oscquery_tree_is_on_the_same_port(stage: Stage, url: str) -> None:
 
 
 def test_unknown_addresses_are_answered(url: str) -> None:
-    assert httpx.post(url + "api/send", json={"address": "/tidecast/nothing"}).status_code == 400
+    assert HTTP.post(url + "api/send", json={"address": "/tidecast/nothing"}).status_code == 400
     with connect(socket_url(url)) as page:
         page.send(json.dumps({"address": "/tidecast/nothing", "args": [1]}))
         while True:
@@ -211,23 +220,23 @@ def test_an_open_port_needs_the_token(tmp_path: object) -> None:
         base = f"http://127.0.0.1:{stage.room.port}/"
         assert stage.room.url.endswith("/?token=s3cret-token") and "0.0.0.0" not in stage.room.url
         for path in ("", "api/state", "api/table", "static/main.js", "api/picture/output.jpg", "?token=wrong"):
-            assert httpx.get(base + path).status_code == 401, path
-        assert httpx.post(base + "api/set", json={"strength": 1}).status_code == 401
+            assert HTTP.get(base + path).status_code == 401, path
+        assert HTTP.post(base + "api/set", json={"strength": 1}).status_code == 401
         for path in ("api/socket", "api/preview"):
             with pytest.raises(InvalidStatus), connect(socket_url(base, path)):
                 pass
         with connect(socket_url(base) + "?token=s3cret-token") as page:
             assert "controls" in json.loads(page.recv(timeout=5))
-        assert httpx.get(base + "api/state", headers={"authorization": "Bearer s3cret-token"}).status_code == 200
-        with httpx.Client() as client:
-            opened = client.get(base + "?token=s3cret-token", headers={"accept": "text/html"})
+        assert HTTP.get(base + "api/state", headers={"authorization": "Bearer s3cret-token"}).status_code == 200
+        with client() as browser:
+            opened = browser.get(base + "?token=s3cret-token", headers={"accept": "text/html"})
             assert opened.status_code == 303 and opened.headers["location"] == "/"
             cookie = opened.headers["set-cookie"]
             assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
-            assert client.get(base, headers={"accept": "text/html"}).status_code == 200
+            assert browser.get(base, headers={"accept": "text/html"}).status_code == 200
             other = {"origin": "http://evil.example"}
-            assert client.post(base + "api/set", json={"strength": 1}, headers=other).status_code == 403
-        assert httpx.get(base + "?token=s3cret-token", headers={"host": "evil.example"}).status_code == 421
+            assert browser.post(base + "api/set", json={"strength": 1}, headers=other).status_code == 403
+        assert HTTP.get(base + "?token=s3cret-token", headers={"host": "evil.example"}).status_code == 421
         assert "█" in qr_text(stage.room.url) or "▄" in qr_text(stage.room.url)
 
 

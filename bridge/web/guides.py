@@ -58,6 +58,7 @@ def _osc(names: Names) -> Guide:
     host, port = names.osc_host, names.osc_port
     if not port:
         return Guide("OSC", ("OSC is off in this show: osc.enabled is false in its configuration.",), ())
+    steps: tuple[str, ...]
     programs = "Chataigne, Ableton, QLab or a script"
     if host in ("0.0.0.0", "::"):
         steps = (f"From this machine or another in the network send OSC by UDP to {names.machine}, or its IP address, "
