@@ -36,8 +36,11 @@ from engine.schedule import Cost, Goal, Load, Plan, Policy, observe, plan
 if TYPE_CHECKING:
     from engine.session import Session
 
-FAULTS = ("hang", "exit", "oom", "error")
-"""Debugging commands of the fault drill: sleep for ever, end at once, ask for more memory than there is, raise."""
+FAULTS = ("hang", "pause", "exit", "oom", "error")
+"""Debugging commands of the fault drill: sleep for ever or for `PAUSE_S`, end at once, ask for more memory than there
+is, raise."""
+
+PAUSE_S = 4.0
 
 HEALTH_S = 0.1
 """Least time between two messages about health, in s."""
@@ -341,6 +344,8 @@ def suffer(mailbox: Mailbox, pulse: Pulse) -> None:
         case "hang":
             pulse.beat(Phase.WAITING)
             time.sleep(1e6)
+        case "pause":
+            time.sleep(PAUSE_S)
         case "exit":
             os._exit(3)
         case "oom":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge.bench.faults import BAR_MS, Drill
+from bridge.bench.peers import Seen, longest_held_ms
 
 CASES = (
     "source killed and restarted",
@@ -13,6 +14,7 @@ CASES = (
     "receiver killed",
     "engine killed (SIGKILL)",
     "engine hangs",
+    "engine stops for 4 s",
     "engine out of memory",
     "engine raises",
     "disk full at a snapshot",
@@ -36,6 +38,15 @@ def quiet_ms(drill):
 
 def test_the_list_of_cases_is_whole(drill):
     assert {*CASES, "nothing (for comparison)"} == set(drill.cases())
+
+
+def test_how_long_a_picture_was_held_is_read_off_its_number():
+    def seen(at_ms, number):
+        return Seen(at_ms * 1_000_000, None, (0.0, 0.0, 0.0), 2, 2, {"seq": str(number)})
+
+    assert longest_held_ms([]) == longest_held_ms([seen(0, 1)]) == 0.0
+    assert longest_held_ms([seen(0, 1), seen(33, 2), seen(66, 2), seen(99, 2), seen(132, 3), seen(165, 4)]) == 99.0
+    assert longest_held_ms([seen(0, 1), seen(33, 2), seen(66, 2), seen(99, 2)]) == 66.0, "held to the end"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -92,7 +92,7 @@ class Drill:
             None,
             {
                 "input.uri": f"ndi:{self._mark} A", "output.uri": f"ndi:{self._mark} out", "osc.port": 0,
-                "web.enabled": False, "web.oscquery": False, "process.debug": True, "process.hang_seconds": 5.0,
+                "web.enabled": False, "web.oscquery": False, "process.debug": True, "process.hang_seconds": 8.0,
                 "process.backoff_seconds": 0.2, "storage.state_dir": folder, "controls": CONTROLS, **engine,
             },
         )  # fmt: skip
@@ -125,7 +125,8 @@ class Drill:
             "size changed mid-stream": self._size_changed,
             "receiver killed": self._receiver_killed,
             "engine killed (SIGKILL)": lambda: os.kill(self.app.supervisor.process_id, signal.SIGKILL),
-            "engine hangs": self._engine_hangs,
+            "engine hangs": lambda: self._engine_stops("hang"),
+            "engine stops for 4 s": lambda: self._engine_stops("pause"),
             "engine out of memory": lambda: self.app.supervisor.inject("oom"),
             "engine raises": lambda: self.app.supervisor.inject("error"),
             "disk full at a snapshot": self._disk_full,
@@ -148,7 +149,7 @@ class Drill:
             patience_ns = max(patience_ns, app.publisher.patience.limit_ns)
         held_bar_ms = patience_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
         began = time.monotonic()
-        if case.startswith("engine"):
+        if case.startswith("engine") and "stops" not in case:
             _wait(lambda: app.supervisor.restarts > restarts, "the engine did not end")
         styled = len(app.publisher.styled_at) and app.publisher.styled_at[-1]
         _wait(lambda: self._well(styled), "the show did not go on")
@@ -206,8 +207,8 @@ class Drill:
         self._receiver = Receiver(f"ndi:{self._mark} out")
         _wait(lambda: bool(self._receiver.take()), "the new receiver got nothing")
 
-    def _engine_hangs(self) -> None:
-        self.app.supervisor.inject("hang")
+    def _engine_stops(self, fault: str) -> None:
+        self.app.supervisor.inject(fault)
         _wait(lambda: self.app.telemetry.snapshot().get("state") == "stalled", "the stall was not seen")
 
     def _disk_full(self) -> None:
