@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from engine import graphs, quant, roofline
 from engine.bench import report, versus
-from engine.bench.engine import COLUMNS, Ask, best_of, measure
+from engine.bench.engine import Ask, best_of, measure
 from engine.bench.reference import installed
 from engine.controls import Config
 from engine.errors import ModelError, TidecastError
@@ -61,6 +61,12 @@ CHECK_COLUMNS = {name: name for name in ("mode", "steps", "dtype", "relative_rms
 FLOAT8_COLUMNS = {
     "layer": "layer", "tokens": "tokens", "bf16_ms": "bf16 ms", "float8_ms": "float8 ms", "times": "times as fast",
     "relative_rms": "error, relative", "bf16_rms": "error of bf16", "failed": "failed",
+}  # fmt: skip
+ENGINE_COLUMNS = {
+    "mode": "mode", "model": "model", "size": "size", "vae": "VAE", "steps": "steps", "fps": "FPS",
+    "first_frame_ms": "first", "stages_ms.upload": "up", "stages_ms.encode": "encode", "stages_ms.dit": "network",
+    "stages_ms.decode": "decode", "stages_ms.download": "down", "latency_ms.p50": "p50", "latency_ms.p99": "p99",
+    "memory_gib": "GiB", "of_limit.network": "net/limit", "of_limit.vae": "VAE/limit", "failed": "failed",
 }  # fmt: skip
 WAITS_COLUMNS = {name: name for name in ("steps", "chunks", "captured", "failed")}
 
@@ -295,7 +301,7 @@ def main() -> None:
             for inputs, outputs, tokens in products(models, *sizes[0]):
                 rows.add({"layer": f"{inputs} to {outputs}"}, partial(float8, device, dtype, inputs, outputs, tokens))
         elif part == "engine":
-            columns = {"mode": "mode", "vae": "vae"} | COLUMNS | {"failed": "failed"}
+            columns = ENGINE_COLUMNS
             for model, (width, height), vae, mode in product(models, sizes, asked.vaes.split(","), modes):
                 settings = {"model": model, "width": width, "height": height, "vae": vae}
                 config = Config(device=asked.device, **settings, **MODES[mode])
