@@ -8,7 +8,7 @@ eviction queue. Nothing is read back, every tensor stays where it was allocated.
 Queue entries are the END of a slot, in frames (4 is slot 3), as the reference counts them; -1 is no entry.
 
 Shape letters: A layers of the network, S rows of the stream batch, N slots, f tokens of a latent frame, H heads,
-K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks.
+K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks, M rows of all queues.
 """
 
 from __future__ import annotations
@@ -159,8 +159,10 @@ class KVCache:
     def begin(self, arrival: Arrival, frames: int) -> None:
         """Announce the next forward of `len(arrival.number_S)` rows with `frames` new latent frames each."""
         self._arrival, self._frames = arrival, frames
-        if not arrival.again and not self.per_layer:
-            self._decide(0, give_up_S=None)
+        if not arrival.again:
+            self._expect()
+            if not self.per_layer:
+                self._decide(0, give_up_S=None)
 
     def append(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store the new frames' keys and values [S, F f, H, K].
@@ -196,25 +198,38 @@ class KVCache:
         assert self._arrival is not None, "begin() comes before the first append()"
         return self._arrival
 
+    def _expect(self) -> None:
+        """What the frames' numbers and anchors alone do to the queues: the same in every layer, done for all at once.
+
+        Rows of all queues lie one below the other meanwhile: M = A S.
+        """
+        arrival, frames, shape = self._begun(), self._frames, self.shape
+        rows, queues = arrival.number_S.shape[0], self.queue_ASQ.shape[0]
+        if self.rule is not Rule.REFERENCE and shape.sinks < self.block:
+            return  # no sinks to anchor, no slots to queue
+        queue_ASQ = self.queue_ASQ[:, :rows]
+        anchor_M, end_M = arrival.anchor_S.repeat(queues), (arrival.number_S + frames).repeat(queues)
+        queue_MQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_M)
+        if self.rule is Rule.REFERENCE:
+            entry_M = end_M + frames
+            enters_M = (entry_M > shape.sinks) & (entry_M <= shape.slots) & (entry_M != _last(queue_MQ))
+            queue_MQ = _push_back(queue_MQ, entry_M, enters_M)
+        queue_ASQ.copy_(queue_MQ.unflatten(0, (queues, rows)))
+
     def _decide(self, layer: int, give_up_S: Tensor | None) -> None:
         """Choose the slots of the new frames and move the queue on; `give_up_S` ends of sinks, 0 for none."""
         arrival, frames, shape = self._begun(), self._frames, self.shape
         rows = arrival.number_S.shape[0]
-        queue_SQ = self.queue_ASQ[layer, :rows]
-        queue = _anchor(queue_SQ, shape.sinks, self.block, arrival.anchor_S)
+        queue = queue_SQ = self.queue_ASQ[layer, :rows]
         if give_up_S is not None:
             queue = _push_front(queue, give_up_S, give_up_S > 0)
         end_S = arrival.number_S + frames
-        if self.rule is Rule.REFERENCE:
-            entry_S = end_S + frames
-            enters = (entry_S > shape.sinks) & (entry_S <= shape.slots) & (entry_S != _last(queue))
-            queue = _push_back(queue, entry_S, enters)
         full_S = end_S > shape.slots
         head_S = queue[:, 0]
         popped = torch.cat((queue[:, 1:], torch.full_like(queue[:, :1], -1)), dim=1)
         popped = _push_back(popped, head_S, head_S > shape.sinks)
-        queue_SQ.copy_(torch.where(full_S[:, None], popped, queue))
         first_S = torch.where(full_S, head_S, end_S) - frames
+        queue_SQ.copy_(torch.where(full_S[:, None], popped, queue))
         self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_N[:frames]
 
     def _likeness(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
