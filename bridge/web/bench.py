@@ -106,9 +106,10 @@ def web(
         for number, measured in phases.items()
     }
     rows = [[number, *(f"{figures[number][name]:g}" for name in names)] for number in figures]
-    lost = sum(max(0, p.due - p.sent) for p in phases[pages])
+    lost, before = (sum(max(0, p.due - p.sent) for p in phases[number]) for number in (pages, 0))
     growth = figures[str(pages)]["p95_ms"] - figures["0"]["p95_ms"]
-    title = f"{pages} open pages, {size} at {fps:g} fps: p95 grows by {growth:+.1f} ms, {lost} frames lost"
+    title = f"{pages} open pages, {size} at {fps:g} fps: p95 grows by {growth:+.1f} ms"
+    title += f", {lost} frames lost with them and {before} without"
     say(title, rows, figures, ("pages", *names))
 
 
