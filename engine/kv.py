@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,8 +101,7 @@ class KVCache:
         self.paper = shape.threshold is not None and rule is Rule.ADAPTIVE
         self.threshold = -1.0 if shape.threshold is None else shape.threshold
         size = (layers, rows, shape.slots, tokens, heads, width)
-        self.k_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
-        self.v_ASNfHK = torch.zeros(size, device=device, dtype=dtype)
+        self.k_ASNfHK, self.v_ASNfHK = (_by_head(size, device, dtype) for _ in range(2))
         means = (layers, rows, shape.slots if self.per_layer or self.paper else 0, heads * width)
         self.k_mean_ASND = torch.zeros(means, device=device)
         self.v_mean_ASND = torch.zeros(means, device=device)
@@ -147,7 +147,8 @@ class KVCache:
     def hold(self, layers: list[list[Tensor]]) -> None:
         """Make these the layers, in order; the only call that gives the memory other addresses."""
         stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
-        self.k_ASNfHK, self.v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND = stacks[:4]
+        k_ASNfHK, v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND = stacks[:4]
+        self.k_ASNfHK, self.v_ASNfHK = (_by_head(x.shape, x.device, x.dtype).copy_(x) for x in (k_ASNfHK, v_ASNfHK))
         if self.per_layer:
             self.queue_ASQ, self.slot_ASF = stacks[4:]
 
@@ -184,7 +185,7 @@ class KVCache:
         where = self._first_slot_S1[:rows] + self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
         where = where.flatten()
         for held, new in ((k_SNfHK, k_SLHK), (v_SNfHK, v_SLHK)):
-            held.view(-1, *held.shape[2:]).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
+            held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
         if means is not None:
             for held, new in zip((self.k_mean_ASND, self.v_mean_ASND), means, strict=True):
                 held[layer, :rows].flatten(0, 1).index_copy_(0, where, new.flatten(0, 1))
@@ -265,6 +266,14 @@ class KVCache:
             newest_S1fHK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
             sinks_SZfHK.copy_(torch.where(renew_SZ[:, :, None, None, None], newest_S1fHK, sinks_SZfHK))
             means_SZD.copy_(torch.where(renew_SZ[:, :, None], new_mean[:, -1:], means_SZD))
+
+
+def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Zeros [A, S, N, f, H, K] in memory order A H S N f K: attention reads one head after the other."""
+    layers, rows, slots, tokens, heads, width = size
+    return torch.zeros((layers, heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(
+        0, 2, 3, 4, 1, 5
+    )
 
 
 def _by_frame(x_SLHK: Tensor, frames: int) -> Tensor:
