@@ -8,6 +8,7 @@ import torch
 from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import DiTShape
+from engine.models.wan21 import lean
 from engine.models.wan21.dit import CausalDiT, block_causal_mask
 from engine.models.wan21.rope import rope_for
 
@@ -48,6 +49,36 @@ def test_the_forward_is_differentiable_down_to_every_parameter() -> None:
     dit.init_weights(torch.Generator().manual_seed(0))
     dit(torch.randn(2, 16, 3, 4, 4), torch.full((2, 3), 300), torch.randn(2, 6, 16)).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in dit.parameters())
+
+
+def test_inference_on_a_cpu_gives_what_the_plain_layers_give() -> None:
+    dit = CausalDiT(TINY)
+    generator = torch.Generator().manual_seed(0)
+    dit.init_weights(generator)
+    with torch.no_grad():
+        for name, parameter in dit.named_parameters():
+            if name.endswith(("bias", "norm_q.weight", "norm_k.weight")):
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    x, t, text = torch.randn(2, 16, 3, 4, 4), torch.full((2, 3), 300), torch.randn(2, 6, 16)
+    plain = dit(x, t, text).detach()
+    with torch.inference_mode():
+        apart = dit(x, t, text)
+        dit.fuse()
+        together = dit(x, t, text)
+    torch.testing.assert_close(apart, plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_feed_forward_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "HIDDEN", 0)
+    up, down = torch.nn.Linear(24, 150), torch.nn.Linear(150, 24)
+    x = torch.randn(2, 5, 24)
+    before = x.clone()
+    with torch.inference_mode():
+        parts = lean.feed_forward(x, up.weight, up.bias, down.weight, down.bias)
+        whole = down(torch.nn.functional.gelu(up(x), approximate="tanh"))
+    torch.testing.assert_close(parts, whole)
+    assert torch.equal(x, before)
 
 
 def test_the_mask_counts_whole_blocks() -> None:

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from engine.attention import attend
 from engine.models.spec import DiTShape
+from engine.models.wan21 import lean
 from engine.models.wan21.rope import Rope, rope_for, rotate
 
 
@@ -71,7 +72,7 @@ class SelfAttention(nn.Module):
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
         dim = shape.dim
-        self.heads = shape.heads
+        self.heads, self.eps = shape.heads, shape.eps
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
@@ -86,19 +87,28 @@ class SelfAttention(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
-        q, k, v = self.project(x_BLD)
-        q, k = rotate(q, turns_BL1P), rotate(k, turns_BL1P)
+        if lean.applies(x_BLD):
+            q, k, v = self.products(x_BLD)
+            q = lean.normalise_and_turn(q, self.norm_q.weight, self.eps, turns_BL1P)
+            k = lean.normalise_and_turn(k, self.norm_k.weight, self.eps, turns_BL1P)
+            v = v.unflatten(-1, (self.heads, -1))
+        else:
+            q, k, v = self.project(x_BLD)
+            q, k = rotate(q, turns_BL1P), rotate(k, turns_BL1P)
         if memory is not None:
             k, v, mask_LL = memory.append(layer, k, v)
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised queries and keys, and values: [B, L, H, K] each."""
-        if self.qkv is None:
-            q, k, v = self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
-        else:
-            q, k, v = self.qkv(x_BLD).chunk(3, dim=-1)
+        q, k, v = self.products(x_BLD)
         return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
+
+    def products(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as they leave their products: [B, L, D] each."""
+        if self.qkv is None:
+            return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+        return self.qkv(x_BLD).chunk(3, dim=-1)
 
     def fuse(self) -> None:
         """Project to queries, keys and values in one product from now on; their weights become views of one."""
@@ -114,7 +124,7 @@ class CrossAttention(nn.Module):
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
         dim = shape.dim
-        self.heads = shape.heads
+        self.heads, self.eps = shape.heads, shape.eps
         self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
         self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
@@ -130,7 +140,9 @@ class CrossAttention(nn.Module):
 
     def queries(self, x_BLD: Tensor) -> Tensor:
         """Normalised queries [B, L, H, K] of the tokens."""
-        return self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+        q = self.q(x_BLD)
+        q = lean.normalise(q, self.norm_q.weight, self.eps) if lean.applies(q) else self.norm_q(q)
+        return q.unflatten(-1, (self.heads, -1))
 
     def read(self, q_BLHK: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
         """What the queries find, before the last product: [B, L, D]."""
@@ -139,6 +151,17 @@ class CrossAttention(nn.Module):
             q_BLHK = q_BLHK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
         mask = None if bias_T is None else bias_T.expand(1, 1, q_BLHK.shape[1], -1)
         return attend(q_BLHK, *keys, mask).reshape(size).flatten(2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers and the GELU between them."""
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Every token for itself: [B, L, D] to [B, L, D]."""
+        up, _, down = self
+        if lean.applies(x_BLD) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear):
+            return lean.feed_forward(x_BLD, up.weight, up.bias, down.weight, down.bias)
+        return super().forward(x_BLD)
 
 
 class Block(nn.Module):
@@ -152,7 +175,7 @@ class Block(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps=eps)
         self.cross_attn = CrossAttention(shape)
         self.norm2 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
-        self.ffn = nn.Sequential(nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim))
+        self.ffn = FeedForward(nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim))
         self.modulation = nn.Parameter(torch.empty(1, 6, dim))
 
     def forward(

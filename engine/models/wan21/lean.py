@@ -1,0 +1,57 @@
+"""What lies between the network's products and its attention, arranged for a CPU: fewer passes, less new memory.
+
+There a pass over memory costs as much as arithmetic, and memory that is asked for anew is cleared by the system page by
+page. So the feed-forward is done a part of its hidden width at a time, while that part is still in the cache, and
+queries and keys are normalised and turned where their product left them. Inference in float32 only: tensors are
+overwritten, and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
+
+Shape letters: B batch, L tokens, I width of the network, M hidden width, H heads, K width of a head, P complex pairs of
+a head (K / 2).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+HIDDEN = 2**21
+"""Most hidden numbers that are held at a time: 8 MiB, what a core's share of the last cache holds."""
+
+
+def applies(x: Tensor) -> bool:
+    """Whether this module's arithmetic is for this tensor, here and now."""
+    wide = x.device.type == "cpu" and x.dtype == torch.float32
+    return wide and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def feed_forward(x_BLI: Tensor, up_MI: Tensor, bias_M: Tensor, down_IM: Tensor, bias_I: Tensor) -> Tensor:
+    """GELU (by tanh) between two products: [B, L, I] to [B, L, I]."""
+    x_NI = x_BLI.flatten(0, 1)
+    part = max(HIDDEN // x_NI.shape[0], 64)
+    y_NI = bias_I.repeat(x_NI.shape[0], 1)
+    hidden = x_NI.new_empty(x_NI.shape[0], min(part, len(up_MI)))
+    for up, bias, down in zip(up_MI.split(part), bias_M.split(part), down_IM.split(part, dim=1), strict=True):
+        h_NM = hidden[:, : len(up)]
+        torch.addmm(bias, x_NI, up.T, out=h_NM)
+        torch.ops.aten.gelu_(h_NM, approximate="tanh")
+        y_NI.addmm_(h_NM, down.T)
+    return y_NI.view(x_BLI.shape)
+
+
+def normalise_and_turn(x_BLI: Tensor, weight_I: Tensor, eps: float, turns_BL1P: Tensor) -> Tensor:
+    """RMS norm over the whole width, then every complex pair of every head turned, both in place: [B, L, H, K]."""
+    scale_BL1 = _scale(x_BLI, eps)
+    x_BLHK = x_BLI.mul_(weight_I).unflatten(-1, (-1, 2 * turns_BL1P.shape[-1]))
+    torch.view_as_complex(x_BLHK.unflatten(-1, (-1, 2))).mul_(turns_BL1P * scale_BL1[..., None])
+    return x_BLHK
+
+
+def normalise(x_BLI: Tensor, weight_I: Tensor, eps: float) -> Tensor:
+    """RMS norm over the whole width, in place."""
+    scale_BL1 = _scale(x_BLI, eps)
+    return x_BLI.mul_(weight_I).mul_(scale_BL1)
+
+
+def _scale(x_BLI: Tensor, eps: float) -> Tensor:
+    """What takes every token to a root mean square of 1."""
+    return torch.linalg.vector_norm(x_BLI, dim=-1, keepdim=True).square_().div_(x_BLI.shape[-1]).add_(eps).rsqrt_()
