@@ -52,7 +52,9 @@ class Encoder(nn.Module):
 
     def forward(self, group_BCHW: Tensor, before_BCHW: Tensor) -> Tensor:
         """Frames side by side [B, 12, H, W] and the one before [B, 3, H, W] to [B, C, h, w]."""
-        return self.linear(group_BCHW) + self.correction(torch.cat((before_BCHW, group_BCHW), 1))
+        blocks = functional.pixel_unshuffle(group_BCHW, STRIDE)
+        linear = functional.conv2d(blocks, self.linear.weight.flatten(1)[:, :, None, None], self.linear.bias)
+        return linear + self.correction(torch.cat((before_BCHW, group_BCHW), 1))
 
 
 class Decoder(nn.Module):
@@ -83,18 +85,16 @@ class Decoder(nn.Module):
 
     def forward(self, picture_BChw: Tensor, before_BChw: Tensor, look_BChw: Tensor) -> Tensor:
         """[B, C, h, w] each to frames side by side, [B, 12, H, W]."""
-        estimate = functional.pixel_shuffle(self.linear(picture_BChw), STRIDE)
         context = self.at_quarter(self.at_eighth(torch.cat((picture_BChw, before_BChw, look_BChw), 1)))
         look = functional.interpolate(self.look(look_BChw), scale_factor=STRIDE // 2, mode="nearest")
         scale1, shift1, scale2, shift2, gate = look[:, None].split([self.width] * 4 + [12], 2)
 
-        frames, context = (
-            rearrange(x, "b (t c) h w -> (b t) c h w", t=GROUP).contiguous(memory_format=torch.channels_last)
-            for x in (functional.pixel_unshuffle(estimate, 2), context)
-        )
-        x = torch.cat((frames, context), 1)
-        x = functional.silu(_each_frame(self.first(x), 1 + scale1, shift1))
-        x = functional.silu(_each_frame(self.second(x), 1 + scale2, shift2))
+        place = "b (t c i y j x) h w -> (b t) (c y x) (h i) (w j)"
+        frames = rearrange(self.linear(picture_BChw), place, t=GROUP, c=3, y=2, j=STRIDE // 2, x=2)
+        context = rearrange(context, "b (t c) h w -> (b t) c h w", t=GROUP)
+        x = torch.cat((frames, context), 1).contiguous(memory_format=torch.channels_last)
+        x = functional.silu(_each_frame(self.first(x), 1 + scale1, shift1), inplace=True)
+        x = functional.silu(_each_frame(self.second(x), 1 + scale2, shift2), inplace=True)
         x = self.last(torch.cat((x, _each_frame(frames, 1 + gate)), 1))
         return rearrange(functional.pixel_shuffle(x, 2), "(b t) c h w -> b (t c) h w", t=GROUP)
 

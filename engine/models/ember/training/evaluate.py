@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +37,9 @@ from engine.models.ember.vocabulary import WORDS
 from engine.models.ember.weights import WEIGHTS
 
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
+RECOGNISED = 0.7
+"""Strength at which words are to be recognised."""
+
 STEPS = (1, 2, 4)
 FRAMES = 13
 SPEED = (2, 1)
@@ -56,9 +59,9 @@ def target(picture_13HW: Tensor, word: str, strength: float) -> Tensor:
     return picture_13HW + (apply(picture_13HW, [word]) - picture_13HW) * share
 
 
-def nearest_word(picture_13HW: Tensor, made_13HW: Tensor, strength: float) -> str:
+def nearest_word(made_13HW: Tensor, targets: Mapping[str, Tensor]) -> str:
     """The word whose target is nearest, by pixels and their differences."""
-    return min(WORDS, key=lambda word: float(pixel_loss(made_13HW, target(picture_13HW, word, strength))))
+    return min(targets, key=lambda word: float(pixel_loss(made_13HW, targets[word])))
 
 
 def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> None:
@@ -69,18 +72,19 @@ def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> 
     hits: dict[tuple[float, int], list[bool]] = defaultdict(list)
     untouched: list[float] = []
     missed: dict[str, str] = {}
+    targets = [{word: target(clip[-1:], word, RECOGNISED) for word in WORDS} for clip in clips]
     for word in words:
         row = []
-        nothing = float(np.mean([float((c[-1:] - target(c[-1:], word, 0.7)).abs().mean()) for c in clips]))
+        nothing = float(np.mean([float((c[-1:] - target(c[-1:], word, RECOGNISED)).abs().mean()) for c in clips]))
         untouched.append(nothing)
         for strength in STRENGTHS:
             for steps in STEPS:
                 found = []
-                for clip in clips:
+                for clip, by_word in zip(clips, targets, strict=True):
                     made = player.play(clip, word, strength, steps)[-1:]
                     found.append(float((made - target(clip[-1:], word, strength)).abs().mean()))
-                    if strength == 0.7:
-                        guess = nearest_word(clip[-1:], made, strength)
+                    if strength == RECOGNISED:
+                        guess = nearest_word(made, by_word)
                         hits[strength, steps].append(guess == word)
                         if guess != word:
                             missed[word] = guess
@@ -89,7 +93,7 @@ def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> 
         print(f"{word:<14}{nothing:>7.3f}  " + "".join(f"{value:>9.3f}" for value in row), flush=True)
     means = "".join(f"{np.mean(sums[s, n]):>9.3f}" for s in STRENGTHS for n in STEPS)
     print(f"{'mean':<14}{np.mean(untouched):>7.3f}  {means}")
-    print("\nrecognition at strength 0.7, top-1 among all words")
+    print(f"\nrecognition at strength {RECOGNISED}, top-1 among all words")
     for (strength, steps), right in hits.items():
         print(f"  strength {strength}, {steps} step(s): {100 * np.mean(right):.1f} % of {len(right)}")
     print("  taken for another at least once: " + (", ".join(f"{a} for {b}" for a, b in missed.items()) or "none"))
