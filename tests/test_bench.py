@@ -15,7 +15,7 @@ from engine.errors import ConfigError, ModelError
 
 
 def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
-    config = Config(model="wan21-tiny", width=64, height=64, device="cpu")
+    config = Config(model="wan21-tiny", width=64, height=64, device="cpu", vae="tiny")
     rows = measure(config, [Ask(steps=2, chunks=4, input_fps=120.0)])
     report.show("engine", rows, COLUMNS, path=tmp_path / "out.json")
     last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
@@ -29,7 +29,7 @@ def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
 
 @pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
 def test_a_mode_is_held_against_the_cpu_in_full_precision(mode):
-    row = gpu.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32)
+    row = gpu.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32, vae="tiny")
     assert 0 < row["relative_rms"] < gpu.RELATIVE_RMS[mode]
 
 
@@ -43,7 +43,7 @@ def test_a_wrong_device_would_be_noticed(monkeypatch):
     monkeypatch.setattr(gpu, "play", wrong)
     gpu.exact.cache_clear()
     with pytest.raises(ModelError, match="differs from the CPU"):
-        gpu.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32)
+        gpu.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32, vae="tiny")
 
 
 def test_the_script_for_a_gpu_runs_every_part_and_survives_a_row_that_fails(monkeypatch, tmp_path, capsys):

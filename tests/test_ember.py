@@ -163,7 +163,9 @@ def tiny_trainer(path: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     codec.init_weights(generator)
     begin(dit, codec.picture, generator)
     words.init_weights(generator)
-    return Trainer(DenoiseTask(dit, words, codec, EMBER.schedule, clips, clips, 1, batch=2), path, 1)
+    return Trainer(
+        DenoiseTask(dit, words, codec, EMBER.schedule, clips, clips, 1, batch=2), path, 1, torch.device("cpu")
+    )
 
 
 def test_training_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +226,8 @@ def test_edges_follow_the_prompt_within_two_chunks(session: Session, scene: np.n
     session.reset()
     made = play(session, scene, [(0, "dream"), (13, "hatch")], strength=0.6, steps=2)
     edges = np.abs(np.diff(made.mean(-1), axis=2)).mean((1, 2))
-    assert edges[17:21].mean() > 1.2 * edges[9:13].mean()  # a soft picture, then an engraver's lines
+    # A soft picture, then an engraver's lines. (Frames 9 to 12 take their second step under the new prompt already.)
+    assert edges[17:21].mean() > 3 * edges[5:9].mean()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])

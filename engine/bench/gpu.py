@@ -90,7 +90,9 @@ class HostNoise:
         return noise.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else noise
 
 
-def tiny_stream(device: torch.device, dtype: torch.dtype, steps: int, mode: str, size: int) -> Stream:
+def tiny_stream(
+    device: torch.device, dtype: torch.dtype, steps: int, mode: str, size: int, vae: str = "full"
+) -> Stream:
     """The tiny model with random weights, made ready in a mode.
 
     Raises:
@@ -102,7 +104,7 @@ def tiny_stream(device: torch.device, dtype: torch.dtype, steps: int, mode: str,
     if MODES[mode].get("weights_dtype") == "float8":
         quant.check(device, dtype)
         quant.quantise(dit)
-    codec = parts.build_codec(spec, "full", device, dtype, {})
+    codec = parts.build_codec(spec, vae, device, dtype, {})
     noise = HostNoise((16, size // 8, size // 8), device)
     stream = Stream(
         spec, dit, codec, height=size, width=size, noise=noise,
@@ -140,19 +142,21 @@ def play(stream: Stream, steps: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def exact(steps: int, size: int) -> tuple[Tensor, Tensor]:
+def exact(steps: int, size: int, vae: str) -> tuple[Tensor, Tensor]:
     """What the CPU makes of the scene in fp32: latents and pixels."""
-    return play(tiny_stream(torch.device("cpu"), torch.float32, steps, "eager", size), steps)
+    return play(tiny_stream(torch.device("cpu"), torch.float32, steps, "eager", size, vae), steps)
 
 
-def check(device: torch.device, dtype: torch.dtype, mode: str, steps: int, size: int) -> dict[str, Any]:
+def check(
+    device: torch.device, dtype: torch.dtype, mode: str, steps: int, size: int, vae: str = "full"
+) -> dict[str, Any]:
     """Hold the device in a mode against the CPU in fp32.
 
     Raises:
         ModelError: if the difference is larger than the arithmetic explains.
     """
-    want, want_pixels = exact(steps, size)
-    got, got_pixels = play(tiny_stream(device, dtype, steps, mode, size), steps)
+    want, want_pixels = exact(steps, size, vae)
+    got, got_pixels = play(tiny_stream(device, dtype, steps, mode, size, vae), steps)
     rms = ((got - want).square().mean() / want.square().mean()).sqrt().item()
     psnr = 10 * math.log10(4.0 / max((got_pixels - want_pixels).square().mean().item(), 1e-12))
     if not (rms <= RELATIVE_RMS[mode] and psnr >= PSNR_DB[mode]):

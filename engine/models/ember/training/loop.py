@@ -39,17 +39,18 @@ class Pace:
     """The learning rate over time: a linear rise, a plateau, and a cosine fall to nothing once an end is set.
 
     Attributes:
-        warmup: steps of the rise.
+        first, warmup: step at which the rise begins, and its length.
         fall_from, fall_to: first and last step of the fall; None: the plateau goes on.
     """
 
+    first: int = 0
     warmup: int = 40
     fall_from: int | None = None
     fall_to: int | None = None
 
     def at(self, number: int) -> float:
         """Factor on the peak rate at a step."""
-        rise = min(1.0, (number + 1) / self.warmup)
+        rise = min(1.0, (number - self.first + 1) / self.warmup)
         if self.fall_from is None or self.fall_to is None or number < self.fall_from:
             return rise
         done = min(1.0, (number - self.fall_from) / max(1, self.fall_to - self.fall_from))
@@ -63,15 +64,29 @@ class Trainer:
         task: what is trained.
         path: the checkpoint; read when it exists, written every `every` seconds and at the end.
         seed: all chance starts here.
+        device: where the task computes.
+        half: products and convolutions in bfloat16; weights and moments stay fp32.
+        average: how slowly the averaged weights follow.
     """
 
-    def __init__(self, task: Task, path: Path, seed: int, *, average: float = 0.996, every: float = 180.0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        path: Path,
+        seed: int,
+        device: torch.device,
+        *,
+        half: bool = False,
+        average: float = 0.996,
+        every: float = 180.0,
+    ) -> None:
         self.task, self.path, self.seed, self.average, self.every = task, path, seed, average, every
+        self.device, self.half = device, half
         self.number = 0
         self.seconds = 0.0
         self.pace = Pace()
         groups = [{"params": parameters, "lr": rate, "peak": rate} for parameters, rate in task.groups()]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
         self.averages = {name: _copy(module) for name, module in task.modules.items()}
         if path.exists():
             self._load()
@@ -102,7 +117,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.number)
-        loss, figures = self.task.loss(self.number, generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            loss, figures = self.task.loss(self.number, generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -112,8 +128,8 @@ class Trainer:
         weight = 1 - min(self.average, self.number / (self.number + 10))
         with torch.no_grad():
             for name, module in self.task.modules.items():
-                for key, tensor in module.state_dict().items():
-                    self.averages[name][key].lerp_(tensor, weight)
+                state, averages = module.state_dict(), self.averages[name]
+                torch._foreach_lerp_([averages[key] for key in state], list(state.values()), weight)
         return figures
 
     def save(self) -> None:
@@ -123,14 +139,14 @@ class Trainer:
             "number": self.number, "seconds": self.seconds, "seed": self.seed, "averages": self.averages,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimizer": self.optimizer.state_dict(),
-            "pace": (self.pace.warmup, self.pace.fall_from, self.pace.fall_to),
+            "pace": (self.pace.first, self.pace.warmup, self.pace.fall_from, self.pace.fall_to),
         }  # fmt: skip
         half_written = self.path.with_suffix(".part")
         torch.save(state, half_written)
         os.replace(half_written, self.path)
 
     def _load(self) -> None:
-        state = torch.load(self.path, weights_only=True)
+        state = torch.load(self.path, weights_only=True, map_location=self.device)
         self.number, self.seconds, self.seed = state["number"], state["seconds"], state["seed"]
         self.averages, self.pace = state["averages"], Pace(*state["pace"])
         for name, module in self.task.modules.items():

@@ -21,17 +21,20 @@ from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.training.autoencode import AutoencodeTask, standardise
 from engine.models.ember.training.denoise import DenoiseTask
-from engine.models.ember.training.loop import Trainer
+from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.training.pool import CACHE, LARGE, TRAINING
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import WordTable
-from engine.models.ember.weights import WEIGHTS, write
+from engine.models.ember.weights import WEIGHTS, read, write
 from engine.models.wan21.dit import CausalDiT
 
 SEED = 1
 
+SHIPPED = 3792
+"""Step that the weights in the package have reached."""
 
-def codec_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
+
+def codec_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> Trainer:
     """The autoencoder's run, new or resumed."""
     codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     codec.init_weights(torch.Generator().manual_seed(seed))
@@ -40,16 +43,20 @@ def codec_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
     if not path.exists():
         print(f"principal components alone: {task.start():.2f} dB")
     codec.to(device)
-    return Trainer(task, path, seed)
+    return Trainer(task, path, seed, device, half=half)
 
 
-def network_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
-    """The network's run, new (from the codec's averaged weights) or resumed."""
+def network_trainer(folder: Path, seed: int, device: torch.device, half: bool, shipped: bool = False) -> Trainer:
+    """The network's run, resumed, or new: from the codec's averaged weights, or from the `shipped` ones."""
     codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
     path = folder / "network.pt"
     clips, large = TRAINING.make(folder), LARGE.make(folder)
-    if not path.exists():
+    if shipped and not path.exists():
+        for name, module in (("dit", dit), ("words", words), ("codec", codec)):
+            read(module, name)
+            module.train().requires_grad_(True)
+    elif not path.exists():
         codec_run = torch.load(folder / "codec.pt", weights_only=True)
         codec.load_state_dict(codec_run["averages"]["codec"])
         standardise(codec, torch.cat(AutoencodeTask(codec, clips, seed, batch=32).groups_of(-1)))
@@ -58,7 +65,11 @@ def network_trainer(folder: Path, seed: int, device: torch.device) -> Trainer:
         words.init_weights(generator)
     for module in (dit, words, codec):
         module.to(device)
-    return Trainer(DenoiseTask(dit, words, codec, EMBER.schedule, clips, large, seed), path, seed)
+    task = DenoiseTask(dit, words, codec, EMBER.schedule, clips, large, seed)
+    trainer = Trainer(task, path, seed, device, half=half)
+    if shipped and not trainer.number:
+        trainer.number, trainer.pace = SHIPPED, Pace(first=SHIPPED, warmup=100)
+    return trainer
 
 
 def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
@@ -77,14 +88,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=CACHE, help="where pools and checkpoints lie")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--half", action="store_true", help="products in bfloat16 (fast on GPUs and on CPUs with AMX)")
+    parser.add_argument("--shipped", action="store_true", help="begin the network from the weights in the package")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.what == "codec":
-        run(codec_trainer(args.folder, args.seed, device), args.minutes, args.fall)
+        run(codec_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
         return
-    trainer = network_trainer(args.folder, args.seed, device)
+    trainer = network_trainer(args.folder, args.seed, device, args.half, args.shipped)
     if args.what == "network":
         run(trainer, args.minutes, args.fall)
     else:
