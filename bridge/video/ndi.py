@@ -50,10 +50,12 @@ class NdiSource(Source):
         self._last_news = 0.0
         self._connected = False
         self._lock = threading.Lock()  # close waits for a read in progress: a destroyed handle must not be used
+        self._closing = False  # and no new read begins meanwhile: a reader in a loop would hardly ever let go
 
     def open(self) -> None:
         """Start looking for the source."""
         with self._lock:
+            self._closing = False
             if self._handle is not None:
                 return
             ndi = library()
@@ -74,6 +76,8 @@ class NdiSource(Source):
     def read(self, timeout_s: float) -> Frame | None:
         """The newest frame; looks for the source while it is missing."""
         deadline = time.monotonic() + timeout_s
+        if self._closing:
+            raise TransportError(f"{self.uri} is not open.")
         with self._lock:
             if self._handle is None:
                 raise TransportError(f"{self.uri} is not open.")
@@ -93,6 +97,7 @@ class NdiSource(Source):
 
     def close(self) -> None:
         """Disconnect and stop looking."""
+        self._closing = True
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is None:
