@@ -1,7 +1,7 @@
-"""Scaled dot-product attention: one function for the whole engine, its backend decided once.
+"""Scaled dot-product attention: one function for the whole engine, the only place where a backend could be chosen.
 
 Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their
-mixture. The backend of a device is chosen by `choose_backends` at start-up and never inside a step.
+mixture. Today torch chooses the kernel, by device, type and shape.
 
 Shape letters: B batch, L queries, M keys, H heads, D width of a head.
 """
