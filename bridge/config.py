@@ -60,10 +60,9 @@ class OscConfig(Section):
 
 
 EXAMPLES = (
-    "neon", "watercolor", "fire", "ice", "gold", "comic", "mosaic", "sketch", "chrome", "ocean", "kaleidoscope",
-    "glitch",
+    "neon", "chalk", "fire", "ice", "gold", "ink", "hatch", "sketch", "blueprint", "ocean", "halftone", "matrix",
 )  # fmt: skip
-"""Prompts that every model understands, the embedded one included."""
+"""Prompts that every model understands; the embedded one draws each of them well."""
 
 
 class WebConfig(Section):

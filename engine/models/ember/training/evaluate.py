@@ -75,14 +75,16 @@ def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> 
     targets = [{word: target(clip[-1:], word, RECOGNISED) for word in WORDS} for clip in clips]
     for word in words:
         row = []
-        nothing = float(np.mean([float((c[-1:] - target(c[-1:], word, RECOGNISED)).abs().mean()) for c in clips]))
+        pairs = zip(clips, targets, strict=True)
+        nothing = float(np.mean([float((clip[-1:] - by_word[word]).abs().mean()) for clip, by_word in pairs]))
         untouched.append(nothing)
         for strength in STRENGTHS:
+            wanted = [target(clip[-1:], word, strength) for clip in clips]
             for steps in STEPS:
                 found = []
-                for clip, by_word in zip(clips, targets, strict=True):
+                for clip, by_word, goal in zip(clips, targets, wanted, strict=True):
                     made = player.play(clip, word, strength, steps)[-1:]
-                    found.append(float((made - target(clip[-1:], word, strength)).abs().mean()))
+                    found.append(float((made - goal).abs().mean()))
                     if strength == RECOGNISED:
                         guess = nearest_word(made, by_word)
                         hits[strength, steps].append(guess == word)
