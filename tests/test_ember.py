@@ -14,7 +14,7 @@ from engine.errors import CheckpointError, WeightsMissingError
 from engine.frame import Frame
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
-from engine.models.ember.training.data import draw, random_prompt
+from engine.models.ember.training.data import Painter, draw, random_prompt
 from engine.models.ember.training.denoise import DenoiseTask
 from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.scenes import clip
@@ -154,8 +154,8 @@ def test_weights_are_small_and_errors_clear(tmp_path: Path) -> None:
 
 def tiny_trainer(path: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Trainer:
     """A network so small that a step takes a moment, at the point where every part of a step is in use."""
-    monkeypatch.setattr("engine.models.ember.training.denoise.MEMORY_FROM", 0)
-    monkeypatch.setattr("engine.models.ember.training.denoise.ROLLOUTS_FROM", 0)
+    monkeypatch.setattr("engine.models.ember.training.data.MEMORY_FROM", 0)
+    monkeypatch.setattr("engine.models.ember.training.data.ROLLOUTS_FROM", 0)
     channels, look = 8, 2
     shape = DiTShape(dim=64, heads=8, layers=1, ffn=64, latent_channels=channels, text_dim=8, text_len=4, freq_dim=16)
     generator = torch.Generator().manual_seed(1)
@@ -164,7 +164,10 @@ def tiny_trainer(path: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch)
     begin(dit, codec.picture, generator)
     words.init_weights(generator)
     return Trainer(
-        DenoiseTask(dit, words, codec, EMBER.schedule, clips, clips, 1, batch=2), path, 1, torch.device("cpu")
+        DenoiseTask(dit, words, codec, EMBER.schedule, Painter(clips, clips, 1, batch=2)),
+        path,
+        1,
+        torch.device("cpu"),
     )
 
 

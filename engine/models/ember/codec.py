@@ -28,6 +28,7 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.width = width
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
@@ -61,7 +62,8 @@ class Decoder(nn.Module):
     """Picture and look of a latent frame, and the picture of the one before it, to four frames.
 
     Coarse convolutions see the whole group; the last ones, at half size, work on each frame alone, so that what they
-    draw moves with it. The look scales and shifts their features: it says what is to be drawn.
+    draw moves with it. The look scales and shifts the features of both: it says what is to be drawn. Coarse features
+    know which cell they are in; fine ones get the look drawn out evenly between cells, so that no edge shows.
     """
 
     def __init__(self, picture: int, look: int) -> None:
@@ -69,15 +71,14 @@ class Decoder(nn.Module):
         eighth, quarter, context, width = 96, 64, 8, 32
         self.width = width
         self.linear = nn.Conv2d(picture, 3 * GROUP * STRIDE * STRIDE, 1)
+        self.enter = nn.Conv2d(2 * picture + look, eighth, 3, padding=1)
         self.at_eighth = nn.Sequential(
-            nn.Conv2d(2 * picture + look, eighth, 3, padding=1),
-            Residual(eighth),
-            nn.Conv2d(eighth, 4 * quarter, 1),
-            nn.PixelShuffle(2),
+            Residual(eighth), Residual(eighth), nn.Conv2d(eighth, 4 * quarter, 1), nn.PixelShuffle(2)
         )
         self.at_quarter = nn.Sequential(
             Residual(quarter), nn.Conv2d(quarter, 4 * GROUP * context, 1), nn.PixelShuffle(2)
         )
+        self.coarse_look = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 2 * (eighth + quarter), 1))
         self.look = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 4 * width + 12, 1))
         self.first = nn.Conv2d(12 + context, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
@@ -85,8 +86,13 @@ class Decoder(nn.Module):
 
     def forward(self, picture_BChw: Tensor, before_BChw: Tensor, look_BChw: Tensor) -> Tensor:
         """[B, C, h, w] each to frames side by side, [B, 12, H, W]."""
-        context = self.at_quarter(self.at_eighth(torch.cat((picture_BChw, before_BChw, look_BChw), 1)))
-        look = functional.interpolate(self.look(look_BChw), scale_factor=STRIDE // 2, mode="nearest")
+        coarse = self.coarse_look(look_BChw).split([self.enter.out_channels] * 2 + [self.at_quarter[0].width] * 2, 1)
+        scale8, shift8 = coarse[:2]
+        scale4, shift4 = (functional.interpolate(x, scale_factor=2, mode="nearest") for x in coarse[2:])
+        x = self.enter(torch.cat((picture_BChw, before_BChw, look_BChw), 1))
+        x = self.at_eighth(torch.addcmul(shift8, x, 1 + scale8))
+        context = self.at_quarter(torch.addcmul(shift4, x, 1 + scale4))
+        look = functional.interpolate(self.look(look_BChw), scale_factor=STRIDE // 2, mode="bilinear")
         scale1, shift1, scale2, shift2, gate = look[:, None].split([self.width] * 4 + [12], 2)
 
         place = "b (t c i y j x) h w -> (b t) (c y x) (h i) (w j)"
@@ -160,7 +166,8 @@ class EmberCodec(nn.Module):
                 module.weight.normal_(std=fan_in**-0.5, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
-        self.encoder.correction[-1].weight.zero_()
+        for quiet in (self.encoder.correction[-1], self.decoder.coarse_look[-1], self.decoder.at_eighth[1].second):
+            quiet.weight.zero_()
         last = self.decoder.last.weight
         last.mul_(0.1)
         last[:, self.decoder.width :].zero_()

@@ -1,20 +1,27 @@
 """Training examples: crops of procedural clips, prompts, and what each prompt should make of a crop.
 
-Batch `n` depends on the pool, the seed and `n` alone; there is no reader whose position would have to be saved.
-Knows operators and words, but neither codec nor network.
+Batch `n` depends on the pools, the seed and `n` alone; there is no reader whose position would have to be saved, and
+another process may paint ahead (`Ahead`). Knows operators and words, but neither codec nor network.
 
 Shape letters: B batch, T pixel frames, H W pixels.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from engine.models.ember.codec import GROUP
+from engine.models.ember.training.pool import LARGE, TRAINING
 from engine.models.ember.training.styles import STYLES, Stage, apply
 
 TINTS = [word for word, style in STYLES.items() if style.stage is Stage.TINT]
@@ -89,3 +96,98 @@ def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, 
         styleds.append(apply(content[:1], prompt).expand_as(content) if still else apply(content, prompt))
         prompts.append(prompt)
     return Batch(torch.stack(contents) * 2 - 1, torch.stack(styleds) * 2 - 1, prompts)
+
+
+MEMORY_FROM = 1100
+"""Step at which the network begins to see earlier groups."""
+
+ROLLOUTS_FROM = 1100
+"""Step at which it begins to see its own results."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """What one step trains: a batch, how many groups of frames follow each other, and denoising steps per group."""
+
+    batch: Batch
+    groups: int
+    steps: int
+
+
+class Lessons(Protocol):
+    """An endless row of lessons."""
+
+    def at(self, number: int) -> Lesson:
+        """The lesson of step `number`."""
+        ...
+
+
+class Painter:
+    """Paints lessons when they are asked for.
+
+    Args:
+        clips, large: the pools of small and of large clips.
+        seed: of the row.
+        batch: crops of 64 x 64 pixels in a lesson; larger crops come with fewer.
+    """
+
+    def __init__(self, clips: np.ndarray, large: np.ndarray, seed: int, *, batch: int = 20) -> None:
+        self.clips, self.large, self.seed, self.batch = clips, large, seed, batch
+
+    def at(self, number: int) -> Lesson:
+        """See `Lessons`."""
+        rng = random.Random(f"{self.seed}/{number}/lesson")
+        size, count, clips = 64, self.batch, self.clips
+        kind = rng.random()
+        if kind < 0.03:
+            size, count, clips = 192, max(1, self.batch // 6), self.large
+        elif kind < 0.15:
+            size, count = 128, max(1, self.batch // 3)
+        groups = 2 if rng.random() < 0.2 and number >= MEMORY_FROM else 1
+        steps = 2 if rng.random() < 0.5 and number >= ROLLOUTS_FROM else 1
+        batch = draw(clips, self.seed, number, batch=count, frames=GROUP * groups + 1, size=size)
+        return Lesson(batch, groups, steps)
+
+
+_painter: Painter | None = None
+
+
+def _open(folder: Path, seed: int, batch: int) -> None:
+    global _painter
+    torch.set_num_threads(1)
+    _painter = Painter(TRAINING.make(folder), LARGE.make(folder), seed, batch=batch)
+
+
+def _paint(number: int) -> Lesson:
+    assert _painter is not None
+    return _painter.at(number)
+
+
+class Ahead:
+    """The same lessons, painted some steps ahead by a process of their own.
+
+    Args:
+        folder: where the pools lie.
+        seed, batch: as a `Painter`'s.
+        depth: lessons in stock.
+    """
+
+    def __init__(self, folder: Path, seed: int, *, batch: int = 20, depth: int = 6) -> None:
+        self.depth = depth
+        self._stock: deque[tuple[int, Future[Lesson]]] = deque()
+        self._pool = ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), initializer=_open, initargs=(folder, seed, batch)
+        )
+
+    def at(self, number: int) -> Lesson:
+        """See `Lessons`; quick when the numbers follow each other."""
+        if self._stock and self._stock[0][0] != number:
+            self._stock.clear()
+        while len(self._stock) < self.depth:
+            later = number + len(self._stock)
+            self._stock.append((later, self._pool.submit(_paint, later)))
+        return self._stock.popleft()[1].result()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown(cancel_futures=True)

@@ -14,9 +14,9 @@ E width of a text embedding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.models.ember.codec import GROUP, EmberCodec
 from engine.models.ember.training.autoencode import PICTURE_GAIN
-from engine.models.ember.training.data import Batch, draw
+from engine.models.ember.training.data import Batch, Lessons
 from engine.models.ember.training.losses import pixel_loss
 from engine.models.ember.vocabulary import WordTable
 from engine.models.spec import Schedule
@@ -33,11 +33,8 @@ from engine.models.wan21.dit import CausalDiT
 from engine.models.wan21.rope import rope_for
 from engine.steps import mix
 
-ROLLOUTS_FROM = 1100
-"""Step at which the network begins to see its own results."""
-
-MEMORY_FROM = 1100
-"""Step at which it begins to see earlier groups."""
+LATENT_WEIGHT = 3.0
+"""Of the latents' loss against the pixels'."""
 
 
 def style_share(strength: Tensor) -> Tensor:
@@ -70,9 +67,8 @@ class DenoiseTask:
     Args:
         dit, words, codec: trained together (of the codec only the decoder).
         schedule: whose step list the stream will use.
-        clips, large: the pools of small and of large clips.
-        seed: of the batches.
-        batch: samples per step of 64 x 64 pixels; larger crops come with fewer.
+        lessons: what to train on.
+        rate: peak learning rate of the decoder.
     """
 
     def __init__(
@@ -81,15 +77,12 @@ class DenoiseTask:
         words: WordTable,
         codec: EmberCodec,
         schedule: Schedule,
-        clips: np.ndarray,
-        large: np.ndarray,
-        seed: int,
+        lessons: Lessons,
         *,
-        batch: int = 20,
         rate: float = 2e-3,
     ) -> None:
         self.dit, self.words, self.codec, self.schedule = dit, words, codec, schedule
-        self.clips, self.large, self.seed, self.batch, self.rate = clips, large, seed, batch, rate
+        self.lessons, self.rate = lessons, rate
         self.modules: dict[str, nn.Module] = {"dit": dit, "words": words, "codec": codec}
         codec.encoder.requires_grad_(False)
 
@@ -102,44 +95,35 @@ class DenoiseTask:
 
     def loss(self, number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """One step; see `engine.models.ember.training.loop.Task`."""
+        lesson = self.lessons.at(number)
+        device = self.words.rows_NE.device
+        batch = lesson.batch
+        content_BT3HW, styled_BT3HW = batch.content_BT3HW.to(device), batch.styled_BT3HW.to(device)
+        count = len(content_BT3HW)
 
-        def chance() -> float:
-            return torch.rand((), generator=generator).item()
+        def uniform() -> Tensor:
+            return torch.rand(count, generator=generator).to(device)
 
-        size, count, clips = 64, self.batch, self.clips
-        kind = chance()
-        if kind < 0.03:
-            size, count, clips = 192, max(1, self.batch // 6), self.large
-        elif kind < 0.15:
-            size, count = 128, max(1, self.batch // 3)
-        with_past = number >= MEMORY_FROM and chance() < 0.2
-        further = number >= ROLLOUTS_FROM and chance() < 0.5
-
-        groups = 2 if with_past else 1
-        batch = draw(clips, self.seed, number, batch=count, frames=GROUP * groups + 1, size=size)
-        strength = torch.rand(count, generator=generator)
-        strength = torch.where(
-            torch.rand(count, generator=generator) < 0.6, 0.35 + 0.4 * strength, 0.02 + 0.98 * strength
-        )
+        strength = uniform()
+        strength = torch.where(uniform() < 0.6, 0.35 + 0.4 * strength, 0.02 + 0.98 * strength)
         share = style_share(strength).view(-1, 1, 1, 1, 1)
-        target_BT3HW = batch.content_BT3HW + (batch.styled_BT3HW - batch.content_BT3HW) * share
+        target_BT3HW = content_BT3HW + (styled_BT3HW - content_BT3HW) * share
         with torch.no_grad():
-            content = self._encode(batch.content_BT3HW)
-        text = self._text(batch, generator)
-        noise = torch.randn((2, *content[0].shape), generator=generator)  # one per step, as the stream draws it
+            content = self._encode(content_BT3HW)
+        text = self._text(batch)
+        # one noise per step, as the stream draws it
+        noise = torch.randn((2, *content[0].shape), generator=generator).to(device)
         start = int(torch.randint(0, 40, (), generator=generator))
 
-        steps = 2 if further else 1
-        pasts = [Past() for _ in range(steps)]
+        pasts = [Past() for _ in range(lesson.steps)]
         before: Tensor | None = None
-        if with_past:
-            old_text = text.detach()
-            if chance() < 0.25:
-                old_text = old_text.roll(1, 0)
-            old = content[0].roll(1, 0) if chance() < 0.12 else content[0]
+        if lesson.groups > 1:
+            other_prompt, other_scene = torch.rand(2, generator=generator) < torch.tensor([0.25, 0.12])
+            old_text = text.detach().roll(int(other_prompt), 0)
+            old = content[0].roll(int(other_scene), 0)
             with torch.no_grad():
-                before = self._denoise(old, strength, old_text, noise, start, pasts, generator)
-        made = self._denoise(content[-1], strength, text, noise, start + groups - 1, pasts, generator)
+                before = self._denoise(old, strength, old_text, noise, start, pasts, uniform, generator)
+        made = self._denoise(content[-1], strength, text, noise, start + lesson.groups - 1, pasts, uniform, generator)
 
         picture = self.codec.picture
         latent_loss = functional.huber_loss(
@@ -149,9 +133,9 @@ class DenoiseTask:
         pixels = self.codec.decode_group(made, earlier)
         pixel = pixel_loss(pixels, rearrange(target_BT3HW[:, -GROUP:], "b t c h w -> b (t c) h w"))
         figures = {"latent": latent_loss.item(), "pixel": pixel.item()}
-        if further:
+        if lesson.steps > 1:
             figures["pixel2"] = pixel.item()
-        return latent_loss + pixel, figures
+        return LATENT_WEIGHT * latent_loss + pixel, figures
 
     def _encode(self, video_BT3HW: Tensor) -> list[Tensor]:
         """Latents of each group; the first frame serves as the one before."""
@@ -161,7 +145,7 @@ class DenoiseTask:
             latents.append(self.codec.encode_group(group, video_BT3HW[:, first - 1]))
         return latents
 
-    def _text(self, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _text(self, batch: Batch) -> Tensor:
         """Embeddings [B, T, E] of the prompts."""
         return torch.stack([self.words(prompt) for prompt in batch.prompts])
 
@@ -173,10 +157,11 @@ class DenoiseTask:
         noise: Tensor,
         position: int,
         pasts: list[Past],
+        uniform: Callable[[], Tensor],
         generator: torch.Generator,
     ) -> Tensor:
         """All steps of one group, each with its own past; only the last one keeps gradients. [B, C, h, w]."""
-        motion = torch.rand(len(clean), generator=generator) * (torch.rand(len(clean), generator=generator) < 0.5)
+        motion = uniform() * (uniform() < 0.5)
         t = (1000 * strength * (1 - 0.1 * motion)).round()
         x = mix(clean, noise[0], (t / 1000).view(-1, 1, 1, 1))
         for step, past in enumerate(pasts):
@@ -186,7 +171,7 @@ class DenoiseTask:
             if not last:
                 levels = torch.tensor(self.schedule.steps[1:])
                 chosen = levels[torch.randint(0, len(levels), (len(clean),), generator=generator)]
-                t = (chosen * strength).round()
+                t = (chosen.to(strength) * strength).round()
                 x = mix(made.detach(), noise[step + 1], (t / 1000).view(-1, 1, 1, 1))
         return made
 

@@ -12,6 +12,7 @@ eight minutes of one core). One core of a CPU is enough to follow it; `--threads
 from __future__ import annotations
 
 import argparse
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +21,10 @@ import torch
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.training.autoencode import AutoencodeTask, standardise
+from engine.models.ember.training.data import Ahead, Lessons
 from engine.models.ember.training.denoise import DenoiseTask
 from engine.models.ember.training.loop import Pace, Trainer
-from engine.models.ember.training.pool import CACHE, LARGE, TRAINING
+from engine.models.ember.training.pool import CACHE, TRAINING
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import WordTable
 from engine.models.ember.weights import WEIGHTS, read, write
@@ -46,12 +48,13 @@ def codec_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> 
     return Trainer(task, path, seed, device, half=half)
 
 
-def network_trainer(folder: Path, seed: int, device: torch.device, half: bool, shipped: bool = False) -> Trainer:
+def network_trainer(
+    folder: Path, seed: int, device: torch.device, half: bool, lessons: Lessons, shipped: bool = False
+) -> Trainer:
     """The network's run, resumed, or new: from the codec's averaged weights, or from the `shipped` ones."""
     codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
     dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
     path = folder / "network.pt"
-    clips, large = TRAINING.make(folder), LARGE.make(folder)
     if shipped and not path.exists():
         for name, module in (("dit", dit), ("words", words), ("codec", codec)):
             read(module, name)
@@ -59,13 +62,13 @@ def network_trainer(folder: Path, seed: int, device: torch.device, half: bool, s
     elif not path.exists():
         codec_run = torch.load(folder / "codec.pt", weights_only=True)
         codec.load_state_dict(codec_run["averages"]["codec"])
-        standardise(codec, torch.cat(AutoencodeTask(codec, clips, seed, batch=32).groups_of(-1)))
+        standardise(codec, torch.cat(AutoencodeTask(codec, TRAINING.make(folder), seed, batch=32).groups_of(-1)))
         generator = torch.Generator().manual_seed(seed)
         begin(dit, codec.picture, generator)
         words.init_weights(generator)
     for module in (dit, words, codec):
         module.to(device)
-    task = DenoiseTask(dit, words, codec, EMBER.schedule, clips, large, seed)
+    task = DenoiseTask(dit, words, codec, EMBER.schedule, lessons)
     trainer = Trainer(task, path, seed, device, half=half)
     if shipped and not trainer.number:
         trainer.number, trainer.pace = SHIPPED, Pace(first=SHIPPED, warmup=100)
@@ -97,12 +100,13 @@ def main() -> None:
     if args.what == "codec":
         run(codec_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
         return
-    trainer = network_trainer(args.folder, args.seed, device, args.half, args.shipped)
-    if args.what == "network":
-        run(trainer, args.minutes, args.fall)
-    else:
-        write(trainer.averages, WEIGHTS)
-        print(f"step {trainer.number}, {trainer.seconds / 3600:.2f} h -> {WEIGHTS}")
+    with closing(Ahead(args.folder, args.seed)) as lessons:
+        trainer = network_trainer(args.folder, args.seed, device, args.half, lessons, args.shipped)
+        if args.what == "network":
+            run(trainer, args.minutes, args.fall)
+        else:
+            write(trainer.averages, WEIGHTS)
+            print(f"step {trainer.number}, {trainer.seconds / 3600:.2f} h -> {WEIGHTS}")
 
 
 if __name__ == "__main__":
