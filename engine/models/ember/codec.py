@@ -75,9 +75,7 @@ class Decoder(nn.Module):
         self.at_eighth = nn.Sequential(
             Residual(eighth), Residual(eighth), nn.Conv2d(eighth, 4 * quarter, 1), nn.PixelShuffle(2)
         )
-        self.at_quarter = nn.Sequential(
-            Residual(quarter), nn.Conv2d(quarter, 4 * GROUP * context, 1), nn.PixelShuffle(2)
-        )
+        self.at_quarter = nn.Sequential(Residual(quarter), nn.Conv2d(quarter, 4 * GROUP * context, 1))
         self.coarse_look = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 2 * (eighth + quarter), 1))
         self.look = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 4 * width + 12, 1))
         self.first = nn.Conv2d(12 + context, width, 3, padding=1)
@@ -87,22 +85,36 @@ class Decoder(nn.Module):
     def forward(self, picture_BChw: Tensor, before_BChw: Tensor, look_BChw: Tensor) -> Tensor:
         """[B, C, h, w] each to frames side by side, [B, 12, H, W]."""
         coarse = self.coarse_look(look_BChw).split([self.enter.out_channels] * 2 + [self.at_quarter[0].width] * 2, 1)
-        scale8, shift8 = coarse[:2]
-        scale4, shift4 = (functional.interpolate(x, scale_factor=2, mode="nearest") for x in coarse[2:])
         x = self.enter(torch.cat((picture_BChw, before_BChw, look_BChw), 1))
-        x = self.at_eighth(torch.addcmul(shift8, x, 1 + scale8))
-        context = self.at_quarter(torch.addcmul(shift4, x, 1 + scale4))
-        look = functional.interpolate(self.look(look_BChw), scale_factor=STRIDE // 2, mode="bilinear")
-        scale1, shift1, scale2, shift2, gate = look[:, None].split([self.width] * 4 + [12], 2)
+        x = self.at_eighth(torch.addcmul(coarse[1], x, 1 + coarse[0]))
+        scale, shift = (functional.interpolate(part, scale_factor=2, mode="nearest") for part in coarse[2:])
+        context = self.at_quarter(torch.addcmul(shift, x, 1 + scale))
 
-        place = "b (t c i y j x) h w -> (b t) (c y x) (h i) (w j)"
+        place = "b (t c i y j x) h w -> (b t) (h i) (w j) (c y x)"
         frames = rearrange(self.linear(picture_BChw), place, t=GROUP, c=3, y=2, j=STRIDE // 2, x=2)
-        context = rearrange(context, "b (t c) h w -> (b t) c h w", t=GROUP)
-        x = torch.cat((frames, context), 1).contiguous(memory_format=torch.channels_last)
-        x = functional.silu(_each_frame(self.first(x), 1 + scale1, shift1), inplace=True)
-        x = functional.silu(_each_frame(self.second(x), 1 + scale2, shift2), inplace=True)
-        x = self.last(torch.cat((x, _each_frame(frames, 1 + gate)), 1))
-        return rearrange(functional.pixel_shuffle(x, 2), "(b t) c h w -> b (t c) h w", t=GROUP)
+        context = rearrange(context, "b (t c y x) h w -> (b t) (h y) (w x) c", t=GROUP, y=2, x=2)
+        frames, context = (x.permute(0, 3, 1, 2) for x in (frames, context))
+        parts = self.look(look_BChw).split([self.width] * 4 + [12], 1)
+        scale1, shift1, scale2, shift2, gate = (
+            _drawn_out(x + one) for x, one in zip(parts, (1, 0, 1, 0, 1), strict=True)
+        )
+        x = functional.silu(_each_frame(_of_two(self.first, frames, context), scale1, shift1), inplace=True)
+        x = functional.silu(_each_frame(self.second(x), scale2, shift2), inplace=True)
+        x = _of_two(self.last, x, _each_frame(frames, gate))
+        return rearrange(x, "(b t) (c y x) h w -> b (t c) (h y) (w x)", t=GROUP, y=2, x=2)
+
+
+def _drawn_out(x_BChw: Tensor) -> Tensor:
+    """The look at half the pixels' size, evenly from cell to cell. [B, 1, C, H / 2, W / 2]."""
+    x = x_BChw.contiguous(memory_format=torch.channels_last)
+    return functional.interpolate(x, scale_factor=STRIDE // 2, mode="bilinear")[:, None]
+
+
+def _of_two(layer: nn.Conv2d, a_NCHW: Tensor, b_NCHW: Tensor) -> Tensor:
+    """A 3 x 3 convolution of two inputs side by side, without putting them there (that would cost as much)."""
+    parts = layer.weight.split([a_NCHW.shape[1], b_NCHW.shape[1]], 1)
+    first = functional.conv2d(a_NCHW, parts[0], layer.bias, padding=1)
+    return first.add_(functional.conv2d(b_NCHW, parts[1], padding=1))
 
 
 def _each_frame(x_NCHW: Tensor, scale_B1CHW: Tensor, shift_B1CHW: Tensor | None = None) -> Tensor:
@@ -166,7 +178,9 @@ class EmberCodec(nn.Module):
                 module.weight.normal_(std=fan_in**-0.5, generator=generator)
                 assert module.bias is not None
                 module.bias.zero_()
-        for quiet in (self.encoder.correction[-1], self.decoder.coarse_look[-1], self.decoder.at_eighth[1].second):
+        second = self.decoder.at_eighth[1]
+        assert isinstance(second, Residual)
+        for quiet in (self.encoder.correction[-1], self.decoder.coarse_look[-1], second.second):
             quiet.weight.zero_()
         last = self.decoder.last.weight
         last.mul_(0.1)

@@ -19,10 +19,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from engine.models.ember.codec import GROUP
 from engine.models.ember.training.pool import LARGE, TRAINING
-from engine.models.ember.training.styles import STYLES, Stage, apply
+from engine.models.ember.training.styles import STYLES, Stage, apply, luma
 
 TINTS = [word for word, style in STYLES.items() if style.stage is Stage.TINT]
 FULL = [word for word in STYLES if word not in TINTS]
@@ -30,6 +31,12 @@ _WEIGHTS = [STYLES[word].weight for word in FULL]
 
 STILL_SHARE = 0.5
 """Share of crops that are made to stand still: flicker shows there first, and they are styled in one go."""
+
+FAR_SHARE = 0.6
+"""Share of crops that are taken from further away."""
+
+GRADED_SHARE = 0.6
+"""Share of crops whose colour and contrast are changed."""
 
 Prompt = list[str]
 
@@ -61,16 +68,24 @@ class Batch:
 
 
 def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tensor:
-    """A random crop of a random clip, mirrored, turned over and with its colour planes exchanged at random.
+    """A random crop of a random clip: often taken from further away and graded, then mirrored, turned over, recoloured.
+
+    Painted scenes are softer and more colourful than what cameras see. From further away (made smaller) edges are
+    as sharp as in a photograph, and grading lends its contrast and its greys.
 
     Returns:
         Pixels in 0..1, [frames, 3, size, size].
     """
     clip = clips[rng.randrange(len(clips))]
     first = rng.randrange(clip.shape[0] - frames + 1)
-    top, left = (rng.randint(0, clip.shape[1] - size) for _ in range(2))
-    cut = np.ascontiguousarray(clip[first : first + frames, top : top + size, left : left + size])
+    wide = min(clip.shape[1], round(size * rng.uniform(1.2, 2.5))) if rng.random() < FAR_SHARE else size
+    top, left = (rng.randint(0, clip.shape[1] - wide) for _ in range(2))
+    cut = np.ascontiguousarray(clip[first : first + frames, top : top + wide, left : left + wide])
     x = torch.from_numpy(cut.astype(np.float32) / 255).permute(0, 3, 1, 2)
+    if wide > size:
+        x = functional.interpolate(x, (size, size), mode="area")
+    if rng.random() < GRADED_SHARE:
+        x = grade(x, rng.uniform(0.1, 1.0), rng.uniform(1.0, 2.5))
     if rng.random() < 0.5:
         x = x.flip(0)
     if rng.random() < 0.5:
@@ -82,6 +97,14 @@ def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tenso
     if rng.random() < STILL_SHARE:
         x = x[:1].expand_as(x)
     return x
+
+
+def grade(x_T3HW: Tensor, saturation: float, contrast: float) -> Tensor:
+    """Draw colours towards grey (`saturation` 1: not at all) and stretch around the mean brightness."""
+    grey = luma(x_T3HW)
+    x = grey + (x_T3HW - grey) * saturation
+    mean = grey.mean()
+    return ((x - mean) * contrast + mean).clamp(0, 1)
 
 
 def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, size: int) -> Batch:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from engine.models.ember.codec import GROUP, EmberCodec
+from engine.models.ember.codec import GROUP, STRIDE, EmberCodec
 from engine.models.ember.training.autoencode import PICTURE_GAIN
 from engine.models.ember.training.data import Batch, Lessons
 from engine.models.ember.training.losses import pixel_loss
@@ -35,6 +35,9 @@ from engine.steps import mix
 
 LATENT_WEIGHT = 3.0
 """Of the latents' loss against the pixels'."""
+
+SEAMS = 4.0
+"""Extra weight of differences across the borders of latent vectors, where blocks would show."""
 
 
 def style_share(strength: Tensor) -> Tensor:
@@ -131,7 +134,8 @@ class DenoiseTask:
         )
         earlier = (made if before is None else before).detach()
         pixels = self.codec.decode_group(made, earlier)
-        pixel = pixel_loss(pixels, rearrange(target_BT3HW[:, -GROUP:], "b t c h w -> b (t c) h w"))
+        wanted = rearrange(target_BT3HW[:, -GROUP:], "b t c h w -> b (t c) h w")
+        pixel = pixel_loss(pixels, wanted, border=STRIDE, extra=SEAMS)
         figures = {"latent": latent_loss.item(), "pixel": pixel.item()}
         if lesson.steps > 1:
             figures["pixel2"] = pixel.item()

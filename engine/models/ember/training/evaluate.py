@@ -12,6 +12,7 @@ recognition   share of pictures whose nearest operator, among all words, is the 
 consistency   flicker: mean change between frames of a still scene; warp: mean difference from the frame before moved
               along, on a sliding photograph; with and without the cache, and of the operators themselves
 strength      mean distance from the input as strength rises, and in how many words it ever falls by more than 0.005
+blocks        how much more neighbouring pixels differ across the borders of the network's tokens than elsewhere
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from engine.models.ember.training.photographs import NAMES, moving, photograph
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
 from engine.models.ember.training.sheet import open_player
-from engine.models.ember.training.styles import apply
+from engine.models.ember.training.styles import CELL, apply
 from engine.models.ember.vocabulary import WORDS
 from engine.models.ember.weights import WEIGHTS
 
@@ -41,6 +42,12 @@ RECOGNISED = 0.7
 """Strength at which words are to be recognised."""
 
 STEPS = (1, 2, 4)
+TEXTURED = frozenset(
+    {"watercolor", "sketch", "hatch", "blueprint", "chalk", "mosaic", "pixel", "lowpoly", "kaleidoscope"}
+    | {"halftone", "glitch", "hologram", "matrix", "crt"}
+)
+"""Words whose operators draw a texture that is locked to the grid."""
+
 FRAMES = 13
 SPEED = (2, 1)
 
@@ -141,6 +148,26 @@ def monotony(player: Player, clip: Tensor, words: Sequence[str]) -> None:
     print(f"  falls somewhere in {falls} of {len(curves)} words")
 
 
+def seams(picture_13HW: Tensor) -> float:
+    """Mean difference of neighbours across borders of 16 x 16 pixels over that of all others; 1: no blocks."""
+    along = (picture_13HW[..., 1:] - picture_13HW[..., :-1]).abs().mean((0, 1, 2))
+    down = (picture_13HW[..., 1:, :] - picture_13HW[..., :-1, :]).abs().mean((0, 1, 3))
+    border = torch.arange(1, len(along) + 1) % CELL == 0
+    return float((along[border].mean() + down[border].mean()) / (along[~border].mean() + down[~border].mean()))
+
+
+def blocks(player: Player, clips: Sequence[Tensor]) -> None:
+    """Print the seams of words whose operators have no texture of their own."""
+    words = [word for word in WORDS if word not in TEXTURED]
+    made = {word: float(np.mean([seams(player.play(c, word, 0.7, 2)[-1:]) for c in clips])) for word in words}
+    drawn = {word: float(np.mean([seams(apply(c[-1:], [word])) for c in clips])) for word in words}
+    print("\nblocks at strength 0.7, 2 steps: differences across token borders over those elsewhere")
+    print(f"  Ember {np.mean(list(made.values())):.3f}  the operators {np.mean(list(drawn.values())):.3f}", end="")
+    print(f"  the input {np.mean([seams(clip[-1:]) for clip in clips]):.3f}")
+    worst = sorted(words, key=lambda word: drawn[word] - made[word])[:6]
+    print("  most: " + ", ".join(f"{word} {made[word]:.2f} (operator {drawn[word]:.2f})" for word in worst))
+
+
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description="Evaluate Ember.")
@@ -157,6 +184,7 @@ def main() -> None:
     distances(player, clips, words)
     consistency(WORDS[::4], args.weights, args.size)
     monotony(player, clips[0], WORDS[::4])
+    blocks(player, clips)
 
 
 if __name__ == "__main__":
