@@ -138,6 +138,13 @@ def grain(x: Tensor) -> Tensor:
     return _GRAIN.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
 
 
+def bristles(x: Tensor) -> Tensor:
+    """Marks of a brush drawn from corner to corner, the same in every cell, about -1..1."""
+    drawn = torch.stack([torch.roll(_GRAIN, (k, k), (-2, -1)) for k in range(5)]).mean(0)
+    drawn = (drawn - drawn.mean()) / (2 * drawn.std())
+    return drawn.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
+
+
 def kuwahara(x: Tensor, radius: int) -> Tensor:
     """Edge-keeping smoothing: a soft choice of the calmest of four neighbouring squares."""
     width = radius + 1
@@ -158,10 +165,10 @@ def kuwahara(x: Tensor, radius: int) -> Tensor:
 
 
 def oil(x: Tensor) -> Tensor:
-    """Thick flat strokes with lit rims."""
+    """Thick flat paint with lit rims and the marks of the brush."""
     paint = contrast(saturate(kuwahara(x, 5), 1.7), 1.15)
     gx, gy = gradient(luma(paint))
-    return (paint + 0.5 * (gx + gy)).clamp(0, 1)
+    return (paint * (1 + 0.3 * bristles(x)) + 0.04 * bristles(x) + 0.5 * (gx + gy)).clamp(0, 1)
 
 
 def watercolor(x: Tensor) -> Tensor:
@@ -188,8 +195,8 @@ def negative(x: Tensor) -> Tensor:
 
 
 def poster(x: Tensor) -> Tensor:
-    """Few flat colours."""
-    return saturate(terraces(contrast(kuwahara(x, 3), 1.25), 3), 1.5)
+    """A screen print in four inks."""
+    return ramp(terraces(tone(kuwahara(x, 3)), 3), "16213e", "c8342b", "f0a830", "f7ecd0")
 
 
 # --- draw ------------------------------------------------------------------------------------------------------
@@ -240,11 +247,14 @@ def blueprint(x: Tensor) -> Tensor:
 
 
 def comic(x: Tensor) -> Tensor:
-    """Flat loud colours inside black outlines."""
+    """Flat loud colours inside black outlines, with the dots of cheap print where it is not bright."""
+    columns, rows = grid(x)
     flat = kuwahara(x, 4)
     grey = luma(flat)
     lit = saturate(flat * ((terraces(grey, 3) * 0.85 + 0.15) / (grey + 0.05)), 2.0)
-    return lit * (1 - step(0.06, 0.17, edges(blur(x, 3))))
+    dots = step(0.0, 0.3, torch.cos((columns + rows) * math.pi / 4) + torch.cos((columns - rows) * math.pi / 4) - 0.6)
+    lit = lit * (1 - 0.5 * dots * step(0.85, 0.6, grey))
+    return lit.clamp(0, 1) * (1 - step(0.06, 0.17, edges(blur(x, 3))))
 
 
 def chalk(x: Tensor) -> Tensor:
@@ -277,8 +287,10 @@ def mosaic(x: Tensor) -> Tensor:
 
 
 def pixel(x: Tensor) -> Tensor:
-    """Squares of 8 pixels in few colours."""
-    return terraces(tiles(contrast(saturate(x, 1.5), 1.2), 8), 4)
+    """Squares of 8 pixels in the colours of an early computer, which mixes them by alternating squares."""
+    columns, rows = grid(x)
+    other = ((columns // 8 + rows // 8) % 2).to(x)
+    return terraces(tiles(contrast(saturate(x, 1.5), 1.2), 8) + 0.24 * (0.5 - other), 2) * (1 - 0.18 * other)
 
 
 def lowpoly(x: Tensor) -> Tensor:
@@ -287,7 +299,7 @@ def lowpoly(x: Tensor) -> Tensor:
     upper = ((columns % CELL) + (rows % CELL) < CELL).to(x)
     above = tiles(x * upper, CELL) / (tiles(upper, CELL) + 1e-4)
     below = tiles(x * (1 - upper), CELL) / (tiles(1 - upper, CELL) + 1e-4)
-    return saturate((above * upper + below * (1 - upper)) * (0.92 + 0.14 * upper), 1.6)
+    return saturate(above * upper + below * (1 - upper), 1.6) * (0.72 + 0.28 * upper)
 
 
 def emboss(x: Tensor) -> Tensor:
@@ -297,7 +309,7 @@ def emboss(x: Tensor) -> Tensor:
 
 
 def kaleidoscope(x: Tensor) -> Tensor:
-    """Every cell folded on itself eight times."""
+    """Every cell folded on itself eight times by mirrors, which darken every other part and shine at their edges."""
     n, c, height, width = x.shape
     half = CELL // 2
     cells = x.reshape(n, c, height // CELL, CELL, width // CELL, CELL).permute(0, 1, 2, 4, 3, 5)
@@ -305,7 +317,11 @@ def kaleidoscope(x: Tensor) -> Tensor:
     corner = (corner + corner.transpose(-1, -2)) / 2
     top = torch.cat([corner, corner.flip(-1)], -1)
     folded = torch.cat([top, top.flip(-2)], -2).permute(0, 1, 2, 4, 3, 5).reshape(n, c, height, width)
-    return contrast(saturate(folded, 2.0), 1.3)
+    columns, rows = grid(x)
+    u, v = ((axis % CELL - half + 0.5) for axis in (columns, rows))
+    turned = ((u * v > 0) ^ (u.abs() > v.abs())).to(x)
+    edge = step(1.6, 0.4, torch.minimum(torch.minimum(u.abs(), v.abs()), (u.abs() - v.abs()).abs()))
+    return (contrast(saturate(folded, 2.0), 1.3) * (1.15 - 0.45 * turned) + 0.3 * edge).clamp(0, 1)
 
 
 # --- grade -----------------------------------------------------------------------------------------------------
