@@ -84,6 +84,7 @@ class Trainer:
         self.device, self.half = device, half
         self.number = 0
         self.seconds = 0.0
+        self.stopped = False
         self.pace = Pace()
         groups = [{"params": parameters, "lr": rate, "peak": rate} for parameters, rate in task.groups()]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
@@ -91,12 +92,16 @@ class Trainer:
         if path.exists():
             self._load()
 
+    def stop(self) -> None:
+        """Let `run` end after the step that it is at."""
+        self.stopped = True
+
     def run(self, *, seconds: float = math.inf, steps: float = math.inf, report: Callable[[str], None] = print) -> None:
-        """Train until the time or the number of further steps is used up, then save."""
+        """Train until the time or the number of further steps is used up or `stop` is called, then save."""
         started = saved = time.monotonic()
         last, first = self.seconds, self.number
         figures: dict[str, list[float]] = {}
-        while self.number - first < steps and time.monotonic() - started < seconds:
+        while self.number - first < steps and time.monotonic() - started < seconds and not self.stopped:
             if self.pace.fall_to is not None and self.number >= self.pace.fall_to:
                 break
             for name, value in self._step().items():

@@ -270,7 +270,7 @@ def contour(x: Tensor) -> Tensor:
     height = blur(tone(x), 7)
     gx, gy = gradient(height)
     slope = torch.sqrt(gx * gx + gy * gy + 1e-6)
-    phase = (height * 6) % 1
+    phase = (height * 4) % 1
     line = 1 - step(0.6, 1.6, (phase - 0.5).abs() / (slope * 3.0 + 0.03))
     ground = ramp(height, "8fc7d9", "cfe8c4", "f3e9bf", "e9c49a", "fbf3ea")
     return (ground * (1 - 0.85 * line)).clamp(0, 1)
@@ -328,10 +328,12 @@ def kaleidoscope(x: Tensor) -> Tensor:
 
 
 def halftone(x: Tensor) -> Tensor:
-    """Printed dots of pure colour, larger where there is more of it."""
+    """Printed dots on paper, larger where it is darker, in the colour of what they print."""
     columns, rows = grid(x)
     dot = torch.cos(columns * math.pi / 4) * torch.cos(rows * math.pi / 4) * 0.5 + 0.5
-    return step(-0.14, 0.14, contrast(saturate(box(x, 5), 1.7), 1.2) - dot * 0.96 - 0.02)
+    printed = step(-0.14, 0.14, dot * 0.96 + 0.02 - contrast(box(luma(x), 5), 1.2))
+    ink = saturate(box(x, 7), 1.8) * 0.75
+    return (_rgb(x, 0.96, 0.94, 0.88) * (1 - printed) + ink * printed).clamp(0, 1)
 
 
 def glitch(x: Tensor) -> Tensor:
