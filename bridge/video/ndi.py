@@ -14,10 +14,13 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo, Tally
-from bridge.video.fit import Widener
+from bridge.video.fit import Unpacker, Widener
 from bridge.video.ndi_connect import connect, destroy
 from bridge.video.ndi_metadata import from_xml, to_xml
 from bridge.video.ndi_runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
@@ -31,10 +34,21 @@ _GONE_S = 0.3
 _SLICE_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """What was copied out of one of NDI's frames: UYVY [height, width, 2] or, with alpha, RGBA [height, width, 4]."""
+
+    pixels: np.ndarray
+    text: str
+    pts_ns: int
+    captured_ns: int
+
+
 class NdiSource(Source):
     """One NDI source, found by name, and found again when it was lost.
 
-    Frames are RGBA; a source without alpha gives 255. `pts_ns` is the sender's own time (UTC) of the frame.
+    Frames are RGB, or RGBA where the source has alpha. `pts_ns` is the sender's own time (UTC) of the frame. NDI hands
+    over what it decodes to, UYVY: its own conversion to RGB costs three times what ours does.
     """
 
     def __init__(self, pattern: str, options: Options) -> None:
@@ -44,6 +58,7 @@ class NdiSource(Source):
         self._handle: Any = None
         self._finder: Finder  # made when opened
         self._name = ""
+        self._unpacker = Unpacker()
         self._size = (0, 0)
         self._fps = 0.0
         self._seq = 0
@@ -60,7 +75,7 @@ class NdiSource(Source):
                 return
             ndi = library()
             settings = ndi.RecvCreateV3()
-            settings.color_format = ndi.RECV_COLOR_FORMAT_RGBX_RGBA
+            settings.color_format = ndi.RECV_COLOR_FORMAT_UYVY_RGBA
             settings.bandwidth = ndi.RECV_BANDWIDTH_HIGHEST
             settings.allow_video_fields = False
             settings.ndi_recv_name = "Tidecast"
@@ -167,9 +182,15 @@ class NdiSource(Source):
         if self._finder.looking:
             self._finder.rest()
         self._seq += 1
-        return newest
+        return self._frame(newest)
 
-    def _unpack(self, ndi: Any, video: Any) -> Frame:
+    def _frame(self, got: _Received) -> Frame:
+        alpha = got.pixels.shape[2] == PixelFormat.RGBA.channels
+        pixels = got.pixels if alpha else self._unpacker.rgb(got.pixels)
+        kind = PixelFormat.RGBA if alpha else PixelFormat.RGB
+        return Frame(pixels, kind, got.pts_ns, got.captured_ns, self._seq - 1, from_xml(got.text))
+
+    def _unpack(self, ndi: Any, video: Any) -> _Received:
         """Copy out everything and free the frame; its strings are gone after that."""
         captured = time.monotonic_ns()
         try:
@@ -180,7 +201,7 @@ class NdiSource(Source):
         finally:
             ndi.recv_free_video_v2(self._handle, video)
         pts = stamp * 100 if 0 < stamp < ndi.RECV_TIMESTAMP_UNDEFINED else captured
-        return Frame(pixels, PixelFormat.RGBA, pts, captured, self._seq, from_xml(text))
+        return _Received(pixels, text, pts, captured)
 
 
 class NdiSink(Sink):
