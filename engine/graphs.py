@@ -216,6 +216,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     if mode == "full":
         say("compiling (the first time it takes minutes)")
         chains.compile_chains(stream.dit)
+        stream.whole_text = True  # a prompt of another length would be compiled anew
     captured = None
     if mode == "graphs" or (mode == "full" and device.type == "cuda"):
         backend = CudaGraphs(device) if device.type == "cuda" else Rehearsal()

@@ -239,6 +239,8 @@ class Stream:
             held[0][:, :tokens].copy_(new[0])
             held[1][:, :tokens].copy_(new[1])
         self._text = [(k[:, :tokens], v[:, :tokens]) for k, v in self.state.text]
+        if not self.whole_text:
+            self._text = self.dit.fold_text(self._text)
         self._text_bias = bias
 
     @property

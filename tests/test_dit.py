@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import DiTShape
 from engine.models.wan21 import lean
-from engine.models.wan21.dit import CausalDiT, block_causal_mask
+from engine.models.wan21.dit import Block, CausalDiT, block_causal_mask
 from engine.models.wan21.rope import rope_for
 
 TINY = DiTShape(dim=48, heads=2, layers=2, ffn=64, text_dim=16, text_len=6, freq_dim=32)
@@ -79,6 +81,28 @@ def test_a_feed_forward_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyPatc
         whole = down(torch.nn.functional.gelu(up(x), approximate="tanh"))
     torch.testing.assert_close(parts, whole)
     assert torch.equal(x, before)
+
+
+def test_a_text_that_is_taken_through_the_last_product_once_reads_the_same() -> None:
+    dit = CausalDiT(TINY)
+    generator = torch.Generator().manual_seed(0)
+    dit.init_weights(generator)
+    with torch.no_grad():
+        for parameter in dit.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.3)
+    attention = cast(Block, dit.blocks[0]).cross_attn
+    x, y, bias = torch.randn(2, 5, 48), torch.randn(2, 5, 48), torch.randn(7)
+    with torch.inference_mode():
+        keys = attention.keys(torch.randn(1, 7, 48))
+        folded = attention.folded(keys)
+        assert folded[1].shape == (2 * 7, 48)
+        for added in (bias, None):
+            torch.testing.assert_close(
+                attention.add(x.clone(), y, folded, added), x + attention(y, keys, added), rtol=1e-4, atol=1e-5
+            )
+        long = attention.keys(torch.randn(1, 24, 48))
+        assert attention.folded(long) is long  # where it would be more work
+    assert attention.folded(keys) is keys  # where gradients are wanted
 
 
 def test_the_mask_counts_whole_blocks() -> None:

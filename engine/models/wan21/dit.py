@@ -45,7 +45,8 @@ class Time:
 
 
 TextKeys = Sequence[tuple[Tensor, Tensor]]
-"""Per block the keys and values [B, T, H, K] of the text, for cross-attention."""
+"""Per block the keys and values of the text for cross-attention: [B, T, H, K] both, or, `CrossAttention.folded`,
+keys [T, H, K] and rows [H T, D]."""
 
 
 class Fused(nn.Module):
@@ -134,6 +135,25 @@ class CrossAttention(nn.Module):
         k = self.norm_k(self.k(text_BTD)).unflatten(-1, (self.heads, -1))
         return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
 
+    def folded(self, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same text for `add`, on a CPU: its values are taken through the last product once instead of every time.
+
+        Where that is more work, because the text is long, they stay as they are.
+        """
+        k_BTHK, v_BTHK = keys
+        batch, tokens, heads, _ = k_BTHK.shape
+        if not lean.applies(k_BTHK) or not isinstance(self.o, nn.Linear) or batch > 1:
+            return keys
+        if heads * tokens >= len(self.o.weight):
+            return keys
+        return k_BTHK[0], lean.folded(v_BTHK[0], self.o.weight, self.o.bias)
+
+    def add(self, x_BLD: Tensor, y_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None) -> Tensor:
+        """The tokens `x_BLD` and what they, normalised to `y_BLD`, read from the text."""
+        if keys[1].dim() == 2:
+            return lean.add_text(x_BLD, self.q(y_BLD), self.norm_q.weight, self.eps, *keys, bias_T)
+        return x_BLD + self(y_BLD, keys, bias_T)
+
     def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
         """What the tokens `x_BLD` read from the text; `bias_T` is added to the likeness to each of its tokens."""
         return self.o(self.read(self.queries(x_BLD), keys, bias_T))
@@ -189,11 +209,11 @@ class Block(nn.Module):
         layer: int = 0,
         text_bias_T: Tensor | None = None,
     ) -> Tensor:
-        """One layer of the network: [B, L, D] to [B, L, D]."""
+        """One layer of the network: [B, L, D] to [B, L, D], where `lean` applies in the tensor that came in."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
         y = modulate(self.norm1(x_BLD), shift1, scale1)
         x_BLD = gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
-        x_BLD = x_BLD + self.cross_attn(self.norm3(x_BLD), text_keys, text_bias_T)
+        x_BLD = self.cross_attn.add(x_BLD, self.norm3(x_BLD), text_keys, text_bias_T)
         y = modulate(self.norm2(x_BLD), shift2, scale2)
         return gate(x_BLD, self.ffn(y), gate2)
 
@@ -347,6 +367,10 @@ class CausalDiT(nn.Module):
         """Keys and values of an embedded text for every block; compute them once per prompt."""
         return [cast(Block, block).cross_attn.keys(text_BTD) for block in self.blocks]
 
+    def fold_text(self, keys: TextKeys) -> list[tuple[Tensor, Tensor]]:
+        """What `text_keys` gave, with less work for every forward where `CrossAttention.folded` knows how."""
+        return [cast(Block, block).cross_attn.folded(own) for block, own in zip(self.blocks, keys, strict=True)]
+
     def time(self, t_BF: Tensor) -> Time:
         """What the network makes of timesteps (0..1000, any real or integer type)."""
         dtype = self.patch_embedding.weight.dtype
@@ -369,13 +393,17 @@ def block_causal_mask(frames: int, tokens: int, frames_per_block: int, device: t
 
 
 def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
-    """x (1 + scale) + shift, each frame's tokens with their frame's shift and scale."""
+    """x (1 + scale) + shift, each frame's tokens with their frame's; overwrites x where `lean` applies."""
+    if lean.applies(x_BLD):
+        return lean.modulate(x_BLD, shift_BFD, scale_BFD)
     x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
     return torch.addcmul(shift_BFD[:, :, None], x_BFLD, 1 + scale_BFD[:, :, None]).flatten(1, 2)
 
 
 def gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
-    """x + gate y, each frame's tokens with their frame's gate."""
+    """x + gate y, each frame's tokens with their frame's; overwrites x where `lean` applies."""
+    if lean.applies(x_BLD):
+        return lean.gate(x_BLD, y_BLD, gate_BFD)
     frames = gate_BFD.shape[1]
     x_BFLD, y_BFLD = x_BLD.unflatten(1, (frames, -1)), y_BLD.unflatten(1, (frames, -1))
     return torch.addcmul(x_BFLD, y_BFLD, gate_BFD[:, :, None]).flatten(1, 2)

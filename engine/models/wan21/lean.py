@@ -1,12 +1,13 @@
 """What lies between the network's products and its attention, arranged for a CPU: fewer passes, less new memory.
 
 There a pass over memory costs as much as arithmetic, and memory that is asked for anew is cleared by the system page by
-page. So the feed-forward is done a part of its hidden width at a time, while that part is still in the cache, and
-queries and keys are normalised and turned where their product left them. Inference in float32 only: tensors are
-overwritten, and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
+page. So the feed-forward is done a part of its hidden width at a time, while that part is still in the cache; queries
+and keys are normalised and turned, and tokens shifted, scaled and gated, where they lie. What a prompt's values become
+in the last product of cross-attention is computed once a prompt. Inference in float32 only: tensors are overwritten,
+and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
 
-Shape letters: B batch, L tokens, I width of the network, M hidden width, H heads, K width of a head, P complex pairs of
-a head (K / 2).
+Shape letters: B batch, F latent frames, L tokens, I width of the network, M hidden width, H heads, K width of a head,
+P complex pairs of a head (K / 2), T tokens of the text.
 """
 
 from __future__ import annotations
@@ -50,6 +51,54 @@ def normalise(x_BLI: Tensor, weight_I: Tensor, eps: float) -> Tensor:
     """RMS norm over the whole width, in place."""
     scale_BL1 = _scale(x_BLI, eps)
     return x_BLI.mul_(weight_I).mul_(scale_BL1)
+
+
+def modulate(x_BLI: Tensor, shift_BFI: Tensor, scale_BFI: Tensor) -> Tensor:
+    """x (1 + scale) + shift in place, each frame's tokens with their frame's shift and scale."""
+    x_BFLI = x_BLI.unflatten(1, (shift_BFI.shape[1], -1))
+    torch.addcmul(shift_BFI[:, :, None], x_BFLI, 1 + scale_BFI[:, :, None], out=x_BFLI)
+    return x_BLI
+
+
+def gate(x_BLI: Tensor, y_BLI: Tensor, gate_BFI: Tensor) -> Tensor:
+    """x + gate y in place of x, each frame's tokens with their frame's gate."""
+    split = (gate_BFI.shape[1], -1)
+    x_BLI.unflatten(1, split).addcmul_(y_BLI.unflatten(1, split), gate_BFI[:, :, None])
+    return x_BLI
+
+
+def folded(v_THK: Tensor, out_IJ: Tensor, bias_I: Tensor) -> Tensor:
+    """A text's values after the product that follows attention, bias included: [H T, I].
+
+    A token's output is the sum of these rows, weighted by its attention. `out_IJ` is that product's weight, J = H K.
+    """
+    heads = v_THK.shape[1]
+    out_HKI = out_IJ.T.unflatten(0, (heads, -1))
+    return torch.bmm(v_THK.transpose(0, 1), out_HKI).add_(bias_I / heads).flatten(0, 1)
+
+
+def add_text(
+    x_BLI: Tensor, q_BLI: Tensor, weight_I: Tensor, eps: float, k_THK: Tensor, rows_RI: Tensor, bias_T: Tensor | None
+) -> Tensor:
+    """Add to the tokens what they read from the text, in place.
+
+    Args:
+        x_BLI: the tokens.
+        q_BLI: their queries, before the RMS norm of `weight_I` and `eps`.
+        k_THK: the text's keys.
+        rows_RI: from `folded`.
+        bias_T: is added to the likeness to each of the text's tokens.
+    """
+    tokens, heads, width = k_THK.shape
+    scale_N1 = _scale(q_BLI, eps).flatten(0, 1).mul_(width**-0.5)
+    q_HNK = q_BLI.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(0, 1)
+    k_HKT = (k_THK * weight_I.unflatten(0, (heads, -1))).permute(1, 2, 0)
+    like_HNT = torch.bmm(q_HNK, k_HKT).mul_(scale_N1)
+    if bias_T is not None:
+        like_HNT.add_(bias_T)
+    share_NR = like_HNT.softmax(-1).transpose(0, 1).reshape(-1, heads * tokens)
+    x_BLI.flatten(0, 1).addmm_(share_NR, rows_RI)
+    return x_BLI
 
 
 def _scale(x_BLI: Tensor, eps: float) -> Tensor:
