@@ -7,11 +7,13 @@ rate, in the rhythm of their source:
   at its moment plus the *delay* of its track. The delay is measured: how long frames take from their moment until
   they are ready, the worst of each tenth of a second, and of those the 95th percentile over the last seconds. It
   grows at once and shrinks slowly.
-* At each tick of the clock the newest frame that is due is shown. Older ones are dropped as late; when there is no
-  new one, the last is repeated. A frame that is late but newer than what is shown is still shown.
+* At each tick of the clock the next frame that is due is shown; when there is none, the last is repeated. Two frames
+  that came close together, after a pause, are both shown: nothing is dropped before it is `BACKLOG` periods behind.
+  Where the source gives more frames than the output shows, the newest that is due is shown and older ones are dropped.
 * Where the source's rate is the output's (or a whole multiple or part of it), the ticks follow the source's phase by
   at most `PULL` of a period each, as a genlock does. So there is no beat between two almost equal rates, and a frame
-  leaves just after it is ready.
+  leaves just after it is ready. After a pause they run faster, by as much for each period that they are behind: what
+  the pause put off is made up for in a second or two, without a frame being left out.
 
 There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass is
 on air at the next tick. The loop of a publisher::
@@ -56,7 +58,10 @@ GUARD_NS = 1_000_000
 """Kept between a frame being ready and its tick, beside the measured delay."""
 
 PULL = 0.02
-"""Most that one tick may be moved towards the source's phase, as a share of the period."""
+"""Most that one tick may be moved towards the source's phase, as a share of the period, or of what it is behind."""
+
+BACKLOG = 4
+"""Periods of the output that a frame may be overdue while older ones are still shown before it."""
 
 SHRINK = 0.08
 """Most that the delay may shrink, as a share of the time that passes."""
@@ -66,6 +71,8 @@ JUMP_NS = SECOND
 
 MAX_DELAY_NS = 5 * SECOND
 """Frames that take longer than this do not count towards the delay: that is a stall, not jitter."""
+
+_NEARLY = Fraction(995, 1000)  # the ticks follow the source over such a difference of rates
 
 _FOLLOW = 1 / 64  # share of a new measurement in the offset between source clock and own clock
 
@@ -121,6 +128,7 @@ class Track:
         self._needed: deque[tuple[int, int]] = deque()  # (begin of slot, longest delay needed in it)
         self._measured_at = 0
         self._moment: int | None = None
+        self._new = False
         self._lock = threading.Lock()
 
     def offer(self, frame: Frame, ready_ns: int) -> None:
@@ -139,20 +147,22 @@ class Track:
             self._queue.append((moment, frame))
             self._measure(ready_ns - moment, ready_ns)
 
-    def pick(self, tick_ns: int, early_ns: int = 0) -> Frame | None:
+    def pick(self, tick_ns: int, early_ns: int = 0, slack_ns: int = 0) -> Frame | None:
         """The frame to show at this tick, or None if there is no new one.
 
         Args:
             tick_ns: planned time of the tick.
             early_ns: how much earlier than due a frame may be shown.
+            slack_ns: how much overdue a frame may be before older ones are dropped for it.
         """
         with self._lock:
             horizon = tick_ns - self.delay_ns + early_ns
-            picked = None
-            while self._queue and self._queue[0][0] <= horizon:
+            queue, picked = self._queue, None
+            while queue and queue[0][0] <= (horizon if picked is None else horizon - slack_ns):
                 if picked is not None:
                     self.late += 1
-                self._moment, picked = self._queue.popleft()
+                self._moment, picked = queue.popleft()
+            self._new = picked is not None
             return picked
 
     def clear(self) -> None:
@@ -163,6 +173,7 @@ class Track:
             self._needed.clear()
             self._clock = SourceClock()
             self._moment = None
+            self._new = False
             self.delay_ns = 0
 
     @property
@@ -170,12 +181,17 @@ class Track:
         """Frames that are not due yet."""
         return len(self._queue)
 
-    def phase_error(self, tick_ns: int, period_ns: int) -> int:
-        """How much later than the frames' rhythm a tick is, in ns within half a period; 0 when not known."""
+    def phase_error(self, tick_ns: int, period_ns: int, every: bool) -> int:
+        """How much later than the frames' rhythm a tick is, in ns; 0 when not known.
+
+        Within half a period, but where `every` frame is shown and was due long before this tick.
+        """
         with self._lock:
             if self._moment is None:
                 return 0
             late = tick_ns - (self._moment + self.delay_ns)
+            if every and self._new:
+                return late
             return (late + period_ns // 2) % period_ns - period_ns // 2
 
     def _measure(self, needed: int, now_ns: int) -> None:
@@ -227,7 +243,8 @@ class OutputClock:
 
         Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
         """
-        pull = max(-PULL * self.period_ns, min(PULL * self.period_ns, phase_error_ns * 0.1))
+        most = PULL * max(self.period_ns, abs(phase_error_ns))
+        pull = max(-most, min(most, phase_error_ns * 0.1))
         exact = self._period + self._remainder
         step = math.floor(exact)
         self._remainder = exact - step
@@ -400,13 +417,15 @@ class Pacer:
             self._clock.next_ns = now_ns
         planned = self._clock.next_ns
         early = period // 2 if locked else 0  # the ticks lie close to the due times: take the nearest
-        picked = {"dry": self.dry.pick(planned, early), "wet": self.wet.pick(planned, early)}
+        every = source_fps is not None and self._clock.fps >= source_fps * _NEARLY
+        slack = BACKLOG * period if every else 0
+        picked = {name: track.pick(planned, early, slack) for name, track in (("dry", self.dry), ("wet", self.wet))}
         for name, frame in picked.items():
             if frame is not None:
                 self._shown[name] = frame
         other = "dry" if on_air == "wet" else "wet"
         name = on_air if self._shown[on_air] is not None else other
-        error = (self.wet if name == "wet" else self.dry).phase_error(planned, period) if locked else 0
+        error = (self.wet if name == "wet" else self.dry).phase_error(planned, period, every) if locked else 0
         self._clock.advance(now_ns, error)
         new = picked[name] is not None
         if not new:

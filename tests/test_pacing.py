@@ -176,12 +176,12 @@ def test_another_output_rate_than_the_source(source, output):
 def test_the_output_follows_the_source_to_another_rate():
     world = World(source_fps=30.0).run(8)
     world.source_fps = 60.0
-    world.run(8)
+    world.run(10)
     assert len(world.since(4)) == pytest.approx(240, abs=3)
     world.source_fps = 15.0
-    world.run(8)
+    world.run(10)
     assert len(world.since(4)) == pytest.approx(60, abs=3)
-    assert in_order(world.numbers(22))
+    assert in_order(world.numbers(26))
 
 
 def test_a_stalled_engine_repeats_and_nothing_queues_up_behind_it():
@@ -192,6 +192,49 @@ def test_a_stalled_engine_repeats_and_nothing_queues_up_behind_it():
     calm = world.run(16).pacer.latency.quantiles_ms()
     assert calm[1] < 60 + 100 + 15  # back to what it was: nothing waits behind the stall
     assert in_order(world.numbers(26))
+
+
+class Pausing(World):
+    """A source that stands still now and then and then gives what it owes in quick succession.
+
+    `pauses`: when each begins and ends, in ns from the start; the frames' own times tell of them too.
+    """
+
+    pauses: tuple[tuple[float, float], ...] = ()
+
+    def _make_until(self, when: int) -> None:
+        while (at := self._at()) <= when:
+            self.source_time = at
+            arrival = int(at + self.random.uniform(0, self.jitter_ms) * MS)
+            self._later(arrival, "dry", Frame(PIXELS, pts_ns=at, captured_ns=arrival, seq=self.sent_source))
+            self.sent_source += 1
+            self.next_frame += SECOND / self.source_fps
+
+    def _at(self) -> int:
+        """When the next frame is given: at its time, or with 4 ms between those that a pause put off."""
+        for begin, end in self.pauses:
+            if FIRST + begin <= self.next_frame < FIRST + end:
+                owed = (self.next_frame - FIRST - begin) * self.source_fps / SECOND
+                return int(max(self.next_frame, FIRST + end + owed * 4 * MS))
+        return int(max(self.next_frame, self.source_time + 4 * MS))
+
+
+@pytest.mark.parametrize("every_s", [0.7, 2.0, 5.0])
+@pytest.mark.parametrize("pause_ms", [20, 40, 60])
+def test_frames_that_a_pause_has_put_off_are_all_shown(every_s, pause_ms):
+    world = Pausing(source_fps=60.0, chunk=1, engine_ms=3.0, jitter_ms=1.0, engine_jitter_ms=1.0)
+    world.source_time = FIRST
+    begins = [5 + every_s * number for number in range(int(30 / every_s))]
+    world.pauses = tuple((at * SECOND, at * SECOND + pause_ms * MS) for at in begins)
+    world.run(5)
+    late = world.pacer.wet.late
+    world.run(30)
+    assert world.pacer.wet.late == late
+    numbers = sorted(set(world.numbers(30)))
+    assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    assert max(world.gaps(30)) < 1000 / 60 + 1.0  # the output itself never pauses
+    if pause_ms < every_s * 20:  # rare pauses do not put everything off
+        assert world.pacer.latency.quantiles_ms()[0] < 1000 / 60
 
 
 def test_a_slower_engine_is_met_with_a_longer_delay_and_a_faster_one_with_a_shorter():
