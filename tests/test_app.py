@@ -102,7 +102,7 @@ needs_oscsend = pytest.mark.skipif(shutil.which("oscsend") is None, reason="need
 @needs_oscsend
 def test_osc_from_another_program_changes_the_picture_that_arrives():
     with (
-        Sender(f"ndi:{MARK} cam", 640, 360, 30, "bars"),
+        Sender(f"ndi:{MARK} cam", 640, 360, 30),
         running("--input", f"ndi:{MARK} cam", "--output", f"ndi:{MARK} out", "--set", "process.kind=identity",
                 "--size", "320x176") as show,
         Receiver(f"ndi:{MARK} out") as mixer,
@@ -132,7 +132,7 @@ def test_no_frame_is_lost_and_every_frame_bears_its_times():
     )
     with (
         Metronome() as metronome,
-        Sender(f"ndi:{MARK} slow cam", 320, 176, 10, "counter") as camera,
+        Sender(f"ndi:{MARK} slow cam", 320, 176, 10) as camera,
         App(config) as app,
         Receiver(f"ndi:{MARK} slow out") as mixer,
     ):

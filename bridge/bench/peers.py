@@ -1,6 +1,8 @@
 """The programs at both ends of the bridge in benchmarks and drills: a sender and a receiver, each a process.
 
-They stand for the camera and the mixer: real transports, nothing shared with the bridge but the wire.
+They stand for the camera and the mixer: real transports, nothing shared with the bridge but the wire. Both do as little
+as they can, because they share the machine with what is measured: the sender draws its picture once and only the number
+anew, the receiver reads the number and every `SAMPLE`th pixel.
 """
 
 from __future__ import annotations
@@ -14,14 +16,20 @@ from fractions import Fraction
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
-from bridge.video.base import Options, open_sink, open_source
-from bridge.video.pattern import read_counter
+import numpy as np
+
+from bridge.video.base import Options, Ticker, open_sink, open_source
+from bridge.video.pattern import bars, draw_strip, read_counter
 from engine.errors import TidecastError
+from engine.frame import Frame, PixelFormat
 
 _SPAWN = multiprocessing.get_context("spawn")
 
 ANSWER_S = 30.0
 """Longest wait for a peer's answer."""
+
+SAMPLE = 32
+"""Pixels between those of which a receiver takes the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +105,10 @@ def _guard(target: Any, connection: Connection, *args: Any) -> None:
 
 
 class Sender(Peer):
-    """Sends a test picture. Its frames bear their number, and the time of sending as metadata."""
+    """Sends colour bars. Its frames bear their number, and the time of sending as metadata."""
 
-    def __init__(self, uri: str, width: int, height: int, fps: int, pattern: str = "bars") -> None:
-        super().__init__(_send, uri, width, height, fps, pattern)
+    def __init__(self, uri: str, width: int, height: int, fps: int) -> None:
+        super().__init__(_send, uri, width, height, fps)
 
     def resize(self, width: int, height: int) -> None:
         """Go on with another size."""
@@ -155,30 +163,38 @@ def _sleep(connection: Connection) -> None:
             worst_ns = max(worst_ns, time.monotonic_ns() - due)
 
 
-def _send(connection: Connection, uri: str, width: int, height: int, fps: int, pattern: str) -> None:
+def _send(connection: Connection, uri: str, width: int, height: int, fps: int) -> None:
     sink = open_sink(uri, Options(width=width, height=height, fps=Fraction(fps)))
-    source = open_source(f"pattern:{pattern}", Options(width=width, height=height, fps=Fraction(fps)))
-    times: dict[int | None, int] = {}
+    ticker, picture = Ticker(Fraction(fps)), _picture(width, height)
+    times: dict[int, int] = {}
+    skipped = seq = 0
     connection.send("ready")
     with sink:
         while True:
-            frame = source.read(0.5)
-            if frame is not None:
-                now = time.monotonic_ns()
-                times[read_counter(frame.pixels)] = now
-                sink.send(frame, {"sent_ns": str(now)})
+            due = ticker.wait(0.5)
+            if due is not None:
+                number = due[0]
+                skipped += due[1]
+                draw_strip(picture, number)
+                now = times[number] = time.monotonic_ns()
+                sink.send(Frame(picture, PixelFormat.BGRA, ticker.at(number), now, seq), {"sent_ns": str(now)})
+                seq += 1
             if connection.poll():
                 match connection.recv():
                     case ("size", width, height):
-                        source.close()
-                        wishes = Options(width=width, height=height, fps=Fraction(fps))
-                        source = open_source(f"pattern:{pattern}", wishes)
+                        ticker, picture, skipped = Ticker(Fraction(fps)), _picture(width, height), 0
                         connection.send("done")
                     case ("skipped",):
-                        connection.send(source.skipped)
+                        connection.send(skipped)
                     case ("times",):
                         connection.send(times)
                         times = {}
+
+
+def _picture(width: int, height: int) -> np.ndarray:
+    """Colour bars as BGRA: NDI takes them from a sender without much work."""
+    rgb = bars(0, width, height, Fraction(1))
+    return np.ascontiguousarray(np.insert(rgb[:, :, ::-1], 3, 255, axis=2))
 
 
 def _receive(connection: Connection, uri: str) -> None:
@@ -189,7 +205,7 @@ def _receive(connection: Connection, uri: str) -> None:
             frame = source.read(0.02)
             if frame is not None:
                 rgb = frame.rgb()
-                red, green, blue = rgb[::8, ::8].reshape(-1, 3).mean(axis=0).tolist()
+                red, green, blue = rgb[::SAMPLE, ::SAMPLE].reshape(-1, 3).mean(axis=0).tolist()
                 seen.append(
                     Seen(
                         frame.captured_ns, read_counter(rgb), (red, green, blue), frame.width, frame.height,

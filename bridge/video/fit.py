@@ -37,7 +37,7 @@ class Fitter:
             mirror: flip left and right.
 
         Returns:
-            uint8 [height, width, 3], C-contiguous; it never shares memory with the frame.
+            uint8 [height, width, 3], C-contiguous; the frame's own array where there is nothing to do.
 
         Raises:
             ValueError: an unknown `how`.
@@ -64,7 +64,7 @@ class Fitter:
 
     def _scale(self, pixels: np.ndarray, kind: PixelFormat, width: int, height: int) -> np.ndarray:
         if kind is PixelFormat.RGB and pixels.shape[:2] == (height, width):
-            return np.array(pixels, order="C")
+            return np.ascontiguousarray(pixels)
         return _converted(self._scaler, pixels, _NAMES[kind], width, height, "rgb24", 3)
 
 

@@ -63,14 +63,20 @@ def _strip_height(height: int) -> int:
     return max(2, height // 16)
 
 
-def _draw_strip(pixels: np.ndarray, number: int) -> None:
-    """Write the number's strip into the bottom of an RGB picture."""
+def draw_strip(pixels: np.ndarray, number: int) -> None:
+    """Write a number's strip into the bottom of a picture, for `read_counter`.
+
+    Args:
+        pixels: uint8 [height, width, channels], changed in place; alpha too, where there is one.
+        number: written modulo 2**24.
+    """
     height, width = pixels.shape[:2]
     number %= 1 << 24
     value = number << 8 | _check_sum(number)
     bits = np.unpackbits(np.frombuffer(value.to_bytes(4, "big"), np.uint8))
     row = np.repeat(bits, -(-width // CELLS))[:width] if width % CELLS == 0 else bits[_cell_of(width)]
-    pixels[height - _strip_height(height) :] = np.where(row, 235, 16).astype(np.uint8)[None, :, None]
+    line = np.repeat(np.where(row, 235, 16).astype(np.uint8), pixels.shape[2]).reshape(1, width, -1)
+    pixels[height - _strip_height(height) :] = line
 
 
 @functools.cache
@@ -116,7 +122,7 @@ def bars(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
     top = height * 5 // 8
     pixels[top : top + box] //= 4
     _write_number(pixels, number, top, box, 6)
-    _draw_strip(pixels, number)
+    draw_strip(pixels, number)
     return pixels
 
 
@@ -132,7 +138,7 @@ def counter(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
     pixels = np.array(image)
     tall = max(8, height // 5)
     _write_number(pixels, number, int(y) - tall // 2, tall, 6)
-    _draw_strip(pixels, number)
+    draw_strip(pixels, number)
     return pixels
 
 
