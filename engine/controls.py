@@ -484,7 +484,9 @@ class Config(BaseModel):
         'empty for `device` alone. "remote" is a rank that is started on another machine.',
     )  # fmt: skip
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the network; auto is bfloat16 on a GPU and float32 on a CPU."
+        "auto",
+        description="Arithmetic of the network; auto is bfloat16 on a GPU or a CPU with matrix units (AMX), "
+        "else float32.",
     )
     weights_dtype: Literal["auto", "float8"] = Field(
         "auto", description="How the network's large weights are held and multiplied; auto is as dtype, float8 takes "

@@ -472,8 +472,14 @@ def _device(name: str) -> torch.device:
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        return torch.bfloat16 if device.type == "cuda" or _matrix_units() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+
+
+def _matrix_units() -> bool:
+    """Whether the CPU has units for products in bfloat16 (AMX), several times as fast as those in float32."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.12 does not tell
+    return bool(capabilities().get("amx_bf16"))
 
 
 def _too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:

@@ -235,7 +235,7 @@ def test_trouble_at_warm_up_reaches_the_artist(monkeypatch: pytest.MonkeyPatch) 
         assert session.health.trouble == ""
 
 
-CONFIG = Config(model="wan21-tiny", width=32, height=32, device="cpu", compile="graphs")
+CONFIG = Config(model="wan21-tiny", width=32, height=32, device="cpu", dtype="float32", compile="graphs")
 
 
 def test_a_session_replays_saves_and_resumes(tmp_path: Path) -> None:
