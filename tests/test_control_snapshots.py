@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -116,6 +117,19 @@ def test_a_second_recall_replaces_the_glide(stage):
     kept.recall(2)
     time.sleep(0.1)
     assert store.snapshot.mix == 0.0
+
+
+def test_however_many_recalls_there_are_one_thread_moves_the_controls(stage):
+    store, kept, _, _ = stage
+    for number in (1, 2):
+        store.set("mix", float(number - 1))
+        kept.save(number)
+    for number in range(300):
+        kept.recall(number % 2 + 1, 60.0)
+    assert sum(thread.name == "glide" for thread in threading.enumerate()) == 1
+    kept.recall(1, 0.1)
+    eventually(lambda: store.snapshot.mix == 0.0)
+    eventually(lambda: all(thread.name != "glide" for thread in threading.enumerate()))
 
 
 def test_a_full_disk_is_reported_and_the_old_file_stays(stage, monkeypatch):

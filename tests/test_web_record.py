@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -141,3 +142,20 @@ def test_a_full_disk_is_reported_and_ends_the_recording(room: Room, monkeypatch:
     room.recorder.want(True, False)
     wait(lambda: room.troubles, "the report")
     assert "MiB are free" in room.troubles[0] and room.path == ""
+
+
+def test_a_switch_that_is_never_left_alone_does_not_fill_the_machine_with_processes(room: Room, tmp_path: Path) -> None:
+    most = 0
+    for _ in range(60):
+        room.recorder.want(True, False)
+        time.sleep(0.02)
+        room.recorder.want(False, False)
+        time.sleep(0.02)
+        most = max(most, len(multiprocessing.active_children()))
+    assert most <= record.MOST_FINISHING + 1
+    room.recorder.want(True, False)  # and it still does what it is told last
+    wait(lambda: "output" in room.recorder.pids, "what was asked for last is done")
+    path = Path(room.path)
+    room.play(10)
+    room.recorder.close()
+    assert len(frames_of(path)) >= 9 and not room.troubles

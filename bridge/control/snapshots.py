@@ -57,8 +57,9 @@ class Snapshots:
         self._running = False
         self._writer: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []
-        self._gliding: dict[str, tuple[float, float]] = {}
-        self._glide = 0
+        self._gliding: dict[str, tuple[float, float]] = {}  # by name: where from, where to
+        self._begun, self._seconds = 0.0, 0.0
+        self._mover: threading.Thread | None = None
 
     def start(self) -> Snapshots:
         """Read the file and obey the commands. A damaged file is set aside and reported."""
@@ -83,7 +84,7 @@ class Snapshots:
             undo()
         with self._change:
             self._running = False
-            self._glide += 1
+            self._gliding = {}
             self._change.notify_all()
         assert self._writer is not None
         self._writer.join()
@@ -125,24 +126,25 @@ class Snapshots:
             if seconds > 0.0 and BY_NAME[name].glides and value != now[name]
         }
         with self._change:
-            self._glide += 1
-            glide = self._glide
-            self._gliding = moving
+            self._gliding, self._begun, self._seconds = moving, time.monotonic(), seconds
         self._store.set_many({n: v for n, v in kept.items() if n not in moving}, ORIGIN)
-        if moving:
-            threading.Thread(target=self._move, args=(glide, seconds), name="glide", daemon=True).start()
+        with self._change:
+            if self._gliding and self._mover is None:  # one thread for however many recalls
+                self._mover = threading.Thread(target=self._move, name="glide", daemon=True)
+                self._mover.start()
 
-    def _move(self, glide: int, seconds: float) -> None:
-        """Move what glides until it has arrived, was touched, or another recall began."""
-        begun = time.monotonic()
-        share = 0.0
-        while share < 1.0:
+    def _move(self) -> None:
+        """Move what glides until it has arrived or was touched; a recall meanwhile changes what that is."""
+        while True:
             time.sleep(1.0 / GLIDE_HZ)
-            share = min(1.0, (time.monotonic() - begun) / seconds)
             with self._change:
-                if glide != self._glide or not self._gliding:
+                moving = self._gliding
+                if not moving:
+                    self._mover = None
                     return
-                moving = dict(self._gliding)
+                share = min(1.0, (time.monotonic() - self._begun) / self._seconds)
+                if share == 1.0:
+                    self._gliding = {}
             self._store.set_many(
                 {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
             )

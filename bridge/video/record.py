@@ -36,6 +36,10 @@ RING_DEPTH = 24
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 """A recording is not begun with less room than this on the disk."""
 
+MOST_FINISHING = 2
+"""Ended recordings of one kind that may still be writing when another begins; who asks for more has to wait. A switch
+that is turned on and off without end must not fill the machine with processes."""
+
 FINISH_TIMEOUT_S = 10.0
 NICENESS = 10
 WAIT_S = 0.2
@@ -55,6 +59,7 @@ Trouble = Callable[[str], None]
 class _Take:
     """One file that is being written."""
 
+    kind: str
     path: Path
     ring: FrameRing
     writer: RingWriter
@@ -89,6 +94,7 @@ class Recorder:
         self._status = status
         self._trouble = trouble
         self._takes: dict[str, _Take] = {}
+        self._finishing: list[_Take] = []
         self._wanted: frozenset[str] = frozenset()
         self._closing = False
         self._change = threading.Condition()
@@ -131,17 +137,17 @@ class Recorder:
 
     def _run(self) -> None:
         """The recorder's thread: bring what is recorded in line with what is wanted, notice dead processes."""
-        finishing: list[_Take] = []
         while True:
             with self._change:
-                self._change.wait_for(self._out_of_line, 0.25 if self._takes or finishing else None)
-                wanted, closing = self._wanted, self._closing
-            for kind in [k for k in self._takes if k not in wanted]:
+                self._change.wait_for(self._out_of_line, 0.25 if self._takes or self._finishing else None)
+                closing = self._closing
+                ended, begun = self._unwanted(), self._missing()
+            for kind in ended:
                 take = self._takes.pop(kind)
                 take.end()
-                finishing.append(take)
+                self._finishing.append(take)
                 self._tell()
-            for kind in [k for k in wanted if k not in self._takes]:
+            for kind in begun:
                 self._begin(kind)
             for kind, take in list(self._takes.items()):
                 if not take.process.is_alive():
@@ -149,14 +155,23 @@ class Recorder:
                     take.end()
                     self._finish(take)
                     self._give_up(kind)
-            for take in [t for t in finishing if closing or not t.process.is_alive()]:
-                finishing.remove(take)
+            for take in [t for t in self._finishing if closing or not t.process.is_alive()]:
+                self._finishing.remove(take)
                 self._finish(take)
             if closing:
                 return
 
     def _out_of_line(self) -> bool:
-        return self._closing or self._wanted != self._takes.keys()
+        return self._closing or bool(self._unwanted() or self._missing())
+
+    def _unwanted(self) -> list[str]:
+        """Kinds that are recorded and shall not be."""
+        return [kind for kind in self._takes if kind not in self._wanted]
+
+    def _missing(self) -> list[str]:
+        """Kinds that shall be recorded, are not, and may begin."""
+        finishing = [take.kind for take in self._finishing]
+        return [k for k in self._wanted if k not in self._takes and finishing.count(k) < MOST_FINISHING]
 
     def _begin(self, kind: str) -> None:
         try:
@@ -175,7 +190,7 @@ class Recorder:
         process.start()
         theirs.close()
         reader.close()
-        self._takes[kind] = _Take(path, ring, ring.writer(), process, ours)
+        self._takes[kind] = _Take(kind, path, ring, ring.writer(), process, ours)
         self._tell()
 
     def _finish(self, take: _Take) -> None:
