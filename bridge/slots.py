@@ -40,6 +40,7 @@ import contextlib
 import json
 import socket
 import sys
+import threading
 import time
 import weakref
 from dataclasses import dataclass
@@ -106,18 +107,19 @@ class _Memory:
     """One process's mapping of a ring, cut into arrays. `close` is idempotent and also runs at exit."""
 
     def __init__(self, layout: _Layout, shared: SharedMemory) -> None:
+        # An np.ndarray(buffer=...) would not keep the mapping: a close would pull it from under a copy.
+        assert shared.buf is not None
+        whole = np.frombuffer(shared.buf, np.uint8)
+        head = _WORDS * 8
+        slots = [whole[_PAGE + n * layout.slot_bytes :][: layout.slot_bytes] for n in range(layout.slots)]
+        after = head + layout.metadata_bytes
+        shape = (layout.height, layout.width, 3)
         arrays: dict[str, Any] = {
-            "words": np.ndarray(_WORDS, np.int64, shared.buf),
-            "stamps": [],
-            "metadata": [],
-            "pixels": [],
+            "words": whole[:head].view(np.int64),
+            "stamps": [slot[:head].view(np.int64) for slot in slots],
+            "metadata": [slot[head:after] for slot in slots],
+            "pixels": [slot[after:][: np.prod(shape)].reshape(shape) for slot in slots],
         }
-        for slot in range(layout.slots):
-            start = _PAGE + slot * layout.slot_bytes
-            after = start + _WORDS * 8 + layout.metadata_bytes
-            arrays["stamps"].append(np.ndarray(_WORDS, np.int64, shared.buf, start))
-            arrays["metadata"].append(np.ndarray(layout.metadata_bytes, np.uint8, shared.buf, start + _WORDS * 8))
-            arrays["pixels"].append(np.ndarray((layout.height, layout.width, 3), np.uint8, shared.buf, after))
         self._arrays = arrays
         self.close = weakref.finalize(self, _unmap, arrays, shared)
 
@@ -130,11 +132,19 @@ class _Memory:
         raise AttributeError(name)
 
 
+_unmapping = threading.Lock()
+_in_use: list[SharedMemory] = []
+"""Mappings that were closed while a thread still copied; they go with the next that is closed."""
+
+
 def _unmap(arrays: dict[str, Any], shared: SharedMemory) -> None:
     arrays.clear()  # a mapping cannot be closed while arrays look at it
-    # A thread may still be copying at this moment; the mapping then goes with the process.
-    with contextlib.suppress(BufferError):
-        shared.close()
+    with _unmapping:
+        _in_use.append(shared)
+        for mapping in tuple(_in_use):
+            with contextlib.suppress(BufferError):
+                mapping.close()
+                _in_use.remove(mapping)
 
 
 def _attach(name: str) -> SharedMemory:

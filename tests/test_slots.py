@@ -12,6 +12,7 @@ import threading
 import time
 from multiprocessing.connection import wait
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -296,3 +297,21 @@ def alive(pid: int) -> bool:
         return False
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_an_end_that_is_closed_while_a_thread_copies_keeps_its_memory_until_then():
+    """As when a recording ends at the moment at which a frame is handed to it."""
+    with FrameRing(32, 16, depth=1) as ring:
+        writer = ring.writer()
+        writer.put(Frame(np.full((16, 32, 3), 7, np.uint8)))
+        name = writer._layout.name
+        copied = writer._open().pixels[0]  # what a `put` in another thread holds meanwhile
+        writer.close()
+        assert (copied == 7).all()
+        with pytest.raises(ValueError, match="closed"):
+            writer.put(Frame(np.zeros((16, 32, 3), np.uint8)))
+        del copied
+    with FrameRing(32, 16) as other, other.reader() as reader:
+        assert reader.get() is None
+    if sys.platform == "linux":
+        assert name not in Path("/proc/self/maps").read_text()
