@@ -28,21 +28,25 @@ READ_S = 0.1
 LOST_S = 1.0
 """Without a frame for this long the input counts as lost."""
 
-KEPT_BYTES = 512 << 20
-KEPT_FRAMES = 600
+KEPT_BYTES = 256 << 20
+KEPT_FRAMES = 300
 """Bounds of the input frames that are kept for mixing until their restyled twins are sent."""
 
 RATE_WINDOW_S = 2.0
 
 
 class Moments:
-    """Fitted input frames by number, until the restyled frame of the same moment was sent. Thread-safe."""
+    """Fitted input frames by number, until the restyled frame of the same moment was shown. Thread-safe."""
 
     def __init__(self, frame_bytes: int) -> None:
         self._most = max(2, min(KEPT_FRAMES, KEPT_BYTES // frame_bytes))
         self._frames: OrderedDict[int, Frame] = OrderedDict()
         self._lock = threading.Lock()
         self.newest: Frame | None = None
+
+    def __len__(self) -> int:
+        """How many frames are kept."""
+        return len(self._frames)
 
     def add(self, frame: Frame) -> None:
         """Keep one more frame."""
@@ -53,11 +57,15 @@ class Moments:
         self.newest = frame
 
     def at(self, seq: int) -> Frame | None:
-        """The frame of this number, or None if it is no longer kept. Older ones are forgotten."""
+        """The frame of this number, or None if it is no longer kept."""
         with self._lock:
-            while self._frames and next(iter(self._frames)) < seq:
-                self._frames.popitem(last=False)
             return self._frames.get(seq)
+
+    def forget(self, before: int | None = None) -> None:
+        """Keep no frame whose number is lower than this; none at all by default."""
+        with self._lock:
+            while self._frames and (before is None or next(iter(self._frames)) < before):
+                self._frames.popitem(last=False)
 
 
 class Capture:

@@ -432,6 +432,10 @@ class Pacer:
             self.repeated += 1
         return Pick(self._shown[name], new, name)
 
+    def shown(self, track: Literal["wet", "dry"]) -> Frame | None:
+        """The frame that a track has come to, on air or not; None before its first."""
+        return self._shown[track]
+
     def forget(self, track: Literal["wet", "dry"]) -> None:
         """Forget a track's frames and measurements (its engine or source is gone)."""
         (self.wet if track == "wet" else self.dry).clear()

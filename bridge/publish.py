@@ -142,6 +142,8 @@ class Publisher:
             controls = self._store.snapshot
             straight = controls.bypass or not self._styled
             pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
+            if (wet := self.pacer.shown("wet")) is not None:
+                self._moments.forget(wet.seq)  # whatever is on air: nobody will ask for older ones
             frame = self._picture(controls, pick)
             self._send(sink, frame)
             if pick.new and frame.captured_ns:
@@ -152,6 +154,7 @@ class Publisher:
         patience = self.patience
         if self._supervisor.state is not EngineState.RUNNING:
             patience.restart()
+            self._moments.forget()
             if self._styled:
                 self._styled = False
                 self._outbox.skip()

@@ -29,6 +29,7 @@ from bridge.bench.peers import Metronome, Receiver, Seen, Sender
 from bridge.bench.start import as_command, free_port, in_process
 from bridge.config import load
 from bridge.control.packet import build, parse
+from bridge.supervisor import EngineState
 from bridge.video.pattern import read_counter
 from engine.errors import NameTakenError
 from tests.video_peers import Peer, mix_with_cyndilib, serve_with_cyndilib
@@ -182,6 +183,21 @@ def test_mix_blends_with_the_input_frame_of_the_same_moment():
             seen = gathered(mixer, 20)
     # A blend of two moments would hold two numbers, and could not be read.
     assert sum(frame.counter is not None for frame in seen) >= 0.9 * len(seen)
+
+
+def test_no_input_frames_pile_up_whatever_is_on_air():
+    """They are kept for the mix; black, a held picture and the bypass do not mix, and may stay for hours."""
+    with App(load(None, identity("pattern:bars", "null:", 64, 48) | {"process.kind": "model"})) as app:
+        assert app.engine_state is EngineState.LOADING
+        time.sleep(1.0)
+        assert len(app.capture.moments) < 10, "while the engine loads"
+    with App(load(None, identity("pattern:bars", "null:", 64, 48))) as app:
+        wait_until_running(app)
+        for control in ("black", "freeze", "bypass"):
+            app.store.set(control, True)
+            time.sleep(1.0)
+            assert len(app.capture.moments) < 10, control
+            app.store.set(control, False)
 
 
 @needs_oscsend
