@@ -60,7 +60,7 @@ class OscConfig(Section):
 
 
 EXAMPLES = (
-    "neon", "chalk", "fire", "ice", "gold", "ink", "hatch", "sketch", "blueprint", "ocean", "halftone", "matrix",
+    "neon", "comic", "fire", "ink", "kaleidoscope", "gold", "hatch", "pixel", "blueprint", "acid", "halftone", "ocean",
 )  # fmt: skip
 """Prompts that every model understands; the embedded one draws each of them well."""
 
