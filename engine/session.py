@@ -26,9 +26,12 @@ control may change between two steps; none but `reset` forgets the history. A `S
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +47,7 @@ from engine.controls import Config, Controls
 from engine.errors import ModelError, OutOfMemoryError
 from engine.frame import Frame, PixelFormat
 from engine.kv import Rule
+from engine.lanes import Parcel, lanes, staging
 from engine.metrics import Health, StageTimers, memory_gib
 from engine.models import registry
 from engine.models.spec import Conditioning, ModelSpec
@@ -58,7 +62,34 @@ from engine.stream import Flight, Stream
 FULLY_WET = 0.3
 """Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
 
+KEPT = 2**30
+"""Freed memory that a process with a model on a CPU keeps for itself, in bytes, at most."""
+
+SINGLE = 2**25
+"""Larger pieces of memory are the system's own, one by one, in bytes: glibc reuses them badly."""
+
 Progress = Callable[[str], None]
+
+
+Finished = list[tuple[Chunk, Parcel | None]]
+"""Chunks on their way out, oldest first, with their pixels [T, H, W, 3], uint8; None: frames leave as they came."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Begun:
+    """What `Session.begin` has set going and `Session.collect` waits for.
+
+    Attributes:
+        finished: what comes out.
+        health: of the chunk that was taken, None if there was none; its noise and stages are still to come.
+        noise: the share of noise.
+        timers: of its stages.
+    """
+
+    finished: Finished
+    health: Health | None
+    noise: Parcel
+    timers: StageTimers
 
 
 class Session:
@@ -80,6 +111,8 @@ class Session:
         self._stream, self._noise, self._prompts = stream, noise, prompts
         self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
         self._timers = StageTimers(stream.device)
+        self._up, self._down = lanes(stream.device)
+        self._begun: deque[Begun] = deque()
         self._counters: tuple[int, int] | None = None
         self._chunks = 0
         self.health = Health()
@@ -117,6 +150,8 @@ class Session:
             torch.cuda.set_device(device)  # streams, events and graphs are the current device's
         if config.threads:
             torch.set_num_threads(config.threads)
+        if device.type == "cpu":
+            _keep_memory()
         parts = registry.builder(spec)
         which = spec.default_vae if config.vae == "auto" else config.vae
         if files is None:
@@ -205,27 +240,54 @@ class Session:
             OutOfMemoryError: if the device's memory does not suffice.
             ModelError: if the prompt cannot be encoded.
         """
+        self.begin(controls, plan)
+        return self._collect_all()
+
+    def begin(self, controls: Controls, plan: Plan | None = None) -> None:
+        """The first half of `step`: take one chunk if there is one, and set its work going.
+
+        On a GPU the host does not wait for that work. So a chunk can be begun while the one before it is computed: its
+        frames go up meanwhile, the device goes on without a pause, and the finished frames come down beside it.
+
+        Raises:
+            OutOfMemoryError, ModelError: as `step`.
+        """
         try:
-            return self._step(controls, plan)
+            self._begin(controls, plan)
+        except torch.OutOfMemoryError as error:
+            raise _too_big(self.spec, self.config, error) from None
+
+    def collect(self) -> list[Frame]:
+        """The second half of `step`: wait for the oldest `begin` that was not collected, and give back its frames.
+
+        Raises:
+            OutOfMemoryError: as `step`.
+        """
+        try:
+            return self._collect() if self._begun else []
         except torch.OutOfMemoryError as error:
             raise _too_big(self.spec, self.config, error) from None
 
     def flush(self) -> list[Frame]:
         """Give back what is still inside, at the end of a stream: chunks in flight with as many steps as they
         have had, and frames that make no whole chunk as they came. The next frame begins a new stream."""
-        done = self._land()
-        done += [frame for frame in self._chunker.waiting]
+        self._begin_with(self._land(), None)
+        done = self._collect_all() + list(self._chunker.waiting)
         self._chunker.clear()
         return done
 
     def reset(self) -> None:
-        """New stream: forget the history and what is in flight. Waiting frames and prompts stay."""
+        """New stream: forget the history, what is in flight and what was begun. Waiting frames and prompts stay."""
+        self._begun.clear()
+        self._restart()
+
+    def _restart(self) -> None:
         self._stream.reset()
         self._noise.reset()
         self._chunker.restart()
 
     def save(self, path: Path) -> None:
-        """Write everything that outlives a chunk to one file, frames inside included."""
+        """Write everything that outlives a chunk to one file, frames inside included. First `collect` all."""
         state, travel = self._stream.state, self._prompts.travel
         tensors = {
             **{f"stream.{n}": t for n, t in state.tensors()},
@@ -332,15 +394,16 @@ class Session:
     ) -> None:
         self.close()
 
-    def _step(self, controls: Controls, plan: Plan | None) -> list[Frame]:
-        done: list[Frame] = []
+    def _begin(self, controls: Controls, plan: Plan | None) -> None:
+        done: Finished = []
         resets, anchors = self._counters or (controls.resets, controls.anchors)
         anchor = controls.anchors != anchors
         self._counters = (controls.resets, controls.anchors)
         if controls.resets != resets:
             done += self._land()
         if not self.ready:
-            return done
+            self._begin_with(done, None)
+            return
 
         # The prompt comes first: when it cannot be encoded, no frame has been taken yet.
         now = self._chunker.newest.pts_ns / 1e9
@@ -349,6 +412,7 @@ class Session:
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
         self._noise.sow(controls.seed)
+        self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
             video = self._upload(chunk.frames)
         try:
@@ -362,11 +426,9 @@ class Session:
         except RankLostError as lost:
             done += self._survive(lost, chunk)
         self._chunks += 1
-        self.health = Health(
-            noise=float(self._stream.state.controller.previous),
+        health = Health(
             strength=controls.strength,
             steps=count,
-            stages=self._timers.read(),
             in_flight=self._stream.in_flight,
             chunks=self._chunks,
             prompt=self._prompts.in_words(),
@@ -377,53 +439,59 @@ class Session:
             trouble=self._trouble,
         )
         self._trouble = ""
+        self._begin_with(done, health)
+
+    def _begin_with(self, finished: Finished, health: Health | None) -> None:
+        noise = self._down.send(self._stream.state.controller.previous.clone())
+        self._begun.append(Begun(finished, health, noise, self._timers))
+
+    def _collect(self) -> list[Frame]:
+        begun = self._begun.popleft()
+        done: list[Frame] = []
+        for chunk, pixels in begun.finished:
+            done += chunk.frames if pixels is None else _restyled(chunk, pixels.here().numpy())
+        if begun.health is not None:
+            self.health = replace(begun.health, noise=float(begun.noise.here()), stages=begun.timers.read())
+        return done
+
+    def _collect_all(self) -> list[Frame]:
+        done: list[Frame] = []
+        while self._begun:
+            done += self.collect()
         return done
 
     def _upload(self, frames: Sequence[Frame]) -> Tensor:
         """RGB frames to pixels in [-1, 1] on the device, [3, T, H, W]."""
         pixels = [frame.pixels for frame in frames]
-        video_THWC = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8, pin_memory=self._pinned)
+        video_THWC = staging((len(pixels), *pixels[0].shape), self._stream.device)
         np.stack(pixels, out=video_THWC.numpy())
-        on_device = video_THWC.to(self._stream.device, non_blocking=True)
-        return on_device.permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
+        return self._up.send(video_THWC).here().permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
 
-    @property
-    def _pinned(self) -> bool:
-        """Whether host memory is page-locked for copies, so that neither side waits while they are made ready."""
-        return self._stream.device.type == "cuda"
-
-    def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> list[Frame]:
-        """Clean latents back to frames, with what each frame came with."""
-        done: list[Frame] = []
+    def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> Finished:
+        """Clean latents back to pixels, on their way to the host."""
+        done: Finished = []
         for chunk, clean in finished:
             with self._timers.stage("decode"):
                 video_3THW = self._stream.decode(clean)
             with self._timers.stage("download"):
                 video_THW3 = video_3THW.permute(1, 2, 3, 0).float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
-                video_THW3 = video_THW3.to(torch.uint8)
-                landed = torch.empty(video_THW3.shape, dtype=torch.uint8, pin_memory=self._pinned)
-                pixels = landed.copy_(video_THW3).numpy()
-            if len(pixels) != len(chunk.frames):
-                raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels)} came out.")
-            wet = _wet(chunk.controls.strength)
-            for frame, restyled in zip(chunk.frames, pixels, strict=True):
-                done.append(replace(frame, pixels=_blend(frame.pixels, restyled, wet)))
+                done.append((chunk, self._down.send(video_THW3.to(torch.uint8).contiguous())))
         return done
 
-    def _land(self) -> list[Frame]:
-        """End the stream: frames of the chunks in flight, as far as they are."""
+    def _land(self) -> Finished:
+        """End the stream: the chunks in flight, as far as they are."""
         try:
             done = self._decode(self._stream.flush())
         except RankLostError as lost:
             return self._survive(lost, None)
-        self.reset()
+        self._restart()
         return done
 
-    def _survive(self, lost: RankLostError, chunk: Chunk | None) -> list[Frame]:
+    def _survive(self, lost: RankLostError, chunk: Chunk | None) -> Finished:
         """Begin a new stream on the devices that are left.
 
         Returns:
-            The frames of the chunks that were in flight (`chunk` the newest), as they came.
+            The chunks that were in flight (`chunk` the newest), as they came.
         """
         gone, chunks = self._stream.abandon()
         if chunk is not None and chunk not in chunks:
@@ -434,13 +502,25 @@ class Session:
         self._stream.close()
         self._devices = tuple(left)
         self._stream, trouble = self._build(left)
+        self._up, self._down = lanes(self._stream.device)
         self._trouble = f"{self._trouble} {trouble}".strip()
         self._noise.reset()
         self._chunker.restart()
         embedding = self._prompts.travel.here()
         if embedding is not None:
             self._stream.read(embedding)
-        return [frame for held in chunks for frame in held.frames]
+        return [(held, None) for held in chunks]
+
+
+def _restyled(chunk: Chunk, pixels_THW3: np.ndarray) -> list[Frame]:
+    """A chunk's pixels as frames, with what each frame came with; as far as its strength says, mixed with the input."""
+    if len(pixels_THW3) != len(chunk.frames):
+        raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels_THW3)} came out.")
+    wet = _wet(chunk.controls.strength)
+    return [
+        replace(frame, pixels=_blend(frame.pixels, restyled, wet))
+        for frame, restyled in zip(chunk.frames, pixels_THW3, strict=True)
+    ]
 
 
 def _wet(strength: float) -> float:
@@ -478,8 +558,20 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _matrix_units() -> bool:
     """Whether the CPU has units for products in bfloat16 (AMX), several times as fast as those in float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.12 does not tell
+    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
+
+
+def _keep_memory() -> None:
+    """Let the C library keep freed memory; else every chunk gives it back, and asks for it anew, cleared page by page.
+
+    For glibc, which gives back whatever lies beyond its threshold; others have no such setting and are left alone.
+    """
+    if sys.platform == "linux":
+        mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
+            mallopt(-3, SINGLE)  # M_MMAP_THRESHOLD
 
 
 def _too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:

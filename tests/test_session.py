@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import platform
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine.session
 from engine.controls import Config, Controls
 from engine.errors import ModelError
 from engine.frame import Frame, PixelFormat
+from engine.lanes import Parcel
 from engine.models import registry
 from engine.models.spec import CacheShape, Schedule
+from engine.rehearsal import READS
 from engine.schedule import Plan
 from engine.session import Session
 
@@ -88,6 +97,104 @@ def test_the_picture_is_restyled_and_depends_on_prompt_seed_and_strength(session
     for changes in ({"prompt_1": "the sea"}, {"seed": 5}, {"strength": 0.5}, {"steps": 1}):
         assert not same(plain, run(**changes)), changes
     assert same(plain, run())
+
+
+class LateLane:
+    """Copies when the copy is asked for and not before, as a slow lane would, and insists on an untouched source."""
+
+    def send(self, source: Tensor) -> Parcel:
+        return LateParcel(source)
+
+
+class LateParcel:
+    def __init__(self, source: Tensor) -> None:
+        self._source, self._sent = source, source.clone()
+
+    def here(self) -> Tensor:
+        assert torch.equal(self._source, self._sent), "written to while it was on its way"
+        return self._source.clone()
+
+
+class NothingRead(TorchDispatchMode):
+    """Fails where the host reads a number that a GPU would have to be waited for."""
+
+    def __init__(self, host: list[Tensor]) -> None:
+        super().__init__()
+        self._host = {tensor.data_ptr() for tensor in host}
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.operations += 1
+        if name in READS:
+            assert all(t.data_ptr() in self._host for t in args if isinstance(t, Tensor)), f"{name} waits"
+        return func(*args, **(kwargs or {}))
+
+
+def test_chunks_can_be_begun_before_the_last_ones_frames_are_collected() -> None:
+    def changing(n: int) -> Controls:
+        return dataclasses.replace(CONTROLS, steps=1 + n // 9 % 3, strength=0.2 + n % 7 / 10, resets=n // 24)
+
+    with Session.open(CONFIG) as session:
+        plain, noises = [], []
+        for n in range(45):
+            session.feed(frame(n))
+            if session.ready:
+                plain += session.step(changing(n))
+                noises.append(session.health.noise)
+        plain += session.flush()
+    with Session.open(CONFIG) as session:
+        session._up = session._down = LateLane()
+        ahead, found = [], []
+        begun = 0
+        for n in range(45):
+            session.feed(frame(n))
+            if session.ready:
+                session.begin(changing(n))
+                begun += 1
+                if begun > 1:
+                    ahead += session.collect()
+                    found.append(session.health.noise)
+        ahead += session.collect()
+        found.append(session.health.noise)
+        assert session.collect() == []
+        ahead += session.flush()
+    assert same(plain, ahead)
+    assert noises == found
+    assert len(set(noises)) > 3
+
+
+def test_to_begin_a_chunk_the_host_waits_for_nothing(session: Session) -> None:
+    state = session._stream.state
+    session._stream.whole_text = True  # as on a GPU; on a CPU a prompt's length is looked at
+    try:
+        play(session, range(33))
+        for n in range(33, 37):
+            session.feed(frame(n))
+        with NothingRead([state.encoder.started, state.decoder.started]) as watched:
+            session.begin(dataclasses.replace(CONTROLS, prompt_1="the sea", steps=1))
+        assert watched.operations > 100
+        assert len(session.collect()) >= 4
+    finally:
+        session._stream.whole_text = False
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_session_on_a_cpu_keeps_its_memory(kept: bool) -> None:
+    code = f"""
+import resource, torch
+from engine import session
+if {kept}:
+    session._keep_memory()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(2**21) for _ in range(16)]
+    del held
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120).stdout)
+    assert (faults < 1000) is kept
 
 
 def test_frames_of_other_sizes_and_channel_orders_are_taken(session: Session) -> None:
