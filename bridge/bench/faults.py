@@ -25,9 +25,9 @@ import typer
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
 from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms, longest_held_ms
-from bridge.bench.report import say
 from bridge.config import AppConfig, load
 from bridge.worker import PAUSE_S
+from engine.bench.report import say
 from engine.errors import EngineError, PortInUseError
 
 BAR_MS = 100.0

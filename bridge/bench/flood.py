@@ -12,9 +12,9 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
-from bridge.bench.report import quantiles, say, slashed
 from bridge.config import load
 from bridge.control import stress
+from engine.bench.report import quantiles, say, slashed
 
 FPS = 60.0
 SETTLE_S = 2.0
@@ -98,7 +98,7 @@ def flood(
     say(
         "OSC under stress",
         [(what, value, bar, "yes" if held else "NO") for what, value, bar, held in rows],
-        figures,
+        [figures],
         ("measure", "value", "bar", "held"),
     )
     raise typer.Exit(0 if passed else 1)

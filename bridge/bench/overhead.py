@@ -14,8 +14,8 @@ import typer
 
 from bridge.app import App
 from bridge.bench.peers import Receiver, Seen, Sender
-from bridge.bench.report import quantiles, say, slashed
 from bridge.config import load
+from engine.bench.report import quantiles, say, slashed
 from engine.errors import EngineError
 
 WARM_UP_S = 3.0
@@ -99,7 +99,7 @@ def bridge(
             ("of it NDI's own threads (coding and decoding)", f"{codec:.0f} %"),
             ("passed", "yes" if passed else "NO"),
         ],
-        row,
+        [row],
     )
     raise typer.Exit(0 if passed else 1)
 

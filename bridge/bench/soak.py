@@ -12,8 +12,8 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.bench.report import say
 from bridge.config import load
+from engine.bench.report import say
 
 SETTLE_S = 15.0
 """What happens before is start-up: caches fill, the delay of the output is found."""
@@ -91,7 +91,7 @@ def soak(
             ("longest time between two sends", f"{gap_ms:.0f} ms"),
             ("passed", "yes" if passed else "NO"),
         ],
-        figures,
+        [figures],
     )
     raise typer.Exit(0 if passed else 1)
 

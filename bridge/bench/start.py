@@ -22,8 +22,8 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.bench.report import say
 from bridge.config import AppConfig, load
+from engine.bench.report import say
 from engine.errors import EngineError
 
 FIRST = 3
@@ -144,6 +144,6 @@ def start(
             ("slowest end of the command", f"{max(took, default=0.0):.1f} s"),
             ("passed", "yes" if passed else "NO"),
         ],
-        {"first": asdict(first), "last": asdict(last), "ends_s": took, "passed": passed},
+        [{"first": asdict(first), "last": asdict(last), "ends_s": took, "passed": passed}],
     )
     raise typer.Exit(0 if passed else 1)

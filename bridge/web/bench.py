@@ -18,10 +18,10 @@ from typing import Annotated
 import typer
 
 from bridge.app import App
-from bridge.bench.report import say
 from bridge.config import load
 from bridge.pacing import WINDOW_NS
 from bridge.web.viewers import open_pages
+from engine.bench.report import say
 
 SETTLE_S = 2.0
 
@@ -110,7 +110,7 @@ def web(
     growth = figures[str(pages)]["p95_ms"] - figures["0"]["p95_ms"]
     title = f"{pages} open pages, {size} at {fps:g} fps: p95 grows by {growth:+.1f} ms"
     title += f", {lost} frames lost with them and {before} without"
-    say(title, rows, figures, ("pages", *names))
+    say(title, rows, [figures], ("pages", *names))
 
 
 if __name__ == "__main__":

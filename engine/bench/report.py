@@ -1,36 +1,45 @@
-"""How benchmarks speak: a table for people first, one JSON object for machines last. Also compares two such objects."""
+"""How benchmarks speak: a table for people first, one JSON object for machines last. Also compares two such objects.
+
+For the benchmarks of the bridge too, so it loads no torch by itself.
+"""
 
 from __future__ import annotations
 
 import json
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from engine.errors import ConfigError
+
+WIDTH = 160
+"""Columns that tables may take, wherever they are printed to."""
 
 Row = Mapping[str, Any]
 """One measured configuration: settings and figures by name; nested mappings are figures by part."""
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    import torch
-
+    """What the figures were measured on; with torch and the GPU where torch is loaded."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
-        "torch": torch.__version__,
         "system": platform.platform(terse=True),
         "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
+        "cores": psutil.cpu_count(),
+        "load": round(psutil.getloadavg()[0], 2),
     }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+            found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
     return found
 
 
@@ -40,6 +49,16 @@ def percentile(values: Sequence[float], share: float) -> float:
         return float("nan")
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """The values below which 50, 95 and 99 % of `values` lie; zeros of none."""
+    return {f"p{share}": round(percentile(values or [0.0], share / 100), 2) for share in (50, 95, 99)}
+
+
+def slashed(values: Mapping[str, float]) -> str:
+    """Quantiles in ms as one text."""
+    return " / ".join(f"{value:.1f}" for value in values.values()) + " ms"
 
 
 def flat(row: Row, prefix: str = "") -> dict[str, Any]:
@@ -61,7 +80,21 @@ def show(title: str, rows: Sequence[Row], columns: Mapping[str, str], *, path: P
     for row in rows:
         figures = flat(row)
         table.add_row(*(_shown(figures.get(name)) for name in columns))
-    Console(width=160).print(table)
+    _print(title, table, rows, path)
+
+
+def say(title: str, lines: Sequence[Sequence[str]], rows: Sequence[Row], headings: Sequence[str] = ("", "")) -> None:
+    """Print `lines` as a table as they are, then `rows` as JSON."""
+    table = Table(title=title, show_header=any(headings))
+    for heading in headings:
+        table.add_column(heading)
+    for line in lines:
+        table.add_row(*line)
+    _print(title, table, rows)
+
+
+def _print(title: str, table: Table, rows: Sequence[Row], path: Path | None = None) -> None:
+    Console(width=WIDTH).print(table)
     text = json.dumps({"benchmark": title, "machine": machine(), "rows": [dict(row) for row in rows]}, default=str)
     print(text)
     if path is not None:
@@ -112,7 +145,7 @@ def compare(before: Path, after: Path) -> None:
                 pairs += 1
     if not pairs:
         raise ConfigError("The two files have no configuration in common.", "Run the same benchmark twice.")
-    Console(width=160).print(table)
+    Console(width=WIDTH).print(table)
 
 
 def _key(row: Row) -> str:
