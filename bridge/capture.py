@@ -32,8 +32,6 @@ KEPT_BYTES = 256 << 20
 KEPT_FRAMES = 300
 """Bounds of the input frames that are kept for mixing until their restyled twins are sent."""
 
-RATE_WINDOW_S = 2.0
-
 
 class Moments:
     """Fitted input frames by number, until the restyled frame of the same moment was shown. Thread-safe."""
@@ -79,6 +77,10 @@ class Capture:
         inputs: the last list of sources that was shown, for a choice by index.
         take: receives every fitted frame; must be quick.
         tell: receives (topic, text) about what goes wrong.
+
+    Attributes:
+        moments: the frames, for the mix.
+        arrived_at: `time.monotonic_ns()` of the last frames.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class Capture:
         self._retry_at = 0.0
         self._complained = ""
         self._seq = 0
-        self._arrivals: deque[float] = deque(maxlen=600)
+        self.arrived_at: deque[int] = deque(maxlen=600)
         self._last_arrival = 0.0
         self._began = 0.0
         self._skipped_before = 0
@@ -139,15 +141,6 @@ class Capture:
     def lost(self) -> bool:
         """Whether no frame came for a while."""
         return time.monotonic() - max(self._last_arrival, self._began) > LOST_S
-
-    @property
-    def fps(self) -> float:
-        """Frames that arrive per second, over the last seconds."""
-        now = time.monotonic()
-        recent = [t for t in tuple(self._arrivals) if now - t <= RATE_WINDOW_S]
-        if len(recent) < 2 or recent[-1] <= recent[0]:
-            return 0.0
-        return (len(recent) - 1) / (recent[-1] - recent[0])
 
     @property
     def skipped(self) -> int:
@@ -201,7 +194,7 @@ class Capture:
         fitted = dataclasses.replace(frame, pixels=pixels, format=PixelFormat.RGB, seq=self._seq, metadata={})
         self._seq += 1
         self._last_arrival = time.monotonic()
-        self._arrivals.append(self._last_arrival)
+        self.arrived_at.append(time.monotonic_ns())
         self.moments.add(fitted)
         self._give(fitted)
 

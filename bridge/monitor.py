@@ -66,6 +66,8 @@ class Monitor:
                 return "loading"
         if self._capture.lost:
             return "no-input"
+        if not self._publisher.patience.heard:
+            return "loading"  # its first chunk, in which it warms up
         return "stalled" if self._publisher.patience.over else "running"
 
     def _run(self) -> None:
@@ -83,7 +85,7 @@ class Monitor:
             state = self.state()
             self._telemetry.update(
                 state=state,
-                fps_in=0.0 if capture.lost else capture.fps,
+                fps_in=0.0 if capture.lost else rate(tuple(capture.arrived_at), now),
                 fps_out=rate(tuple(publisher.sent_at), now),
                 fps_engine=rate(tuple(publisher.styled_at), now),
                 latency=middle,
@@ -104,8 +106,8 @@ class Monitor:
 
 
 def rate(times_ns: Sequence[int], now_ns: int) -> float:
-    """Events per second over the last `WINDOW_NS`, from their times."""
+    """Events per second over the last `WINDOW_NS`, from their times; few that come close together are no high rate."""
     recent = [t for t in times_ns if now_ns - t <= WINDOW_NS]
     if len(recent) < 2:
         return 0.0
-    return (len(recent) - 1) * 1e9 / max(1, recent[-1] - recent[0])
+    return (len(recent) - 1) * 1e9 / max(WINDOW_NS // 4, recent[-1] - recent[0])

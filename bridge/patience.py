@@ -42,6 +42,7 @@ class Patience:
 
     Attributes:
         over: whether the input is to be shown instead of what the engine gave last.
+        heard: whether the engine has answered at all.
     """
 
     def __init__(self, least_s: float) -> None:
@@ -50,7 +51,7 @@ class Patience:
 
     def restart(self) -> None:
         """Forget everything: another engine."""
-        self.over = False
+        self.over = self.heard = False
         self._over_ns = 0
         self._newest_ns = 0
         self._owed_ns = 0
@@ -80,6 +81,7 @@ class Patience:
 
     def answered(self, captured_ns: int) -> bool:
         """The engine gave back the frame captured at this time; returns whether it may be shown."""
+        self.heard = True
         if self._owed_ns:
             self._answers += 1
             if self._answers > 1:

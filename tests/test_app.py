@@ -29,6 +29,7 @@ from bridge.bench.peers import Metronome, Receiver, Seen, Sender
 from bridge.bench.start import as_command, free_port, in_process
 from bridge.config import load
 from bridge.control.packet import build, parse
+from bridge.monitor import rate
 from bridge.supervisor import EngineState
 from bridge.video.pattern import read_counter
 from engine.errors import NameTakenError
@@ -198,6 +199,27 @@ def test_no_input_frames_pile_up_whatever_is_on_air():
             time.sleep(1.0)
             assert len(app.capture.moments) < 10, control
             app.store.set(control, False)
+
+
+def test_rates_are_counted_over_a_while():
+    second = 1_000_000_000
+    steady = [n * second // 60 for n in range(600)]
+    assert rate(steady, steady[-1]) == pytest.approx(60.0, rel=1e-3)
+    chunks = [n * second // 5 + k * 1000 for n in range(20) for k in range(4)]
+    assert rate(chunks, chunks[-1]) == pytest.approx(20.0, rel=0.1)
+    assert rate([7 * second, 7 * second + 181_000], 7 * second + 200_000) <= 2.0, "two that came close together"
+    assert rate(steady, steady[-1] + 3 * second) == rate([], second) == 0.0
+
+
+def test_an_engine_that_has_not_answered_yet_is_loading():
+    config = load(None, identity("pattern:bars", "null:", 64, 48) | {"process.debug": True})
+    with App(config) as app:
+        seen = set()
+        while not (answered := app.publisher.patience.heard):
+            seen.add(app.monitor.state())
+            time.sleep(0.001)
+        assert answered and "running" not in seen
+        soon(lambda: app.monitor.state() == "running", "it runs")
 
 
 @needs_oscsend
