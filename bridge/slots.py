@@ -219,7 +219,16 @@ class _End:
 
 
 class RingWriter(_End):
-    """The writing end. One process and one thread at a time."""
+    """The writing end. One process and one thread at a time, but any thread may close it, also during a `put`."""
+
+    def __init__(self, layout: _Layout, bell: socket.socket) -> None:
+        super().__init__(layout, bell)
+        self._using = threading.Lock()
+
+    def close(self) -> None:
+        """Give up this process's mapping and socket once a `put` in progress is done; idempotent."""
+        with self._using:
+            super().close()
 
     def put(self, frame: Frame) -> bool:
         """Copy a frame into the ring; the oldest goes when the ring is full. Never blocks.
@@ -233,6 +242,10 @@ class RingWriter(_End):
         Raises:
             ValueError: wrong size or format, metadata beyond the ring's room for it, or the end is closed.
         """
+        with self._using:
+            return self._put(frame)
+
+    def _put(self, frame: Frame) -> bool:
         layout, memory = self._layout, self._open()
         if frame.format is not PixelFormat.RGB or (frame.width, frame.height) != (
             layout.width,

@@ -315,3 +315,22 @@ def test_an_end_that_is_closed_while_a_thread_copies_keeps_its_memory_until_then
         assert reader.get() is None
     if sys.platform == "linux":
         assert name not in Path("/proc/self/maps").read_text()
+
+
+def test_a_writer_that_another_thread_closes_during_a_put_ends_after_it(monkeypatch):
+    with FrameRing(64, 64, depth=2) as ring, ring.reader() as reader:
+        writer, copy = ring.writer(), np.copyto
+        closer = threading.Thread(target=writer.close)
+
+        def copy_slowly(*args) -> None:
+            closer.start()
+            closer.join(0.1)  # it would have closed by now if it did not wait
+            copy(*args)
+
+        with monkeypatch.context() as slow:
+            slow.setattr("bridge.slots.np.copyto", copy_slowly)
+            assert writer.put(Frame(np.full((64, 64, 3), 9, np.uint8)))
+        closer.join()
+        assert (reader.get().pixels == 9).all()
+        with pytest.raises(ValueError, match="closed"):
+            writer.put(Frame(np.zeros((64, 64, 3), np.uint8)))
