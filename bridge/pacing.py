@@ -13,7 +13,8 @@ rate, in the rhythm of their source:
 * Where the source's rate is the output's (or a whole multiple or part of it), the ticks follow the source's phase by
   at most `PULL` of a period each, as a genlock does. So there is no beat between two almost equal rates, and a frame
   leaves just after it is ready. After a pause they run faster, by as much for each period that they are behind: what
-  the pause put off is made up for in a second or two, without a frame being left out.
+  the pause put off is made up for in a second or two, without a frame being left out. Ticks gained so are rationed
+  (`CREDIT`), so that the output's rate stays what it is: where pauses are frequent, late frames are dropped instead.
 
 There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass is
 on air at the next tick. The loop of a publisher::
@@ -62,6 +63,12 @@ PULL = 0.02
 
 BACKLOG = 4
 """Periods of the output that a frame may be overdue while older ones are still shown before it."""
+
+CREDIT = 0.0007
+"""Share of the ticks that may be gained by running faster after pauses, in the long run."""
+
+SAVED = 8
+"""Most gained ticks that are saved up for a pause to come, in periods."""
 
 SHRINK = 0.08
 """Most that the delay may shrink, as a share of the time that passes."""
@@ -218,10 +225,12 @@ class OutputClock:
 
     Attributes:
         next_ns: time of the next tick.
+        credit_ns: by how much it may still run ahead of its rate.
     """
 
     def __init__(self, fps: Fraction) -> None:
         self.next_ns = 0
+        self.credit_ns = SAVED * float(SECOND / fps)
         self._remainder = Fraction(0)
         self.fps = fps
 
@@ -243,8 +252,12 @@ class OutputClock:
 
         Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
         """
+        self.credit_ns = min(self.credit_ns + CREDIT * self.period_ns, SAVED * self.period_ns)
         most = PULL * max(self.period_ns, abs(phase_error_ns))
         pull = max(-most, min(most, phase_error_ns * 0.1))
+        if phase_error_ns > self.period_ns // 2:  # not the source's phase, but frames that were put off
+            pull = min(pull, self.credit_ns)
+            self.credit_ns -= pull
         exact = self._period + self._remainder
         step = math.floor(exact)
         self._remainder = exact - step
@@ -418,14 +431,14 @@ class Pacer:
         planned = self._clock.next_ns
         early = period // 2 if locked else 0  # the ticks lie close to the due times: take the nearest
         every = source_fps is not None and self._clock.fps >= source_fps * _NEARLY
-        slack = BACKLOG * period if every else 0
+        slack = min(BACKLOG * period, int(self._clock.credit_ns)) if every else 0
         picked = {name: track.pick(planned, early, slack) for name, track in (("dry", self.dry), ("wet", self.wet))}
         for name, frame in picked.items():
             if frame is not None:
                 self._shown[name] = frame
         other = "dry" if on_air == "wet" else "wet"
         name = on_air if self._shown[on_air] is not None else other
-        error = (self.wet if name == "wet" else self.dry).phase_error(planned, period, every) if locked else 0
+        error = (self.wet if name == "wet" else self.dry).phase_error(planned, period, slack > 0) if locked else 0
         self._clock.advance(now_ns, error)
         new = picked[name] is not None
         if not new:

@@ -14,7 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.pacing import SECOND, LatencyMeter, OutputClock, Pacer, Pick, RateMeter, quantile, sleep_until
+from bridge.pacing import (
+    CREDIT,
+    SAVED,
+    SECOND,
+    LatencyMeter,
+    OutputClock,
+    Pacer,
+    Pick,
+    RateMeter,
+    quantile,
+    sleep_until,
+)
 from engine.frame import Frame
 
 MS = 1_000_000
@@ -219,22 +230,32 @@ class Pausing(World):
         return int(max(self.next_frame, self.source_time + 4 * MS))
 
 
-@pytest.mark.parametrize("every_s", [0.7, 2.0, 5.0])
-@pytest.mark.parametrize("pause_ms", [20, 40, 60])
-def test_frames_that_a_pause_has_put_off_are_all_shown(every_s, pause_ms):
+def with_pauses(every_s: float, pause_ms: float) -> Pausing:
     world = Pausing(source_fps=60.0, chunk=1, engine_ms=3.0, jitter_ms=1.0, engine_jitter_ms=1.0)
     world.source_time = FIRST
     begins = [5 + every_s * number for number in range(int(30 / every_s))]
     world.pauses = tuple((at * SECOND, at * SECOND + pause_ms * MS) for at in begins)
-    world.run(5)
+    return world.run(5)
+
+
+@pytest.mark.parametrize("pause_ms", [20, 40, 60])
+def test_frames_that_a_pause_has_put_off_are_all_shown(pause_ms):
+    world = with_pauses(12.0, pause_ms)
     late = world.pacer.wet.late
     world.run(30)
     assert world.pacer.wet.late == late
     numbers = sorted(set(world.numbers(30)))
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert max(world.gaps(30)) < 1000 / 60 + 1.0  # the output itself never pauses
-    if pause_ms < every_s * 20:  # rare pauses do not put everything off
-        assert world.pacer.latency.quantiles_ms()[0] < 1000 / 60
+    assert world.pacer.latency.quantiles_ms()[0] < 1000 / 60  # rare pauses do not put everything off
+
+
+@pytest.mark.parametrize("every_s", [0.7, 2.0])
+def test_pauses_without_end_do_not_make_the_output_faster(every_s):
+    world = with_pauses(every_s, 40).run(30)
+    assert 30 * 60 - 5 < len(world.since(30)) < 30 * 60 * (1 + CREDIT) + SAVED + 2
+    assert max(world.gaps(30)) < 1000 / 60 + 1.0
+    assert in_order(world.numbers(30))
 
 
 def test_a_slower_engine_is_met_with_a_longer_delay_and_a_faster_one_with_a_shorter():
