@@ -1,6 +1,6 @@
 """How good Ember is, in figures, on content that it was never trained on.
 
-    python -m engine.models.ember.training.evaluate            # all words: some 20 minutes of one core
+    python -m engine.models.ember.training.evaluate            # all words: some ten minutes of one core
     python -m engine.models.ember.training.evaluate --quick    # every fourth word
 
 Content: photographs that slide by whole pixels (scikit-image's, see `photographs`), and procedural clips from a seed
