@@ -1,7 +1,8 @@
 """Training examples: crops of procedural clips, prompts, and what each prompt should make of a crop.
 
 Batch `n` depends on the pools, the seed and `n` alone; there is no reader whose position would have to be saved, and
-another process may paint ahead (`Ahead`). Knows operators and words, but neither codec nor network.
+another process may paint ahead (`Ahead`). Knows operators and words, no network, and of the codec only how many
+frames make a group.
 
 Shape letters: B batch, T pixel frames, H W pixels.
 """
@@ -23,7 +24,7 @@ from torch.nn import functional
 
 from engine.models.ember.codec import GROUP
 from engine.models.ember.training.pool import LARGE, TRAINING
-from engine.models.ember.training.styles import STYLES, Stage, apply, luma
+from engine.models.ember.training.styles import STYLES, Stage, apply, luma, saturate
 
 TINTS = [word for word, style in STYLES.items() if style.stage is Stage.TINT]
 FULL = [word for word in STYLES if word not in TINTS]
@@ -37,6 +38,12 @@ FAR_SHARE = 0.6
 
 GRADED_SHARE = 0.6
 """Share of crops whose colour and contrast are changed."""
+
+MEMORY_FROM = 1100
+"""Step at which the network begins to see earlier groups."""
+
+ROLLOUTS_FROM = 1100
+"""Step at which it begins to see its own results."""
 
 Prompt = list[str]
 
@@ -101,10 +108,8 @@ def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tenso
 
 def grade(x_T3HW: Tensor, saturation: float, contrast: float) -> Tensor:
     """Draw colours towards grey (`saturation` 1: not at all) and stretch around the mean brightness."""
-    grey = luma(x_T3HW)
-    x = grey + (x_T3HW - grey) * saturation
-    mean = grey.mean()
-    return ((x - mean) * contrast + mean).clamp(0, 1)
+    mean = luma(x_T3HW).mean()
+    return ((saturate(x_T3HW, saturation) - mean) * contrast + mean).clamp(0, 1)
 
 
 def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, size: int) -> Batch:
@@ -119,13 +124,6 @@ def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, 
         styleds.append(apply(content[:1], prompt).expand_as(content) if still else apply(content, prompt))
         prompts.append(prompt)
     return Batch(torch.stack(contents) * 2 - 1, torch.stack(styleds) * 2 - 1, prompts)
-
-
-MEMORY_FROM = 1100
-"""Step at which the network begins to see earlier groups."""
-
-ROLLOUTS_FROM = 1100
-"""Step at which it begins to see its own results."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -43,7 +43,19 @@ RECOGNISED = 0.7
 
 STEPS = (1, 2, 4)
 TEXTURED = frozenset(
-    {"watercolor", "sketch", "hatch", "blueprint", "chalk", "mosaic", "pixel", "lowpoly", "kaleidoscope"}
+    {
+        "oil",
+        "watercolor",
+        "sketch",
+        "hatch",
+        "blueprint",
+        "comic",
+        "chalk",
+        "mosaic",
+        "pixel",
+        "lowpoly",
+        "kaleidoscope",
+    }
     | {"halftone", "glitch", "hologram", "matrix", "crt"}
 )
 """Words whose operators draw a texture that is locked to the grid."""

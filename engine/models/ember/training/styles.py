@@ -133,16 +133,22 @@ def grid(x: Tensor) -> tuple[Tensor, Tensor]:
 _GRAIN = torch.rand(1, 1, CELL, CELL, generator=torch.Generator().manual_seed(7))
 
 
+_DRAWN = torch.stack([torch.roll(_GRAIN, (k, k), (-2, -1)) for k in range(5)]).mean(0)
+_BRISTLES = (_DRAWN - _DRAWN.mean()) / (2 * _DRAWN.std())
+
+
+def _in_every_cell(cell: Tensor, x: Tensor) -> Tensor:
+    return cell.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
+
+
 def grain(x: Tensor) -> Tensor:
     """The same random values 0..1 in every cell."""
-    return _GRAIN.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
+    return _in_every_cell(_GRAIN, x)
 
 
 def bristles(x: Tensor) -> Tensor:
     """Marks of a brush drawn from corner to corner, the same in every cell, about -1..1."""
-    drawn = torch.stack([torch.roll(_GRAIN, (k, k), (-2, -1)) for k in range(5)]).mean(0)
-    drawn = (drawn - drawn.mean()) / (2 * drawn.std())
-    return drawn.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
+    return _in_every_cell(_BRISTLES, x)
 
 
 def kuwahara(x: Tensor, radius: int) -> Tensor:
@@ -168,7 +174,8 @@ def oil(x: Tensor) -> Tensor:
     """Thick flat paint with lit rims and the marks of the brush."""
     paint = contrast(saturate(kuwahara(x, 5), 1.7), 1.15)
     gx, gy = gradient(luma(paint))
-    return (paint * (1 + 0.3 * bristles(x)) + 0.04 * bristles(x) + 0.5 * (gx + gy)).clamp(0, 1)
+    marks = bristles(x)
+    return (paint * (1 + 0.3 * marks) + 0.04 * marks + 0.5 * (gx + gy)).clamp(0, 1)
 
 
 def watercolor(x: Tensor) -> Tensor:
