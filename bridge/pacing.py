@@ -13,8 +13,9 @@ rate, in the rhythm of their source:
 * Where the source's rate is the output's (or a whole multiple or part of it), the ticks follow the source's phase by
   at most `PULL` of a period each, as a genlock does. So there is no beat between two almost equal rates, and a frame
   leaves just after it is ready. After a pause they run faster, by as much for each period that they are behind: what
-  the pause put off is made up for in a second or two, without a frame being left out. Ticks gained so are rationed
-  (`CREDIT`), so that the output's rate stays what it is: where pauses are frequent, late frames are dropped instead.
+  the pause put off is made up for in a second or two, without a frame being left out. Ticks that are gained so, beyond
+  the frames that the source makes, are rationed (`CREDIT`), so that the output's rate stays what it is: where pauses
+  are frequent, late frames are dropped instead.
 
 There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass is
 on air at the next tick. The loop of a publisher::
@@ -115,6 +116,52 @@ class SourceClock:
             self._offset += error * max(_FOLLOW, 1.0 / self._count)
         self._last_pts = frame.pts_ns
         return round(frame.pts_ns + self._offset)
+
+
+class FrameCount:
+    """How many frames a source has made, lost ones included, by their times. `add` may be called from another thread.
+
+    Times are counted in the source's own period, the mean of the steps that look like one: its rate may be a little
+    off, its times may tremble, and frames that it put off come close together.
+
+    Attributes:
+        any: whether frames came since the last `take`.
+    """
+
+    def __init__(self) -> None:
+        self.any = False
+        self._last: Frame | None = None
+        self._period_ns, self._spread = 0.0, 0.0  # the spread as a share
+        self._steps = 0
+        self._made: float | None = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, frame: Frame, fps: Fraction | None) -> None:
+        """The next frame of a source of this rate; None while it is not known."""
+        with self._lock:
+            last, self._last, self.any = self._last, frame, True
+            step = 0 if last is None else frame.pts_ns - last.pts_ns or frame.captured_ns - last.captured_ns
+            if fps is None or not 0 < step < JUMP_NS:
+                self._made, self._steps = None, 0
+                return
+            nominal = float(SECOND / fps)
+            if self._steps == 0 or abs(self._period_ns / nominal - 1.0) > 0.05:
+                self._period_ns, self._spread, self._steps = nominal, 0.02, 0
+            off = step / self._period_ns - 1.0
+            if abs(off) < 0.25:
+                self._steps += 1
+                share = max(1 / 256, 1 / (16 + self._steps))
+                if abs(off) < 2 * self._spread:
+                    self._period_ns *= 1.0 + off * share
+                self._spread += (max(abs(off), 0.01) - self._spread) * share
+            if self._made is not None:
+                self._made += step / self._period_ns
+
+    def take(self) -> float | None:
+        """How many since the last call; None if nobody can tell."""
+        with self._lock:
+            made, self._made, self.any = self._made, 0.0, False
+            return made
 
 
 class Track:
@@ -225,12 +272,13 @@ class OutputClock:
 
     Attributes:
         next_ns: time of the next tick.
-        credit_ns: by how much it may still run ahead of its rate.
+        credit_ns: by how much it may still run ahead of the source.
     """
 
     def __init__(self, fps: Fraction) -> None:
         self.next_ns = 0
         self.credit_ns = SAVED * float(SECOND / fps)
+        self._ticks = 0  # since the source last made a frame
         self._remainder = Fraction(0)
         self.fps = fps
 
@@ -247,17 +295,21 @@ class OutputClock:
         self._period = Fraction(SECOND) / fps
         self.period_ns = round(self._period)
 
+    def source_went_on(self, periods: float | None) -> None:
+        """The source has made frames for so many periods of this clock since the last call; None: not known."""
+        gained = 0.0 if periods is None else self._ticks - periods
+        self.credit_ns += (CREDIT * self._ticks - gained) * self.period_ns
+        self.credit_ns = min(self.credit_ns, SAVED * self.period_ns)
+        self._ticks = 0
+
     def advance(self, now_ns: int, phase_error_ns: int = 0) -> int:
         """Go on to the tick after this one and return its planned time (`next_ns`), which is later than `now_ns`.
 
         Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
         """
-        self.credit_ns = min(self.credit_ns + CREDIT * self.period_ns, SAVED * self.period_ns)
+        self._ticks += 1
         most = PULL * max(self.period_ns, abs(phase_error_ns))
-        pull = max(-most, min(most, phase_error_ns * 0.1))
-        if phase_error_ns > self.period_ns // 2:  # not the source's phase, but frames that were put off
-            pull = min(pull, self.credit_ns)
-            self.credit_ns -= pull
+        pull = max(-most, min(most, phase_error_ns * 0.1, max(0.0, self.credit_ns)))
         exact = self._period + self._remainder
         step = math.floor(exact)
         self._remainder = exact - step
@@ -389,6 +441,7 @@ class Pacer:
         self._follow = fps is None
         self._clock = OutputClock(fps or Fraction(30))
         self._source = RateMeter()
+        self._made = FrameCount()
         self.dry, self.wet = Track(), Track()
         self.latency = LatencyMeter()
         self.repeated = 0
@@ -413,6 +466,7 @@ class Pacer:
             told_fps: the rate that the source tells about itself (`SourceInfo.fps`); 0 if it tells none.
         """
         self._source.add(frame.pts_ns, told_fps)
+        self._made.add(frame, self._source.fps)
         self.dry.offer(frame, ready_ns)
 
     def tick(self, now_ns: int, on_air: Literal["wet", "dry"] = "wet") -> Pick:
@@ -431,7 +485,7 @@ class Pacer:
         planned = self._clock.next_ns
         early = period // 2 if locked else 0  # the ticks lie close to the due times: take the nearest
         every = source_fps is not None and self._clock.fps >= source_fps * _NEARLY
-        slack = min(BACKLOG * period, int(self._clock.credit_ns)) if every else 0
+        slack = max(0, min(BACKLOG * period, int(self._clock.credit_ns))) if every else 0
         picked = {name: track.pick(planned, early, slack) for name, track in (("dry", self.dry), ("wet", self.wet))}
         for name, frame in picked.items():
             if frame is not None:
@@ -439,6 +493,9 @@ class Pacer:
         other = "dry" if on_air == "wet" else "wet"
         name = on_air if self._shown[on_air] is not None else other
         error = (self.wet if name == "wet" else self.dry).phase_error(planned, period, slack > 0) if locked else 0
+        if locked and source_fps is not None and self._made.any:
+            made = self._made.take()
+            self._clock.source_went_on(None if made is None else made * _times(self._clock.fps, source_fps))
         self._clock.advance(now_ns, error)
         new = picked[name] is not None
         if not new:
@@ -459,6 +516,11 @@ def _commensurate(a: Fraction, b: Fraction) -> bool:
     """Whether one rate is a whole multiple of the other, to half a percent."""
     ratio = float(max(a, b) / min(a, b))
     return abs(ratio - round(ratio)) < 0.005
+
+
+def _times(a: Fraction, b: Fraction) -> float:
+    """How many times one rate is the other, where they are commensurate."""
+    return float(round(a / b)) if a > b else 1.0 / round(b / a)
 
 
 def sleep_until(when_ns: int) -> None:

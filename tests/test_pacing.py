@@ -18,6 +18,7 @@ from bridge.pacing import (
     CREDIT,
     SAVED,
     SECOND,
+    FrameCount,
     LatencyMeter,
     OutputClock,
     Pacer,
@@ -256,6 +257,60 @@ def test_pauses_without_end_do_not_make_the_output_faster(every_s):
     assert 30 * 60 - 5 < len(world.since(30)) < 30 * 60 * (1 + CREDIT) + SAVED + 2
     assert max(world.gaps(30)) < 1000 / 60 + 1.0
     assert in_order(world.numbers(30))
+
+
+@pytest.mark.parametrize(("slow_ms", "fps"), [((20, 30), 30.0), ((30, 34), 30.0), ((20, 60), 60.0), ((20, 60), 30.015)])
+def test_a_delay_that_grows_and_shrinks_again_and_again_does_not_make_the_output_faster(slow_ms, fps):
+    world = World(source_fps=fps, chunk=1, engine_ms=3.0, jitter_ms=2.0, engine_jitter_ms=2.0).run(10)
+    made, shown = world.sent_source, len(world.picks)
+    chance = random.Random(2)
+    for _ in range(60):
+        world.engine_ms = 3.0
+        world.run(8 * chance.uniform(0.5, 1.5))
+        world.engine_ms = chance.uniform(*slow_ms)
+        world.run(0.6 * chance.uniform(0.5, 1.5))
+    made, shown = world.sent_source - made, len(world.picks) - shown
+    assert made - 20 < shown < made * (1 + CREDIT) + SAVED + 2
+
+
+def times(*steps_ms: float) -> list[Frame]:
+    """Frames after these steps."""
+    return [
+        Frame(PIXELS, pts_ns=int(at * MS), captured_ns=int(at * MS) + 5, seq=number)
+        for number, at in enumerate(itertools.accumulate(steps_ms, initial=1000.0))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("steps_ms", "frames"),
+    [
+        ([33.3] * 50 + [66.6] + [33.3] * 10, 62),  # one was lost
+        ([33.3] * 50 + [100.0, 4.0, 4.0, 25.0] + [33.3] * 10, 64),  # three were put off
+        ([33.3167] * 1000, 1000),  # its clock is faster than it says
+        ([30.3, 36.3] * 500, 1000),  # jitter
+        ([0.0] * 10, 0),  # times that do not advance
+    ],
+)
+def test_frames_are_counted_in_the_sources_own_period(steps_ms, frames):
+    count = FrameCount()
+    made = 0.0
+    for frame in times(*steps_ms):
+        count.add(frame, Fraction(30000, 1001))
+        made += count.take() or 0.0
+    assert made == pytest.approx(frames, abs=0.15 + frames / 1200)
+    assert not count.any
+
+
+def test_a_jump_of_the_sources_time_counts_nothing():
+    count = FrameCount()
+    first, *_, last = times(33.3, 5000.0)
+    count.add(first, Fraction(30))
+    count.take()
+    count.add(last, Fraction(30))
+    assert count.any
+    assert count.take() is None
+    count.add(last, None)
+    assert count.take() is None
 
 
 def test_a_slower_engine_is_met_with_a_longer_delay_and_a_faster_one_with_a_shorter():
