@@ -34,10 +34,15 @@ from engine.models.registry import get
 from engine.errors import TidecastError
 try:
     spec = get(sys.argv[1])
-    print(json.dumps({"title": spec.title, "vram": spec.vram_gib}))
+    print(json.dumps({"title": spec.title, "vram": spec.vram_gib, "gpu": spec.needs_gpu}))
 except TidecastError as error:
     print(json.dumps({"error": error.message, "remedy": error.remedy}))
 """
+
+CUDA_HINT = (
+    f'Run: "{sys.executable}" -m pip install uv, then '
+    f'"{sys.executable}" -m uv pip install --python "{sys.executable}" --torch-backend auto --reinstall torch'
+)
 
 NETWORK_HINT = "Let UDP 5353 (mDNS) and TCP 5960 to 5990 through the firewall to use NDI between machines."
 
@@ -93,8 +98,7 @@ def _torch(torch: dict) -> Iterable[Finding]:
         for name, gib in torch["gpus"]:
             yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB")
     elif driver:
-        remedy = "Install the CUDA build of torch, see pytorch.org/get-started."
-        yield Finding("bad", "GPU", "there is one, but this torch cannot use it", remedy)
+        yield Finding("bad", "GPU", "there is one, but this torch cannot use it", CUDA_HINT)
     else:
         remedy = "The model ember runs on a CPU; the larger ones need an NVIDIA GPU."
         yield Finding("note", "GPU", "none that torch can use", remedy)
@@ -116,7 +120,7 @@ def _model(name: str, torch: dict) -> Iterable[Finding]:
         return
     needs = f"{model['title']}; needs {model['vram']:.0f} GiB" if model["vram"] else model["title"]
     largest = max((gib for _, gib in torch.get("gpus", [])), default=0.0)
-    if model["vram"] > 1.0 and largest < model["vram"]:
+    if model["gpu"] and largest < model["vram"]:
         yield Finding("bad", f"model {name}", needs, "Choose a smaller model (tidecast models list) or another GPU.")
     else:
         yield Finding("ok", f"model {name}", needs)

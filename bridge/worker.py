@@ -31,7 +31,7 @@ from bridge.slots import RingReader, RingWriter
 from engine.controls import Config, Controls
 from engine.errors import OutOfMemoryError, TidecastError
 from engine.frame import Frame
-from engine.schedule import Cost, Goal, Load, Plan, Policy, observe, plan
+from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan
 
 if TYPE_CHECKING:
     from engine.session import Session
@@ -47,6 +47,9 @@ HEALTH_S = 0.1
 
 FPS_WINDOW = 30
 """Frames over which the input's rate is averaged."""
+
+IDLE_S, BUSY_S = 0.05, 0.001
+"""Longest wait for a frame, in s: while nothing is computed, and while a chunk is, which is looked after between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +235,20 @@ def serve_identity(
         pulse.chunk(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A chunk that was begun: under which plan, and when, in s."""
+
+    plan: Plan
+    began: float
+
+
 class Server:
-    """The loop of a model: gather frames, plan, step, give frames back."""
+    """The loop of a model: gather frames, plan, begin a chunk, collect its frames and give them back.
+
+    Where the device computes beside the host, the next chunk is begun just before the last one is finished: as late as
+    possible, so that its frames and controls are fresh, and early enough that the device does not wait for it.
+    """
 
     def __init__(
         self,
@@ -257,28 +272,41 @@ class Server:
         self._arrivals: deque[int] = deque(maxlen=FPS_WINDOW)
         self._policy = Policy()
         self._cost = Cost()
+        self._running: deque[Running] = deque()
+        self._free = 0.0  # when the device ended what is no longer running
+        self._begin_s = 0.0
         self._reported = 0.0
 
     def serve(self) -> None:
-        """Serve frames until told to stop."""
+        """Serve frames until told to stop. While a chunk runs, its end is the only sign of life."""
         while not self._mailbox.stopped:
-            self._pulse.beat(Phase.WAITING)
+            if not self._running:
+                self._pulse.beat(Phase.WAITING)
             self._gather()
             if self._start.debug and self._mailbox.fault:
                 suffer(self._mailbox, self._pulse)
-            self._chunk()
+            if not self._running or (len(self._running) == 1 and self._nearly_done()):
+                self._begin()
+            if self._running and self._session.arrived:
+                self._collect()
 
     def _gather(self) -> None:
         """Take every frame that is there; wait a moment when there is none."""
-        frame = self._inbox.get(0.05)
+        frame = self._inbox.get(BUSY_S if self._running else IDLE_S)
         while frame is not None:
             self._pulse.count(taken=1)
             self._arrivals.append(frame.captured_ns)
             self._waiting.append(frame)
             frame = self._inbox.get(0.0)
 
-    def _chunk(self) -> None:
-        """Run one chunk if its frames are there."""
+    def _nearly_done(self) -> bool:
+        """Whether the chunk that runs will be finished by the time that another could be begun."""
+        running = self._running[0]
+        end = max(running.began, self._free) + expected(self._cost, running.plan)
+        return self._session.arrived or end - time.perf_counter() <= self._begin_s + 2 * BUSY_S
+
+    def _begin(self) -> None:
+        """Begin a chunk if its frames are there."""
         session, controls = self._session, self._mailbox.controls
         need = session.frames_needed
         if len(self._waiting) < need:
@@ -291,18 +319,26 @@ class Server:
         for frame in frames:
             session.feed(frame)
         self._pulse.beat(Phase.STEPPING)
-        began = time.perf_counter_ns()
-        done = session.step(dataclasses.replace(controls, steps=decided.steps))
-        took = time.perf_counter_ns() - began
-        self._pulse.chunk(took)
-        self._cost = observe(self._cost, decided, took / 1e9)
+        began = time.perf_counter()
+        session.begin(dataclasses.replace(controls, steps=decided.steps))
+        self._begin_s = time.perf_counter() - began
+        self._running.append(Running(decided, began))
+
+    def _collect(self) -> None:
+        """Give back the frames of the chunk that has ended."""
+        session, ended, now = self._session, self._running.popleft(), time.perf_counter()
+        took, self._free = now - max(ended.began, self._free), now
+        self._cost = observe(self._cost, ended.plan, took)
+        self._pulse.beat(Phase.STEPPING)
+        self._pulse.chunk(int(took * 1e9))
+        done = session.collect()
         for frame in done:
             self._outbox.put(frame)
         self._pulse.count(finished=len(done))
         self._prompts.want(session.health.missing_prompts)
         if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
             self._reported = time.monotonic()
-            self._reporter.send("health", dataclasses.asdict(session.health), decided.reason)
+            self._reporter.send("health", dataclasses.asdict(session.health), ended.plan.reason)
 
     def _plan(self, controls: Controls, need: int) -> Plan:
         spec, config = self._session.spec, self._start.config

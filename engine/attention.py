@@ -1,15 +1,84 @@
-"""Scaled dot-product attention: one function for the whole engine, the only place where a backend could be chosen.
+"""Scaled dot-product attention: one function for the whole engine, its kernel decided once for every form in use.
 
-Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their
-mixture. Today torch chooses the kernel, by device, type and shape.
+Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their mixture.
+Which kernel is fastest for few queries over a long ring depends on the GPU and the libraries on it, so it is measured:
+while `deciding`, at warm-up, every form that comes up is run by each kernel there is. A kernel that cannot do it, or
+whose result differs by more than the arithmetic explains, is left out. Any other form is torch's own choice, as is
+everything on a CPU, where its kernel was the fastest wherever it was compared.
 
 Shape letters: B batch, L queries, M keys, H heads, D width of a head.
 """
 
 from __future__ import annotations
 
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
+
+try:
+    from flash_attn_interface import flash_attn_func  # FlashAttention 3, an extra package for Hopper GPUs
+except ImportError:
+    flash_attn_func = None
+
+log = logging.getLogger(__name__)
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""Arguments and result of `attend`."""
+
+TORCH = "torch"
+"""Name of torch's own choice."""
+
+GAIN = 0.03
+"""Another kernel than torch's choice must be faster by this share: less is noise."""
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
+"""Most that a kernel may differ from torch's choice: root mean square, relative."""
+
+ROUNDS, CALLS = 5, 4
+"""A kernel's time is the median of so many rounds of so many calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a kernel is chosen for."""
+
+    batch: int
+    queries: int
+    keys: int
+    heads: int
+    width: int
+    masked: bool
+    dtype: torch.dtype
+    device: str
+
+    def __str__(self) -> str:
+        size = f"{self.batch} x {self.queries} queries, {self.keys} keys, {self.heads} heads of {self.width}"
+        return f"{size}, {str(self.dtype).removeprefix('torch.')}{', masked' if self.masked else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The kernel of one form, and what each took, in ms."""
+
+    name: str
+    kernel: Kernel
+    times_ms: Mapping[str, float]
+
+
+decided: dict[Form, Decision] = {}
+"""What was decided in this process: facts about this computer."""
+
+_deciding = False
 
 
 def attend(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None = None) -> Tensor:
@@ -22,9 +91,94 @@ def attend(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | Non
             the likeness of query and key; None: look everywhere.
 
     Returns:
-        [B, L, H, D], in memory order B L H D or B H L D as the backend likes.
+        [B, L, H, D], in memory order B L H D or B H L D as the kernel likes.
     """
+    if not (decided or _deciding):
+        return _by_torch(q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    batch, queries, heads, width = q_BLHD.shape
+    form = Form(batch, queries, k_BMHD.shape[1], heads, width, mask_LM is not None, q_BLHD.dtype, q_BLHD.device.type)
+    if _deciding and form not in decided:
+        decided[form] = _decide(form, kernels(q_BLHD.device), q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    kernel = decided[form].kernel if form in decided else _by_torch
+    return kernel(q_BLHD, k_BMHD, v_BMHD, mask_LM)
+
+
+@contextmanager
+def deciding(yes: bool = True) -> Iterator[None]:
+    """Inside, forms that were not decided yet are measured when they come up. Only at warm-up: it takes a while."""
+    global _deciding  # the one switch of the module, flipped by the one thread that warms up
+    before, _deciding = _deciding, yes
+    try:
+        yield
+    finally:
+        _deciding = before
+
+
+def kernels(device: torch.device) -> dict[str, Kernel]:
+    """What there is for a device, torch's own choice first."""
+    found: dict[str, Kernel] = {TORCH: _by_torch}
+    if device.type == "cuda":
+        for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+            found[backend.name.removesuffix("_ATTENTION").lower()] = partial(_by_backend, backend)
+        if flash_attn_func is not None:
+            found["flash3"] = _by_flash3
+    return found
+
+
+def _by_torch(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
     out_BHLD = scaled_dot_product_attention(
         q_BLHD.transpose(1, 2), k_BMHD.transpose(1, 2), v_BMHD.transpose(1, 2), attn_mask=mask_LM
     )
     return out_BHLD.transpose(1, 2)
+
+
+def _by_backend(backend: SDPBackend, q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
+    with sdpa_kernel(backend):
+        return _by_torch(q_BLHD, k_BMHD, v_BMHD, mask_LM)
+
+
+def _by_flash3(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
+    if mask_LM is not None:
+        raise RuntimeError("FlashAttention 3 takes no mask")
+    found = flash_attn_func(q_BLHD, k_BMHD, v_BMHD)
+    return found[0] if isinstance(found, tuple) else found  # earlier versions give the logarithmic sums too
+
+
+def _decide(
+    form: Form, there: Mapping[str, Kernel], q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None
+) -> Decision:
+    """Run the form by every kernel; the fastest, or torch's own choice unless another is faster by `GAIN`."""
+    arguments = (q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    wanted = there[TORCH](*arguments).float()
+    times: dict[str, float] = {}
+    for name, kernel in there.items():
+        try:
+            with warnings.catch_warnings(action="ignore"):  # torch tells at length why a kernel is not for a form
+                found = kernel(*arguments).float()
+            error = ((found - wanted).norm() / wanted.norm()).item()
+            if not error <= TOLERANCE[form.dtype]:
+                log.warning("attention by %s is wrong on this device: %.1e relative, %s", name, error, form)
+                continue
+            times[name] = _time_ms(partial(kernel, *arguments), q_BLHD.device)
+        except RuntimeError as reason:  # not for this form or this device
+            log.debug("attention by %s is not for %s: %s", name, form, reason)
+    best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + GAIN), default=TORCH)
+    log.info("attention for %s: %s", form, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
+    return Decision(best, there[best], times)
+
+
+def _time_ms(work: Callable[[], Tensor], device: torch.device) -> float:
+    """Milliseconds of one call, the device's part included."""
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    rounds = []
+    for _ in range(ROUNDS):
+        began = now()
+        for _ in range(CALLS):
+            work()
+        rounds.append((now() - began) * 1e3 / CALLS)
+    return statistics.median(rounds)

@@ -22,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine import chains
+from engine import attention, chains
 from engine.errors import CaptureError, ModelError
 from engine.models.spec import ModelSpec
 from engine.rehearsal import Rehearsal
@@ -224,7 +224,8 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
         stream.whole_text = True
         stream.run = captured = Captured(stream.state, backend, tolerance)
         stream.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(1)))
-    warm_up(spec, stream, height, width, say)
+    with attention.deciding(device.type == "cuda"):
+        warm_up(spec, stream, height, width, say)
     if captured is None:
         return ""
     captured.recording = False

@@ -15,7 +15,12 @@ from torch import Tensor
 
 
 class Parcel(Protocol):
-    """A tensor on its way."""
+    """A tensor on its way. Those of one lane arrive in the order in which they were sent."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the copy is made; never waits."""
+        ...
 
     def here(self) -> Tensor:
         """The copy. On the device, work that is enqueued from now on waits for it; on the host, the host does."""
@@ -32,6 +37,8 @@ class Lane(Protocol):
 
 class Arrived:
     """A parcel that was not long on its way."""
+
+    arrived = True
 
     def __init__(self, copy: Tensor) -> None:
         self._copy = copy
@@ -57,6 +64,11 @@ class CudaParcel:
 
     def __init__(self, copy: Tensor, done: torch.cuda.Event) -> None:
         self._copy, self._done = copy, done
+
+    @property
+    def arrived(self) -> bool:
+        """See `Parcel`."""
+        return self._done.query()
 
     def here(self) -> Tensor:
         """See `Parcel`."""

@@ -163,6 +163,12 @@ def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
     return cost.measured(done.latents, done.rows, per_call)
 
 
+def expected(cost: Cost, ahead: Plan) -> float:
+    """Seconds that a chunk will keep the engine busy under this plan; 0 before anything was measured."""
+    calls = 1 if ahead.rows == ahead.steps else ahead.steps
+    return calls * cost.seconds(ahead.latents, ahead.rows)
+
+
 def _chunk_s(cost: Cost, latents: int, steps: int, batch: bool) -> float:
     return cost.seconds(latents, steps) if batch else steps * cost.seconds(latents, 1)
 

@@ -26,9 +26,7 @@ control may change between two steps; none but `reset` forgets the history. A `S
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +46,7 @@ from engine.errors import ModelError, OutOfMemoryError
 from engine.frame import Frame, PixelFormat
 from engine.kv import Rule
 from engine.lanes import Parcel, lanes, staging
+from engine.machine import device_for, dtype_for, keep_memory
 from engine.metrics import Health, StageTimers, memory_gib
 from engine.models import registry
 from engine.models.spec import Conditioning, ModelSpec
@@ -61,12 +60,6 @@ from engine.stream import Flight, Stream
 
 FULLY_WET = 0.3
 """Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
-
-KEPT = 2**30
-"""Freed memory that a process with a model on a CPU keeps for itself, in bytes, at most."""
-
-SINGLE = 2**25
-"""Larger pieces of memory are the system's own, one by one, in bytes: glibc reuses them badly."""
 
 Progress = Callable[[str], None]
 
@@ -82,7 +75,7 @@ class Begun:
     Attributes:
         finished: what comes out.
         health: of the chunk that was taken, None if there was none; its noise and stages are still to come.
-        noise: the share of noise.
+        noise: the share of noise; it leaves last.
         timers: of its stages.
     """
 
@@ -141,8 +134,13 @@ class Session:
         """
         say = progress or (lambda _: None)
         spec = registry.get(config.model)
-        device = _device(config.devices[0] if config.devices else config.device)
-        dtype = _dtype(config.dtype, device)
+        device = device_for(config.devices[0] if config.devices else config.device)
+        if device.type == "cpu" and config.device == "auto" and not config.devices and spec.needs_gpu:
+            raise ModelError(
+                f"{spec.title} needs a GPU with {spec.vram_gib:g} GiB, and torch can use none here.",
+                'tidecast doctor tells why. device = "cpu" runs it all the same, far too slowly for a stage.',
+            )
+        dtype = dtype_for(config.dtype, device)
         graphs.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
         if config.weights_dtype == "float8":
             quant.check(device, dtype, devices=len(config.devices))
@@ -151,7 +149,7 @@ class Session:
         if config.threads:
             torch.set_num_threads(config.threads)
         if device.type == "cpu":
-            _keep_memory()
+            keep_memory()
         parts = registry.builder(spec)
         which = spec.default_vae if config.vae == "auto" else config.vae
         if files is None:
@@ -216,6 +214,11 @@ class Session:
     def frames_needed(self) -> int:
         """How many more frames make the next chunk."""
         return self._chunker.needed
+
+    @property
+    def arrived(self) -> bool:
+        """Whether `collect` would not wait: what was begun first is finished, or nothing was begun."""
+        return not self._begun or self._begun[0].noise.arrived
 
     def feed(self, frame: Frame) -> None:
         """Take one more frame; another size than the model's is scaled and cropped to it."""
@@ -536,42 +539,6 @@ def _blend(dry: np.ndarray, wet: np.ndarray, share: float) -> np.ndarray:
         return np.ascontiguousarray(dry)
     mixed = dry.astype(np.float32) + (wet.astype(np.float32) - dry) * np.float32(share)
     return np.rint(mixed).astype(np.uint8)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ModelError(f"There is no device {name!r}.", "Choose auto, cpu, cuda or cuda:N.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"{name} was asked for, but {torch.cuda.device_count()} GPUs can be used.", "Choose cpu.")
-    return device
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" or _matrix_units() else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-
-
-def _matrix_units() -> bool:
-    """Whether the CPU has units for products in bfloat16 (AMX), several times as fast as those in float32."""
-    capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
-    return bool(capabilities().get("amx_bf16"))
-
-
-def _keep_memory() -> None:
-    """Let the C library keep freed memory; else every chunk gives it back, and asks for it anew, cleared page by page.
-
-    For glibc, which gives back whatever lies beyond its threshold; others have no such setting and are left alone.
-    """
-    if sys.platform == "linux":
-        mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
-            mallopt(-3, SINGLE)  # M_MMAP_THRESHOLD
 
 
 def _too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:

@@ -107,6 +107,8 @@ class LateLane:
 
 
 class LateParcel:
+    arrived = False
+
     def __init__(self, source: Tensor) -> None:
         self._source, self._sent = source, source.clone()
 
@@ -150,13 +152,16 @@ def test_chunks_can_be_begun_before_the_last_ones_frames_are_collected() -> None
         for n in range(45):
             session.feed(frame(n))
             if session.ready:
+                assert session.arrived == (begun == 0)
                 session.begin(changing(n))
                 begun += 1
+                assert not session.arrived
                 if begun > 1:
                     ahead += session.collect()
                     found.append(session.health.noise)
         ahead += session.collect()
         found.append(session.health.noise)
+        assert session.arrived
         assert session.collect() == []
         ahead += session.flush()
     assert same(plain, ahead)
@@ -179,14 +184,21 @@ def test_to_begin_a_chunk_the_host_waits_for_nothing(session: Session) -> None:
         session._stream.whole_text = False
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_large_model_does_not_run_on_a_processor_in_silence() -> None:
+    with pytest.raises(ModelError, match="needs a GPU with 10 GiB") as raised:
+        Session.open(Config(model="wan21-1.3b", device="auto"), files={})
+    assert "tidecast doctor" in raised.value.remedy
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_session_on_a_cpu_keeps_its_memory(kept: bool) -> None:
     code = f"""
 import resource, torch
-from engine import session
+from engine import machine
 if {kept}:
-    session._keep_memory()
+    machine.keep_memory()
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     held = [torch.ones(2**21) for _ in range(16)]

@@ -127,6 +127,11 @@ class ModelSpec:
     notes: str = ""
 
     @property
+    def needs_gpu(self) -> bool:
+        """Whether it is far too much for a processor without one."""
+        return self.vram_gib > 1.0
+
+    @property
     def first_frames(self) -> int:
         """Pixel frames of a stream's first chunk: 1 for the first latent frame, then `frames_per_latent` each."""
         return 1 + self.frames_per_latent * (self.first_latents - 1)
