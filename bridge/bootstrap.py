@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
 CPU_TORCH = "torch==2.13.0"
 """Installed first where no NVIDIA GPU is found: the build that needs none."""
+
+CUDA_TORCH = ("uv", "pip", "install", "--torch-backend", "auto")
+"""Installs torch for an NVIDIA GPU on Windows. What pip finds there computes on CPUs alone; uv knows where the build
+that fits the driver is."""
 
 NEEDED = {
     "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
@@ -59,7 +64,7 @@ def ensure(part: str) -> None:
 
 def python() -> Path:
     """The interpreter of the checkout's own environment."""
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return VENV / ("Scripts/python.exe" if on_windows() else "bin/python")
 
 
 def stamp(part: str) -> Path:
@@ -86,19 +91,40 @@ def install(part: str) -> None:
     say("installing the libraries (once; a few minutes)")
     if not has_nvidia():
         pip("install", CPU_TORCH)
+    elif on_windows():
+        pip("install", "uv")
+        run(*CUDA_TORCH, "--python", str(python()), requirement("torch"))
     pip("install", "--editable", f"{ROOT}[{EXTRAS[part]}]")
     stamp(part).touch()
 
 
 def pip(*arguments: str) -> None:
     """Run the environment's pip quietly; on failure show what it said and end."""
+    run("pip", "--disable-pip-version-check", "--quiet", *arguments)
+
+
+def run(module: str, *arguments: str) -> None:
+    """Run an installer, a module of the environment, quietly; on failure show what it said and end."""
     with tempfile.TemporaryFile("w+") as log:
-        command = [str(python()), "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+        command = [str(python()), "-m", module, *arguments]
         if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0:
             return
         log.seek(0)
         said = log.read().strip()
     stop(f"{said}\nThe libraries could not be installed. Check the network and pip's settings, then retry.")
+
+
+def requirement(name: str) -> str:
+    """What the project asks of a library, like torch>=2.11."""
+    import tomllib  # here, for the sentence about an older Python must come first
+
+    asked: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    return next(line for line in asked if line.startswith(name))
+
+
+def on_windows() -> bool:
+    """Whether this is Windows."""
+    return os.name == "nt"
 
 
 def has_nvidia() -> bool:
@@ -125,7 +151,7 @@ def system_packages(part: str) -> None:
 def debian_install(packages: Sequence[str], purpose: str) -> None:
     """Install `packages` with apt-get where that needs no question; else say what to do and end."""
     names = " ".join(packages)
-    if shutil.which("apt-get") is None:
+    if sys.platform == "win32" or shutil.which("apt-get") is None:
         say(f"{names} (Debian's names) missing, {purpose}: install them with this system's package manager.")
         return
     if os.geteuid() != 0:
@@ -152,7 +178,8 @@ def has_library(name: str) -> bool:
 def restart(part: str) -> None:
     """Run the same command again in the checkout's environment; does not return."""
     command = [str(python()), "-m", part, *sys.argv[1:]]
-    if os.name == "nt":
+    if on_windows():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the child as well, which ends in good order
         sys.exit(subprocess.run(command).returncode)
     os.execv(command[0], command)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from bridge import worker
 from bridge.config import EngineProcessConfig
@@ -181,7 +181,7 @@ class Supervisor:
         start = worker.Start(
             self._config, self._process_config.kind == "identity", self._process_config.debug, self._fps, sent
         )
-        ours, theirs = _SPAWN.Pipe()
+        ours, theirs = cast("tuple[Connection, Connection]", _SPAWN.Pipe())  # Windows has another class of them
         inbox, outbox = self._inbox.reader(), self._outbox.writer()
         process = _SPAWN.Process(
             target=worker.main, args=(start, inbox, outbox, theirs, pulse), name="tidecast-engine", daemon=True

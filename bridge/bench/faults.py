@@ -12,7 +12,6 @@ import contextlib
 import errno
 import functools
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 from unittest import mock
 
+import psutil
 import typer
 
 from bridge.app import App
@@ -125,7 +125,7 @@ class Drill:
             "two sources swapped": self._sources_swapped,
             "size changed mid-stream": self._size_changed,
             "receiver killed": self._receiver_killed,
-            "engine killed (SIGKILL)": lambda: os.kill(self.app.supervisor.process_id, signal.SIGKILL),
+            "engine killed (SIGKILL)": lambda: psutil.Process(self.app.supervisor.process_id).kill(),
             "engine hangs": lambda: self._engine_stops("hang"),
             "engine stops for 4 s": lambda: self._engine_stops("pause"),
             "engine out of memory": lambda: self.app.supervisor.inject("oom"),

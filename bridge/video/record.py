@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -182,7 +182,7 @@ class Recorder:
             self._give_up(kind)
             return
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
+        ours, theirs = cast("tuple[Connection, Connection]", context.Pipe())  # Windows has another class of them
         reader = ring.reader()
         process = context.Process(
             target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
