@@ -2,12 +2,14 @@
 
 `MidiInput` looks for ports on a thread of its own, so that a controller plugged in later is found, and obeys what
 they send; changes from elsewhere go back to controllers with motors or lights. The ports are mido's, through
-python-rtmidi or any other mido backend (`midi_loopback` for tests). Must not know OSC, the page or the engine.
+python-rtmidi, rtmidi2 (`midi_rtmidi2`) or any other mido backend (`midi_loopback` for tests). Must not know OSC, the
+page or the engine.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +52,11 @@ class MidiError(TidecastError):
     """MIDI cannot be used on this machine."""
 
 
-def open_backend(name: str = "mido.backends.rtmidi") -> Any:
+BACKEND = "mido.backends.rtmidi" if sys.version_info < (3, 13) else "bridge.control.midi_rtmidi2"
+"""See the extra `midi` in pyproject.toml."""
+
+
+def open_backend(name: str = BACKEND) -> Any:
     """The mido backend of this module name, loaded and proved to work.
 
     Raises:
