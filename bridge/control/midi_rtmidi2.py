@@ -1,7 +1,7 @@
 """A mido backend over rtmidi2, for the Pythons (3.13 and newer) for which python-rtmidi has no ready-made packages.
 
-`mido.Backend("bridge.control.midi_rtmidi2")`. Both wrap the same RtMidi. What it reports becomes an OSError, as in mido's
-own backend.
+`mido.Backend("bridge.control.midi_rtmidi2")`. Both wrap the same RtMidi. What it reports becomes an OSError, as in
+mido's own backend.
 """
 
 from __future__ import annotations
