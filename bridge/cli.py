@@ -6,6 +6,7 @@ remedy, exit code 2 and no traceback.
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import os
@@ -241,6 +242,8 @@ def start_logging(live: bool) -> None:
 def main() -> None:
     """Entry point of the command `tidecast`."""
     multiprocessing.freeze_support()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that an old code page cannot write must not end the show
     try:
         app()
     except TidecastError as error:

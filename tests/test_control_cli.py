@@ -1,5 +1,8 @@
 """`tidecast osc` and `tidecast midi` against a real server, and the generated documentation."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -56,6 +59,16 @@ def test_send_shows_the_effective_value_or_the_answer(stage, words, shown):
     _, _, where = stage
     result = runner.invoke(osc_app, ["send", *where, *words])
     assert (result.exit_code, result.output) == (0, shown)
+
+
+def test_words_that_the_terminal_cannot_write_are_sent_all_the_same(stage):
+    store, _, where = stage
+    command = [sys.executable, "-m", "bridge", "osc", "send", *where, "prompt/1", "\u65e5\u672c sunset"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stdout) == (0, "/tidecast/prompt/1 ?? sunset\n"), done.stderr
+    assert store.snapshot.prompt_1 == "\u65e5\u672c sunset"
 
 
 @pytest.mark.parametrize("words", [["strength", "loud"], ["nowhere", "1"], ["snapshot/save", "1"]])

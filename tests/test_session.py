@@ -193,7 +193,7 @@ def test_a_large_model_does_not_run_on_a_processor_in_silence() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
 def test_a_session_on_a_cpu_keeps_its_memory() -> None:
-    """Without the setting, torch up to 2.13 asks for these pages anew every time: 128 Ki faults."""
+    """Without the setting, torch 2.13 asks for these pages anew every time: some 2000 faults."""
     code = """
 import resource, torch
 from engine import machine
