@@ -30,6 +30,7 @@ from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.monitor import Monitor
+from bridge.priority import fine_timers
 from bridge.publish import Publisher
 from bridge.supervisor import EngineState, Report, Supervisor
 from bridge.video.base import Options, SourceInfo, list_sources
@@ -85,6 +86,7 @@ class App:
         if self._stack is not None:
             return
         self.quit.clear()
+        fine_timers()
         with contextlib.ExitStack() as stack:
             stack.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bridge.identity import IdentityEngine
+from bridge.priority import fine_timers
 from bridge.pulse import Phase, Pulse
 from bridge.slots import RingReader, RingWriter
 from engine.controls import Config, Controls
@@ -162,6 +163,7 @@ class PromptThread:
 def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, pulse: Pulse) -> None:
     """Body of the engine process (spawned). Returns when told to stop; every failure is reported, then ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the owner decides
+    fine_timers()
     reporter = Reporter(connection)
     handler = LogToOwner(reporter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
