@@ -330,10 +330,12 @@ class Server:
         """Give back the frames of the chunk that has ended."""
         session, ended, now = self._session, self._running.popleft(), time.perf_counter()
         took, self._free = now - max(ended.began, self._free), now
-        self._cost = observe(self._cost, ended.plan, took)
         self._pulse.beat(Phase.STEPPING)
         self._pulse.chunk(int(took * 1e9))
+        before = session.health.chunks
         done = session.collect()
+        if session.health.chunks > before:  # a reset alone only lets go what was in flight
+            self._cost = observe(self._cost, ended.plan, took)
         for frame in done:
             self._outbox.put(frame)
         self._pulse.count(finished=len(done))

@@ -6,6 +6,7 @@ Such a device cannot run here; `Device` stands in for it and for the session tha
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -70,7 +71,6 @@ class Device:
     """
 
     spec = registry.get("wan21-tiny")
-    health = Health()
     frames_needed = FRAMES
 
     def __init__(self, world: World, upload_s: float, compute_s: float, download_s: float, beside: bool = True) -> None:
@@ -79,6 +79,7 @@ class Device:
         self._fed: list[Frame] = []
         self._begun: deque[tuple[float, list[Frame]]] = deque()
         self._free = 0.0
+        self.health = Health()
         self.most = 0
         self.idle: list[float] = []
         self.early: list[float] = []
@@ -107,6 +108,7 @@ class Device:
     def collect(self) -> list[Frame]:
         end, frames = self._begun.popleft()
         self._world.now = max(self._world.now, end) + self._download_s
+        self.health = replace(self.health, chunks=self.health.chunks + 1)
         return frames
 
 
