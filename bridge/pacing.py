@@ -130,7 +130,7 @@ class FrameCount:
 
     def __init__(self) -> None:
         self.any = False
-        self._last: Frame | None = None
+        self._last: tuple[int, int] | None = None  # source time and arrival of the newest frame
         self._period_ns, self._spread = 0.0, 0.0  # the spread as a share
         self._steps = 0
         self._made: float | None = 0.0
@@ -139,8 +139,8 @@ class FrameCount:
     def add(self, frame: Frame, fps: Fraction | None) -> None:
         """The next frame of a source of this rate; None while it is not known."""
         with self._lock:
-            last, self._last, self.any = self._last, frame, True
-            step = 0 if last is None else frame.pts_ns - last.pts_ns or frame.captured_ns - last.captured_ns
+            last, self._last, self.any = self._last, (frame.pts_ns, frame.captured_ns), True
+            step = 0 if last is None else frame.pts_ns - last[0] or frame.captured_ns - last[1]
             if fps is None or not 0 < step < JUMP_NS:
                 self._made, self._steps = None, 0
                 return

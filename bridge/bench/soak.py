@@ -22,7 +22,8 @@ SETTLE_S = 15.0
 SAMPLE_S = 1.0
 DRIFT_BAR = 0.001
 GROWTH_BAR = 0.02
-"""Share by which the memory may grow from the first to the last quarter."""
+"""Share by which the memory may grow from the first to the last quarter: the least of either, for a frame more or less
+on its way is 3 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ def soak(
     quarter = max(1, len(samples) // 4)
     first, last = samples[:quarter], samples[-quarter:]
     growth = {
-        "bridge": _middle([s.bridge_mib for s in last]) / _middle([s.bridge_mib for s in first]) - 1.0,
-        "engine": _middle([s.engine_mib for s in last]) / _middle([s.engine_mib for s in first]) - 1.0,
+        "bridge": min(s.bridge_mib for s in last) / min(s.bridge_mib for s in first) - 1.0,
+        "engine": min(s.engine_mib for s in last) / min(s.engine_mib for s in first) - 1.0,
     }
     drift = sent / (seconds * 30.0) - 1.0
     threads = [_middle([s.threads for s in part]) for part in (first, last)]
@@ -80,7 +81,7 @@ def soak(
     figures = {
         "minutes": minutes, "model": model, "growth": growth, "drift": drift, "threads": threads, "handles": handles,
         "longest_gap_ms": gap_ms, "engine_restarts": restarts, "passed": passed,
-        "bridge_mib": _middle([s.bridge_mib for s in last]), "engine_mib": _middle([s.engine_mib for s in last]),
+        "bridge_mib": min(s.bridge_mib for s in last), "engine_mib": min(s.engine_mib for s in last),
     }  # fmt: skip
     say(
         f"{minutes:g} minutes with {model}",
