@@ -112,6 +112,7 @@ class KVCache:
         self._first_slot_S1 = torch.arange(rows, device=device)[:, None] * shape.slots
         self._slots_N = torch.arange(shape.slots, device=device)
         self._arrival: Arrival | None = None
+        self._where = torch.empty(0, dtype=torch.int64)  # see `_places`; the same in all layers while sinks are fixed
         self._frames = 0
         self.reset()
 
@@ -164,6 +165,8 @@ class KVCache:
             self._expect()
             if not self.per_layer:
                 self._decide(0, give_up_S=None)
+        if not self.per_layer:
+            self._where = self._places(0, len(arrival.number_S))
 
     def append(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store the new frames' keys and values [S, F f, H, K].
@@ -182,8 +185,7 @@ class KVCache:
             self._decide(layer, self._given_up(layer, *judged) if judged else None)
         elif judged and not arrival.again:
             self._renew_sinks(layer, k_SLHK, v_SLHK, *judged)
-        where = self._first_slot_S1[:rows] + self.slot_ASF[layer if self.per_layer else 0, :rows, :frames]
-        where = where.flatten()
+        where = self._places(layer, rows) if self.per_layer else self._where
         for held, new in ((k_SNfHK, k_SLHK), (v_SNfHK, v_SLHK)):
             held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
         if means is not None:
@@ -194,6 +196,10 @@ class KVCache:
             written_SN = self._slots_N[: arrival.visible] < (arrival.number_S[:, None] + frames)
             mask = written_SN.repeat_interleave(self.tokens, dim=1)[:, None, None]
         return k_SNfHK[:, : arrival.visible].flatten(1, 2), v_SNfHK[:, : arrival.visible].flatten(1, 2), mask
+
+    def _places(self, layer: int, rows: int) -> Tensor:
+        """Where the new frames go, counted through all rows' slots: [S F]."""
+        return (self._first_slot_S1[:rows] + self.slot_ASF[layer, :rows, : self._frames]).flatten()
 
     def _begun(self) -> Arrival:
         assert self._arrival is not None, "begin() comes before the first append()"
@@ -209,7 +215,7 @@ class KVCache:
         if self.rule is not Rule.REFERENCE and shape.sinks < self.block:
             return  # no sinks to anchor, no slots to queue
         queue_ASQ = self.queue_ASQ[:, :rows]
-        anchor_M, end_M = arrival.anchor_S.repeat(queues), (arrival.number_S + frames).repeat(queues)
+        anchor_M, end_M = (x_S.expand(queues, -1).flatten() for x_S in (arrival.anchor_S, arrival.number_S + frames))
         queue_MQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_M)
         if self.rule is Rule.REFERENCE:
             entry_M = end_M + frames

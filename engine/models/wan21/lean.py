@@ -29,7 +29,7 @@ def feed_forward(x_BLI: Tensor, up_MI: Tensor, bias_M: Tensor, down_IM: Tensor, 
     """GELU (by tanh) between two products: [B, L, I] to [B, L, I]."""
     x_NI = x_BLI.flatten(0, 1)
     part = max(HIDDEN // x_NI.shape[0], 64)
-    y_NI = bias_I.repeat(x_NI.shape[0], 1)
+    y_NI = x_NI.new_empty(x_NI.shape[0], len(bias_I)).copy_(bias_I)
     hidden = x_NI.new_empty(x_NI.shape[0], min(part, len(up_MI)))
     for up, bias, down in zip(up_MI.split(part), bias_M.split(part), down_IM.split(part, dim=1), strict=True):
         h_NM = hidden[:, : len(up)]
