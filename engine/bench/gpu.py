@@ -1,8 +1,15 @@
-"""Everything that only a GPU can show, in one call: is it right, how fast is it, how far from the limit.
+r"""Everything that only a GPU can show, in one call: is it right, how fast is it, how far from the limit.
 
     python -m engine.bench.gpu --json figures.json               all parts, on a bare machine with torch and this folder
     python -m engine.bench.gpu --parts check,engine --models wan21-1.3b
     python -m engine.bench.gpu --device cpu                      the script itself, on tiny shapes
+
+Without a network the libraries that are missing there are carried along. Here, and there, once:
+
+    names="einops numpy pillow platformdirs psutil pydantic rich safetensors"
+    python -m pip download -d wheels --only-binary=:all: --python-version 3.12 \
+        --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 $names
+    python -m pip install --no-index --find-links wheels $names
 
 Parts: `check` holds the device in bf16 against the CPU in fp32 on a tiny model with the same noise, at once, captured,
 compiled and in 8 bits; `waits` plays a captured stream in which any wait of the host for the device is an error;
