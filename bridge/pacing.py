@@ -299,7 +299,7 @@ class OutputClock:
         """The source has made frames for so many periods of this clock since the last call; None: not known."""
         gained = 0.0 if periods is None else self._ticks - periods
         self.credit_ns += (CREDIT * self._ticks - gained) * self.period_ns
-        self.credit_ns = min(self.credit_ns, SAVED * self.period_ns)
+        self.credit_ns = max(-float(SECOND), min(self.credit_ns, SAVED * self.period_ns))
         self._ticks = 0
 
     def advance(self, now_ns: int, phase_error_ns: int = 0) -> int:
@@ -493,9 +493,13 @@ class Pacer:
         other = "dry" if on_air == "wet" else "wet"
         name = on_air if self._shown[on_air] is not None else other
         error = (self.wet if name == "wet" else self.dry).phase_error(planned, period, slack > 0) if locked else 0
-        if locked and source_fps is not None and self._made.any:
+        if self._made.any:
             made = self._made.take()
-            self._clock.source_went_on(None if made is None else made * _times(self._clock.fps, source_fps))
+            if made is not None and locked and source_fps is not None:
+                made *= _times(self._clock.fps, source_fps)
+            else:
+                made = None
+            self._clock.source_went_on(made)
         self._clock.advance(now_ns, error)
         new = picked[name] is not None
         if not new:
