@@ -165,8 +165,7 @@ def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
 
 def expected(cost: Cost, ahead: Plan) -> float:
     """Seconds that a chunk will keep the engine busy under this plan; 0 before anything was measured."""
-    calls = 1 if ahead.rows == ahead.steps else ahead.steps
-    return calls * cost.seconds(ahead.latents, ahead.rows)
+    return _chunk_s(cost, ahead.latents, ahead.steps, batch=ahead.rows == ahead.steps)
 
 
 def _chunk_s(cost: Cost, latents: int, steps: int, batch: bool) -> float:
