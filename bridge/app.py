@@ -123,9 +123,17 @@ class App:
             config.input.uri, self._input_options(), width, height, store, lambda: self._inputs, self._taken, tell
         )
         self.publisher = Publisher(
-            config.output.uri, wishes, self.supervisor, self.capture.moments, store, fps, (width, height),
-            config.process.stall_seconds, self._shown, tell,
-        )  # fmt: skip
+            config.output.uri,
+            wishes,
+            self.supervisor,
+            self.capture.moments,
+            store,
+            fps,
+            (width, height),
+            config.process.stall_seconds,
+            self._shown,
+            tell,
+        )
         self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
         self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)
 
@@ -144,9 +152,12 @@ class App:
         if not self.config.osc.enabled:
             return None
         osc = OscServer(
-            self.store, self.telemetry, host=self.config.osc.host, port=self.config.osc.port,
+            self.store,
+            self.telemetry,
+            host=self.config.osc.host,
+            port=self.config.osc.port,
             inputs=lambda: [str(source.uri) for source in self.inputs()],
-        )  # fmt: skip
+        )
         osc.start()
         stack.callback(osc.stop)
         return osc
@@ -161,9 +172,13 @@ class App:
                 store.set("record", False, "record")
 
         recorder = Recorder(
-            config.engine.width, config.engine.height, folder, status=status,
-            trouble=lambda text: telemetry.error("record", text), fps=config.output.fps or 30.0,
-        )  # fmt: skip
+            config.engine.width,
+            config.engine.height,
+            folder,
+            status=status,
+            trouble=lambda text: telemetry.error("record", text),
+            fps=config.output.fps or 30.0,
+        )
         stack.callback(recorder.close)
 
         def want(name: str, value: Any, origin: str) -> None:
@@ -200,11 +215,21 @@ class App:
             return None
         osc = self.osc.address if self.osc is not None else ("", 0)
         room = ControlRoom(
-            self.store, self.telemetry, self.config.engine.width, self.config.engine.height,
-            host=web.host, port=web.port, token=web.token, output=self.config.output.uri, osc_host=osc[0],
-            osc_port=osc[1], inputs=self.inputs, snapshots=self.snapshots.numbers,
-            midi=midi.state if midi is not None else None, examples=web.examples,
-        )  # fmt: skip
+            self.store,
+            self.telemetry,
+            self.config.engine.width,
+            self.config.engine.height,
+            host=web.host,
+            port=web.port,
+            token=web.token,
+            output=self.config.output.uri,
+            osc_host=osc[0],
+            osc_port=osc[1],
+            inputs=self.inputs,
+            snapshots=self.snapshots.numbers,
+            midi=midi.state if midi is not None else None,
+            examples=web.examples,
+        )
         stack.callback(room.stop)
         room.start()
         self._announce(stack, room.port)
@@ -219,9 +244,13 @@ class App:
 
         token = "" if is_loopback(web.host) else web.token or new_token()
         server = OscQueryServer(
-            self.store, self.telemetry, self.osc.address, host=web.host, port=web.port,
+            self.store,
+            self.telemetry,
+            self.osc.address,
+            host=web.host,
+            port=web.port,
             guard=lambda served: Guard(served, web.host, token),
-        ).start()  # fmt: skip
+        ).start()
         stack.callback(server.stop)
         self._announce(stack, server.port)
         return page_url(web.host, server.port, token)

@@ -100,12 +100,23 @@ def run(
 ) -> None:
     """Restyle a live source until Ctrl+C."""
     given = {
-        "input.uri": input, "output.uri": output, "engine.model": model, "controls.prompt_1": prompt,
-        "engine.device": device, "osc.port": osc_port, "web.port": web_port, "osc.host": osc_host,
-        "web.host": web_host, "input.extra_ips": extra_ip or None, "midi.enabled": midi or None,
-        "osc.compat": compat or None, "osc.compat_port": compat_port, "web.enabled": False if no_web else None,
-        **measured(size), **assignments(set or []),
-    }  # fmt: skip
+        "input.uri": input,
+        "output.uri": output,
+        "engine.model": model,
+        "controls.prompt_1": prompt,
+        "engine.device": device,
+        "osc.port": osc_port,
+        "web.port": web_port,
+        "osc.host": osc_host,
+        "web.host": web_host,
+        "input.extra_ips": extra_ip or None,
+        "midi.enabled": midi or None,
+        "osc.compat": compat or None,
+        "osc.compat_port": compat_port,
+        "web.enabled": False if no_web else None,
+        **measured(size),
+        **assignments(set or []),
+    }
     serve(load(config, {key: value for key, value in given.items() if value is not None}), plain)
 
 
@@ -125,10 +136,15 @@ def demo(
     if file is not None and not file.is_file():
         raise ConfigError(f"There is no file {str(file)!r}.", "Give the path of a video.")
     given = {
-        "input.uri": f"file:{file}" if file else None, "output.uri": output, "controls.prompt_1": prompt,
-        "osc.port": osc_port, "web.port": web_port, "web.host": web_host,
-        "web.enabled": False if no_web else None, **assignments(set or []),
-    }  # fmt: skip
+        "input.uri": f"file:{file}" if file else None,
+        "output.uri": output,
+        "controls.prompt_1": prompt,
+        "osc.port": osc_port,
+        "web.port": web_port,
+        "web.host": web_host,
+        "web.enabled": False if no_web else None,
+        **assignments(set or []),
+    }
     chosen = load("demo", {key: value for key, value in given.items() if value is not None})
     serve(chosen, plain, fall_back=output is None)
 

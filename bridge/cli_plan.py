@@ -132,10 +132,14 @@ def plan(
         for steps in (1, 2, 3, 4):
             got = forecast(times, spec.dit.layers, steps, input_fps=fps)
             table.add_row(
-                times[0].source, str(steps), f"{got.fps:.1f}", f"{got.latency_s * 1000:.0f}",
+                times[0].source,
+                str(steps),
+                f"{got.fps:.1f}",
+                f"{got.latency_s * 1000:.0f}",
                 f"{misses(got, fastest, steps, fps, latency / 1000):.0%}",
-                " ".join(str(end - start) for start, end in got.placement.split), got.bottleneck,
-            )  # fmt: skip
+                " ".join(str(end - start) for start, end in got.placement.split),
+                got.bottleneck,
+            )
     console.print(table)
     _explain(console, spec, chosen, width, height, {times[0].source for times in bases})
 

@@ -60,8 +60,19 @@ class OscConfig(Section):
 
 
 EXAMPLES = (
-    "neon", "comic", "fire", "ink", "kaleidoscope", "gold", "hatch", "pixel", "blueprint", "acid", "halftone", "ocean",
-)  # fmt: skip
+    "neon",
+    "comic",
+    "fire",
+    "ink",
+    "kaleidoscope",
+    "gold",
+    "hatch",
+    "pixel",
+    "blueprint",
+    "acid",
+    "halftone",
+    "ocean",
+)
 """Prompts that every model understands; the embedded one draws each of them well."""
 
 

@@ -85,10 +85,20 @@ _NEARLY = Fraction(995, 1000)  # the ticks follow the source over such a differe
 _FOLLOW = 1 / 64  # share of a new measurement in the offset between source clock and own clock
 
 USUAL_RATES = (
-    *map(Fraction, (1, 2, 5, 8, 10, 12)), Fraction(25, 2), Fraction(15), Fraction(20), Fraction(24000, 1001),
-    Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(48), Fraction(50), Fraction(60000, 1001),
+    *map(Fraction, (1, 2, 5, 8, 10, 12)),
+    Fraction(25, 2),
+    Fraction(15),
+    Fraction(20),
+    Fraction(24000, 1001),
+    Fraction(24),
+    Fraction(25),
+    Fraction(30000, 1001),
+    Fraction(30),
+    Fraction(48),
+    Fraction(50),
+    Fraction(60000, 1001),
     *map(Fraction, (60, 72, 75, 90, 100, 120, 144, 240)),
-)  # fmt: skip
+)
 """Rates that a measured one is rounded to when it lies close."""
 
 

@@ -46,8 +46,11 @@ def introduction(bridge: App) -> str:
         host, port = bridge.osc.address
         lines.append(f"osc     {host}:{port}, for example:")
         for address, kind, value in (
-            ("/prompt", "s", "'fire'"), ("/strength", "f", "0.8"), ("/steps", "i", "1"), ("/bypass", "i", "1"),
-        ):  # fmt: skip
+            ("/prompt", "s", "'fire'"),
+            ("/strength", "f", "0.8"),
+            ("/steps", "i", "1"),
+            ("/bypass", "i", "1"),
+        ):
             lines.append(f"          oscsend {host} {port} {PREFIX}{address} {kind} {value}")
     lines.append("stop    Ctrl+C")
     return "\n".join(lines)

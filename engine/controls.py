@@ -211,9 +211,17 @@ def _live(
 ) -> Any:
     """Declare a field of `Controls` as a live control."""
     row = dict(
-        address=address, help=help, group=group, label=label, low=low, high=high, unit=unit, choices=choices,
-        owner=owner, glides=glides,
-    )  # fmt: skip
+        address=address,
+        help=help,
+        group=group,
+        label=label,
+        low=low,
+        high=high,
+        unit=unit,
+        choices=choices,
+        owner=owner,
+        glides=glides,
+    )
     return dataclasses.field(default=default, metadata={"live": row})
 
 
@@ -223,11 +231,16 @@ def _slot(number: int) -> Any:
 
 def _weight(number: int) -> Any:
     return _live(
-        1.0 if number == 1 else 0.0, f"/prompt/{number}/weight",
+        1.0 if number == 1 else 0.0,
+        f"/prompt/{number}/weight",
         f"Share of prompt {number} in the blend; the shares are divided by their sum, and when all are zero "
         "prompt 1 is used.",
-        group="Prompts", label=f"Weight {number}", low=0.0, high=1.0, glides=True,
-    )  # fmt: skip
+        group="Prompts",
+        label=f"Weight {number}",
+        low=0.0,
+        high=1.0,
+        glides=True,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,61 +259,116 @@ class Controls:
     weight_3: float = _weight(3)
     weight_4: float = _weight(4)
     prompt_seconds: float = _live(
-        0.5, "/prompt/seconds", "Time that a change of prompts or weights travels over.",
-        group="Prompts", label="Travel time", low=0.0, high=60.0, unit="s",
-    )  # fmt: skip
+        0.5,
+        "/prompt/seconds",
+        "Time that a change of prompts or weights travels over.",
+        group="Prompts",
+        label="Travel time",
+        low=0.0,
+        high=60.0,
+        unit="s",
+    )
     strength: float = _live(
-        0.6, "/strength", "Denoise strength: 0 shows the input, 1 keeps the least of it.",
-        group="Stream", label="Strength", low=0.0, high=1.0, glides=True,
-    )  # fmt: skip
+        0.6,
+        "/strength",
+        "Denoise strength: 0 shows the input, 1 keeps the least of it.",
+        group="Stream",
+        label="Strength",
+        low=0.0,
+        high=1.0,
+        glides=True,
+    )
     steps: int = _live(
         2, "/steps", "Denoising steps: more are cleaner and slower.", group="Stream", label="Steps", low=1, high=4
     )
     motion: float = _live(
-        1.0, "/motion", "How far motion in the input lowers the noise (motion-aware noise).",
-        group="Stream", label="Motion", low=0.0, high=1.0, glides=True,
-    )  # fmt: skip
+        1.0,
+        "/motion",
+        "How far motion in the input lowers the noise (motion-aware noise).",
+        group="Stream",
+        label="Motion",
+        low=0.0,
+        high=1.0,
+        glides=True,
+    )
     seed: int = _live(
-        0, "/seed", "Noise seed: another number, another picture.",
-        group="Stream", label="Seed", low=0, high=2**31 - 1,
-    )  # fmt: skip
+        0,
+        "/seed",
+        "Noise seed: another number, another picture.",
+        group="Stream",
+        label="Seed",
+        low=0,
+        high=2**31 - 1,
+    )
     mix: float = _live(
-        1.0, "/mix", "Dry to wet, against the input frame of the same moment.",
-        group="Stream", label="Mix", low=0.0, high=1.0, owner=Owner.BRIDGE, glides=True,
-    )  # fmt: skip
+        1.0,
+        "/mix",
+        "Dry to wet, against the input frame of the same moment.",
+        group="Stream",
+        label="Mix",
+        low=0.0,
+        high=1.0,
+        owner=Owner.BRIDGE,
+        glides=True,
+    )
     bypass: bool = _live(
-        False, "/bypass", "Panic: the input straight through.",
-        group="Panic", label="Bypass", owner=Owner.BRIDGE,
-    )  # fmt: skip
+        False,
+        "/bypass",
+        "Panic: the input straight through.",
+        group="Panic",
+        label="Bypass",
+        owner=Owner.BRIDGE,
+    )
     freeze: bool = _live(
         False, "/freeze", "Panic: hold the last frame.", group="Panic", label="Freeze", owner=Owner.BRIDGE
     )
     black: bool = _live(False, "/black", "Panic: black.", group="Panic", label="Black", owner=Owner.BRIDGE)
     fit: str = _live(
-        "cover", "/fit", "How the input meets the model's size.",
-        group="Video", label="Fit", choices=("cover", "contain", "stretch"), owner=Owner.BRIDGE,
-    )  # fmt: skip
+        "cover",
+        "/fit",
+        "How the input meets the model's size.",
+        group="Video",
+        label="Fit",
+        choices=("cover", "contain", "stretch"),
+        owner=Owner.BRIDGE,
+    )
     mirror: bool = _live(False, "/mirror", "Flip left and right.", group="Video", label="Mirror", owner=Owner.BRIDGE)
     input: str = _live(
-        "", "/input",
+        "",
+        "/input",
         "Switch the source: ndi:NAME, spout:NAME, file:PATH, pattern:NAME, or an index from the list of inputs.",
-        group="Video", label="Input", owner=Owner.BRIDGE,
-    )  # fmt: skip
+        group="Video",
+        label="Input",
+        owner=Owner.BRIDGE,
+    )
     slo_auto: bool = _live(
-        True, "/slo/auto", "Let the scheduler lower steps and batch to hold the output rate and latency.",
-        group="Latency", label="Hold latency",
-    )  # fmt: skip
+        True,
+        "/slo/auto",
+        "Let the scheduler lower steps and batch to hold the output rate and latency.",
+        group="Latency",
+        label="Hold latency",
+    )
     slo_latency: float = _live(
-        400.0, "/slo/latency", "The latency that the scheduler holds.",
-        group="Latency", label="Latency target", low=50.0, high=2000.0, unit="ms",
-    )  # fmt: skip
+        400.0,
+        "/slo/latency",
+        "The latency that the scheduler holds.",
+        group="Latency",
+        label="Latency target",
+        low=50.0,
+        high=2000.0,
+        unit="ms",
+    )
     record: bool = _live(
         False, "/record", "Record the output to a file.", group="Recording", label="Record", owner=Owner.BRIDGE
     )
     record_input: bool = _live(
-        False, "/record/input", "Record the input beside the output.",
-        group="Recording", label="Record input too", owner=Owner.BRIDGE,
-    )  # fmt: skip
+        False,
+        "/record/input",
+        "Record the input beside the output.",
+        group="Recording",
+        label="Record input too",
+        owner=Owner.BRIDGE,
+    )
 
     # Counters, not controls: a trigger is one more than before, so the newest snapshot loses none of them.
     resets: int = 0
@@ -386,28 +454,69 @@ def _argument(address: str, name: str, tag: str, value: Any) -> Any:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("prompt", "/prompt", (("text", "s", True),), "Prompts", "Prompt",
-            "Set prompt 1 to this text with weight 1 and the other weights to 0."),
+    Command(
+        "prompt",
+        "/prompt",
+        (("text", "s", True),),
+        "Prompts",
+        "Prompt",
+        "Set prompt 1 to this text with weight 1 and the other weights to 0.",
+    ),
     Command("reset", "/reset", (), "Stream", "Reset", "New stream: forget the history."),
-    Command("anchor", "/anchor", (), "Stream", "Anchor",
-            "Take the newest frame as the new sink (cures drift without a reset)."),
-    Command("snapshot_save", "/snapshot/save", (("number", "i", True),), "Snapshots", "Save",
-            "Store all live controls under a number from 1 to 64, in a file that survives a restart."),
-    Command("snapshot_recall", "/snapshot/recall", (("number", "i", True), ("seconds", "f", False)), "Snapshots",
-            "Recall", "Recall a stored snapshot, gliding over the seconds."),
-    Command("midi_learn", "/midi/learn", (("address", "s", True),), "MIDI", "Learn",
-            "Bind the next MIDI knob that moves to this control's address; an empty text stops waiting."),
-    Command("subscribe", "/subscribe", (("port", "i", True),), "Clients", "Subscribe",
-            "Send telemetry and echoes to the sender's host at this port; any message renews it; it ends after "
-            "30 s of silence."),
+    Command(
+        "anchor",
+        "/anchor",
+        (),
+        "Stream",
+        "Anchor",
+        "Take the newest frame as the new sink (cures drift without a reset).",
+    ),
+    Command(
+        "snapshot_save",
+        "/snapshot/save",
+        (("number", "i", True),),
+        "Snapshots",
+        "Save",
+        "Store all live controls under a number from 1 to 64, in a file that survives a restart.",
+    ),
+    Command(
+        "snapshot_recall",
+        "/snapshot/recall",
+        (("number", "i", True), ("seconds", "f", False)),
+        "Snapshots",
+        "Recall",
+        "Recall a stored snapshot, gliding over the seconds.",
+    ),
+    Command(
+        "midi_learn",
+        "/midi/learn",
+        (("address", "s", True),),
+        "MIDI",
+        "Learn",
+        "Bind the next MIDI knob that moves to this control's address; an empty text stops waiting.",
+    ),
+    Command(
+        "subscribe",
+        "/subscribe",
+        (("port", "i", True),),
+        "Clients",
+        "Subscribe",
+        "Send telemetry and echoes to the sender's host at this port; any message renews it; it ends after "
+        "30 s of silence.",
+    ),
     Command("resend", "/resend", (), "Clients", "Resend", "Send every effective value again."),
     Command("inputs", "/inputs", (), "Video", "Inputs", "Answer the list of sources that can be seen."),
-    Command("quit", "/quit", (("word", "s", True),), "Clients", "Quit",
-            "End Tidecast in good order; only for the program that started it, by the word that it passed in "
-            "TIDECAST_QUIT_WORD."),
-    Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping",
-            "Answer /pong with the same arguments."),
-)  # fmt: skip
+    Command(
+        "quit",
+        "/quit",
+        (("word", "s", True),),
+        "Clients",
+        "Quit",
+        "End Tidecast in good order; only for the program that started it, by the word that it passed in "
+        "TIDECAST_QUIT_WORD.",
+    ),
+    Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping", "Answer /pong with the same arguments."),
+)
 """Every one-shot message."""
 
 
@@ -448,11 +557,15 @@ TELEMETRY: tuple[Reading, ...] = (
     Reading("fps_engine", "/status/fps/engine", Kind.FLOAT, "1/s", "Restyled frames per second."),
     Reading("latency", "/status/latency", Kind.FLOAT, "ms", "From capture to send, median of the last seconds."),
     Reading("latency_p95", "/status/latency/p95", Kind.FLOAT, "ms", "From capture to send, 95th percentile."),
-    *(Reading(f"stage_{s}", f"/status/stage/{s}", Kind.FLOAT, "ms", f"Time per chunk of the stage {s}.")
-      for s in STAGES),
+    *(
+        Reading(f"stage_{s}", f"/status/stage/{s}", Kind.FLOAT, "ms", f"Time per chunk of the stage {s}.")
+        for s in STAGES
+    ),
     Reading("dropped", "/status/dropped", Kind.INT, "", "Frames dropped since the start."),
-    *(Reading(f"dropped_{c}", f"/status/dropped/{c}", Kind.INT, "", f"Frames dropped since the start, cause {c}.")
-      for c in DROP_CAUSES),
+    *(
+        Reading(f"dropped_{c}", f"/status/dropped/{c}", Kind.INT, "", f"Frames dropped since the start, cause {c}.")
+        for c in DROP_CAUSES
+    ),
     Reading("noise", "/status/noise", Kind.FLOAT, "", "The noise scale in force."),
     Reading("steps", "/status/steps", Kind.INT, "", "The denoising steps in force."),
     Reading("prompt", "/status/prompt", Kind.TEXT, "", "The prompt in force."),
@@ -463,7 +576,7 @@ TELEMETRY: tuple[Reading, ...] = (
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
     Reading("recording", "/status/recording", Kind.TEXT, "", "The file that is being recorded; empty when none is."),
     Reading("heartbeat", "/status/heartbeat", Kind.INT, "", "Counts up once a second.", 1.0),
-)  # fmt: skip
+)
 """Everything that is reported. Errors go out at `/error` (address or topic, reason) when they occur."""
 
 
@@ -480,18 +593,20 @@ class Config(BaseModel):
     height: int = Field(256, ge=32, le=4096, multiple_of=16, description="Height of the model's picture.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     devices: tuple[str, ...] = Field(
-        (), description="Devices that share the network, in pipeline order, the first encodes and the last decodes; "
+        (),
+        description="Devices that share the network, in pipeline order, the first encodes and the last decodes; "
         'empty for `device` alone. "remote" is a rank that is started on another machine.',
-    )  # fmt: skip
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Arithmetic of the network; auto is bfloat16 on a GPU or a CPU with matrix units (AMX), "
         "else float32.",
     )
     weights_dtype: Literal["auto", "float8"] = Field(
-        "auto", description="How the network's large weights are held and multiplied; auto is as dtype, float8 takes "
+        "auto",
+        description="How the network's large weights are held and multiplied; auto is as dtype, float8 takes "
         "half the memory of bfloat16 and needs an NVIDIA GPU of compute capability 8.9 or newer.",
-    )  # fmt: skip
+    )
     vae: Literal["auto", "full", "light", "tiny", "light-tiny"] = Field(
         "auto", description="The model's own video autoencoder, or the tiny fast one; auto is the model's choice."
     )
@@ -516,6 +631,7 @@ class Config(BaseModel):
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch.")
     warmup: bool = Field(True, description="Run every path once before the first frame.")
     compile: Literal["auto", "off", "graphs", "full"] = Field(
-        "auto", description="graphs captures the steps in CUDA graphs at warm-up, full also compiles the chains of "
+        "auto",
+        description="graphs captures the steps in CUDA graphs at warm-up, full also compiles the chains of "
         "small operations; auto is graphs on one GPU, off elsewhere.",
-    )  # fmt: skip
+    )

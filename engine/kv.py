@@ -128,9 +128,13 @@ class KVCache:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a call."""
         return {
-            "k": self.k_ASNfHK, "v": self.v_ASNfHK, "k_mean": self.k_mean_ASND, "v_mean": self.v_mean_ASND,
-            "queue": self.queue_ASQ, "slot": self.slot_ASF,
-        }  # fmt: skip
+            "k": self.k_ASNfHK,
+            "v": self.v_ASNfHK,
+            "k_mean": self.k_mean_ASND,
+            "v_mean": self.v_mean_ASND,
+            "queue": self.queue_ASQ,
+            "slot": self.slot_ASF,
+        }
 
     def from_row(self, first: int) -> KVCache:
         """The rows from `first` on as a cache of their own: a view, whose row 0 is this cache's row `first`."""

@@ -50,9 +50,14 @@ class Float8Linear(nn.Module):
         weight8_OI, bias_O = cast(Tensor, self.weight8_OI), cast(Tensor, self.bias_O)
         x8_LI, scale_L1 = rounded(x.flatten(0, -2))
         y_LO = torch._scaled_mm(
-            x8_LI, weight8_OI.T, scale_a=scale_L1, scale_b=cast(Tensor, self.scale_1O), bias=bias_O,
-            out_dtype=bias_O.dtype, use_fast_accum=x.is_cuda,
-        )  # fmt: skip
+            x8_LI,
+            weight8_OI.T,
+            scale_a=scale_L1,
+            scale_b=cast(Tensor, self.scale_1O),
+            bias=bias_O,
+            out_dtype=bias_O.dtype,
+            use_fast_accum=x.is_cuda,
+        )
         return y_LO.view(*x.shape[:-1], -1)
 
 
@@ -79,8 +84,9 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
     if found < CAPABILITY:
         raise ModelError(
             f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit products need "
-            f"{CAPABILITY[0]}.{CAPABILITY[1]} (Ada, Hopper) or newer.", remedy,
-        )  # fmt: skip
+            f"{CAPABILITY[0]}.{CAPABILITY[1]} (Ada, Hopper) or newer.",
+            remedy,
+        )
     if dtype is not torch.bfloat16:
         raise ModelError(
             f"On a GPU 8-bit products give bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",

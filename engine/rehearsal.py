@@ -20,15 +20,39 @@ from torch.utils._pytree import tree_leaves
 
 from engine.errors import CaptureError
 
-READS = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "argwhere", "equal", "allclose", "masked_select",
-         "bincount", "unique_dim", "unique_consecutive", "_unique", "_unique2")  # fmt: skip
+READS = (
+    "item",
+    "_local_scalar_dense",
+    "is_nonzero",
+    "nonzero",
+    "argwhere",
+    "equal",
+    "allclose",
+    "masked_select",
+    "bincount",
+    "unique_dim",
+    "unique_consecutive",
+    "_unique",
+    "_unique2",
+)
 """Operations that wait for numbers of the device."""
 
 SENDS = ("lift_fresh", "lift", "scalar_tensor")
 """Operations that bring numbers of the host to the device while they run."""
 
-DRAWS = ("rand", "rand_like", "randn", "randn_like", "randint", "normal", "normal_", "uniform_", "bernoulli",
-         "bernoulli_", "dropout")  # fmt: skip
+DRAWS = (
+    "rand",
+    "rand_like",
+    "randn",
+    "randn_like",
+    "randint",
+    "normal",
+    "normal_",
+    "uniform_",
+    "bernoulli",
+    "bernoulli_",
+    "dropout",
+)
 """Operations that a graph repeats with other random numbers than the stream's own generator would give."""
 
 

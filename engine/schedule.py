@@ -204,9 +204,12 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
         return current, replace(policy, steps=current, slow_chunks=0, spare_s=spare)
     calm = RECOVERY_S if current == goal.steps and policy.spare_s >= RECOVERY_MAX_S else policy.recovery_s
     return current, replace(
-        policy, steps=current, slow_chunks=0, recovery_s=calm,
+        policy,
+        steps=current,
+        slow_chunks=0,
+        recovery_s=calm,
         spare_s=policy.spare_s + period if current == goal.steps else 0.0,
-    )  # fmt: skip
+    )
 
 
 def _latents(goal: Goal, load: Load, cost: Cost, steps: int) -> int:

@@ -157,13 +157,19 @@ class Session:
         max_steps = min(config.max_steps, len(spec.schedule.steps))
         noise = Gaussian(
             (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
-            device, steps=max_steps, fixed=spec.schedule.fixed_noise,
-        )  # fmt: skip
+            device,
+            steps=max_steps,
+            fixed=spec.schedule.fixed_noise,
+        )
         settings: dict[str, Any] = dict(
-            height=config.height, width=config.width, noise=noise,
+            height=config.height,
+            width=config.width,
+            noise=noise,
             rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
-            noise_rule=RULES[config.noise], batch=config.batch, max_steps=max_steps,
-        )  # fmt: skip
+            noise_rule=RULES[config.noise],
+            batch=config.batch,
+            max_steps=max_steps,
+        )
 
         def build(devices: Sequence[str]) -> tuple[Stream, str]:
             trouble = ""

@@ -189,8 +189,16 @@ class Stream:
         keys = (1, shape.text_len, shape.heads, shape.head_dim)
         self.state = StreamState(
             cache=KVCache(
-                spec.cache, rule, block=spec.frames_per_block, layers=shape.layers, rows=depth,
-                tokens=rows * columns, heads=shape.heads, width=shape.head_dim, device=self.device, dtype=dtype,
+                spec.cache,
+                rule,
+                block=spec.frames_per_block,
+                layers=shape.layers,
+                rows=depth,
+                tokens=rows * columns,
+                heads=shape.heads,
+                width=shape.head_dim,
+                device=self.device,
+                dtype=dtype,
             ),
             x_SCFhw=torch.zeros(latent, device=self.device),
             clean_SCFhw=torch.zeros(latent, device=self.device),
@@ -201,7 +209,7 @@ class Stream:
             controller=NoiseController(noise_rule, height, width, self.device),
             encoder=codec.encoder_state(1, height, width),
             decoder=codec.decoder_state(1, height, width),
-        )  # fmt: skip
+        )
         self._text = self.state.text
         self._text_bias: Tensor | None = None
 
@@ -314,8 +322,10 @@ class Stream:
         """One forward: the newest chunk enters row 0, every chunk in flight takes its next step."""
         state = self.state
         most = len(newest.timesteps)
-        flights = [newest, *(replace(f, timesteps=f.timesteps[: max(most, row + 1)]) for row, f in
-                             enumerate(state.flights, start=1))]  # fmt: skip
+        flights = [
+            newest,
+            *(replace(f, timesteps=f.timesteps[: max(most, row + 1)]) for row, f in enumerate(state.flights, start=1)),
+        ]
         rows = len(flights)
         if len(flights[-1].timesteps) > rows:
             state.cache.copy_row(rows - 1, rows)  # a row joins with the history of its neighbour
@@ -351,8 +361,10 @@ class Stream:
         number_S, position_S, anchor_S = orders_S3.unbind(1)
         arrival = Arrival(number_S, anchor_S > 0, form.visible, even=form.even, again=form.again)
         self.state.cache.begin(arrival, form.frames)
-        time = Time(self.time_N.e_BFD[0, t_S, None].expand(-1, form.frames, -1),
-                    self.time_N.e0_BF6D[0, t_S, None].expand(-1, form.frames, -1, -1))  # fmt: skip
+        time = Time(
+            self.time_N.e_BFD[0, t_S, None].expand(-1, form.frames, -1),
+            self.time_N.e0_BF6D[0, t_S, None].expand(-1, form.frames, -1, -1),
+        )
         places_SF = position_S[:, None] + torch.arange(form.frames, device=self.device)
         predicted = self.dit.forward_cached(
             x_SCFhw, time, self._text, places_SF, self.rope, self.state.cache, self._text_bias

@@ -22,7 +22,7 @@ from td_components.drawing import (
     panel,
     svg,
     text,
-)  # fmt: skip
+)
 from td_components.spec import Component, Parameter, Style
 
 
@@ -32,12 +32,31 @@ def _tidecast(x: int, y: int, *lines: str) -> Box:
 
 SETUPS: dict[str, Diagram] = {
     "td-one-machine": Diagram(
-        "TouchDesigner and Tidecast on one machine", 910, 280,
+        "TouchDesigner and Tidecast on one machine",
+        910,
+        280,
         (
-            Box("td", 40, 60, "TouchDesigner", ("your TOP → `Tidecast` → your show", "Transport: NDI, or",
-                                               "Spout (Windows), Syphon (macOS)", "OSC in: UDP 9010"), 290),
-            _tidecast(620, 60, "Start on the page Engine,", "or a terminal: `tidecast run`", "OSC in: UDP 9000",
-                      "page: http://127.0.0.1:9001"),
+            Box(
+                "td",
+                40,
+                60,
+                "TouchDesigner",
+                (
+                    "your TOP → `Tidecast` → your show",
+                    "Transport: NDI, or",
+                    "Spout (Windows), Syphon (macOS)",
+                    "OSC in: UDP 9010",
+                ),
+                290,
+            ),
+            _tidecast(
+                620,
+                60,
+                "Start on the page Engine,",
+                "or a terminal: `tidecast run`",
+                "OSC in: UDP 9000",
+                "page: http://127.0.0.1:9001",
+            ),
         ),
         (
             Arrow("td", "tidecast", "`Tidecast In`", shift=-38),
@@ -48,13 +67,31 @@ SETUPS: dict[str, Diagram] = {
         (Machine(20, 20, 870, 200, "one computer"),),
     ),
     "td-two-machines": Diagram(
-        "TouchDesigner on one machine, Tidecast on another", 1000, 280,
+        "TouchDesigner on one machine, Tidecast on another",
+        1000,
+        280,
         (
-            Box("td", 50, 70, "TouchDesigner", ("Address: `192.168.1.20`", "Transport: NDI",
-                                               "Extra IPs: `192.168.1.20`", "OSC in: UDP 9010"), 280),
-            Box("tidecast", 670, 70, "Tidecast", ("`tidecast run --osc-host 0.0.0.0 \\`",
-                                                 "`  --extra-ip 192.168.1.10`", "OSC in: UDP 9000",
-                                                 "out: NDI `Tidecast`"), 280),
+            Box(
+                "td",
+                50,
+                70,
+                "TouchDesigner",
+                ("Address: `192.168.1.20`", "Transport: NDI", "Extra IPs: `192.168.1.20`", "OSC in: UDP 9010"),
+                280,
+            ),
+            Box(
+                "tidecast",
+                670,
+                70,
+                "Tidecast",
+                (
+                    "`tidecast run --osc-host 0.0.0.0 \\`",
+                    "`  --extra-ip 192.168.1.10`",
+                    "OSC in: UDP 9000",
+                    "out: NDI `Tidecast`",
+                ),
+                280,
+            ),
         ),
         (
             Arrow("td", "tidecast", "NDI `HOST (Tidecast In)`", shift=-34),
@@ -62,11 +99,15 @@ SETUPS: dict[str, Diagram] = {
             Arrow("td", "tidecast", "UDP 9000", CONTROL, shift=30),
             Arrow("tidecast", "td", "UDP 9010", CONTROL, shift=62),
         ),
-        (Machine(20, 20, 340, 205, "media server, 192.168.1.10"),
-         Machine(640, 20, 340, 205, "GPU machine, 192.168.1.20")),
+        (
+            Machine(20, 20, 340, 205, "media server, 192.168.1.10"),
+            Machine(640, 20, 340, 205, "GPU machine, 192.168.1.20"),
+        ),
     ),
     "obs": Diagram(
-        "OBS by NDI: as the source and as the stage", 1180, 210,
+        "OBS by NDI: as the source and as the stage",
+        1180,
+        210,
         (
             Box("in", 20, 40, "OBS (DistroAV)", ("Tools → DistroAV NDI Settings", "Main Output name: `OBS`")),
             _tidecast(470, 40, "`tidecast run --input ndi:OBS`", "out: `Tidecast`"),
@@ -75,14 +116,31 @@ SETUPS: dict[str, Diagram] = {
         (Arrow("in", "tidecast", "NDI `OBS`"), Arrow("tidecast", "out", "NDI `Tidecast`")),
     ),
     "resolume": Diagram(
-        "Resolume Arena: picture out, picture in, dashboard as control desk", 1040, 260,
+        "Resolume Arena: picture out, picture in, dashboard as control desk",
+        1040,
+        260,
         (
-            Box("resolume", 40, 40, "Resolume Arena", ("Output → Composition output sharing:",
-                                                      "NDI, or Spout / Syphon", "Sources → NDI: `Tidecast`",
-                                                      "Preferences → OSC → OSC Output: 7001"), 310),
-            Box("tidecast", 690, 40, "Tidecast", ("`tidecast run \\`", "`  --input \"ndi:Arena\" \\`",
-                                                 "`  --compat resolume`",
-                                                 "listens at UDP 7001 too"), 300),
+            Box(
+                "resolume",
+                40,
+                40,
+                "Resolume Arena",
+                (
+                    "Output → Composition output sharing:",
+                    "NDI, or Spout / Syphon",
+                    "Sources → NDI: `Tidecast`",
+                    "Preferences → OSC → OSC Output: 7001",
+                ),
+                310,
+            ),
+            Box(
+                "tidecast",
+                690,
+                40,
+                "Tidecast",
+                ("`tidecast run \\`", '`  --input "ndi:Arena" \\`', "`  --compat resolume`", "listens at UDP 7001 too"),
+                300,
+            ),
         ),
         (
             Arrow("resolume", "tidecast", "NDI / Spout `Arena`", shift=-34),
@@ -91,26 +149,42 @@ SETUPS: dict[str, Diagram] = {
         ),
     ),
     "remote": Diagram(
-        "Controllers: every one of them at once", 1110, 500,
+        "Controllers: every one of them at once",
+        1110,
+        500,
         (
-            Box("touchosc", 30, 40, "TouchOSC", ("layout `Tidecast.tosc`", "send port 9000",
-                                                f"receive port {touchosc.LISTEN_PORT}"), 260),
+            Box(
+                "touchosc",
+                30,
+                40,
+                "TouchOSC",
+                ("layout `Tidecast.tosc`", "send port 9000", f"receive port {touchosc.LISTEN_PORT}"),
+                260,
+            ),
             Box("chataigne", 30, 190, "Chataigne, ossia score", ("OSCQuery module", "port 9001"), 260),
             Box("midi", 30, 320, "MIDI controller", ("plugged into the machine", "of Tidecast"), 260),
-            Box("tidecast", 420, 160, "Tidecast",
-                ("OSC in: UDP 9000", "OSCQuery: HTTP 9001", "`tidecast midi learn`"), 250),
+            Box(
+                "tidecast",
+                420,
+                160,
+                "Tidecast",
+                ("OSC in: UDP 9000", "OSCQuery: HTTP 9001", "`tidecast midi learn`"),
+                250,
+            ),
             Box("ableton", 800, 60, "Ableton Live", ("Max for Live: OSC Send", "host 127.0.0.1, port 9000"), 280),
             Box("qlab", 800, 240, "QLab", ("Network patch: UDP, port 9000", "`/tidecast/snapshot/recall 3 4.0`"), 280),
-            Box("any", 800, 390, "any OSC program", ("`/tidecast/prompt \"a forest\"`",), 280),
+            Box("any", 800, 390, "any OSC program", ('`/tidecast/prompt "a forest"`',), 280),
         ),
         (
             Arrow("touchosc", "tidecast", "OSC, both ways", CONTROL),
             Arrow("chataigne", "tidecast", "OSCQuery", CONTROL),
-            Arrow("midi", "tidecast", "MIDI", CONTROL), Arrow("ableton", "tidecast", "OSC", CONTROL),
-            Arrow("qlab", "tidecast", "OSC", CONTROL), Arrow("any", "tidecast", "OSC", CONTROL),
+            Arrow("midi", "tidecast", "MIDI", CONTROL),
+            Arrow("ableton", "tidecast", "OSC", CONTROL),
+            Arrow("qlab", "tidecast", "OSC", CONTROL),
+            Arrow("any", "tidecast", "OSC", CONTROL),
         ),
     ),
-}  # fmt: skip
+}
 """How programs are connected, by the name of the picture."""
 
 WIRE_COLOURS = {"TOP": "#6f86c8", "CHOP": "#74b06f", "DAT": "#b07ab5"}

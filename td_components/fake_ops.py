@@ -24,10 +24,25 @@ if TYPE_CHECKING:
 
 NAMES = load_names()
 
-TOGGLES = frozenset({
-    "active", "valuechange", "onpulse", "custom", "builtin", "start", "create", "exit", "framestart", "frameend",
-    "ext0promote", "splitbundle", "splitmessage", "syncfile", "loadonstart",
-})  # fmt: skip
+TOGGLES = frozenset(
+    {
+        "active",
+        "valuechange",
+        "onpulse",
+        "custom",
+        "builtin",
+        "start",
+        "create",
+        "exit",
+        "framestart",
+        "frameend",
+        "ext0promote",
+        "splitbundle",
+        "splitmessage",
+        "syncfile",
+        "loadonstart",
+    }
+)
 NUMBERS = frozenset({"port", "resolutionw", "resolutionh", "index", "connectorder", "maxlines", "fps"})
 PULSES = frozenset({"reinitextensions"})
 DEFAULT_DOCKED = {"DAT:oscin": "callbacks", "DAT:ndi": "callbacks"}
@@ -47,9 +62,27 @@ class Par:
     """One parameter. Setting an attribute that the real class lacks, or a value of the wrong type, raises."""
 
     __slots__ = (
-        "_expr", "_val", "clampMax", "clampMin", "default", "help", "label", "max", "menuLabels", "menuNames",
-        "min", "mode", "name", "normMax", "normMin", "owner", "page", "readOnly", "startSection", "style",
-    )  # fmt: skip
+        "_expr",
+        "_val",
+        "clampMax",
+        "clampMin",
+        "default",
+        "help",
+        "label",
+        "max",
+        "menuLabels",
+        "menuNames",
+        "min",
+        "mode",
+        "name",
+        "normMax",
+        "normMin",
+        "owner",
+        "page",
+        "readOnly",
+        "startSection",
+        "style",
+    )
 
     def __init__(self, owner: Any, name: str, style: str) -> None:
         self.owner, self.name, self.style = owner, name, style
@@ -444,12 +477,18 @@ def graph(comp: OP) -> Graph:
 
     def parameter(par: Par) -> dict[str, Any]:
         return {
-            "name": par.name, "label": par.label, "page": par.page, "style": par.style.upper(),
-            "default": plain(par.default), "low": par.min if par.clampMin else None,
+            "name": par.name,
+            "label": par.label,
+            "page": par.page,
+            "style": par.style.upper(),
+            "default": plain(par.default),
+            "low": par.min if par.clampMin else None,
             "high": par.max if par.clampMax else None,
             "menu": [list(pair) for pair in zip(par.menuNames, par.menuLabels, strict=True)],
-            "help": par.help, "section": par.startSection, "read_only": par.readOnly,
-        }  # fmt: skip
+            "help": par.help,
+            "section": par.startSection,
+            "read_only": par.readOnly,
+        }
 
     def node(child: OP) -> dict[str, Any]:
         runs_text = child.OPType in ("textDAT", "parameterexecuteDAT", "executeDAT")

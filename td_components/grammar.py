@@ -362,11 +362,18 @@ class _Reader:
             raise lines.error(f"{rest[0]!r} stands after the end of {name}")
         textual = style in (Style.STR, Style.FILE, Style.FOLDER)
         row = {
-            "name": name, "label": label, "page": page, "style": style.name,
+            "name": name,
+            "label": label,
+            "page": page,
+            "style": style.name,
             "default": text if textual else menu[int(default)][0] if menu else default,
-            "low": low if low_flag == 3 else None, "high": high if high_flag == 3 else None,
-            "menu": menu, "help": help_text, "section": bool(code & SECTION), "read_only": False,
-        }  # fmt: skip
+            "low": low if low_flag == 3 else None,
+            "high": high if high_flag == 3 else None,
+            "menu": menu,
+            "help": help_text,
+            "section": bool(code & SECTION),
+            "read_only": False,
+        }
         return row, order
 
     def text(self, path: str) -> str:

@@ -99,8 +99,13 @@ def collapse(tool: Path, source: Path = HERE) -> bytes:
         try:
             done = subprocess.run(
                 [str(tool), f"{NAME}.tox"],
-                cwd=folder, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False,
-            )  # fmt: skip
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=SECONDS,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise InstallError(f"{tool} could not be run: {error}.", by_hand(source)) from None
         made = folder / f"{NAME}.tox"

@@ -62,95 +62,172 @@ def _expression(name: str, expression: str, value: str | int = "") -> Setting:
 def _picture() -> tuple[Node, ...]:
     return (
         Node("in1", "TOP:in", -400, 400, (_constant("label", "picture"),)),
-        Node("fit", "TOP:fit", -200, 400, (
-            _expression("fit", "{'cover': 'fitoutside', 'contain': 'fitbest', 'stretch': 'fill'}"
-                        "[parent().par.Fit.eval()]", "fitoutside"),
-            _constant("outputresolution", "custom"),
-            _expression("resolutionw", "parent().par.Width.eval()", 512),
-            _expression("resolutionh", "parent().par.Height.eval()", 512),
-        ), ("in1",)),
-        Node("ndi_out", "TOP:ndiout", 100, 600, (
-            _expression("active", "parent().par.Transport.eval() == 'ndi'", "on"),
-            _expression("name", "parent().par.Sendname.eval()", "Tidecast In"),
-            _constant("lowperformancebehavior", "skipframes"),
-        ), ("fit",)),
-        Node("spout_out", "TOP:syphonspoutout", 100, 480, (
-            _expression("active", "parent().par.Transport.eval() == 'spout'", "off"),
-            _expression("sendername", "parent().par.Sendname.eval()", "Tidecast In"),
-        ), ("fit",)),
-        Node("ndi_in", "TOP:ndiin", -200, 250, (
-            _expression("active", "parent().par.Transport.eval() == 'ndi'", "on"),
-            _expression("name", "parent().par.Source.eval()"),
-            _expression("extraips", "parent().par.Extraips.eval()"),
-        )),
-        Node("spout_in", "TOP:syphonspoutin", -200, 130, (
-            _expression("sendername", "parent().par.Receivename.eval()", "Tidecast"),
-        )),
-        Node("switch", "TOP:switch", 100, 300, (
-            _expression("index", f"(1 + (parent().par.Transport.eval() == 'spout')) if {ONLINE} else 0", 0),
-        ), ("fit", "ndi_in", "spout_in")),
-        Node("out1", "TOP:out", 300, 300, (_constant("label", "restyled"), _constant("connectorder", 0)),
-             ("switch",)),
+        Node(
+            "fit",
+            "TOP:fit",
+            -200,
+            400,
+            (
+                _expression(
+                    "fit",
+                    "{'cover': 'fitoutside', 'contain': 'fitbest', 'stretch': 'fill'}[parent().par.Fit.eval()]",
+                    "fitoutside",
+                ),
+                _constant("outputresolution", "custom"),
+                _expression("resolutionw", "parent().par.Width.eval()", 512),
+                _expression("resolutionh", "parent().par.Height.eval()", 512),
+            ),
+            ("in1",),
+        ),
+        Node(
+            "ndi_out",
+            "TOP:ndiout",
+            100,
+            600,
+            (
+                _expression("active", "parent().par.Transport.eval() == 'ndi'", "on"),
+                _expression("name", "parent().par.Sendname.eval()", "Tidecast In"),
+                _constant("lowperformancebehavior", "skipframes"),
+            ),
+            ("fit",),
+        ),
+        Node(
+            "spout_out",
+            "TOP:syphonspoutout",
+            100,
+            480,
+            (
+                _expression("active", "parent().par.Transport.eval() == 'spout'", "off"),
+                _expression("sendername", "parent().par.Sendname.eval()", "Tidecast In"),
+            ),
+            ("fit",),
+        ),
+        Node(
+            "ndi_in",
+            "TOP:ndiin",
+            -200,
+            250,
+            (
+                _expression("active", "parent().par.Transport.eval() == 'ndi'", "on"),
+                _expression("name", "parent().par.Source.eval()"),
+                _expression("extraips", "parent().par.Extraips.eval()"),
+            ),
+        ),
+        Node(
+            "spout_in",
+            "TOP:syphonspoutin",
+            -200,
+            130,
+            (_expression("sendername", "parent().par.Receivename.eval()", "Tidecast"),),
+        ),
+        Node(
+            "switch",
+            "TOP:switch",
+            100,
+            300,
+            (_expression("index", f"(1 + (parent().par.Transport.eval() == 'spout')) if {ONLINE} else 0", 0),),
+            ("fit", "ndi_in", "spout_in"),
+        ),
+        Node("out1", "TOP:out", 300, 300, (_constant("label", "restyled"), _constant("connectorder", 0)), ("switch",)),
         Node("ndi_sources", "DAT:ndi", -400, 0),
-    )  # fmt: skip
+    )
 
 
 def _osc() -> tuple[Node, ...]:
     active = _expression("active", "parent().par.Active.eval()", "on")
     return (
-        Node("osc_out", "DAT:oscout", -400, -200, (
-            active,
-            _expression("address", "parent().par.Address.eval()", "127.0.0.1"),
-            _expression("port", "parent().par.Port.eval()", 9000),
-        )),
-        Node("osc_in", "DAT:oscin", -200, -200, (
-            active,
-            _expression("port", "parent().par.Listenport.eval()", 9010),
-            _constant("splitbundle", "on"),
-            _constant("splitmessage", "on"),
-            _constant("callbacks", "osc_callbacks"),
-            _constant("maxlines", 50),
-        )),
+        Node(
+            "osc_out",
+            "DAT:oscout",
+            -400,
+            -200,
+            (
+                active,
+                _expression("address", "parent().par.Address.eval()", "127.0.0.1"),
+                _expression("port", "parent().par.Port.eval()", 9000),
+            ),
+        ),
+        Node(
+            "osc_in",
+            "DAT:oscin",
+            -200,
+            -200,
+            (
+                active,
+                _expression("port", "parent().par.Listenport.eval()", 9010),
+                _constant("splitbundle", "on"),
+                _constant("splitmessage", "on"),
+                _constant("callbacks", "osc_callbacks"),
+                _constant("maxlines", 50),
+            ),
+        ),
         _text_node("osc_callbacks", -200, -380, _script("osc_callbacks"), dock="osc_in"),
-        Node("parameters", "DAT:parexec", 100, -200, (
-            _constant("op", ".."),
-            _constant("pars", "*"),
-            _constant("valuechange", "on"),
-            _constant("onpulse", "on"),
-            _constant("custom", "on"),
-            _constant("builtin", "off"),
-            _constant("language", "python"),
-        ), text=_script("parameter_callbacks")),
-        Node("frames", "DAT:execute", 300, -200, (
-            _constant("start", "on"),
-            _constant("exit", "on"),
-            _constant("framestart", "on"),
-            _constant("language", "python"),
-        ), text=_script("frame_callbacks")),
-    )  # fmt: skip
+        Node(
+            "parameters",
+            "DAT:parexec",
+            100,
+            -200,
+            (
+                _constant("op", ".."),
+                _constant("pars", "*"),
+                _constant("valuechange", "on"),
+                _constant("onpulse", "on"),
+                _constant("custom", "on"),
+                _constant("builtin", "off"),
+                _constant("language", "python"),
+            ),
+            text=_script("parameter_callbacks"),
+        ),
+        Node(
+            "frames",
+            "DAT:execute",
+            300,
+            -200,
+            (
+                _constant("start", "on"),
+                _constant("exit", "on"),
+                _constant("framestart", "on"),
+                _constant("language", "python"),
+            ),
+            text=_script("frame_callbacks"),
+        ),
+    )
 
 
 def _outputs() -> tuple[Node, ...]:
     return (
         Node("readings", "DAT:table", 500, 300),
-        Node("telemetry", "CHOP:datto", 700, 300, (
-            _constant("dat", "readings"),
-            _constant("output", "chanperrow"),
-            _constant("firstrow", "values"),
-            _constant("firstcolumn", "names"),
-        )),
-        Node("out2", "CHOP:out", 900, 300, (_constant("label", "telemetry"), _constant("connectorder", 1)),
-             ("telemetry",)),
+        Node(
+            "telemetry",
+            "CHOP:datto",
+            700,
+            300,
+            (
+                _constant("dat", "readings"),
+                _constant("output", "chanperrow"),
+                _constant("firstrow", "values"),
+                _constant("firstcolumn", "names"),
+            ),
+        ),
+        Node(
+            "out2",
+            "CHOP:out",
+            900,
+            300,
+            (_constant("label", "telemetry"), _constant("connectorder", 1)),
+            ("telemetry",),
+        ),
         Node("log", "DAT:table", 500, 100),
         Node("out3", "DAT:out", 700, 100, (_constant("label", "log"), _constant("connectorder", 2)), ("log",)),
         _text_node("selftest_report", 900, 100, ""),
-    )  # fmt: skip
+    )
 
 
 def _scripts() -> tuple[Node, ...]:
     names = ("TidecastExt", "link", "engine_process", "selftest", "callbacks")
-    return tuple(_text_node(name, 500 + 200 * (i % 3), -200 - 200 * (i // 3), _script(name))
-                 for i, name in enumerate(names))  # fmt: skip
+    return tuple(
+        _text_node(name, 500 + 200 * (i % 3), -200 - 200 * (i // 3), _script(name)) for i, name in enumerate(names)
+    )
 
 
 def _text_node(name: str, x: int, y: int, text: str, dock: str = "") -> Node:
@@ -171,39 +248,46 @@ def _manifest(
     names: Names,
 ) -> str:
     """What the scripts need to know of the table, and what the selftest looks for, as JSON."""
-    return json.dumps(
-        {
-            "version": version,
-            "controls": [
-                {"par": pages.control_name(c["name"]), "address": c["address"], "kind": c["kind"]}
-                for c in table["controls"]
-            ],
-            "readings": [
-                {"par": pages.reading_name(r["name"]), "name": r["name"], "address": r["address"],
-                 "kind": r["kind"]}
-                for r in table["telemetry"]
-            ],
-            "pulses": {
-                pages.LINK_COMMANDS.get(c["name"], pages.control_name(c["name"])): {
-                    "address": c["address"],
-                    "arguments": [pages.argument_name(c["group"], a) for a, _tag, _needed in c["arguments"]],
-                }
-                for c in table["commands"]
-                if c["name"] not in pages.HIDDEN_COMMANDS
+    return (
+        json.dumps(
+            {
+                "version": version,
+                "controls": [
+                    {"par": pages.control_name(c["name"]), "address": c["address"], "kind": c["kind"]}
+                    for c in table["controls"]
+                ],
+                "readings": [
+                    {
+                        "par": pages.reading_name(r["name"]),
+                        "name": r["name"],
+                        "address": r["address"],
+                        "kind": r["kind"],
+                    }
+                    for r in table["telemetry"]
+                ],
+                "pulses": {
+                    pages.LINK_COMMANDS.get(c["name"], pages.control_name(c["name"])): {
+                        "address": c["address"],
+                        "arguments": [pages.argument_name(c["group"], a) for a, _tag, _needed in c["arguments"]],
+                    }
+                    for c in table["commands"]
+                    if c["name"] not in pages.HIDDEN_COMMANDS
+                },
+                "parameters": [p.name for p in parameters],
+                "component": [{"name": s.name} for s in settings],
+                "operators": {
+                    n.name: {
+                        "class": names.classes[n.type],
+                        "inputs": len(n.inputs),
+                        "settings": [
+                            {"name": s.name, "word": s.value if s.name in names.menus[n.type] else ""}
+                            for s in n.settings
+                        ],
+                    }
+                    for n in nodes
+                },
             },
-            "parameters": [p.name for p in parameters],
-            "component": [{"name": s.name} for s in settings],
-            "operators": {
-                n.name: {
-                    "class": names.classes[n.type],
-                    "inputs": len(n.inputs),
-                    "settings": [
-                        {"name": s.name, "word": s.value if s.name in names.menus[n.type] else ""}
-                        for s in n.settings
-                    ],
-                }
-                for n in nodes
-            },
-        },
-        indent=1,
-    ) + "\n"  # fmt: skip
+            indent=1,
+        )
+        + "\n"
+    )

@@ -184,10 +184,14 @@ def xml(table: dict[str, Any]) -> str:
     """The layout as XML, before it is compressed."""
     children = "".join(_node(w) for w in widgets(table))
     properties = (
-        _property("b", "background", "1") + _colour("color", GROUND) + _frame(0, 0, WIDTH, HEIGHT)
-        + _property("b", "interactive", "0") + _property("s", "name", _cdata("Tidecast"))
-        + _property("s", "script", _cdata(SUBSCRIBE)) + _property("b", "visible", "1")
-    )  # fmt: skip
+        _property("b", "background", "1")
+        + _colour("color", GROUND)
+        + _frame(0, 0, WIDTH, HEIGHT)
+        + _property("b", "interactive", "0")
+        + _property("s", "name", _cdata("Tidecast"))
+        + _property("s", "script", _cdata(SUBSCRIBE))
+        + _property("b", "visible", "1")
+    )
     return (
         "<?xml version='1.0' encoding='UTF-8'?><lexml version='6'>"
         f"<node ID='{_id('root')}' type='GROUP'><includes></includes><properties>{properties}</properties>"
@@ -198,19 +202,26 @@ def xml(table: dict[str, Any]) -> str:
 def _node(w: Widget) -> str:
     caption = w.type == "LABEL"
     properties = (
-        _property("b", "background", "0" if caption else "1") + _colour("color", w.colour)
-        + _property("f", "cornerRadius", "3") + _frame(w.x, w.y, w.w, w.h)
+        _property("b", "background", "0" if caption else "1")
+        + _colour("color", w.colour)
+        + _property("f", "cornerRadius", "3")
+        + _frame(w.x, w.y, w.w, w.h)
         + _property("b", "grabFocus", "0" if caption else "1")
         + _property("b", "interactive", "0" if caption else "1")
-        + _property("s", "name", _cdata(w.name)) + _property("b", "outline", "0" if caption else "1")
-        + _property("i", "shape", str(RECTANGLE)) + _property("b", "visible", "1")
-    )  # fmt: skip
+        + _property("s", "name", _cdata(w.name))
+        + _property("b", "outline", "0" if caption else "1")
+        + _property("i", "shape", str(RECTANGLE))
+        + _property("b", "visible", "1")
+    )
     values = _value("touch", "false")
     if caption:
         properties += (
-            _property("i", "textAlignH", "2") + _property("i", "textAlignV", "2") + _property("b", "textClip", "1")
-            + _colour("textColor", INK) + _property("i", "textSize", str(w.size))
-        )  # fmt: skip
+            _property("i", "textAlignH", "2")
+            + _property("i", "textAlignV", "2")
+            + _property("b", "textClip", "1")
+            + _colour("textColor", INK)
+            + _property("i", "textSize", str(w.size))
+        )
         values += _value("text", w.text)
     else:
         properties += (

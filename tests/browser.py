@@ -18,12 +18,25 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--mute-audio",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-    "--disable-dev-shm-usage", "--no-default-browser-check", "--remote-debugging-port=0", "--remote-allow-origins=*",
-    "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
-    "--disable-backgrounding-occluded-windows", "--no-proxy-server",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--mute-audio",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--no-default-browser-check",
+    "--remote-debugging-port=0",
+    "--remote-allow-origins=*",
+    "--disable-background-timer-throttling",
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--no-proxy-server",
+)
 
 
 def chromium() -> str:
@@ -103,9 +116,14 @@ class Tab:
 
     def mouse(self, kind: str, x: float, y: float) -> None:
         self.call(
-            "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1,
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=x,
+            y=y,
+            button="left",
+            clickCount=1,
             buttons=0 if kind == "mouseReleased" else 1,
-        )  # fmt: skip
+        )
 
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
@@ -161,8 +179,9 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="tidecast-chromium-")
         self._process = subprocess.Popen(
             [chromium(), *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         told = Path(self._profile) / "DevToolsActivePort"
         wait(lambda: told.exists() and told.read_text().count("\n"), "Chromium", 30.0)
         port, path = told.read_text().split()

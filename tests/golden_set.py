@@ -46,10 +46,17 @@ class GoldenSet:
     def shape(self) -> DiTShape:
         dit = self.config["dit"]
         return DiTShape(
-            dim=dit["dim"], heads=dit["num_heads"], layers=dit["num_layers"], ffn=dit["ffn_dim"],
-            latent_channels=dit["in_dim"], patch=tuple(dit["patch_size"]), text_dim=dit["text_dim"],
-            text_len=dit["text_len"], freq_dim=dit["freq_dim"], eps=dit["eps"],
-        )  # fmt: skip
+            dim=dit["dim"],
+            heads=dit["num_heads"],
+            layers=dit["num_layers"],
+            ffn=dit["ffn_dim"],
+            latent_channels=dit["in_dim"],
+            patch=tuple(dit["patch_size"]),
+            text_dim=dit["text_dim"],
+            text_len=dit["text_len"],
+            freq_dim=dit["freq_dim"],
+            eps=dit["eps"],
+        )
 
     @functools.cached_property
     def dit(self) -> CausalDiT:
@@ -73,11 +80,15 @@ class GoldenSet:
         vae = self.config["vae"]
         network = WanVAE(
             VAEShape(
-                base=vae["dim"], latent=vae["z_dim"], multipliers=tuple(vae["dim_mult"]),
-                blocks=vae["num_res_blocks"], temporal=tuple(vae["temperal_downsample"]),
-                mean=tuple(self.config["vae_mean"]), std=tuple(self.config["vae_std"]),
+                base=vae["dim"],
+                latent=vae["z_dim"],
+                multipliers=tuple(vae["dim_mult"]),
+                blocks=vae["num_res_blocks"],
+                temporal=tuple(vae["temperal_downsample"]),
+                mean=tuple(self.config["vae_mean"]),
+                std=tuple(self.config["vae_std"]),
             )
-        )  # fmt: skip
+        )
         state = {key: value.float() for key, value in load_file(self.folder / "vae.safetensors").items()}
         network.load_state_dict(state, strict=True, assign=True)
         return WanCodec(network)
@@ -85,13 +96,17 @@ class GoldenSet:
     def spec(self, slots: int, sinks: int, threshold: float, wrap_at: int | None) -> ModelSpec:
         """A row of the model table for this folder; a threshold below -0.5 means fixed sinks."""
         return ModelSpec(
-            name="golden", family="wan21", title="reference vectors", dit=self.shape,
+            name="golden",
+            family="wan21",
+            title="reference vectors",
+            dit=self.shape,
             cache=CacheShape(slots, sinks, threshold if threshold > -0.5 else None, wrap_at or 10**9),
             schedule=Schedule(
                 steps=tuple(t for t in self.config["denoising_step_list"] if t),
-                shift=self.config["scheduler"]["shift"], strength=self.config["noise_scale"],
+                shift=self.config["scheduler"]["shift"],
+                strength=self.config["noise_scale"],
             ),
-        )  # fmt: skip
+        )
 
 
 class Replay:

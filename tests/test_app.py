@@ -105,10 +105,18 @@ needs_oscsend = pytest.mark.skipif(shutil.which("oscsend") is None, reason="need
 def test_osc_from_another_program_changes_the_picture_that_arrives():
     with (
         Sender(f"ndi:{MARK} cam", 640, 360, 30),
-        running("--input", f"ndi:{MARK} cam", "--output", f"ndi:{MARK} out", "--set", "process.kind=identity",
-                "--size", "320x176") as show,
+        running(
+            "--input",
+            f"ndi:{MARK} cam",
+            "--output",
+            f"ndi:{MARK} out",
+            "--set",
+            "process.kind=identity",
+            "--size",
+            "320x176",
+        ) as show,
         Receiver(f"ndi:{MARK} out") as mixer,
-    ):  # fmt: skip
+    ):
         soon(lambda: brightness(mixer.take()) > 60, "the picture of the camera arrives")
         assert {(frame.width, frame.height) for frame in gathered(mixer, 10)} == {(320, 176)}
         show.osc("/black", "i", "1")
@@ -226,10 +234,20 @@ def test_an_engine_that_has_not_answered_yet_is_loading():
 def test_a_prompt_changes_the_picture_that_arrives():
     """The embedded model, end to end: another prompt, another look, and the stream goes on."""
     with (
-        running("--input", "pattern:waves", "--output", f"ndi:{MARK} styled", "--prompt", "fire",
-                "--set", "controls.strength=0.9", "--set", "controls.steps=1") as show,
+        running(
+            "--input",
+            "pattern:waves",
+            "--output",
+            f"ndi:{MARK} styled",
+            "--prompt",
+            "fire",
+            "--set",
+            "controls.strength=0.9",
+            "--set",
+            "controls.steps=1",
+        ) as show,
         Receiver(f"ndi:{MARK} styled") as mixer,
-    ):  # fmt: skip
+    ):
 
         def redness() -> float:
             """Mean red minus blue of the picture that arrives."""
@@ -246,10 +264,22 @@ def test_another_binding_at_both_ends_sees_what_osc_asks_for(tmp_path):
     name = f"{MARK} cyndilib"
     with (
         Peer(serve_with_cyndilib, f"{name} cam", str(tmp_path)),
-        running("--input", f"ndi:{name} cam", "--output", f"ndi:{name} out", "--size", "320x192", "--prompt", "fire",
-                "--set", "controls.strength=0.9", "--set", "controls.steps=1") as show,
+        running(
+            "--input",
+            f"ndi:{name} cam",
+            "--output",
+            f"ndi:{name} out",
+            "--size",
+            "320x192",
+            "--prompt",
+            "fire",
+            "--set",
+            "controls.strength=0.9",
+            "--set",
+            "controls.steps=1",
+        ) as show,
         Peer(mix_with_cyndilib, f"{name} out", str(tmp_path)) as mixer,
-    ):  # fmt: skip
+    ):
 
         def picture() -> np.ndarray:
             mixer.conn.send(("picture",))
@@ -329,9 +359,11 @@ def test_a_name_that_is_taken_is_answered_with_a_free_one():
 
 def test_fifty_starts_in_one_process_leave_nothing_behind():
     settings = identity("pattern:bars", f"ndi:{MARK} again", 64, 64) | {
-        "osc.port": free_port(socket.SOCK_DGRAM), "web.port": free_port(socket.SOCK_STREAM), "web.oscquery": True,
+        "osc.port": free_port(socket.SOCK_DGRAM),
+        "web.port": free_port(socket.SOCK_STREAM),
+        "web.oscquery": True,
         "web.announce": False,
-    }  # fmt: skip
+    }
     first, last = in_process(load(None, settings), 50)
     assert first == last
 
@@ -340,10 +372,20 @@ def test_starts_as_a_command_end_in_good_order():
     """Four here; `tidecast bench start` does twenty."""
     osc, web = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_STREAM)
     as_command(
-        ["--input", "pattern:bars", "--output", f"ndi:{MARK} command", "--osc-port", str(osc), "--web-port", str(web),
-         "--set", "process.kind=identity"],
+        [
+            "--input",
+            "pattern:bars",
+            "--output",
+            f"ndi:{MARK} command",
+            "--osc-port",
+            str(osc),
+            "--web-port",
+            str(web),
+            "--set",
+            "process.kind=identity",
+        ],
         4,
-    )  # fmt: skip
+    )
     for kind, port in ((socket.SOCK_DGRAM, osc), (socket.SOCK_STREAM, web)):
         with socket.socket(socket.AF_INET, kind) as again:
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

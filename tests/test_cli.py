@@ -15,9 +15,12 @@ from bridge.doctor import diagnose
 
 def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "bridge", *arguments], capture_output=True, text=True, timeout=timeout,
+        [sys.executable, "-m", "bridge", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
         env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "TERM": "dumb"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,9 +47,19 @@ def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
 
 def test_a_model_that_does_not_exist_is_named():
     done = tidecast(
-        "run", "--model", "nope", "--input", "pattern:bars", "--output", "null:", "--osc-port", "0", "--no-web",
-        "--web-port", "0",
-    )  # fmt: skip
+        "run",
+        "--model",
+        "nope",
+        "--input",
+        "pattern:bars",
+        "--output",
+        "null:",
+        "--osc-port",
+        "0",
+        "--no-web",
+        "--web-port",
+        "0",
+    )
     assert done.returncode == 2
     assert "nope" in done.stderr
     assert "wan21-1.3b" in done.stderr

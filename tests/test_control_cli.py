@@ -45,16 +45,19 @@ def test_list_names_everything():
     assert all(row.address in result.output for row in (*CONTROLS, *COMMANDS, *TELEMETRY))
 
 
-@pytest.mark.parametrize(("words", "shown"), [
-    (["/tidecast/strength", "7"], "/tidecast/strength 1\n"),
-    (["steps", "3"], "/tidecast/steps 3\n"),
-    (["/mix/midi", "127"], "/tidecast/mix/midi 127\n"),
-    (["/seed", "-3"], "/tidecast/seed 0\n"),
-    (["prompt/2", "a green sea"], "/tidecast/prompt/2 a green sea\n"),
-    (["ping", "5", "x"], "/tidecast/pong 5 x\n"),
-    (["inputs"], "/tidecast/inputs pattern:bars\n"),
-    (["reset"], "sent /tidecast/reset\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["/tidecast/strength", "7"], "/tidecast/strength 1\n"),
+        (["steps", "3"], "/tidecast/steps 3\n"),
+        (["/mix/midi", "127"], "/tidecast/mix/midi 127\n"),
+        (["/seed", "-3"], "/tidecast/seed 0\n"),
+        (["prompt/2", "a green sea"], "/tidecast/prompt/2 a green sea\n"),
+        (["ping", "5", "x"], "/tidecast/pong 5 x\n"),
+        (["inputs"], "/tidecast/inputs pattern:bars\n"),
+        (["reset"], "sent /tidecast/reset\n"),
+    ],
+)
 def test_send_shows_the_effective_value_or_the_answer(stage, words, shown):
     _, _, where = stage
     result = runner.invoke(osc_app, ["send", *where, *words])
@@ -111,9 +114,18 @@ def test_watch_shows_changes_readings_and_errors(stage):
         assert result.output.count(line) == 1
 
 
-@pytest.mark.parametrize(("text", "value"), [
-    ("3", 3), ("-1", -1), ("0.5", 0.5), ("1e3", 1000.0), ("a b", "a b"), ("", ""), ("9" * 30, float("9" * 30)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-1", -1),
+        ("0.5", 0.5),
+        ("1e3", 1000.0),
+        ("a b", "a b"),
+        ("", ""),
+        ("9" * 30, float("9" * 30)),
+    ],
+)
 def test_words_become_the_arguments_that_are_meant(text, value):
     assert argument(text) == value
     assert type(argument(text)) is type(value)

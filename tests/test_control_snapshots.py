@@ -69,11 +69,14 @@ def test_snapshots_survive_a_restart(stage):
     assert os.listdir(path.parent) == ["snapshots.json"]
 
 
-@pytest.mark.parametrize(("address", "args", "part"), [
-    ("/snapshot/save", [0], "0 is not a snapshot's number"),
-    ("/snapshot/save", [65], "1 to 64"),
-    ("/snapshot/recall", [3], r"Nothing is stored under 3 \(stored: none\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("address", "args", "part"),
+    [
+        ("/snapshot/save", [0], "0 is not a snapshot's number"),
+        ("/snapshot/save", [65], "1 to 64"),
+        ("/snapshot/recall", [3], r"Nothing is stored under 3 \(stored: none\)"),
+    ],
+)
 def test_bad_numbers_are_answered(stage, address, args, part):
     store, kept, _, _ = stage
     with pytest.raises(ControlError, match=part):

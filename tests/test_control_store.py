@@ -15,9 +15,15 @@ from engine.errors import ControlError
 
 NUMERIC = [c for c in CONTROLS if c.numeric]
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.lists(st.integers()),
     st.sampled_from([10**5000, "half \ud800", "1e999", "nan", " 0.5 ", "0x1", "ON", "Cover", b"\xff", object()]),
-)  # fmt: skip
+)
 
 
 def recording_store():

@@ -27,10 +27,18 @@ def test_the_released_sizes_cost_nothing_on_the_meta_device(name: str, tensors: 
     assert len(state) == tensors
     assert sum(t.numel() for t in state.values()) == pytest.approx(parameters, rel=5e-4)
     for key in (
-        "patch_embedding.weight", "text_embedding.2.bias", "time_embedding.0.weight", "time_projection.1.weight",
-        "blocks.0.modulation", "blocks.1.self_attn.norm_q.weight", "blocks.1.cross_attn.v.bias", "blocks.2.norm3.bias",
-        "blocks.3.ffn.2.weight", "head.modulation", "head.head.weight",
-    ):  # fmt: skip
+        "patch_embedding.weight",
+        "text_embedding.2.bias",
+        "time_embedding.0.weight",
+        "time_projection.1.weight",
+        "blocks.0.modulation",
+        "blocks.1.self_attn.norm_q.weight",
+        "blocks.1.cross_attn.v.bias",
+        "blocks.2.norm3.bias",
+        "blocks.3.ffn.2.weight",
+        "head.modulation",
+        "head.head.weight",
+    ):
         assert key in state
 
 
@@ -107,8 +115,10 @@ def test_a_text_that_is_taken_through_the_last_product_once_reads_the_same() -> 
 
 def test_the_mask_counts_whole_blocks() -> None:
     assert block_causal_mask(3, 1, 2, torch.device("cpu")).tolist() == [
-        [True, True, False], [True, True, False], [True, True, True],
-    ]  # fmt: skip
+        [True, True, False],
+        [True, True, False],
+        [True, True, True],
+    ]
 
 
 def test_turns_split_a_head_into_frame_row_and_column() -> None:

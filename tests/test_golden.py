@@ -49,9 +49,16 @@ def test_case(golden: GoldenSet, name: str, capsys: pytest.CaptureFixture[str]) 
 
 def _checker(name: str) -> Callable[[GoldenSet, str, Report], None]:
     starts = {
-        "a_": single_forward, "b": cached_forwards, "c_": vae_stream, "d_motion": motion, "d_scheduler": scheduler,
-        "d_block": block_scheduler, "e": whole_stream, "h_": tiny_autoencoder, "t_": text_encoder,
-    }  # fmt: skip
+        "a_": single_forward,
+        "b": cached_forwards,
+        "c_": vae_stream,
+        "d_motion": motion,
+        "d_scheduler": scheduler,
+        "d_block": block_scheduler,
+        "e": whole_stream,
+        "h_": tiny_autoencoder,
+        "t_": text_encoder,
+    }
     return next(check for start, check in starts.items() if name.startswith(start))
 
 
@@ -214,9 +221,14 @@ def whole_stream(golden: GoldenSet, name: str, report: Report) -> None:
     data, meta = golden.case(name)
     config, count = golden.config, meta["step"]
     stream, noise = _stream(
-        golden, config["num_kv_cache"], config["num_sink_tokens"], meta["thr"], config["t_refresh"], count,
+        golden,
+        config["num_kv_cache"],
+        config["num_sink_tokens"],
+        meta["thr"],
+        config["t_refresh"],
+        count,
         meta["kind"],
-    )  # fmt: skip
+    )
     state, means = stream.state, []
     encode = stream.codec.encode
     stream.codec.encode = lambda video, memory: means.append(encode(video, memory)) or means[-1]
@@ -287,10 +299,17 @@ def _stream(
     noise = Replay()
     config = golden.config
     stream = Stream(
-        golden.spec(slots, sinks, threshold, wrap_at), golden.dit, golden.codec(),
-        height=config["height"], width=config["width"], noise=noise, rule=Rule.REFERENCE, noise_rule=RELEASED,
-        batch=kind == "batch", max_steps=steps,
-    )  # fmt: skip
+        golden.spec(slots, sinks, threshold, wrap_at),
+        golden.dit,
+        golden.codec(),
+        height=config["height"],
+        width=config["width"],
+        noise=noise,
+        rule=Rule.REFERENCE,
+        noise_rule=RELEASED,
+        batch=kind == "batch",
+        max_steps=steps,
+    )
     return stream, noise
 
 

@@ -91,9 +91,12 @@ def same(a: list[tuple[int, Tensor, Tensor]], b: list[tuple[int, Tensor, Tensor]
 
 
 THREE = replace(
-    SPEC, first_latents=3, frames_per_block=3, cache=CacheShape(9, 3, rule="honest"),
+    SPEC,
+    first_latents=3,
+    frames_per_block=3,
+    cache=CacheShape(9, 3, rule="honest"),
     schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
-)  # fmt: skip
+)
 CASES: dict[str, tuple[ModelSpec, dict[str, object]]] = {
     "fixed sinks": (SPEC, {}),
     "adaptive sinks": (replace(SPEC, cache=replace(SPEC.cache, threshold=0.3)), {}),
@@ -164,9 +167,17 @@ def test_other_autoencoders_are_replayed_too(vae: str, monkeypatch: pytest.Monke
 
     def made() -> Stream:
         return Stream(
-            SPEC, DIT, codec, height=SIDE, width=SIDE, noise=Gaussian((16, 4, 4), "cpu", steps=4, fixed=False),
-            rule=Rule.HONEST, noise_rule=RELEASED, batch=True, max_steps=4,
-        )  # fmt: skip
+            SPEC,
+            DIT,
+            codec,
+            height=SIDE,
+            width=SIDE,
+            noise=Gaussian((16, 4, 4), "cpu", steps=4, fixed=False),
+            rule=Rule.HONEST,
+            noise_rule=RELEASED,
+            batch=True,
+            max_steps=4,
+        )
 
     plain, fast = made(), made()
     plain.whole_text = True
@@ -282,9 +293,13 @@ def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> N
         return entered("capture")
 
     for name, fake in {
-        "Stream": Stream, "CUDAGraph": Graph, "current_stream": Stream, "graph": graph,
-        "graph_pool_handle": lambda: (0, 1), "stream": lambda stream: entered("side"),
-    }.items():  # fmt: skip
+        "Stream": Stream,
+        "CUDAGraph": Graph,
+        "current_stream": Stream,
+        "graph": graph,
+        "graph_pool_handle": lambda: (0, 1),
+        "stream": lambda stream: entered("side"),
+    }.items():
         assert hasattr(torch.cuda, name)
         monkeypatch.setattr(torch.cuda, name, fake)
 

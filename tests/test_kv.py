@@ -114,9 +114,17 @@ def test_a_cache_without_room_to_roll_is_refused() -> None:
 
 def test_the_numbers_of_a_head_lie_side_by_side_also_after_a_change_of_layers() -> None:
     held = KVCache(
-        CacheShape(6, 3), Rule.HONEST, block=1, layers=2, rows=2, tokens=2, heads=3, width=4,
-        device="cpu", dtype=torch.float32,
-    )  # fmt: skip
+        CacheShape(6, 3),
+        Rule.HONEST,
+        block=1,
+        layers=2,
+        rows=2,
+        tokens=2,
+        heads=3,
+        width=4,
+        device="cpu",
+        dtype=torch.float32,
+    )
     for again in (False, True):
         new_SLHK = torch.randn(2, 2, 3, 4)
         held.begin(Arrival(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), 1, again=again), 1)

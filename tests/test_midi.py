@@ -148,14 +148,15 @@ def test_program_changes_recall_snapshots(stage, tmp_path):
 def test_pads_toggle_trigger_and_send_words(stage):
     store, midi, _, path = stage
     started(
-        midi, path,
+        midi,
+        path,
         Binding(note=36, address=PREFIX + "/bypass", toggle=True),
         Binding(note=37, address=PREFIX + "/reset"),
         Binding(note=38, address=PREFIX + "/prompt", args=("a burning ship",)),
         Binding(cc=50, address=PREFIX + "/anchor"),
         Binding(cc=51, address=PREFIX + "/fit"),
         Binding(note=39, address=PREFIX + "/strength", args=(0.125,)),
-    )  # fmt: skip
+    )
     device = plugged(midi)
     for _ in range(3):
         device.send(note(36, 100))
@@ -253,17 +254,20 @@ def test_a_full_disk_while_learning_is_reported_and_the_knob_works(stage, monkey
     assert store.snapshot.steps == 4
 
 
-@pytest.mark.parametrize(("text", "part"), [
-    ("[[binding]\n", "line 1"),
-    ('[[binding]]\ncc = 7\naddress = "/tidecast/nowhere"\n', "binding.1: Value error, there is no control"),
-    ('[[binding]]\naddress = "/tidecast/mix"\n', "either cc or note"),
-    ('[[binding]]\ncc = 200\naddress = "/tidecast/mix"\n', "binding.1.cc"),
-    ('[[binding]]\ncc = 40\nfine = true\naddress = "/tidecast/mix"\n', "0 to 31"),
-    ('[[binding]]\ncc = 4\ntoggle = true\naddress = "/tidecast/mix"\n', "on or off"),
-    ('[[binding]]\ncc = 4\naddress = "/tidecast/prompt/1"\n', "words to set"),
-    ('[[binding]]\ncc = 4\naddress = "/tidecast/snapshot/recall"\n', "number"),
-    ("colour = 3\n", "colour"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("[[binding]\n", "line 1"),
+        ('[[binding]]\ncc = 7\naddress = "/tidecast/nowhere"\n', "binding.1: Value error, there is no control"),
+        ('[[binding]]\naddress = "/tidecast/mix"\n', "either cc or note"),
+        ('[[binding]]\ncc = 200\naddress = "/tidecast/mix"\n', "binding.1.cc"),
+        ('[[binding]]\ncc = 40\nfine = true\naddress = "/tidecast/mix"\n', "0 to 31"),
+        ('[[binding]]\ncc = 4\ntoggle = true\naddress = "/tidecast/mix"\n', "on or off"),
+        ('[[binding]]\ncc = 4\naddress = "/tidecast/prompt/1"\n', "words to set"),
+        ('[[binding]]\ncc = 4\naddress = "/tidecast/snapshot/recall"\n', "number"),
+        ("colour = 3\n", "colour"),
+    ],
+)
 def test_a_damaged_file_is_named_with_its_place_set_aside_and_the_defaults_are_used(stage, text, part):
     _, midi, errors, path = stage
     path.write_text(text)
@@ -347,11 +351,14 @@ def test_the_file_is_read_as_it_was_written(tmp_path):
     assert load(path) == bindings
 
 
-@pytest.mark.parametrize(("name", "stable"), [
-    ("nanoKONTROL2:nanoKONTROL2 MIDI 1 20:0", "nanoKONTROL2:nanoKONTROL2 MIDI 1"),
-    ("nanoKONTROL2 1", "nanoKONTROL2"),
-    ("Launch Control XL", "Launch Control XL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "stable"),
+    [
+        ("nanoKONTROL2:nanoKONTROL2 MIDI 1 20:0", "nanoKONTROL2:nanoKONTROL2 MIDI 1"),
+        ("nanoKONTROL2 1", "nanoKONTROL2"),
+        ("Launch Control XL", "Launch Control XL"),
+    ],
+)
 def test_names_lose_what_changes_from_plug_to_plug(name, stable):
     assert stable_name(name) == stable
 

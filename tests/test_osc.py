@@ -223,14 +223,18 @@ def nested(depth):
     return data
 
 
-@pytest.mark.parametrize("datagram", [
-    b"#bundle\0" + bytes(8) + struct.pack(">i", -4) + b"/a\0\0",
-    b"/\xff\xff\0,s\0\0\xff\0\0\0",
-    nested(3000),
-    b"/a\0\0,b\0\0" + struct.pack(">i", -8),
-    b"/a\0\0," + b"[" * 250 + bytes(1),
-    b"",
-], ids=["negative size", "not UTF-8", "deep", "negative blob", "open arrays", "empty"])  # fmt: skip
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"#bundle\0" + bytes(8) + struct.pack(">i", -4) + b"/a\0\0",
+        b"/\xff\xff\0,s\0\0\xff\0\0\0",
+        nested(3000),
+        b"/a\0\0,b\0\0" + struct.pack(">i", -8),
+        b"/a\0\0," + b"[" * 250 + bytes(1),
+        b"",
+    ],
+    ids=["negative size", "not UTF-8", "deep", "negative blob", "open arrays", "empty"],
+)
 def test_no_single_datagram_ends_the_show(stage, datagram):
     store, _, _, client = stage
     client.raw(datagram)
@@ -254,9 +258,15 @@ def test_liblos_oscsend_plays_the_controls(stage):
     store, _, server, _ = stage
     host, port = server.address
     for message in (
-        ("/strength", "f", "0.75"), ("/steps", "i", "4"), ("/prompt", "s", "a stormy sea"), ("/bypass", "T"),
-        ("/mix/midi", "i", "127"), ("/seed", "h", "12"), ("/motion", "d", "0.5"), ("/reset",),
-    ):  # fmt: skip
+        ("/strength", "f", "0.75"),
+        ("/steps", "i", "4"),
+        ("/prompt", "s", "a stormy sea"),
+        ("/bypass", "T"),
+        ("/mix/midi", "i", "127"),
+        ("/seed", "h", "12"),
+        ("/motion", "d", "0.5"),
+        ("/reset",),
+    ):
         subprocess.run(["oscsend", host, str(port), PREFIX + message[0], *message[1:]], check=True, timeout=10)
     eventually(lambda: store.snapshot.resets == 1)
     now = store.snapshot
@@ -358,9 +368,16 @@ def test_coalescing_keeps_the_last_of_each_address_and_everything_around_command
 
     save = value("/save", 1)
     batch = [
-        value("/x", 0.1), value("/y", 0.2), value("/x", 0.3), save,
-        value("/x", 0.4), value("/x", float("nan")), value("/y", 1), value("/y", 0.5), value("/y", 2),
-    ]  # fmt: skip
+        value("/x", 0.1),
+        value("/y", 0.2),
+        value("/x", 0.3),
+        save,
+        value("/x", 0.4),
+        value("/x", float("nan")),
+        value("/y", 1),
+        value("/y", 0.5),
+        value("/y", 2),
+    ]
     kept = coalesce(batch, (b"/x", b"/y").__contains__)
     assert kept == [batch[1], batch[2], save, batch[4], batch[5], batch[7], batch[8]]
 

@@ -36,8 +36,14 @@ CONTROLS = Controls(prompt_1="a forest in autumn", strength=0.8, steps=2)
 def frame(n: int, size: int = 32) -> Frame:
     """A moving gradient."""
     ramp = np.arange(size)
-    pixels = np.stack([ramp[:, None] * 7 + n * 3 + 0 * ramp, ramp[None] * 5 + n * 11 + 0 * ramp[:, None],
-                       ramp[:, None] + ramp[None] + n * 17], axis=-1)  # fmt: skip
+    pixels = np.stack(
+        [
+            ramp[:, None] * 7 + n * 3 + 0 * ramp,
+            ramp[None] * 5 + n * 11 + 0 * ramp[:, None],
+            ramp[:, None] + ramp[None] + n * 17,
+        ],
+        axis=-1,
+    )
     return Frame(
         (pixels % 256).astype(np.uint8), pts_ns=n * 40_000_000, captured_ns=7 * n, seq=n, metadata={"n": str(n)}
     )
@@ -392,9 +398,13 @@ SHARED: dict[bool, Session] = {}
 
 def test_models_that_denoise_three_latent_frames_together_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = dataclasses.replace(
-        registry.get("wan21-tiny"), name="blocks", first_latents=3, frames_per_block=3,
-        cache=CacheShape(9, 3, rule="honest"), schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
-    )  # fmt: skip
+        registry.get("wan21-tiny"),
+        name="blocks",
+        first_latents=3,
+        frames_per_block=3,
+        cache=CacheShape(9, 3, rule="honest"),
+        schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
+    )
     monkeypatch.setitem(registry.REGISTRY, "blocks", spec)
     with Session.open(CONFIG.model_copy(update={"model": "blocks"})) as session:
         assert session.frames_needed == 9

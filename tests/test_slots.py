@@ -275,9 +275,13 @@ def test_nothing_is_left_and_nothing_complains_when_the_owner_goes(how, tmp_path
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
     done = subprocess.run(
-        [sys.executable, str(script), how], capture_output=True, text=True, timeout=60, cwd=os.getcwd(),
+        [sys.executable, str(script), how],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=os.getcwd(),
         env={**os.environ, "PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
+    )
     assert done.returncode == (0 if how == "ended" else -signal.SIGKILL), done.stderr
     *names, pid = done.stdout.split()
     deadline = time.monotonic() + 10.0

@@ -21,9 +21,14 @@ from engine.stream import Stream
 
 SHAPE = DiTShape(dim=48, heads=2, layers=2, ffn=64, text_dim=16, text_len=6, freq_dim=32)
 SPEC = ModelSpec(
-    name="test", family="wan21", title="test", dit=SHAPE, cache=CacheShape(slots=6, sinks=3, wrap_at=50),
-    schedule=Schedule(), vae={"base": 4},
-)  # fmt: skip
+    name="test",
+    family="wan21",
+    title="test",
+    dit=SHAPE,
+    cache=CacheShape(slots=6, sinks=3, wrap_at=50),
+    schedule=Schedule(),
+    vae={"base": 4},
+)
 SIDE = 32
 
 
@@ -47,10 +52,17 @@ def stream(
 ) -> Stream:
     noise = Gaussian((16, SIDE // 8, SIDE // 8), "cpu", steps=steps, fixed=spec.schedule.fixed_noise, seed=3)
     made = Stream(
-        spec, dit or (DIT if spec.dit == SHAPE else network(spec.dit)), CODEC,
-        height=SIDE, width=SIDE, noise=noise, rule=rule,
-        noise_rule=RELEASED, batch=batch, max_steps=steps,
-    )  # fmt: skip
+        spec,
+        dit or (DIT if spec.dit == SHAPE else network(spec.dit)),
+        CODEC,
+        height=SIDE,
+        width=SIDE,
+        noise=noise,
+        rule=rule,
+        noise_rule=RELEASED,
+        batch=batch,
+        max_steps=steps,
+    )
     made.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(2)))
     return made
 

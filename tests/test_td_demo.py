@@ -58,9 +58,16 @@ class Observer:
 def wanted(control):
     """A value for every control that a running demo can live with."""
     special = {
-        "prompt_1": LONG, "prompt_2": "Fluß", "weight_2": 0.5, "input": "pattern:bars", "steps": 1, "black": False,
-        "freeze": False, "bypass": False, "slo_latency": 1500.0,
-    }  # fmt: skip
+        "prompt_1": LONG,
+        "prompt_2": "Fluß",
+        "weight_2": 0.5,
+        "input": "pattern:bars",
+        "steps": 1,
+        "black": False,
+        "freeze": False,
+        "bypass": False,
+        "slo_latency": 1500.0,
+    }
     if control.name in special:
         return special[control.name]
     if control.kind is Kind.BOOL:

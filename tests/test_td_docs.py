@@ -68,10 +68,30 @@ def test_parameters_that_the_guide_names_in_words_exist():
     labels = {p.label for p in network.component(cli_td.table(), "0").parameters}
     text = (HERE / "docs" / "touchdesigner.md").read_text()
     for label in (
-        "Transport", "Start", "Prompt 1", "Strength", "Bypass", "Store Preset", "Recall Preset", "Callback DAT",
-        "Keep Running", "Address", "Extra IPs", "Process", "OSC Port", "Listen Port", "Send Name", "Input",
-        "NDI Source", "Receive Name", "Black", "Last Error", "Executable", "Weight 1", "Selftest",
-    ):  # fmt: skip
+        "Transport",
+        "Start",
+        "Prompt 1",
+        "Strength",
+        "Bypass",
+        "Store Preset",
+        "Recall Preset",
+        "Callback DAT",
+        "Keep Running",
+        "Address",
+        "Extra IPs",
+        "Process",
+        "OSC Port",
+        "Listen Port",
+        "Send Name",
+        "Input",
+        "NDI Source",
+        "Receive Name",
+        "Black",
+        "Last Error",
+        "Executable",
+        "Weight 1",
+        "Selftest",
+    ):
         assert label in labels and label in text, label
 
 

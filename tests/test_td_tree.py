@@ -70,9 +70,14 @@ def test_every_file_obeys_the_format():
 
 @pytest.mark.parametrize(
     ("style", "number"),
-    [(Style.STR, 772804868), (Style.FLOAT, 772804865), (Style.INT, 772804866), (Style.PULSE, 772804869),
-     (Style.MENU, 772804879)],
-)  # fmt: skip
+    [
+        (Style.STR, 772804868),
+        (Style.FLOAT, 772804865),
+        (Style.INT, 772804866),
+        (Style.PULSE, 772804869),
+        (Style.MENU, 772804879),
+    ],
+)
 def test_the_words_of_parameters_are_those_seen_in_public_components(style, number):
     one = pages.Parameter("Name", "Label", "Page", style, 0, help="")
     assert expanded.word(one) & ~expanded.HELP == number
@@ -231,7 +236,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         edit(f"{TREE}/Tidecast.network", "\tin1\n", "\tin2\n"),
         "in1: is not listed in Tidecast.network",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -248,8 +253,11 @@ def test_the_checker_is_a_command(tmp_path):
     def run(*args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "td_components.check", *args],
-            cwd=HERE.parent, capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+            cwd=HERE.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
 
     sound = run("td_components")
     assert sound.returncode == 0 and "sound" in sound.stdout

@@ -80,9 +80,14 @@ def test_an_unknown_way_is_an_error():
 
 
 @given(
-    st.integers(1, 90), st.integers(1, 90), st.integers(1, 70), st.integers(1, 70), st.sampled_from(list(PixelFormat)),
-    st.sampled_from(["cover", "contain", "stretch"]), st.booleans(),
-)  # fmt: skip
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.sampled_from(list(PixelFormat)),
+    st.sampled_from(["cover", "contain", "stretch"]),
+    st.booleans(),
+)
 @settings(max_examples=150, deadline=None)
 def test_any_size_fits_any_size(width, height, to_width, to_height, format, how, mirror):
     frame = Frame(np.full((height, width, format.channels), 130, np.uint8), format)

@@ -35,10 +35,23 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         settings = {"storage.state_dir": folder / "state", "storage.record_dir": folder / "takes"}
         command = [
-            sys.executable, "-m", "bridge", "demo", "--plain", "--output", "null:", "--osc-port", "0",
-            "--web-port", "0", "--set", "web.announce=false", "--set", "process.hang_seconds=60",
+            sys.executable,
+            "-m",
+            "bridge",
+            "demo",
+            "--plain",
+            "--output",
+            "null:",
+            "--osc-port",
+            "0",
+            "--web-port",
+            "0",
+            "--set",
+            "web.announce=false",
+            "--set",
+            "process.hang_seconds=60",
             *(word for name, value in settings.items() for word in ("--set", f"{name}='{value}'")),
-        ]  # fmt: skip
+        ]
         self.log = folder / "log.txt"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -205,9 +218,13 @@ def test_black_on_the_page_is_black_within_one_output_frame(monkeypatch: pytest.
     sink = Watched()
     monkeypatch.setattr(publish, "open_sink", lambda uri, options: sink)
     settings = {
-        "output.uri": "null:", "osc.enabled": False, "web.port": 0, "web.announce": False,
-        "storage.state_dir": str(tmp_path), "engine.model": "ember",
-    }  # fmt: skip
+        "output.uri": "null:",
+        "osc.enabled": False,
+        "web.port": 0,
+        "web.announce": False,
+        "storage.state_dir": str(tmp_path),
+        "engine.model": "ember",
+    }
     pressed: list[float] = []
     with App(load("demo", settings)) as app, Browser() as browser:
         assert app.room is not None

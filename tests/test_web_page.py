@@ -413,8 +413,12 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
     page.size(width, height, mobile=mobile)
     page.call("Page.setBypassCSP", enabled=True)
     show = "document.getElementById('{}').{}()"
-    states = ["", show.format("connect", "showModal"), show.format("help", "showModal"),
-              show.format("learn-button", "click")]  # fmt: skip
+    states = [
+        "",
+        show.format("connect", "showModal"),
+        show.format("help", "showModal"),
+        show.format("learn-button", "click"),
+    ]
     findings = []
     page.js(script)
     for state in states:

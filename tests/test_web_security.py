@@ -102,10 +102,20 @@ def test_a_preflight_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/static/../server.py", "/static/..%2fserver.py", "/static/%2e%2e/%2e%2e/room.py", "/static//etc/passwd",
-     "/static/..\\room.py", "/../../../../etc/passwd", "/static/%00index.html", "/static/", "/static/__init__.py",
-     "/static/%c0%ae%c0%ae/room.py", "/api/picture/..%2f..%2fetc.jpg"],
-)  # fmt: skip
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/%2e%2e/room.py",
+        "/static//etc/passwd",
+        "/static/..\\room.py",
+        "/../../../../etc/passwd",
+        "/static/%00index.html",
+        "/static/",
+        "/static/__init__.py",
+        "/static/%c0%ae%c0%ae/room.py",
+        "/api/picture/..%2f..%2fetc.jpg",
+    ],
+)
 def test_paths_lead_nowhere_else(stage: Stage, path: str) -> None:
     answer = raw(stage.room.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     assert answer.split(b" ")[1] in (b"404", b"400", b"403"), answer[:200]
@@ -134,10 +144,17 @@ def test_a_prompt_of_20_kilobytes_arrives_whole(stage: Stage, url: str) -> None:
 
 @pytest.mark.parametrize(
     ("body", "says"),
-    [(b"", "not JSON"), (b"[" * 20_000, "not JSON"), (b"[]", "object"), (b'{"nothing": 1}', "no control named"),
-     (b'{"strength": "loud"}', "not a number"), (b'{"strength": {}}', "not a number"), (b'{"strength": NaN}', "not a"),
-     (b'{"prompt_1": "\\ud800"}', "not JSON")],
-)  # fmt: skip
+    [
+        (b"", "not JSON"),
+        (b"[" * 20_000, "not JSON"),
+        (b"[]", "object"),
+        (b'{"nothing": 1}', "no control named"),
+        (b'{"strength": "loud"}', "not a number"),
+        (b'{"strength": {}}', "not a number"),
+        (b'{"strength": NaN}', "not a"),
+        (b'{"prompt_1": "\\ud800"}', "not JSON"),
+    ],
+)
 def test_bad_requests_are_answered_with_a_reason(url: str, body: bytes, says: str) -> None:
     answer = HTTP.post(url + "api/set", content=body)
     assert answer.status_code == 400 and says in answer.text
@@ -177,11 +194,20 @@ def test_fuzz_leaves_it_serving(stage: Stage, url: str) -> None:
     """2,000 random messages to the sockets and 200 random byte strings to the port."""
     dice = random.Random(5)
     seeds = [
-        '{"address": "/tidecast/strength", "args": [0.5]}', '{"watch": ["output", "input"]}', '"drawn"', '{"ask": 1}',
-        "null", "[[[[", '{"address": "/tidecast/*", "args": ["x"]}', '{"args": 3}', '{"address": 5}', '{"watch": [{}]}',
-        '{"address": "/tidecast/seed", "args": [1e999]}', '{"address": "/tidecast/snapshot/save", "args": ["a"]}',
+        '{"address": "/tidecast/strength", "args": [0.5]}',
+        '{"watch": ["output", "input"]}',
+        '"drawn"',
+        '{"ask": 1}',
+        "null",
+        "[[[[",
+        '{"address": "/tidecast/*", "args": ["x"]}',
+        '{"args": 3}',
+        '{"address": 5}',
+        '{"watch": [{}]}',
+        '{"address": "/tidecast/seed", "args": [1e999]}',
+        '{"address": "/tidecast/snapshot/save", "args": ["a"]}',
         '{"address": "/tidecast/prompt/1", "args": ["\\ud800"]}',
-    ]  # fmt: skip
+    ]
     for path in ("api/socket", "api/preview"):
         sent = 0
         while sent < 1000:

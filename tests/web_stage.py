@@ -68,8 +68,11 @@ class Stage:
         self.store.on("snapshot_recall", self._recall)
         self.store.on("midi_learn", self._learn)
         options: dict[str, Any] = {
-            "port": port, "inputs": lambda: self.inputs, "snapshots": lambda: self.stored, "midi": self._midi,
-        }  # fmt: skip
+            "port": port,
+            "inputs": lambda: self.inputs,
+            "snapshots": lambda: self.stored,
+            "midi": self._midi,
+        }
         self.room = ControlRoom(self.store, self.telemetry, *SIZE, **(options | room))
         self.engine_alive = True
         self.latency_ms = 110.0
@@ -83,9 +86,18 @@ class Stage:
     def start(self) -> Stage:
         self.room.start()
         self.telemetry.update(
-            state="running", model="ember", input="pattern:bars", output="ndi:Tidecast", message="", recording="",
-            vram=0.0, dropped=0, dropped_input=0, dropped_late=0, dropped_engine=0,
-        )  # fmt: skip
+            state="running",
+            model="ember",
+            input="pattern:bars",
+            output="ndi:Tidecast",
+            message="",
+            recording="",
+            vram=0.0,
+            dropped=0,
+            dropped_input=0,
+            dropped_late=0,
+            dropped_engine=0,
+        )
         self._thread.start()
         return self
 
@@ -146,13 +158,24 @@ class Stage:
         wobble = 8 * math.sin(time_s * 1.7) + 4 * math.sin(time_s * 5.1)
         controls = self.store.snapshot
         self.telemetry.update(
-            fps_in=FPS, fps_out=FPS - 0.2, fps_engine=FPS - 0.4, latency=self.latency_ms + wobble,
-            latency_p95=self.latency_ms * 1.5 + 3 * wobble, noise=controls.strength * (0.8 + 0.02 * wobble),
-            steps=controls.steps, prompt=controls.prompts()[0][0], heartbeat=int(time_s),
-            stage_upload=0.6, stage_encode=8.2 + wobble / 9, stage_dit=41.0 + wobble, stage_decode=11.1,
-            stage_download=0.9, dropped=number // 300, dropped_input=number // 300,
+            fps_in=FPS,
+            fps_out=FPS - 0.2,
+            fps_engine=FPS - 0.4,
+            latency=self.latency_ms + wobble,
+            latency_p95=self.latency_ms * 1.5 + 3 * wobble,
+            noise=controls.strength * (0.8 + 0.02 * wobble),
+            steps=controls.steps,
+            prompt=controls.prompts()[0][0],
+            heartbeat=int(time_s),
+            stage_upload=0.6,
+            stage_encode=8.2 + wobble / 9,
+            stage_dit=41.0 + wobble,
+            stage_decode=11.1,
+            stage_download=0.9,
+            dropped=number // 300,
+            dropped_input=number // 300,
             recording="show.mp4" if controls.record else "",
-        )  # fmt: skip
+        )
 
 
 def main() -> None:

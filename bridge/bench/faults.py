@@ -92,11 +92,19 @@ class Drill:
         self.config: AppConfig = load(
             None,
             {
-                "input.uri": f"ndi:{self._mark} A", "output.uri": f"ndi:{self._mark} out", "osc.port": 0,
-                "web.enabled": False, "web.oscquery": False, "process.debug": True, "process.hang_seconds": 8.0,
-                "process.backoff_seconds": 0.2, "storage.state_dir": folder, "controls": CONTROLS, **engine,
+                "input.uri": f"ndi:{self._mark} A",
+                "output.uri": f"ndi:{self._mark} out",
+                "osc.port": 0,
+                "web.enabled": False,
+                "web.oscquery": False,
+                "process.debug": True,
+                "process.hang_seconds": 8.0,
+                "process.backoff_seconds": 0.2,
+                "storage.state_dir": folder,
+                "controls": CONTROLS,
+                **engine,
             },
-        )  # fmt: skip
+        )
         self.app = App(self.config)
         self._errors: list[str] = []
 
@@ -161,9 +169,16 @@ class Drill:
         said = "; ".join(dict.fromkeys(self._errors))
         gap_ms, machine_ms = app.publisher.longest_gap_ms, self._metronome.take()
         return Outcome(
-            case, gap_ms, longest_gap_ms(seen), longest_held_ms(seen), held_bar_ms, machine_ms, well_s,
-            before == after, said,
-        )  # fmt: skip
+            case,
+            gap_ms,
+            longest_gap_ms(seen),
+            longest_held_ms(seen),
+            held_bar_ms,
+            machine_ms,
+            well_s,
+            before == after,
+            said,
+        )
 
     def _well(self, styled: int) -> bool:
         """Whether restyled pictures flow again, newer than the one that came at `styled`."""
@@ -273,17 +288,26 @@ def faults(
             results.append(outcome)
     rows = [
         (
-            r.case, f"{r.gap_ms:.0f}", f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "",
+            r.case,
+            f"{r.gap_ms:.0f}",
+            f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "",
             f"{r.held_ms:.0f}" + (f" of {r.held_bar_ms:.0f}" if r.held_bar_ms else "") if r.held_ms else "",
             f"{r.machine_ms:.0f}",
             f"{r.well_s:.1f}",
-            "yes" if r.controls else "NO", "yes" if r.passed else "NO",
+            "yes" if r.controls else "NO",
+            "yes" if r.passed else "NO",
         )
         for r in results
-    ]  # fmt: skip
+    ]
     headings = (
-        "case", "gap sent, ms", "gap received, ms", "same picture, ms", "machine, ms", "well again, s",
-        "controls kept", "passed",
-    )  # fmt: skip
+        "case",
+        "gap sent, ms",
+        "gap received, ms",
+        "same picture, ms",
+        "machine, ms",
+        "well again, s",
+        "controls kept",
+        "passed",
+    )
     say("The fault drill", rows, [asdict(r) | {"passed": r.passed} for r in results], headings)
     raise typer.Exit(0 if all(r.passed for r in results) else 1)

@@ -45,8 +45,10 @@ def flood(
     """Flood and fuzz the OSC of a bridge at 60 pictures a second; exit code 1 when a bar is missed."""
     with tempfile.TemporaryDirectory() as folder:
         settings = identity("pattern:bars", output, 320, 176) | {
-            "output.fps": FPS, "storage.state_dir": folder, "storage.record_dir": folder,
-        }  # fmt: skip
+            "output.fps": FPS,
+            "storage.state_dir": folder,
+            "storage.record_dir": folder,
+        }
         with App(load(None, settings)) as app:
             assert app.osc is not None
             wait_until_running(app)
@@ -66,28 +68,64 @@ def flood(
     rows: list[tuple[str, str, str, bool]] = [
         ("flood: messages (per second)", f"{flooded.sent} ({flooded.rate:.0f})", "", True),
         ("flood: addresses with a stale last value", str(len(flooded.wrong)), "0", not flooded.wrong),
-        ("flood: last values in force after", f"{flooded.settle_ms:.0f} ms", f"{FORCE_BAR_MS:.0f} ms",
-         flooded.settle_ms <= FORCE_BAR_MS),
-        ("flood: triggers obeyed / sent", f"{flooded.triggers_obeyed} / {flooded.triggers_sent}", "all",
-         flooded.triggers_obeyed == flooded.triggers_sent),
-        ("flood: another control in force, p50 / p95 / p99", slashed(pressed), f"p99 {PRESS_BAR_MS:.0f} ms",
-         pressed["p99"] <= PRESS_BAR_MS),
-        ("flood: presses of it not obeyed", f"{flooded.presses_lost} of {len(flooded.press_ms)}", "0",
-         not flooded.presses_lost),
-        ("flood: time between two pictures, p50 / p95 / p99", slashed(during.gaps),
-         f"p99 {GAP_BAR_MS:.0f} ms", during.gaps["p99"] <= GAP_BAR_MS),
-        ("flood: longest time between two pictures", f"{during.longest_ms:.0f} ms (idle {idle.longest_ms:.0f} ms)",
-         "", True),
-        ("flood: pictures a second", f"{during.fps:.2f} (idle {idle.fps:.2f})", "0.5 % of idle",
-         abs(during.fps / idle.fps - 1.0) <= 0.005),
-        ("flood: memory growth", f"{flooded.growth_mib:.1f} MiB", f"{FLOOD_MIB:.0f} MiB",
-         flooded.growth_mib < FLOOD_MIB),
+        (
+            "flood: last values in force after",
+            f"{flooded.settle_ms:.0f} ms",
+            f"{FORCE_BAR_MS:.0f} ms",
+            flooded.settle_ms <= FORCE_BAR_MS,
+        ),
+        (
+            "flood: triggers obeyed / sent",
+            f"{flooded.triggers_obeyed} / {flooded.triggers_sent}",
+            "all",
+            flooded.triggers_obeyed == flooded.triggers_sent,
+        ),
+        (
+            "flood: another control in force, p50 / p95 / p99",
+            slashed(pressed),
+            f"p99 {PRESS_BAR_MS:.0f} ms",
+            pressed["p99"] <= PRESS_BAR_MS,
+        ),
+        (
+            "flood: presses of it not obeyed",
+            f"{flooded.presses_lost} of {len(flooded.press_ms)}",
+            "0",
+            not flooded.presses_lost,
+        ),
+        (
+            "flood: time between two pictures, p50 / p95 / p99",
+            slashed(during.gaps),
+            f"p99 {GAP_BAR_MS:.0f} ms",
+            during.gaps["p99"] <= GAP_BAR_MS,
+        ),
+        (
+            "flood: longest time between two pictures",
+            f"{during.longest_ms:.0f} ms (idle {idle.longest_ms:.0f} ms)",
+            "",
+            True,
+        ),
+        (
+            "flood: pictures a second",
+            f"{during.fps:.2f} (idle {idle.fps:.2f})",
+            "0.5 % of idle",
+            abs(during.fps / idle.fps - 1.0) <= 0.005,
+        ),
+        (
+            "flood: memory growth",
+            f"{flooded.growth_mib:.1f} MiB",
+            f"{FLOOD_MIB:.0f} MiB",
+            flooded.growth_mib < FLOOD_MIB,
+        ),
         ("flood: share of one core", f"{flooded.cpu:.0%}", "", True),
         ("fuzz: datagrams", str(fuzzed.sent), "", True),
-        ("fuzz: still obeys / answers / sends pictures", f"{fuzzed.serving} / {fuzzed.answered} / {sending}", "True",
-         fuzzed.serving and fuzzed.answered and sending),
+        (
+            "fuzz: still obeys / answers / sends pictures",
+            f"{fuzzed.serving} / {fuzzed.answered} / {sending}",
+            "True",
+            fuzzed.serving and fuzzed.answered and sending,
+        ),
         ("fuzz: memory growth", f"{fuzzed.growth_mib:.1f} MiB", f"{FUZZ_MIB:.0f} MiB", fuzzed.growth_mib < FUZZ_MIB),
-    ]  # fmt: skip
+    ]
     passed = all(held for *_, held in rows)
     figures: dict[str, Any] = {
         "flood": asdict(flooded) | {"press_ms": pressed},

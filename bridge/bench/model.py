@@ -53,10 +53,16 @@ def engine(
         width, height = parse_size(text)
         config = Config.model_validate(
             {
-                "model": model, "width": width, "height": height, "device": device, "dtype": dtype, "vae": vae,
-                "batch": batch, "threads": threads,
+                "model": model,
+                "width": width,
+                "height": height,
+                "device": device,
+                "dtype": dtype,
+                "vae": vae,
+                "batch": batch,
+                "threads": threads,
             }
-        )  # fmt: skip
+        )
         rows += measure(config, [Ask(n, chunks, fps, latency / 1e3) for n in parse_steps(steps)])
     report.show(f"engine: {model}", rows, COLUMNS, path=json)
 

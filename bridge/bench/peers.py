@@ -208,10 +208,14 @@ def _receive(connection: Connection, uri: str) -> None:
                 red, green, blue = rgb[::SAMPLE, ::SAMPLE].reshape(-1, 3).mean(axis=0).tolist()
                 seen.append(
                     Seen(
-                        frame.captured_ns, read_counter(rgb), (red, green, blue), frame.width, frame.height,
+                        frame.captured_ns,
+                        read_counter(rgb),
+                        (red, green, blue),
+                        frame.width,
+                        frame.height,
                         dict(frame.metadata),
                     )
-                )  # fmt: skip
+                )
             if connection.poll():
                 match connection.recv():
                     case ("take",):

@@ -80,10 +80,18 @@ def soak(
         and restarts == 0
     )
     figures = {
-        "minutes": minutes, "model": model, "growth": growth, "drift": drift, "threads": threads, "handles": handles,
-        "longest_gap_ms": gap_ms, "engine_restarts": restarts, "passed": passed,
-        "bridge_mib": min(s.bridge_mib for s in last), "engine_mib": min(s.engine_mib for s in last),
-    }  # fmt: skip
+        "minutes": minutes,
+        "model": model,
+        "growth": growth,
+        "drift": drift,
+        "threads": threads,
+        "handles": handles,
+        "longest_gap_ms": gap_ms,
+        "engine_restarts": restarts,
+        "passed": passed,
+        "bridge_mib": min(s.bridge_mib for s in last),
+        "engine_mib": min(s.engine_mib for s in last),
+    }
     say(
         f"{minutes:g} minutes with {model}",
         [

@@ -107,9 +107,13 @@ class Announcement:
 
     def _info(self, kind: str, addresses: tuple[str, ...], port: int) -> ServiceInfo:
         return ServiceInfo(
-            kind, f"{self._name}.{kind}", addresses=[socket.inet_aton(a) for a in addresses], port=port,
-            server=socket.gethostname().split(".")[0] + "-tidecast.local.", properties={"txtvers": "1"},
-        )  # fmt: skip
+            kind,
+            f"{self._name}.{kind}",
+            addresses=[socket.inet_aton(a) for a in addresses],
+            port=port,
+            server=socket.gethostname().split(".")[0] + "-tidecast.local.",
+            properties={"txtvers": "1"},
+        )
 
 
 async def _register(speaker: AsyncZeroconf, info: ServiceInfo) -> None:

@@ -271,9 +271,13 @@ class CompatServer:
         self._told: set[str] = set()
         values = frozenset(a.encode() for a in self._dialect.values)
         self._port = UdpPort(
-            host, self._dialect.port if port is None else port, latest_wins=values.__contains__, obey=self._obey,
-            heard=self._note_hosts, remedy=f"Stop {dialect} itself, or choose another port with --compat-port.",
-        )  # fmt: skip
+            host,
+            self._dialect.port if port is None else port,
+            latest_wins=values.__contains__,
+            obey=self._obey,
+            heard=self._note_hosts,
+            remedy=f"Stop {dialect} itself, or choose another port with --compat-port.",
+        )
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []

@@ -89,9 +89,15 @@ class MidiInput:
     """
 
     def __init__(
-        self, store: ControlStore, path: Path, report: Callable[[str, str], None], backend: Any, *, port: str = "",
+        self,
+        store: ControlStore,
+        path: Path,
+        report: Callable[[str, str], None],
+        backend: Any,
+        *,
+        port: str = "",
         look_s: float = LOOK_S,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._store = store
         self._path = path
         self._report = report

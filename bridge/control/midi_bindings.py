@@ -114,10 +114,17 @@ class Binding(BaseModel):
 DEFAULT = tuple(
     Binding(cc=cc, address=PREFIX + BY_NAME[name].address)
     for cc, name in (
-        (1, "strength"), (7, "mix"), (71, "steps"), (74, "motion"), (64, "freeze"),
-        (20, "weight_1"), (21, "weight_2"), (22, "weight_3"), (23, "weight_4"),
+        (1, "strength"),
+        (7, "mix"),
+        (71, "steps"),
+        (74, "motion"),
+        (64, "freeze"),
+        (20, "weight_1"),
+        (21, "weight_2"),
+        (22, "weight_3"),
+        (23, "weight_4"),
     )
-)  # fmt: skip
+)
 """What is bound while there is no file: modulation wheel, volume, resonance, cutoff, sustain pedal, CC 20 to 23."""
 
 
@@ -193,10 +200,13 @@ def learned(bindings: tuple[Binding, ...], knob: Knob, address: str) -> tuple[Bi
     """`bindings` with the knob bound to the address; what the knob did before and what moved it before give way."""
     control = TARGETS[address].control
     new = Binding(
-        port=knob.port, channel=knob.channel, address=address,
-        cc=knob.number if knob.kind == "cc" else None, note=knob.number if knob.kind == "note" else None,
+        port=knob.port,
+        channel=knob.channel,
+        address=address,
+        cc=knob.number if knob.kind == "cc" else None,
+        note=knob.number if knob.kind == "note" else None,
         toggle=knob.kind == "note" and control is not None and control.kind is Kind.BOOL,
-    )  # fmt: skip
+    )
     return (*(b for b in bindings if not b.matches(knob) and (b.address != address or b.args)), new)
 
 

@@ -20,9 +20,20 @@ ATTRIBUTES = frozenset(
 """Everything that a node can say and a client can ask for."""
 
 EXTENSIONS = {
-    "ACCESS": True, "VALUE": True, "RANGE": True, "DESCRIPTION": True, "TAGS": True, "CLIPMODE": True, "UNIT": True,
-    "CRITICAL": True, "EXTENDED_TYPE": False, "LISTEN": True, "PATH_CHANGED": False, "HTML": False, "OVERLOADS": False,
-}  # fmt: skip
+    "ACCESS": True,
+    "VALUE": True,
+    "RANGE": True,
+    "DESCRIPTION": True,
+    "TAGS": True,
+    "CLIPMODE": True,
+    "UNIT": True,
+    "CRITICAL": True,
+    "EXTENDED_TYPE": False,
+    "LISTEN": True,
+    "PATH_CHANGED": False,
+    "HTML": False,
+    "OVERLOADS": False,
+}
 
 _TYPES = {Kind.FLOAT: "f", Kind.INT: "i", Kind.TEXT: "s", Kind.CHOICE: "s"}
 
@@ -110,16 +121,25 @@ def _control(control: Control, value: Any) -> dict[str, Any]:
 
 def _twin(control: Control, tag: str, value: float, high: int, words: str) -> dict[str, Any]:
     return {
-        "DESCRIPTION": f"{control.label}: {words}.", "ACCESS": READ_WRITE, "TYPE": tag, "VALUE": [value],
-        "RANGE": [{"MIN": 0, "MAX": high}], "CLIPMODE": ["both"], "TAGS": [control.group],
-    }  # fmt: skip
+        "DESCRIPTION": f"{control.label}: {words}.",
+        "ACCESS": READ_WRITE,
+        "TYPE": tag,
+        "VALUE": [value],
+        "RANGE": [{"MIN": 0, "MAX": high}],
+        "CLIPMODE": ["both"],
+        "TAGS": [control.group],
+    }
 
 
 def _command(command: Command) -> dict[str, Any]:
     tags = "".join(tag for _, tag, _ in command.arguments if tag != "*")
     return {
-        "DESCRIPTION": command.help, "ACCESS": WRITE, "TYPE": tags or "I", "TAGS": [command.group], "CRITICAL": True,
-    }  # fmt: skip
+        "DESCRIPTION": command.help,
+        "ACCESS": WRITE,
+        "TYPE": tags or "I",
+        "TAGS": [command.group],
+        "CRITICAL": True,
+    }
 
 
 def _reading(reading: Reading, value: Any) -> dict[str, Any]:

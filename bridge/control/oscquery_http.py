@@ -209,9 +209,16 @@ class OscQueryServer:
         self._listening = _listen(*self._wanted)
         self.port = int(self._listening.getsockname()[1])
         config = uvicorn.Config(
-            self._app, log_config=None, access_log=False, server_header=False, lifespan="off",
-            ws_max_size=MAX_DATAGRAM, ws_ping_interval=10.0, limit_concurrency=64, timeout_graceful_shutdown=1,
-        )  # fmt: skip
+            self._app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws_max_size=MAX_DATAGRAM,
+            ws_ping_interval=10.0,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=1,
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listening]}, name="oscquery", daemon=True

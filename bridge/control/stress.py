@@ -22,9 +22,17 @@ from bridge.control.store import TARGETS, ControlStore
 from engine.controls import BY_NAME, PREFIX
 
 FLOODED = (
-    "strength", "motion", "mix", "prompt_seconds", "slo_latency", "seed",
-    "weight_1", "weight_2", "weight_3", "weight_4",
-)  # fmt: skip
+    "strength",
+    "motion",
+    "mix",
+    "prompt_seconds",
+    "slo_latency",
+    "seed",
+    "weight_1",
+    "weight_2",
+    "weight_3",
+    "weight_4",
+)
 """The ten controls of the flood."""
 
 TRIGGER_EVERY = 1000
@@ -213,8 +221,13 @@ def malformed(count: int, seed: int) -> Iterator[bytes]:
         lambda: rng.randbytes(rng.randint(0, 200)),
         lambda: valid()[: rng.randint(0, 40)],
         lambda: _padded(b"/" + rng.randbytes(20)) + rng.randbytes(12),
-        flipped, bundle, nested, mistyped, not_finite, pattern,
-    )  # fmt: skip
+        flipped,
+        bundle,
+        nested,
+        mistyped,
+        not_finite,
+        pattern,
+    )
     for number in range(count):
         if number % 5000 == 4999:
             yield rng.randbytes(65_000)

@@ -88,10 +88,14 @@ def _limb(draw: ImageDraw.ImageDraw, points: list[Point], thick: list[float], co
         length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1.0
         nx, ny = (b[1] - a[1]) / length, (a[0] - b[0]) / length
         draw.polygon(
-            [(a[0] + nx * p, a[1] + ny * p), (b[0] + nx * q, b[1] + ny * q), (b[0] - nx * q, b[1] - ny * q),
-             (a[0] - nx * p, a[1] - ny * p)],
+            [
+                (a[0] + nx * p, a[1] + ny * p),
+                (b[0] + nx * q, b[1] + ny * q),
+                (b[0] - nx * q, b[1] - ny * q),
+                (a[0] - nx * p, a[1] - ny * p),
+            ],
             colour,
-        )  # fmt: skip
+        )
     for point, radius in zip(points, thick, strict=True):
         _disc(draw, point, radius, colour)
 
@@ -137,9 +141,11 @@ def _draw_dancer(draw: ImageDraw.ImageDraw, dancer: _Dancer, seconds: float, wid
     )
     swing = unit * 0.28 * math.sin(_BEAT * (seconds + dancer.shift) - 0.7)
     hem = [
-        (hip[0] - unit * 0.62 + swing, hip[1] + unit * 0.62), (hip[0] - unit * 0.2 + swing, hip[1] + unit * 0.74),
-        (hip[0] + unit * 0.25 + swing, hip[1] + unit * 0.7), (hip[0] + unit * 0.66 + swing, hip[1] + unit * 0.56),
-    ]  # fmt: skip
+        (hip[0] - unit * 0.62 + swing, hip[1] + unit * 0.62),
+        (hip[0] - unit * 0.2 + swing, hip[1] + unit * 0.74),
+        (hip[0] + unit * 0.25 + swing, hip[1] + unit * 0.7),
+        (hip[0] + unit * 0.66 + swing, hip[1] + unit * 0.56),
+    ]
     waist_left, waist_right = (hip[0] - unit * 0.23, hip[1] - unit * 0.25), (hip[0] + unit * 0.23, hip[1] - unit * 0.25)
     draw.polygon([waist_left, waist_right, hem[3], hem[2], hem[1], hem[0]], _shade(dancer.dress, 0.86))
     draw.polygon([waist_right, hem[3], hem[2]], _shade(dancer.dress, 1.15))

@@ -26,9 +26,15 @@ from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 
 BARS: tuple[tuple[int, int, int], ...] = (
-    (235, 235, 235), (235, 235, 16), (16, 235, 235), (16, 235, 16), (235, 16, 235), (235, 16, 16), (16, 16, 235),
+    (235, 235, 235),
+    (235, 235, 16),
+    (16, 235, 235),
+    (16, 235, 16),
+    (235, 16, 235),
+    (235, 16, 16),
+    (16, 16, 235),
     (16, 16, 16),
-)  # fmt: skip
+)
 """Colours of the bars from left to right: white, yellow, cyan, green, magenta, red, blue, black."""
 
 CELLS = 32

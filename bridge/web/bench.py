@@ -75,11 +75,18 @@ def bench(pages: int, seconds: float, rounds: int, width: int, height: int, fps:
         config = load(
             None,
             {
-                "process.kind": "identity", "input.uri": "pattern:counter", "output.uri": "null:", "output.fps": fps,
-                "osc.enabled": False, "web.port": 0, "web.announce": False, "storage.state_dir": folder,
-                "engine.width": width, "engine.height": height,
+                "process.kind": "identity",
+                "input.uri": "pattern:counter",
+                "output.uri": "null:",
+                "output.fps": fps,
+                "osc.enabled": False,
+                "web.port": 0,
+                "web.announce": False,
+                "storage.state_dir": folder,
+                "engine.width": width,
+                "engine.height": height,
             },
-        )  # fmt: skip
+        )
         phases: dict[int, list[Phase]] = {0: [], pages: []}
         with App(config) as app:
             while app.telemetry.snapshot().get("state") != "running":

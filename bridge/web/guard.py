@@ -91,9 +91,12 @@ class Guard:
         cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_DAYS * 86400}"
         path = quote("/" + scope["path"].lstrip("/"))
         headers = [
-            (b"location", path.encode()), (b"set-cookie", cookie.encode()), (b"content-length", b"0"),
-            (b"cache-control", b"no-store"), (b"referrer-policy", b"no-referrer"),
-        ]  # fmt: skip
+            (b"location", path.encode()),
+            (b"set-cookie", cookie.encode()),
+            (b"content-length", b"0"),
+            (b"cache-control", b"no-store"),
+            (b"referrer-policy", b"no-referrer"),
+        ]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
@@ -157,9 +160,11 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reaso
         return
     body = reason.encode()
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"),
-    ]  # fmt: skip
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

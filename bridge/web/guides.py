@@ -61,8 +61,10 @@ def _osc(names: Names) -> Guide:
     steps: tuple[str, ...]
     programs = "Chataigne, Ableton, QLab or a script"
     if host in ("0.0.0.0", "::"):
-        steps = (f"From this machine or another in the network send OSC by UDP to {names.machine}, or its IP address, "
-                 f"port {port}: TouchOSC, {programs}.",)  # fmt: skip
+        steps = (
+            f"From this machine or another in the network send OSC by UDP to {names.machine}, or its IP address, "
+            f"port {port}: TouchOSC, {programs}.",
+        )
         host = names.machine
     elif host.startswith("127.") or host in ("localhost", "::1"):
         steps = (

@@ -37,9 +37,12 @@ TRY_LATER = 1013
 TOO_MUCH = 1009
 
 _TYPES = {
-    "html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml",
-    "js": "text/javascript; charset=utf-8", "webmanifest": "application/manifest+json",
-}  # fmt: skip
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+    "js": "text/javascript; charset=utf-8",
+    "webmanifest": "application/manifest+json",
+}
 
 
 def table() -> dict[str, Any]:

@@ -60,10 +60,17 @@ def run(case: Case) -> dict[str, Any]:
     spec = replace(registry.get("wan21-1.3b"), dit=case.shape, cache=CacheShape(slots=6, sinks=3))
     parts = registry.builder(spec)
     stream = Stream(
-        spec, parts.build_dit(spec, cpu, torch.float32, {}), parts.build_codec(spec, "full", cpu, torch.float32, {}),
-        height=case.height, width=case.width, noise=Given((16, case.height // 8, case.width // 8), cpu),
-        rule=Rule.REFERENCE, noise_rule=RELEASED, batch=case.batch, max_steps=case.steps,
-    )  # fmt: skip
+        spec,
+        parts.build_dit(spec, cpu, torch.float32, {}),
+        parts.build_codec(spec, "full", cpu, torch.float32, {}),
+        height=case.height,
+        width=case.width,
+        noise=Given((16, case.height // 8, case.width // 8), cpu),
+        rule=Rule.REFERENCE,
+        noise_rule=RELEASED,
+        batch=case.batch,
+        max_steps=case.steps,
+    )
     text = torch.randn(case.shape.text_len, case.shape.text_dim) * 0.1
     text[12:] = 0
     stream.read(text)
@@ -89,10 +96,14 @@ def run(case: Case) -> dict[str, Any]:
     ms = {name: statistics.median(values) for name, values in taken.items()}
     network, whole = PUBLISHED_MS[case.name, case.steps, case.batch]
     return {
-        "case": case.name, "size": f"{case.width}x{case.height}", "steps": case.steps, "batch": case.batch, "ms": ms,
+        "case": case.name,
+        "size": f"{case.width}x{case.height}",
+        "steps": case.steps,
+        "batch": case.batch,
+        "ms": ms,
         "reference_ms": {"network": network, "chunk": whole},
         "times": {"network": network / ms["network"], "chunk": whole / ms["chunk"]},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -92,12 +92,20 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
         rows = []
         for ask in asks:
             row: dict[str, Any] = {
-                "model": config.model, "width": config.width, "height": config.height,
-                "size": f"{config.width}x{config.height}", "steps": ask.steps, "batch": config.batch,
-                "weights": weights, "device": session.device.type, "dtype": str(session.dtype).removeprefix("torch."),
-                "vae": config.vae, "compile": config.compile, "weights_dtype": config.weights_dtype,
+                "model": config.model,
+                "width": config.width,
+                "height": config.height,
+                "size": f"{config.width}x{config.height}",
+                "steps": ask.steps,
+                "batch": config.batch,
+                "weights": weights,
+                "device": session.device.type,
+                "dtype": str(session.dtype).removeprefix("torch."),
+                "vae": config.vae,
+                "compile": config.compile,
+                "weights_dtype": config.weights_dtype,
                 "threads": torch.get_num_threads(),
-            }  # fmt: skip
+            }
             row |= _throughput(session, ask)
             row["of_limit"] = _of_limit(session, ask.steps, row["stages_ms"], ceiling)
             if ask.input_fps:

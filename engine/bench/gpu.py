@@ -66,15 +66,35 @@ PSNR_DB = {"eager": 40.0, "graphs": 40.0, "full": 40.0, "fp8": 28.0}
 
 CHECK_COLUMNS = {name: name for name in ("mode", "steps", "dtype", "relative_rms", "psnr_db", "failed")}
 FLOAT8_COLUMNS = {
-    "layer": "layer", "tokens": "tokens", "bf16_ms": "bf16 ms", "float8_ms": "float8 ms", "times": "times as fast",
-    "relative_rms": "error, relative", "bf16_rms": "error of bf16", "failed": "failed",
-}  # fmt: skip
+    "layer": "layer",
+    "tokens": "tokens",
+    "bf16_ms": "bf16 ms",
+    "float8_ms": "float8 ms",
+    "times": "times as fast",
+    "relative_rms": "error, relative",
+    "bf16_rms": "error of bf16",
+    "failed": "failed",
+}
 ENGINE_COLUMNS = {
-    "mode": "mode", "model": "model", "size": "size", "vae": "VAE", "steps": "steps", "fps": "FPS",
-    "first_frame_ms": "first", "stages_ms.upload": "up", "stages_ms.encode": "encode", "stages_ms.dit": "network",
-    "stages_ms.decode": "decode", "stages_ms.download": "down", "latency_ms.p50": "p50", "latency_ms.p99": "p99",
-    "memory_gib": "GiB", "of_limit.network": "net/limit", "of_limit.vae": "VAE/limit", "failed": "failed",
-}  # fmt: skip
+    "mode": "mode",
+    "model": "model",
+    "size": "size",
+    "vae": "VAE",
+    "steps": "steps",
+    "fps": "FPS",
+    "first_frame_ms": "first",
+    "stages_ms.upload": "up",
+    "stages_ms.encode": "encode",
+    "stages_ms.dit": "network",
+    "stages_ms.decode": "decode",
+    "stages_ms.download": "down",
+    "latency_ms.p50": "p50",
+    "latency_ms.p99": "p99",
+    "memory_gib": "GiB",
+    "of_limit.network": "net/limit",
+    "of_limit.vae": "VAE/limit",
+    "failed": "failed",
+}
 WAITS_COLUMNS = {name: name for name in ("steps", "chunks", "captured", "failed")}
 
 
@@ -114,9 +134,17 @@ def tiny_stream(
     codec = parts.build_codec(spec, vae, device, dtype, {})
     noise = HostNoise((16, size // 8, size // 8), device)
     stream = Stream(
-        spec, dit, codec, height=size, width=size, noise=noise,
-        rule=Rule.HONEST, noise_rule=RELEASED, batch=True, max_steps=steps,
-    )  # fmt: skip
+        spec,
+        dit,
+        codec,
+        height=size,
+        width=size,
+        noise=noise,
+        rule=Rule.HONEST,
+        noise_rule=RELEASED,
+        batch=True,
+        max_steps=steps,
+    )
     if mode != "eager":
         trouble = graphs.prepare(
             spec, stream, graphs.choose(MODES[mode]["compile"], device), size, size, lambda _: None
@@ -222,9 +250,14 @@ def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, 
         return ((found.float() - exact).norm() / exact.norm()).item()
 
     return {
-        "layer": f"{inputs} to {outputs}", "tokens": tokens, "bf16_ms": bf16_s * 1e3, "float8_ms": float8_s * 1e3,
-        "times": bf16_s / float8_s, "relative_rms": error(narrow(x)), "bf16_rms": error(wide(x)),
-    }  # fmt: skip
+        "layer": f"{inputs} to {outputs}",
+        "tokens": tokens,
+        "bf16_ms": bf16_s * 1e3,
+        "float8_ms": float8_s * 1e3,
+        "times": bf16_s / float8_s,
+        "relative_rms": error(narrow(x)),
+        "bf16_rms": error(wide(x)),
+    }
 
 
 def products(models: list[str], width: int, height: int) -> list[tuple[int, int, int]]:

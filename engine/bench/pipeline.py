@@ -33,11 +33,17 @@ def measure(config: Config, devices: Sequence[str], steps: int, chunks: int) -> 
         with Session.open(config.model_copy(update=update), files={}) as session:
             pixels, fps = _show(session, steps, chunks)
         alone = alone or pixels
-        rows.append({
-            "model": config.model, "size": f"{config.width}x{config.height}", "devices": count, "steps": steps,
-            "fps": fps, "gain": fps / rows[0]["fps"] if rows else 1.0,
-            "difference": max(float(np.abs(a.astype(int) - b).max()) for a, b in zip(pixels, alone, strict=True)),
-        })  # fmt: skip
+        rows.append(
+            {
+                "model": config.model,
+                "size": f"{config.width}x{config.height}",
+                "devices": count,
+                "steps": steps,
+                "fps": fps,
+                "gain": fps / rows[0]["fps"] if rows else 1.0,
+                "difference": max(float(np.abs(a.astype(int) - b).max()) for a, b in zip(pixels, alone, strict=True)),
+            }
+        )
     return rows
 
 

@@ -80,9 +80,15 @@ class Reference:
         nn.Module.__init__(wrapper)
         with torch.device("meta"):
             network = CausalWanModel(
-                dim=shape.dim, ffn_dim=shape.ffn, num_heads=shape.heads, num_layers=shape.layers,
-                text_dim=shape.text_dim, text_len=shape.text_len, freq_dim=shape.freq_dim, eps=shape.eps,
-            )  # fmt: skip
+                dim=shape.dim,
+                ffn_dim=shape.ffn,
+                num_heads=shape.heads,
+                num_layers=shape.layers,
+                text_dim=shape.text_dim,
+                text_len=shape.text_len,
+                freq_dim=shape.freq_dim,
+                eps=shape.eps,
+            )
         network.freqs = _frequencies(shape)
         network.load_state_dict(dict(dit), strict=True, assign=True)
         wrapper.model = network.to(self.device, dtype).eval().requires_grad_(False)
@@ -114,9 +120,14 @@ class Reference:
         self.vae: Any = None
         if vae is not None:
             self.vae = WanVAE_(
-                dim=vae_base, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, attn_scales=[],
-                temperal_downsample=[False, True, True], dropout=0.0,
-            )  # fmt: skip
+                dim=vae_base,
+                z_dim=16,
+                dim_mult=[1, 2, 4, 4],
+                num_res_blocks=2,
+                attn_scales=[],
+                temperal_downsample=[False, True, True],
+                dropout=0.0,
+            )
             self.vae.load_state_dict(dict(vae), strict=True)
             self.vae.to(self.device, dtype).eval().requires_grad_(False)
             self.vae.first_encode = self.vae.first_decode = True
@@ -131,9 +142,11 @@ class Reference:
         return {
             "k": torch.zeros(size, dtype=self.dtype, device=self.device),
             "v": torch.zeros(size, dtype=self.dtype, device=self.device),
-            "global_end_index": zero, "local_end_index": zero.clone(),
-            "total_steps": steps, "current_step": steps,
-        }  # fmt: skip
+            "global_end_index": zero,
+            "local_end_index": zero.clone(),
+            "total_steps": steps,
+            "current_step": steps,
+        }
 
     @torch.no_grad()
     def first(self, noisy_1FCHW: Tensor) -> Tensor:

@@ -104,9 +104,19 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
             raise ModelError(trouble)
     ours.read(text[0])
     reference = Reference(
-        spec.dit, spec.cache, spec.schedule, steps=case.steps, height=case.height, width=case.width,
-        dit=weights, text=text.float(), vae=vae, batch=case.batch, device=device, dtype=dtype,
-    )  # fmt: skip
+        spec.dit,
+        spec.cache,
+        spec.schedule,
+        steps=case.steps,
+        height=case.height,
+        width=case.width,
+        dit=weights,
+        text=text.float(),
+        vae=vae,
+        batch=case.batch,
+        device=device,
+        dtype=dtype,
+    )
 
     timesteps = spec.schedule.steps[: case.steps]
     first = torch.tensor(timesteps[0], device=device)
@@ -151,12 +161,15 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
             times["reference_all"].append(other_whole)
     ms = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return {
-        "case": case.name, "size": f"{case.width}x{case.height}", "steps": case.steps, "batch": case.batch,
+        "case": case.name,
+        "size": f"{case.width}x{case.height}",
+        "steps": case.steps,
+        "batch": case.batch,
         "ours_ms": {"network": ms["ours"], "chunk": ms["ours_all"]},
         "reference_ms": {"network": ms["reference"], "chunk": ms["reference_all"]},
         "times": {"network": ms["reference"] / ms["ours"], "chunk": ms["reference_all"] / ms["ours_all"]},
         "difference": largest if case.steps == 1 else None,
-    }  # fmt: skip
+    }
 
 
 def _ours(
@@ -168,10 +181,17 @@ def _ours(
     codec = cast(WanCodec, parts.build_codec(spec, "full", device, dtype, {}))
     vae = {name: tensor.clone() for name, tensor in codec.network.state_dict().items()} if case.vae else None
     stream = Stream(
-        spec, dit, codec, height=case.height, width=case.width,
-        noise=Given((16, case.height // 8, case.width // 8), device), rule=Rule.REFERENCE, noise_rule=RELEASED,
-        batch=case.batch, max_steps=case.steps,
-    )  # fmt: skip
+        spec,
+        dit,
+        codec,
+        height=case.height,
+        width=case.width,
+        noise=Given((16, case.height // 8, case.width // 8), device),
+        rule=Rule.REFERENCE,
+        noise_rule=RELEASED,
+        batch=case.batch,
+        max_steps=case.steps,
+    )
     return stream, weights, vae
 
 

@@ -50,11 +50,19 @@ def open_pipeline(
         )
     split = even_split(spec.dit.layers, len(devices))
     job = Job(
-        model=spec.name, height=settings["height"], width=settings["width"], split=split,
-        max_steps=settings["max_steps"], versions=text_versions(settings["max_steps"], len(devices)),
-        rule=str(settings["rule"]), codec=codec, dtype=str(dtype).removeprefix("torch."), decodes=True,
-        threads=threads, files={role: str(path) for role, path in files.items()},
-    )  # fmt: skip
+        model=spec.name,
+        height=settings["height"],
+        width=settings["width"],
+        split=split,
+        max_steps=settings["max_steps"],
+        versions=text_versions(settings["max_steps"], len(devices)),
+        rule=str(settings["rule"]),
+        codec=codec,
+        dtype=str(dtype).removeprefix("torch."),
+        decodes=True,
+        threads=threads,
+        files={role: str(path) for role, path in files.items()},
+    )
     ring = Ring(job, [None if device == "remote" else device for device in devices])
     try:
         builder, device = registry.builder(spec), torch.device(devices[0])

@@ -122,9 +122,17 @@ class Message:
             if values[at]:
                 layouts.append((_TYPES[values[at] - 1], tuple(values[at + 2 : at + 2 + values[at + 1]])))
         message = cls(
-            Op(op), tuple(rows), frames, visible, bool(flags & 1), bool(flags & 2),
-            (copy_from, copy_to) if copy_from >= 0 else None, text, finished, first,
-        )  # fmt: skip
+            Op(op),
+            tuple(rows),
+            frames,
+            visible,
+            bool(flags & 1),
+            bool(flags & 2),
+            (copy_from, copy_to) if copy_from >= 0 else None,
+            text,
+            finished,
+            first,
+        )
         return message, layouts
 
 

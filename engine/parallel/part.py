@@ -42,10 +42,12 @@ class Part:
         shape = dit.shape
         size = (versions, shape.text_len, shape.heads, shape.head_dim)
         self.texts = [
-            (torch.zeros(size, device=weight.device, dtype=weight.dtype),
-             torch.zeros(size, device=weight.device, dtype=weight.dtype))
+            (
+                torch.zeros(size, device=weight.device, dtype=weight.dtype),
+                torch.zeros(size, device=weight.device, dtype=weight.dtype),
+            )
             for _ in dit.blocks
-        ]  # fmt: skip
+        ]
         self.timers = StageTimers(weight.device)
         self._runs = 0
 
@@ -85,8 +87,10 @@ class Part:
 
     def time(self, t_S: Tensor, frames: int) -> Time:
         """What the network makes of one timestep per row."""
-        return Time(self.time_N.e_BFD[0, t_S, None].expand(-1, frames, -1),
-                    self.time_N.e0_BF6D[0, t_S, None].expand(-1, frames, -1, -1))  # fmt: skip
+        return Time(
+            self.time_N.e_BFD[0, t_S, None].expand(-1, frames, -1),
+            self.time_N.e0_BF6D[0, t_S, None].expand(-1, frames, -1, -1),
+        )
 
     @torch.inference_mode()
     def predict(self, x_SLD: Tensor, t_S: Tensor, size: tuple[int, int, int]) -> Tensor:

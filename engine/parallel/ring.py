@@ -141,9 +141,20 @@ class Ring:
 
 def _start(rank: int, world: int, address: str, port: int, device: str) -> subprocess.Popen[bytes]:
     command = [
-        sys.executable, "-m", "engine.parallel.worker", "--rank", str(rank), "--world", str(world),
-        "--address", address, "--port", str(port), "--device", device,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "engine.parallel.worker",
+        "--rank",
+        str(rank),
+        "--world",
+        str(world),
+        "--address",
+        address,
+        "--port",
+        str(port),
+        "--device",
+        device,
+    ]
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})

@@ -181,10 +181,11 @@ class PipelineStream(Stream):
         self._adapt_depth(sum(now))
         block_s = [max(s / n, 1e-9) for s, n in zip(dit_s, counts, strict=True)]
         best = place(
-            sum(counts), block_s,
+            sum(counts),
+            block_s,
             [encode_s if rank == 0 else math.inf for rank in range(world)],
             [decodes_s[rank] if rank == decoder else math.inf for rank in range(world)],
-        )  # fmt: skip
+        )
         if best.split == self.split or not worthwhile(max(now), best.period_s):
             return False
         self.resplit(best.split)
@@ -305,23 +306,40 @@ class PipelineStream(Stream):
         rows = [RowOrder(s.flight.number, s.flight.position, s.flight.anchor, s.texts[s.taken]) for s in scripts]
         last = scripts[-1]
         self._send(
-            rows, lane.x_SCFhw[row : row + len(scripts)], t_S, row=row,
+            rows,
+            lane.x_SCFhw[row : row + len(scripts)],
+            t_S,
+            row=row,
             copy=(last.taken, last.taken + 1) if last.taken in last.joins else None,
             finished=sum(1 << i for i, s in enumerate(scripts) if s.index >= 0 and s.taken + 1 == len(s.timesteps)),
-        )  # fmt: skip
+        )
         lane.called = list(scripts)
 
     def _send(
-        self, rows: list[RowOrder], x_SCFhw: Tensor, t_S: Tensor, *, again: bool = False, row: int = 0,
-        copy: tuple[int, int] | None = None, finished: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        rows: list[RowOrder],
+        x_SCFhw: Tensor,
+        t_S: Tensor,
+        *,
+        again: bool = False,
+        row: int = 0,
+        copy: tuple[int, int] | None = None,
+        finished: int = 0,
+    ) -> None:
         """Take rows through this rank's blocks and send them to the next."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
         held = [min(order.number + frames, slots) for order in rows]
         message = Message(
-            Op.FORWARD, tuple(rows), frames, max(held), min(held) == max(held), again, copy,
-            finished=finished, first=row,
-        )  # fmt: skip
+            Op.FORWARD,
+            tuple(rows),
+            frames,
+            max(held),
+            min(held) == max(held),
+            again,
+            copy,
+            finished=finished,
+            first=row,
+        )
         x_SLD = self.part.run(message, self.dit.embed_patches(x_SCFhw), t_S)
         message.parts = [x_SLD, t_S, x_SCFhw.contiguous()]
         self.ring.tell(message)

@@ -40,10 +40,17 @@ class Rank:
         dit.fuse()
         self.rows = job.height // self.spec.stride // shape.patch[1], job.width // self.spec.stride // shape.patch[2]
         cache = KVCache(
-            self.spec.cache, Rule(job.rule), block=self.spec.frames_per_block, layers=end - start,
-            rows=job.max_steps, tokens=self.rows[0] * self.rows[1], heads=shape.heads, width=shape.head_dim,
-            device=device, dtype=dtype,
-        )  # fmt: skip
+            self.spec.cache,
+            Rule(job.rule),
+            block=self.spec.frames_per_block,
+            layers=end - start,
+            rows=job.max_steps,
+            tokens=self.rows[0] * self.rows[1],
+            heads=shape.heads,
+            width=shape.head_dim,
+            device=device,
+            dtype=dtype,
+        )
         rope = rope_for(shape, *self.rows, device)
         self.part = Part(dit, cache, rope, time_table(dit, device), job.versions)
         self.sigmas = Sigmas(self.spec.schedule, device)

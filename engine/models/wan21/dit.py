@@ -355,9 +355,15 @@ class CausalDiT(nn.Module):
         """Tokens to the prediction [B, C, F, h, w] of `size` F, h, w."""
         pf, ph, pw = self.shape.patch
         return rearrange(
-            self.head(x_BLD, e_BFD), "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
-            f=size[0] // pf, h=size[1] // ph, w=size[2] // pw, pf=pf, ph=ph, pw=pw,
-        )  # fmt: skip
+            self.head(x_BLD, e_BFD),
+            "b (f h w) (pf ph pw c) -> b c (f pf) (h ph) (w pw)",
+            f=size[0] // pf,
+            h=size[1] // ph,
+            w=size[2] // pw,
+            pf=pf,
+            ph=ph,
+            pw=pw,
+        )
 
     def embed_text(self, text_BTE: Tensor) -> Tensor:
         """Prompt embeddings [B, T, E] to the network's width [B, T, D]."""

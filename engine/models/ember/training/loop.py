@@ -141,11 +141,14 @@ class Trainer:
         """Write the checkpoint in one piece: a run that is killed leaves the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
-            "number": self.number, "seconds": self.seconds, "seed": self.seed, "averages": self.averages,
+            "number": self.number,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "averages": self.averages,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimizer": self.optimizer.state_dict(),
             "pace": (self.pace.first, self.pace.warmup, self.pace.fall_from, self.pace.fall_to),
-        }  # fmt: skip
+        }
         half_written = self.path.with_suffix(".part")
         torch.save(state, half_written)
         os.replace(half_written, self.path)

@@ -77,7 +77,15 @@ class Player:
             most = len(self.spec.schedule.steps)
             self._noise = Gaussian((self.codec.latent_channels, *size), "cpu", steps=most, fixed=True)
             self._stream = Stream(
-                self.spec, self.dit, self.codec, height=height, width=width, noise=self._noise,
-                rule=Rule(self.spec.cache.rule), noise_rule=RELEASED, batch=True, max_steps=most,
-            )  # fmt: skip
+                self.spec,
+                self.dit,
+                self.codec,
+                height=height,
+                width=width,
+                noise=self._noise,
+                rule=Rule(self.spec.cache.rule),
+                noise_rule=RELEASED,
+                batch=True,
+                max_steps=most,
+            )
         return self._stream, self._noise

@@ -186,9 +186,19 @@ def _stage(rng: np.random.Generator, size: int) -> list[Shape]:
     for _ in range(int(rng.integers(1, 5))):
         centre = np.array([rng.uniform(0, size), rng.uniform(0, size * 0.5)])
         shapes.append(
-            Shape(Outline.BOX, centre, size * 0.8, _colour(rng, None) * 0.6, rng.normal(0, 0.7, 2), glow=True,
-                  aspect=rng.uniform(0.03, 0.12), angle=rng.uniform(0.9, 2.2), spin=rng.normal(0, 0.02), soft=8.0)
-        )  # fmt: skip
+            Shape(
+                Outline.BOX,
+                centre,
+                size * 0.8,
+                _colour(rng, None) * 0.6,
+                rng.normal(0, 0.7, 2),
+                glow=True,
+                aspect=rng.uniform(0.03, 0.12),
+                angle=rng.uniform(0.9, 2.2),
+                spin=rng.normal(0, 0.02),
+                soft=8.0,
+            )
+        )
     for _ in range(int(rng.integers(0, 30))):
         centre, speed = rng.uniform(0, size, 2), np.array([rng.normal(0, 1), rng.uniform(-3, 0.5)])
         shapes.append(
