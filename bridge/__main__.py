@@ -5,6 +5,6 @@ from bridge import bootstrap
 if __name__ == "__main__":
     bootstrap.ensure("bridge")
 
-    from bridge.cli import main
+    from bridge.cli.main import main
 
     main()

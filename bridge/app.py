@@ -19,25 +19,25 @@ from typing import Any
 
 import platformdirs
 
-from bridge.capture import Capture
 from bridge.config import AppConfig
-from bridge.control.announce import AnnounceError, Announcement
-from bridge.control.compat import CompatServer
+from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
-from bridge.control.midi import MidiError, MidiInput, open_backend
-from bridge.control.osc import OscServer
+from bridge.control.midi.input import MidiError, MidiInput, open_backend
+from bridge.control.osc.server import OscServer
+from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
-from bridge.monitor import Monitor
-from bridge.priority import fine_timers
-from bridge.publish import Publisher
-from bridge.supervisor import EngineState, Report, Supervisor
+from bridge.pipeline.capture import Capture
+from bridge.pipeline.monitor import Monitor
+from bridge.pipeline.publish import Publisher
+from bridge.process.priority import fine_timers
+from bridge.process.supervisor import EngineState, Report, Supervisor
 from bridge.video.base import Options, SourceInfo, list_sources
 from bridge.video.record import Recorder
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guard import Guard
-from bridge.web.room import ControlRoom
+from bridge.web.launcher import ControlRoom
 from engine.controls import PREFIX
 from engine.errors import ControlError
 from engine.frame import Frame
@@ -240,7 +240,7 @@ class App:
         web = self.config.web
         if web.enabled or not web.oscquery or self.osc is None:
             return ""
-        from bridge.control.oscquery_http import OscQueryServer  # with it the web server, which the page has elsewhere
+        from bridge.control.oscquery.http import OscQueryServer  # with it the web server, which the page has elsewhere
 
         token = "" if is_loopback(web.host) else web.token or new_token()
         server = OscQueryServer(

@@ -39,24 +39,25 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from engine import graphs, quant, saved, weights
 from engine.chunker import Chunk, Chunker
 from engine.controls import Config, Controls
+from engine.distributed.launch import open_pipeline
+from engine.distributed.link import RankLostError
 from engine.errors import ModelError, OutOfMemoryError
 from engine.frame import Frame, PixelFormat
-from engine.kv import Rule
-from engine.lanes import Parcel, lanes, staging
-from engine.machine import device_for, dtype_for, keep_memory
-from engine.metrics import Health, StageTimers, memory_gib
-from engine.models import registry
+from engine.models import registry, weights
 from engine.models.spec import Conditioning, ModelSpec
-from engine.noise import RULES, Gaussian
-from engine.parallel.launch import open_pipeline
-from engine.parallel.link import RankLostError
-from engine.prompts import BLENDS, Prompts
+from engine.runtime import graph_capture, quantise
+from engine.runtime.device import device_for, dtype_for, keep_memory
+from engine.runtime.metrics import Health, StageTimers, memory_gib
+from engine.runtime.transfers import Parcel, lanes, staging
 from engine.schedule import Plan
-from engine.steps import steps_for
-from engine.stream import Flight, Stream
+from engine.stream import saved_state
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RULES, Gaussian
+from engine.stream.prompts import BLENDS, Prompts
+from engine.stream.stream import Flight, Stream
+from engine.stream.timesteps import steps_for
 
 FULLY_WET = 0.3
 """Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
@@ -141,9 +142,9 @@ class Session:
                 'tidecast doctor tells why. device = "cpu" runs it all the same, far too slowly for a stage.',
             )
         dtype = dtype_for(config.dtype, device)
-        graphs.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
+        graph_capture.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
         if config.weights_dtype == "float8":
-            quant.check(device, dtype, devices=len(config.devices))
+            quantise.check(device, dtype, devices=len(config.devices))
         if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # streams, events and graphs are the current device's
         if config.threads:
@@ -181,12 +182,12 @@ class Session:
                 dit = parts.build_dit(spec, device, dtype, files)
                 if config.weights_dtype == "float8":
                     say("rounding weights to 8 bits")
-                    quant.quantise(dit)
+                    quantise.quantise(dit)
                 say("loading the video autoencoder")
                 stream = Stream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
-            mode = graphs.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
+            mode = graph_capture.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
             if config.warmup and (mode != "off" or device.type != "cpu"):  # else a CPU has nothing to tune
-                trouble = graphs.prepare(spec, stream, mode, config.height, config.width, say)
+                trouble = graph_capture.prepare(spec, stream, mode, config.height, config.width, say)
                 noise.reset()
             if trouble:
                 say(trouble)
@@ -303,12 +304,12 @@ class Session:
             **{f"noise.{n}": t for n, t in self._noise.tensors().items()},
             **{f"travel.{n}": t for n, t in travel.tensors().items()},
         }
-        tensors["waiting"], waiting = saved.pack_frames(self._chunker.waiting)
+        tensors["waiting"], waiting = saved_state.pack_frames(self._chunker.waiting)
         flights = []
         for row, flight in enumerate(state.flights):
             chunk = None
             if flight.ticket is not None:
-                tensors[f"flight.{row}"], chunk = saved.pack_chunk(flight.ticket)
+                tensors[f"flight.{row}"], chunk = saved_state.pack_chunk(flight.ticket)
             flights.append(
                 {
                     "timesteps": flight.timesteps,
@@ -318,7 +319,7 @@ class Session:
                     "chunk": chunk,
                 }
             )
-        saved.write(
+        saved_state.write(
             path,
             tensors,
             {
@@ -342,7 +343,7 @@ class Session:
         Raises:
             ModelError: if the file holds no stream, or one of another model, size, batch or cache.
         """
-        tensors, facts = saved.read(path)
+        tensors, facts = saved_state.read(path)
         if facts["model"] != self.spec.name:
             raise ModelError(f"{path} is a stream of {facts['model']}.", f"Open {facts['model']} to go on with it.")
         state = self._stream.state
@@ -350,12 +351,12 @@ class Session:
             **{f"stream.{n}": t for n, t in state.tensors()},
             **{f"noise.{n}": t for n, t in self._noise.tensors().items()},
         }
-        saved.fill(held.items(), tensors)
+        saved_state.fill(held.items(), tensors)
         self._noise.resume(facts["seed"], tensors["noise.generator"])
         state.number, state.position = facts["number"], facts["position"]
         state.flights = [
             Flight(
-                None if f["chunk"] is None else saved.unpack_chunk(tensors[f"flight.{row}"], f["chunk"]),
+                None if f["chunk"] is None else saved_state.unpack_chunk(tensors[f"flight.{row}"], f["chunk"]),
                 tuple(f["timesteps"]),
                 f["number"],
                 f["position"],
@@ -365,7 +366,7 @@ class Session:
         ]
         self._chunker.restart(begun=state.number > 0)
         self._chunker.clear()
-        for frame in saved.unpack_frames(tensors["waiting"], facts["waiting"]):
+        for frame in saved_state.unpack_frames(tensors["waiting"], facts["waiting"]):
             self._chunker.feed(frame)
         travel = {n.removeprefix("travel."): t for n, t in tensors.items() if n.startswith("travel.")}
         self._prompts.travel.restore(travel, facts["travel"])

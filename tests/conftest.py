@@ -12,7 +12,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--golden-dir",
         type=Path,
         default=Path(__file__).parent / "golden",
-        help="Folder of reference vectors for tests/test_golden.py; without it, the selection in tests/golden.",
+        help="Folder of reference vectors for tests/engine/test_golden.py; without it, the selection in tests/golden.",
     )
 
 

@@ -26,7 +26,7 @@ from bridge.app import App
 from bridge.bench.overhead import wait_until_running
 from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms, longest_held_ms
 from bridge.config import AppConfig, load
-from bridge.worker import PAUSE_S
+from bridge.process.worker import PAUSE_S
 from engine.bench.report import say
 from engine.errors import EngineError, PortInUseError
 
@@ -34,7 +34,7 @@ BAR_MS = 100.0
 """The output may never pause for longer than this."""
 
 HELD_SLACK_MS = 250.0
-"""While the engine fails, one picture may be held for as long as `bridge.patience` says, and this for the way."""
+"""One picture may be held while the engine fails: as long as `stall_detector` says, and this much more."""
 
 HOUR_S = 3600
 RECOVERY_S = 90.0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli_plan import parse_size
+from bridge.cli.plan import parse_size
 from engine.errors import ConfigError
 
 Model = Annotated[str, typer.Option(help="A model of `tidecast models list`.")]
@@ -89,7 +89,7 @@ def pipeline(
 
 def slo() -> None:
     """Print what the schedule does to deadline misses, on invented clocks."""
-    from engine.simulate import main
+    from engine.planning.simulate import main
 
     main()
 

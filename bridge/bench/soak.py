@@ -13,7 +13,7 @@ import typer
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
 from bridge.config import load
-from bridge.pacing import CREDIT, SAVED
+from bridge.pipeline.pacing import CREDIT, SAVED
 from engine.bench.report import say
 
 SETTLE_S = 15.0

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge.slots import FrameRing, RingReader, RingWriter
+from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
 from engine.errors import TidecastError, TransportError
 from engine.frame import Frame
 

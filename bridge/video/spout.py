@@ -1,7 +1,7 @@
 """Spout in and out (Windows): pictures shared between programs on one graphics card, through SpoutGL.
 
 Every object of SpoutGL needs a GL context of its own thread; a `GlThread` has it. Thin on purpose: it was never run
-with the real library, only against `bridge.video.fakes.spoutgl`, which raises on every misuse that is known.
+with the real library, only against `tests.fakes.spoutgl`, which raises on every misuse that is known.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from bridge.pipeline.fit import Widener
 from bridge.video.base import Options, Sink, Source, SourceInfo
-from bridge.video.fit import Widener
 from bridge.video.glthread import GlThread
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat

@@ -1,7 +1,7 @@
 """Syphon in and out (macOS): pictures shared between programs on one graphics card, through syphon-python and Metal.
 
 `syphon:NAME` takes a server's name or its program's name. Thin on purpose: it was never run with the real library,
-only against `bridge.video.fakes.syphon`.
+only against `tests.fakes.syphon`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from bridge.pipeline.fit import Widener
 from bridge.video.base import Options, Sink, Source, SourceInfo
-from bridge.video.fit import Widener
 from bridge.video.glthread import GlThread
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat

@@ -17,8 +17,8 @@ from multiprocessing.connection import wait
 import numpy as np
 from PIL import Image
 
-from bridge.slots import RingReader
-from bridge.web.wire import KINDS
+from bridge.process.frame_ring import RingReader
+from bridge.web.messages import KINDS
 
 HEADER = struct.Struct(">BxxxI")
 """What precedes the JPEG in a preview message: index of the kind in `KINDS`, sequence number (low 32 bits)."""

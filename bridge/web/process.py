@@ -21,14 +21,14 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from bridge.control.oscquery_http import oscquery_routes
+from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.store import TARGETS
-from bridge.slots import RingReader
+from bridge.process.frame_ring import RingReader
 from bridge.web.gallery import Gallery
 from bridge.web.guard import Guard
 from bridge.web.hub import Hub
+from bridge.web.messages import Settings
 from bridge.web.server import MAX_MESSAGE, application
-from bridge.web.wire import Settings
 
 log = logging.getLogger(__name__)
 

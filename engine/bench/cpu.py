@@ -20,12 +20,12 @@ import torch
 
 from engine.bench import report
 from engine.bench.versus import CPU_CASES, Case, Given
-from engine.kv import Rule
 from engine.models import registry
 from engine.models.spec import CacheShape
-from engine.noise import RELEASED
-from engine.steps import steps_for
-from engine.stream import Stream
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RELEASED
+from engine.stream.stream import Stream
+from engine.stream.timesteps import steps_for
 
 PUBLISHED_MS: dict[tuple[str, int, bool], tuple[float, float]] = {
     ("tiny, network only", 1, True): (13.3, 14.4),

@@ -17,11 +17,12 @@ import numpy as np
 import psutil
 import torch
 
-from engine import attention, roofline
 from engine.bench.report import percentile
 from engine.controls import Config, Controls
 from engine.errors import WeightsMissingError
 from engine.frame import Frame
+from engine.network import attention
+from engine.planning import roofline
 from engine.session import Session
 
 COLUMNS = {

@@ -35,17 +35,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine import graphs, quant, roofline
 from engine.bench import report, versus
 from engine.bench.engine import Ask, best_of, measure
 from engine.bench.reference import installed
 from engine.controls import Config
 from engine.errors import ModelError, TidecastError
-from engine.kv import Rule
 from engine.models import registry
-from engine.noise import RELEASED
-from engine.steps import steps_for
-from engine.stream import Stream
+from engine.planning import roofline
+from engine.runtime import graph_capture, quantise
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RELEASED
+from engine.stream.stream import Stream
+from engine.stream.timesteps import steps_for
 
 SIZES = "512x512,832x480"
 """Width and height of the published figures."""
@@ -129,8 +130,8 @@ def tiny_stream(
     parts = registry.builder(spec)
     dit = parts.build_dit(spec, torch.device("cpu"), torch.float32, {}).to(device, dtype)
     if MODES[mode].get("weights_dtype") == "float8":
-        quant.check(device, dtype)
-        quant.quantise(dit)
+        quantise.check(device, dtype)
+        quantise.quantise(dit)
     codec = parts.build_codec(spec, vae, device, dtype, {})
     noise = HostNoise((16, size // 8, size // 8), device)
     stream = Stream(
@@ -146,8 +147,8 @@ def tiny_stream(
         max_steps=steps,
     )
     if mode != "eager":
-        trouble = graphs.prepare(
-            spec, stream, graphs.choose(MODES[mode]["compile"], device), size, size, lambda _: None
+        trouble = graph_capture.prepare(
+            spec, stream, graph_capture.choose(MODES[mode]["compile"], device), size, size, lambda _: None
         )
         if trouble:
             raise ModelError(trouble)
@@ -216,7 +217,7 @@ def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunk
             x, first = stream.encode(video, wanted)
             for _, clean in stream.denoise(x, first, wanted.timesteps, chunk):
                 stream.decode(clean)
-    assert isinstance(stream.run, graphs.Captured)
+    assert isinstance(stream.run, graph_capture.Captured)
     return {"steps": steps, "chunks": chunks, "captured": len(stream.run.forms)}
 
 
@@ -238,12 +239,12 @@ def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, 
     Raises:
         ModelError: if the device cannot do it.
     """
-    quant.check(device, dtype)
+    quantise.check(device, dtype)
     wide = nn.Linear(inputs, outputs, device=device).requires_grad_(False)
     x = torch.randn(tokens, inputs, device=device)
     exact = wide(x)
     wide, x = wide.to(dtype), x.to(dtype)
-    narrow = quant.Float8Linear(wide.weight, wide.bias)
+    narrow = quantise.Float8Linear(wide.weight, wide.bias)
     bf16_s, float8_s = best_of(lambda: wide(x), device), best_of(lambda: narrow(x), device)
 
     def error(found: Tensor) -> float:

@@ -20,18 +20,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from engine import graphs
 from engine.bench import report
 from engine.bench.reference import Reference
 from engine.errors import ModelError
-from engine.kv import Rule
 from engine.models import registry
 from engine.models.spec import CacheShape, DiTShape, ModelSpec
-from engine.models.wan21.dit import CausalDiT
 from engine.models.wan21.vae import WanCodec
-from engine.noise import RELEASED
-from engine.steps import mix
-from engine.stream import Stream
+from engine.network.dit import CausalDiT
+from engine.runtime import graph_capture
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RELEASED
+from engine.stream.stream import Stream
+from engine.stream.timesteps import mix
 
 COLUMNS = {
     "case": "configuration",
@@ -97,9 +97,9 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     text = torch.randn(1, case.shape.text_len, case.shape.text_dim, device=device) * 0.1
     text[:, 12:] = 0
     ours, weights, vae = _ours(spec, case, device, dtype)
-    mode = graphs.choose("auto", device)
+    mode = graph_capture.choose("auto", device)
     if mode != "off":
-        trouble = graphs.prepare(spec, ours, mode, case.height, case.width, lambda _: None)
+        trouble = graph_capture.prepare(spec, ours, mode, case.height, case.width, lambda _: None)
         if trouble:
             raise ModelError(trouble)
     ours.read(text[0])

@@ -15,7 +15,7 @@ import torch
 
 from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec, TextEncoder
-from engine.models.wan21.dit import CausalDiT
+from engine.network.dit import CausalDiT
 
 FAMILIES = ("ember", "wan21")
 """Packages of `engine.models` that have rows."""

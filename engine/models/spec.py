@@ -49,7 +49,8 @@ class CacheShape:
 
     `sinks` frames stay, the rest is a ring. `threshold` is the cosine below which an adaptive sink is given up,
     None for fixed sinks. When the next position would reach `wrap_at` it jumps back (RoPE stays inside the range
-    that the model was trained on). `rule` is the model's own rule for the sinks, as `engine.kv.Rule` names them.
+    that the model was trained on). `rule` is the model's own rule for the sinks, a name of
+    `engine.stream.kv_cache.Rule`.
     """
 
     slots: int

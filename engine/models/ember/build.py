@@ -9,7 +9,7 @@ from engine.models.ember.vocabulary import WordTable
 from engine.models.ember.weights import WEIGHTS, read
 from engine.models.registry import Files
 from engine.models.spec import Codec, ModelSpec, TextEncoder
-from engine.models.wan21.dit import CausalDiT
+from engine.network.dit import CausalDiT
 
 
 def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:

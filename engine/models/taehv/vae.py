@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models import conv
-from engine.models.memory import CodecMemory, CodecStates, to_images, to_video
+from engine.models.codec_memory import CodecMemory, CodecStates, to_images, to_video
 from engine.models.wan21.vae import VAEShape
 
 

@@ -21,9 +21,9 @@ from engine.models.registry import Files
 from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.models.wan21 import checkpoint
-from engine.models.wan21.dit import CausalDiT
 from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
 from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+from engine.network.dit import CausalDiT
 
 log = logging.getLogger(__name__)
 

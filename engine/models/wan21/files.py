@@ -1,7 +1,7 @@
 """Where the Wan2.1 family's weights come from: repository, revision, path, size and hash of each file.
 
 Only what is known is written down. A file without a hash, or a revision that is a branch, is pinned on this machine
-at its first download (`engine.weights`).
+at its first download (`engine.models.weights`).
 """
 
 from __future__ import annotations

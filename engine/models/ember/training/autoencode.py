@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.models.ember.codec import GROUP, STRIDE, EmberCodec
-from engine.models.ember.training.data import draw
+from engine.models.ember.training.footage.data import draw
 from engine.models.ember.training.losses import pixel_loss, psnr
 
 PICTURE_GAIN = 24.0

@@ -25,13 +25,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.models.ember.codec import GROUP, STRIDE, EmberCodec
 from engine.models.ember.training.autoencode import PICTURE_GAIN
-from engine.models.ember.training.data import Batch, Lessons
+from engine.models.ember.training.footage.data import Batch, Lessons
 from engine.models.ember.training.losses import pixel_loss
 from engine.models.ember.vocabulary import WordTable
 from engine.models.spec import Schedule
-from engine.models.wan21.dit import CausalDiT
-from engine.models.wan21.rope import rope_for
-from engine.steps import mix
+from engine.network.dit import CausalDiT
+from engine.network.rope import rope_for
+from engine.stream.timesteps import mix
 
 LATENT_WEIGHT = 3.0
 """Of the latents' loss against the pixels'."""
@@ -56,7 +56,7 @@ class Past:
     values: dict[int, Tensor] = field(default_factory=dict)
 
     def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Remember and return all, for `engine.models.wan21.dit.Memory`."""
+        """Remember and return all, for `engine.network.dit.Memory`."""
         if layer in self.keys:
             k_BLHK = torch.cat((self.keys[layer], k_BLHK), 1)
             v_BLHK = torch.cat((self.values[layer], v_BLHK), 1)

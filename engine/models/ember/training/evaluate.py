@@ -28,12 +28,12 @@ import torch
 from torch import Tensor
 
 from engine.models.ember.training.denoise import style_share
+from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
+from engine.models.ember.training.footage.styles import CELL, apply
 from engine.models.ember.training.losses import pixel_loss
-from engine.models.ember.training.photographs import NAMES, moving, photograph
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
 from engine.models.ember.training.sheet import open_player
-from engine.models.ember.training.styles import CELL, apply
 from engine.models.ember.vocabulary import WORDS
 from engine.models.ember.weights import WEIGHTS
 

@@ -12,15 +12,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from engine.kv import Rule
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.vocabulary import WordTable
 from engine.models.spec import CacheShape
-from engine.models.wan21.dit import CausalDiT
-from engine.noise import RELEASED, Gaussian
-from engine.steps import steps_for
-from engine.stream import Stream
+from engine.network.dit import CausalDiT
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RELEASED, Gaussian
+from engine.stream.stream import Stream
+from engine.stream.timesteps import steps_for
 
 
 class Player:

@@ -16,7 +16,7 @@ import numpy as np
 import platformdirs
 import torch
 
-from engine.models.ember.training.scenes import clip
+from engine.models.ember.training.footage.scenes import clip
 
 CACHE = Path(platformdirs.user_cache_dir("tidecast")) / "ember"
 """Where pools and checkpoints lie unless a command says otherwise."""

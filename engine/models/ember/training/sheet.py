@@ -16,13 +16,13 @@ from torch import Tensor
 
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
-from engine.models.ember.training.photographs import moving, photograph
+from engine.models.ember.training.footage.photographs import moving, photograph
+from engine.models.ember.training.footage.styles import apply
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
-from engine.models.ember.training.styles import apply
 from engine.models.ember.vocabulary import WORDS, WordTable
 from engine.models.ember.weights import WEIGHTS, read
-from engine.models.wan21.dit import CausalDiT
+from engine.network.dit import CausalDiT
 
 FRAMES = 9
 """Of the clips behind a sheet; the last frame is shown."""

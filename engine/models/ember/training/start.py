@@ -13,7 +13,7 @@ import torch
 
 from engine.models.ember.training.autoencode import PICTURE_GAIN
 from engine.models.spec import DiTShape
-from engine.models.wan21.dit import CausalDiT, sinusoid
+from engine.network.dit import CausalDiT, sinusoid
 
 STENCIL = ((0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1), (-1, 0, 0))
 """Distance (frames, rows, columns) at which each of the first heads looks; the other heads start random."""

@@ -22,14 +22,14 @@ import torch
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.training.autoencode import AutoencodeTask, standardise
-from engine.models.ember.training.data import Ahead, Lessons
 from engine.models.ember.training.denoise import DenoiseTask
+from engine.models.ember.training.footage.data import Ahead, Lessons
 from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.training.pool import CACHE, TRAINING
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import WordTable
 from engine.models.ember.weights import WEIGHTS, read, write
-from engine.models.wan21.dit import CausalDiT
+from engine.network.dit import CausalDiT
 
 SEED = 1
 

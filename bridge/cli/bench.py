@@ -1,0 +1,34 @@
+"""`tidecast bench`: every figure of the README, and the fault drill and soak. A table for people, then JSON."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import typer
+
+from bridge.cli.lazy import LazyGroup
+
+
+class Benches(LazyGroup):
+    """The benchmarks; each is imported when it is run."""
+
+    parts: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "engine": ("bridge.bench.model", "engine", "A model, frame to frame."),
+        "pipeline": ("bridge.bench.model", "pipeline", "Several devices against one."),
+        "slo": ("bridge.bench.model", "slo", "The schedule on invented clocks."),
+        "compare": ("bridge.bench.model", "compare", "Two files of figures."),
+        "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
+        "faults": ("bridge.bench.faults", "faults", "The fault drill."),
+        "flood": ("bridge.bench.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
+        "soak": ("bridge.bench.soak", "soak", "Hours in short: memory, threads, handles, drift."),
+        "web": ("bridge.bench.web", "web", "What three open pages cost the stage."),
+        "start": ("bridge.bench.start", "start", "Start and stop many times: what is left behind."),
+    }
+
+
+app = typer.Typer(cls=Benches, help="Measure.", no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure: every figure of the README has its command here."""

@@ -1,0 +1,220 @@
+"""`tidecast osc` and `tidecast midi`: see what can be controlled, send, watch, and bind knobs."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bridge.control.document import arguments_text, range_text
+from bridge.control.files import state_dir
+from bridge.control.midi.bindings import load, resolve
+from bridge.control.midi.input import MidiInput, open_backend
+from bridge.control.osc.client import OscClient
+from bridge.control.osc.packet import Message
+from bridge.control.store import TARGETS, Caller, ControlStore
+from engine.controls import COMMANDS, CONTROLS, PREFIX, TELEMETRY
+from engine.errors import TidecastError
+
+osc_app = typer.Typer(help="Controls over OSC: list, send, watch.", no_args_is_help=True)
+midi_app = typer.Typer(help="MIDI controllers: list, learn.", no_args_is_help=True)
+console = Console()
+
+Host = Annotated[str, typer.Option(help="Where Tidecast runs.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Its OSC port.")]
+StateDir = Annotated[str, typer.Option(help="Folder of the bindings; empty for the user's own.")]
+
+ANSWER_S = 1.0
+INPUTS_S = 8.0
+"""Looking for sources on a network takes a while."""
+
+
+def _fail(error: TidecastError | str) -> typer.Exit:
+    console.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
+    return typer.Exit(1)
+
+
+@osc_app.command("list")
+def list_osc() -> None:
+    """Every control, command and reading with its OSC address."""
+    group = ""
+    table = Table("address", "type", "range, default", "what it does", title=f"Controls, below {PREFIX}")
+    for c in CONTROLS:
+        table.add_section() if c.group != group else None
+        group = c.group
+        table.add_row(c.address, c.kind.value, range_text(c), c.help)
+    console.print(table)
+    console.print(f"Every numeric control has the twins {PREFIX}/.../norm (0 to 1) and {PREFIX}/.../midi (0 to 127).")
+    table = Table("address", "arguments", "what it does", title="Commands")
+    for command in COMMANDS:
+        table.add_row(command.address, escape(arguments_text(command)), command.help)
+    console.print(table)
+    table = Table("address", "type", "unit", "what it tells", title="Telemetry, to subscribers")
+    for r in TELEMETRY:
+        table.add_row(r.address, r.kind.value, r.unit, r.help)
+    console.print(table)
+
+
+@osc_app.command(context_settings={"ignore_unknown_options": True})
+def send(
+    address: Annotated[str, typer.Argument(help="OSC address; /tidecast may be left out.")],
+    values: Annotated[list[str] | None, typer.Argument(help="Numbers or texts.")] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+) -> None:
+    """Send one message to a Tidecast that runs, and show what it answers."""
+    full = address if address.startswith(PREFIX + "/") else PREFIX + "/" + address.lstrip("/")
+    try:
+        with OscClient(host, port) as client:
+            if not client.answers(ANSWER_S):
+                raise _fail(f"Nothing answers at {host}:{port}. Start it with: tidecast run")
+            client.send(full, [argument(v) for v in values or ()])
+            answer = _effect(client, full)
+    except TidecastError as error:
+        raise _fail(error) from None
+    if answer is None:
+        console.print(f"sent {full}", highlight=False)
+    elif answer.address == PREFIX + "/error":
+        raise _fail(f"{answer.args[0]}: {answer.args[1]}")
+    else:
+        console.print(f"{answer.address} {_words(answer)}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _effect(client: OscClient, full: str) -> Message | None:
+    """What the message did: its error, its answer, or the effective value; None for a command that says nothing.
+
+    Errors are sent before the values that are asked for after them, so the first answer is the right one.
+    """
+    target = TARGETS.get(full)
+    replies = {PREFIX + "/error", PREFIX + "/pong", PREFIX + "/inputs"}
+    if target is not None and target.control is not None:
+        client.send(PREFIX + "/resend")
+        replies.add(full)
+    seconds = INPUTS_S if full == PREFIX + "/inputs" else ANSWER_S
+    return client.ask(lambda m: m.address in replies, seconds)
+
+
+def argument(text: str) -> int | float | str:
+    """A word of the command line as the OSC argument that is meant by it."""
+    for kind in (int, float):
+        try:
+            number: int | float = kind(text)
+        except ValueError:
+            continue
+        if kind is float or -(2**63) <= number < 2**63:
+            return number
+    return text
+
+
+def _words(message: Message) -> str:
+    return " ".join(f"{a:g}" if isinstance(a, float) else str(a) for a in message.args)
+
+
+@osc_app.command()
+def watch(
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+    all: Annotated[bool, typer.Option("--all", help="Also twins, and what did not change.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="End after so long; 0 for Ctrl+C.")] = 0.0,
+) -> None:
+    """Show every change of controls and readings of a Tidecast that runs, and its errors."""
+    last: dict[str, tuple[Any, ...]] = {}
+    try:
+        with OscClient(host, port) as client:
+            if not client.answers(ANSWER_S):
+                raise _fail(f"Nothing answers at {host}:{port}. Start it with: tidecast run")
+            for message in client.watch(seconds or math.inf):
+                target = TARGETS.get(message.address)
+                if target is not None and target.twin and not all:
+                    continue
+                if all or message.address == PREFIX + "/error" or last.get(message.address) != message.args:
+                    last[message.address] = message.args
+                    console.print(f"{message.address} {_words(message)}", highlight=False, soft_wrap=True, markup=False)
+    except TidecastError as error:
+        raise _fail(error) from None
+    except KeyboardInterrupt:
+        return
+
+
+def bindings_file(setting: str) -> Path:
+    """The file of MIDI bindings in a state folder."""
+    return state_dir(setting) / "midi.toml"
+
+
+@midi_app.command("list")
+def list_midi(state_dir: StateDir = "") -> None:
+    """The controllers that are plugged in, and which knob moves what."""
+    path = bindings_file(state_dir)
+    try:
+        bindings = load(path)
+    except TidecastError as error:
+        raise _fail(error) from None
+    table = Table("knob", "moves", title=f"Bindings ({path if path.exists() else 'the default, there is no file'})")
+    for binding in bindings:
+        args = " ".join(str(a) for a in binding.args)
+        table.add_row(escape(binding.words), f"{binding.address} {args}".strip())
+    console.print(table)
+    try:
+        names = open_backend().get_input_names()
+    except TidecastError as error:
+        raise _fail(error) from None
+    console.print("Plugged in: " + (", ".join(names) or "nothing"), highlight=False, markup=False)
+
+
+@midi_app.command()
+def learn(
+    address: Annotated[str, typer.Argument(help="Address or name of a control or command, such as strength.")],
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to wait for a knob.")] = 30.0,
+    state_dir: StateDir = "",
+) -> None:
+    """Bind the next knob that moves to a control: of a Tidecast that runs, or in its file when none does."""
+    try:
+        full = resolve(address)
+        with OscClient(host, port) as client:
+            running = client.answers(ANSWER_S)
+            console.print(f"Move the knob for {full} ...", highlight=False)
+            answer = _learn_there(client, full, seconds) if running else _learn_here(full, seconds, state_dir)
+    except TidecastError as error:
+        raise _fail(error) from None
+    console.print(f"{answer[1]} moves {answer[0]}", highlight=False, markup=False)
+
+
+def _learn_there(client: OscClient, full: str, seconds: float) -> tuple[str, str]:
+    client.send(PREFIX + "/midi/learn", (full,))
+    replies = (PREFIX + "/midi/learned", PREFIX + "/error")
+    answer = client.ask(lambda m: m.address in replies, seconds)
+    if answer is None:
+        client.send(PREFIX + "/midi/learn", ("",))
+        raise TidecastError(f"No knob moved within {seconds:g} s.", "Is the controller listed by: tidecast midi list?")
+    if answer.address == PREFIX + "/error":
+        raise TidecastError(f"{answer.args[0]}: {answer.args[1]}")
+    return str(answer.args[0]), str(answer.args[1])
+
+
+def _learn_here(full: str, seconds: float, setting: str, backend: Any = None) -> tuple[str, str]:
+    answers: list[tuple[str, Any]] = []
+    trouble: list[str] = []
+    caller = Caller("cli", reply=lambda address, args: answers.append((address, args)))
+    midi = MidiInput(
+        ControlStore(), bindings_file(setting), lambda topic, reason: trouble.append(reason), backend or open_backend()
+    ).start()
+    try:
+        midi.learn(full, caller)
+        end = time.monotonic() + seconds
+        while not answers and time.monotonic() < end:
+            time.sleep(0.02)
+    finally:
+        midi.stop()
+    if trouble:
+        raise TidecastError(trouble[0])
+    if not answers:
+        raise TidecastError(f"No knob moved within {seconds:g} s.", "Is the controller listed by: tidecast midi list?")
+    return answers[0][1]

@@ -1,0 +1,274 @@
+"""The command line: `tidecast run`, `demo`, `sources`, `doctor`, and the groups of commands of the other parts.
+
+Only reads arguments and prints; what it starts is in `bridge.app`. A `TidecastError` becomes its message and its
+remedy, exit code 2 and no traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from bridge.cli.lazy import LazyGroup
+from bridge.cli.status import StatusLine, introduction
+from bridge.config import AppConfig, load, presets
+from engine.errors import ConfigError, EngineError, TidecastError, TransportError
+
+
+class Parts(LazyGroup):
+    """The commands of the other parts; each is imported when it is used."""
+
+    parts: ClassVar[dict[str, tuple[str, str, str]]] = {
+        "osc": ("bridge.cli.control", "osc_app", "Send, list and watch OSC."),
+        "midi": ("bridge.cli.control", "midi_app", "MIDI controllers."),
+        "models": ("bridge.cli.models", "app", "The models, and their files."),
+        "td": ("bridge.cli.td", "app", "The TouchDesigner component."),
+        "bench": ("bridge.cli.bench", "app", "Measure."),
+        "plan": ("bridge.cli.plan", "plan", "What to expect from GPUs that are not here."),
+    }
+
+
+app = typer.Typer(
+    cls=Parts,
+    name="tidecast",
+    help="Restyle live video: NDI or Spout in, NDI or Spout out, every control live over OSC.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+ConfigFile = Annotated[
+    str, typer.Option("--config", "-c", help=f"TOML file, or a preset: {', '.join(presets())}.", show_default=False)
+]
+Input = Annotated[str, typer.Option("--input", "-i", help="ndi:NAME, file:PATH, camera:0, pattern:NAME ...")]
+Output = Annotated[str, typer.Option("--output", "-o", help="ndi:NAME, spout:NAME, file:PATH or null:")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
+Size = Annotated[str, typer.Option("--size", help="The model's picture, for instance 512x512.")]
+Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
+WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of page and OSCQuery; 0: any.")]
+OscHost = Annotated[str, typer.Option("--osc-host", help="Address to listen at; 0.0.0.0 for the whole network.")]
+WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page; it then asks for a token.")]
+ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
+Midi = Annotated[bool, typer.Option("--midi", help="Listen to MIDI controllers.")]
+Compat = Annotated[
+    list[str], typer.Option("--compat", help="Also obey patches made for streamdiffusiontd, scope or resolume.")
+]
+CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
+NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page, only OSCQuery.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Log lines instead of the status line.")]
+Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its dotted name: --set output.fps=25")]
+
+UNSET: Any = None
+
+
+@app.command()
+def run(
+    config: ConfigFile = UNSET,
+    input: Input = UNSET,
+    output: Output = UNSET,
+    model: Model = UNSET,
+    size: Size = UNSET,
+    prompt: Prompt = UNSET,
+    device: Device = UNSET,
+    osc_port: OscPort = UNSET,
+    web_port: WebPort = UNSET,
+    osc_host: OscHost = UNSET,
+    web_host: WebHost = UNSET,
+    extra_ip: ExtraIp = UNSET,
+    midi: Midi = False,
+    compat: Compat = UNSET,
+    compat_port: CompatPort = UNSET,
+    no_web: NoWeb = False,
+    plain: Plain = False,
+    set: Setting = UNSET,
+) -> None:
+    """Restyle a live source until Ctrl+C."""
+    given = {
+        "input.uri": input,
+        "output.uri": output,
+        "engine.model": model,
+        "controls.prompt_1": prompt,
+        "engine.device": device,
+        "osc.port": osc_port,
+        "web.port": web_port,
+        "osc.host": osc_host,
+        "web.host": web_host,
+        "input.extra_ips": extra_ip or None,
+        "midi.enabled": midi or None,
+        "osc.compat": compat or None,
+        "osc.compat_port": compat_port,
+        "web.enabled": False if no_web else None,
+        **measured(size),
+        **assignments(set or []),
+    }
+    serve(load(config, {key: value for key, value in given.items() if value is not None}), plain)
+
+
+@app.command()
+def demo(
+    file: Annotated[Path | None, typer.Argument(help="A video to restyle; else a moving test picture.")] = None,
+    output: Output = UNSET,
+    prompt: Prompt = UNSET,
+    osc_port: OscPort = UNSET,
+    web_port: WebPort = UNSET,
+    web_host: WebHost = UNSET,
+    no_web: NoWeb = False,
+    plain: Plain = False,
+    set: Setting = UNSET,
+) -> None:
+    """Show what Tidecast does: no camera, no GPU, nothing to download."""
+    if file is not None and not file.is_file():
+        raise ConfigError(f"There is no file {str(file)!r}.", "Give the path of a video.")
+    given = {
+        "input.uri": f"file:{file}" if file else None,
+        "output.uri": output,
+        "controls.prompt_1": prompt,
+        "osc.port": osc_port,
+        "web.port": web_port,
+        "web.host": web_host,
+        "web.enabled": False if no_web else None,
+        **assignments(set or []),
+    }
+    chosen = load("demo", {key: value for key, value in given.items() if value is not None})
+    serve(chosen, plain, fall_back=output is None)
+
+
+@app.command()
+def sources(
+    extra_ip: Annotated[list[str], typer.Option(help="Machine whose NDI sources mDNS does not reach.")] = UNSET,
+) -> None:
+    """List what can be seen, with size and rate."""
+    from bridge.video.base import TRANSPORTS, Options, list_sources, unavailable
+
+    table = Table("no.", "open it with", "what", "size", "fps")
+    for number, source in enumerate(list_sources(options=Options(extra_ips=tuple(extra_ip or ())))):
+        size = f"{source.width}x{source.height}" if source.width else ""
+        table.add_row(str(number), source.uri, source.title, size, f"{source.fps:g}" if source.fps else "")
+    out.print(table)
+    for scheme in TRANSPORTS:
+        if reason := unavailable(scheme):
+            out.print(f"{scheme}: {reason}", style="dim", highlight=False)
+
+
+@app.command()
+def doctor(
+    config: ConfigFile = UNSET,
+    model: Model = UNSET,
+) -> None:
+    """Check this machine: every finding with its remedy."""
+    from bridge.cli.doctor import diagnose
+
+    findings = diagnose(load(config, {"engine.model": model} if model else {}))
+    table = Table("", "what", "found", "what to do", show_lines=False)
+    marks = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
+    for finding in findings:
+        table.add_row(marks[finding.level], finding.what, finding.found, finding.remedy)
+    out.print(table)
+    raise typer.Exit(1 if any(finding.level == "bad" for finding in findings) else 0)
+
+
+def serve(config: AppConfig, plain: bool, fall_back: bool = False) -> None:
+    """Run the bridge until Ctrl+C, SIGTERM or `/quit`.
+
+    Raises:
+        TidecastError: a part could not be started, or the model cannot be opened at all.
+    """
+    from bridge.app import App
+
+    live = out.is_terminal and not plain
+    start_logging(live)
+    bridge = App(config)
+    asked: list[int] = []  # a handler interrupts this thread anywhere, also where it holds a lock: it may take none
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked.append(number))
+    try:
+        bridge.start()
+    except TransportError as error:
+        if not fall_back:
+            raise
+        err.print(f"[yellow]{error.message} {error.remedy}\nGoing on without: watch the picture on the page.[/yellow]")
+        config = config.model_copy(update={"output": config.output.model_copy(update={"uri": "null:"})})
+        bridge = App(config)
+        bridge.start()
+    try:
+        out.print(introduction(bridge), highlight=False)
+        with StatusLine(bridge, out, live) as status:
+            while not (asked or bridge.quit.wait(status.period_s)):
+                if bridge.failure:
+                    raise EngineError(bridge.failure)
+                status.show()
+    finally:
+        bridge.stop()
+
+
+def measured(size: str | None) -> dict[str, int]:
+    """Width and height settings from a text such as 512x512."""
+    if size is None:
+        return {}
+    width, cross, height = size.lower().partition("x")
+    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()):
+        raise ConfigError(f"--size {size!r} is not a size.", "Write width x height, for example 512x512.")
+    return {"engine.width": int(width), "engine.height": int(height)}
+
+
+def assignments(settings: list[str]) -> Mapping[str, Any]:
+    """Settings from texts such as `output.fps=25`; values are TOML, or plain text."""
+    import tomllib
+
+    found: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r} sets nothing.", "Write it as --set output.fps=25")
+        try:
+            found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[name.strip()] = value.strip()
+    return found
+
+
+def start_logging(live: bool) -> None:
+    """Log to the terminal above the status line, or as plain lines to standard error."""
+    handler: logging.Handler
+    if live:
+        handler = RichHandler(console=out, show_path=False, show_time=False, markup=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def main() -> None:
+    """Entry point of the command `tidecast`."""
+    multiprocessing.freeze_support()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that an old code page cannot write must not end the show
+    try:
+        app()
+    except TidecastError as error:
+        err.print(f"[red]{error.message}[/red]", highlight=False, markup=True)
+        if error.remedy:
+            err.print(error.remedy, highlight=False, markup=False)
+        sys.stdout.flush()
+        os._exit(2) if multiprocessing.active_children() else sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

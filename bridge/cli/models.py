@@ -1,0 +1,170 @@
+"""The commands `tidecast models ...`: what there is, getting it, checking it, and encoding prompts beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from engine.errors import ModelError
+from engine.models import registry, weights
+from engine.models.spec import CODECS, ModelSpec, WeightFile
+
+app = typer.Typer(help="Models: list, download, check, and encode prompts beforehand.", no_args_is_help=True)
+
+Folder = Annotated[str, typer.Option("--dir", help="Folder of model files (default: the user's cache folder).")]
+Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tidecast models list")]
+GIB = 2**30
+
+
+def _out() -> Console:
+    return Console(soft_wrap=True)
+
+
+@app.command("list")
+def list_models(directory: Folder = "") -> None:
+    """Show every model: size, memory, licence, and whether its files are here."""
+    root = weights.folder(directory)
+    table = Table(title=f"Models (files in {root})", show_lines=True)
+    table.add_column("name", overflow="fold", ratio=3)
+    for heading in ("download", "GPU memory", "here"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("licence", ratio=2)
+    for spec in registry.REGISTRY.values():
+        memory = f"{spec.vram_gib:g} GiB" if spec.vram_gib else "-"
+        name = f"[bold]{spec.name}[/]\n{spec.title}"
+        table.add_row(name, _size(spec, root), memory, _here(spec, root), spec.licence or "-")
+    out = Console()
+    out.print(table)
+    out.print(
+        "Download: with every autoencoder and the text encoder (10.6 GiB), which models share. "
+        "GPU memory: estimated for bfloat16 at 832x480.",
+        style="dim",
+    )
+
+
+def _size(spec: ModelSpec, root: Path) -> str:
+    if not spec.files:
+        return "none"
+    total, exact = weights.size(spec.files, root)
+    return f"{'' if exact else '~'}{total / GIB:.1f} GiB"
+
+
+def _here(spec: ModelSpec, root: Path) -> str:
+    if not spec.files:
+        return "built in"
+    found = sum(weights.find(file, root) is not None for file in spec.files)
+    return {0: "no", len(spec.files): "yes"}.get(found, f"{found} of {len(spec.files)} files")
+
+
+def _chosen(name: str, vae: str = "all", text: bool = True) -> tuple[ModelSpec, list[WeightFile]]:
+    spec = registry.get(name)
+    wanted = weights.roles(vae, text=text)
+    return spec, [file for file in spec.files if file.role in wanted]
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[weights.Report]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_out(), transient=True) as bars:
+        tasks: dict[WeightFile, int] = {}
+
+        def report(file: WeightFile, done: int, total: int) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(f"{what} {file.path}", total=total)
+            bars.update(tasks[file], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report
+
+
+@app.command()
+def pull(
+    name: Name,
+    directory: Folder = "",
+    vae: Annotated[str, typer.Option(help="Autoencoder to get: full, light, tiny, light-tiny or all.")] = "all",
+    text: Annotated[bool, typer.Option(help="Get the text encoder (not needed for prompts encoded before).")] = True,
+) -> None:
+    """Download a model's files; goes on where an earlier attempt stopped, and checks every byte."""
+    if vae not in (*CODECS, "all"):
+        raise typer.BadParameter(f"choose {', '.join(CODECS)} or all", param_hint="--vae")
+    out, root = _out(), weights.folder(directory)
+    spec, files = _chosen(name, vae, text)
+    if not files:
+        out.print(f"{spec.name} needs no download.")
+        return
+    with _progress("getting") as report:
+        verdicts = weights.pull(files, root, report)
+    for verdict in verdicts:
+        if verdict.state is weights.State.PINNED_HERE:
+            out.print(
+                f"first download of {verdict.file.path}: nobody vouched for its content; "
+                f"pinned as sha256 {verdict.sha256}",
+                style="yellow",
+            )
+    kept = len(files) - len(verdicts)
+    out.print(f"{spec.name}: {len(verdicts)} files downloaded to {root}, {kept} were here.")
+
+
+@app.command()
+def verify(name: Name, directory: Folder = "") -> None:
+    """Read every file of a model and compare it with the hash that is known; exit code 1 if one is wrong."""
+    out, root = _out(), weights.folder(directory)
+    spec, files = _chosen(name)
+    with _progress("reading") as report:
+        verdicts = weights.verify(files, root, report)
+    for verdict in verdicts:
+        digest = f" sha256 {verdict.sha256}" if verdict.state is weights.State.UNPINNED else ""
+        style = "green" if verdict.state.fine else "red"
+        out.print(f"[{style}]{verdict.state.value}[/] {verdict.path or verdict.file.path}{digest}", highlight=False)
+    if not files:
+        out.print(f"{spec.name} has no files of its own to check.")
+    wrong = [verdict for verdict in verdicts if not verdict.state.fine]
+    if wrong:
+        if any(verdict.state is not weights.State.MISSING for verdict in wrong):
+            out.print("Remove what is wrong, then:")
+        out.print(f"tidecast models pull {spec.name}")
+        raise typer.Exit(1)
+
+
+@app.command("encode-prompts")
+def encode_prompts(
+    file: Annotated[Path, typer.Argument(help="Text file, one prompt per line; empty lines and # lines are skipped.")],
+    model: Annotated[str, typer.Option(help="Model whose text encoder reads them.")] = "wan21-1.3b",
+    directory: Folder = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    float8: Annotated[
+        bool, typer.Option(help="As text_weights = float8 in the configuration: half the memory.")
+    ] = False,
+) -> None:
+    """Encode prompts for a show beforehand, so that the show itself needs no text encoder."""
+    import torch
+
+    out = _out()
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file} cannot be read ({error}).", "Name a text file with one prompt per line.") from None
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+    spec = registry.get(model)
+    root = weights.folder(directory)
+    files: dict[str, Path] = {
+        role: path
+        for role in ("text", "tokenizer")
+        for file_ in spec.files
+        if file_.role == role and (path := weights.find(file_, root))
+    }
+    if not any(file_.role == "text" for file_ in spec.files):
+        out.print(f"{spec.name} reads prompts by itself; there is nothing to encode beforehand.")
+        return
+    storage = "float8" if float8 else "bfloat16"
+    encoder = registry.builder(spec).build_text(spec, torch.device(device), files or {"dit": root}, storage=storage)
+    with Progress(console=out, transient=True) as bars:
+        for prompt in bars.track(prompts, description="encoding"):
+            encoder.encode(prompt)
+    out.print(f"{len(prompts)} prompts are ready for {spec.name}.")

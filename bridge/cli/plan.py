@@ -1,0 +1,164 @@
+"""`tidecast plan`: what to expect from GPUs that are not here, and why. Prints; measures nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from engine.errors import ConfigError
+from engine.models.registry import get
+from engine.models.spec import ModelSpec
+from engine.planning.predict import CHUNK, GPUS, Forecast, Gpu, StageTimes, forecast, published_times
+from engine.planning.roofline import (
+    TINY_VAE_SHARE,
+    cache_bytes,
+    dit_flops,
+    dit_parameters,
+    tokens,
+    vae_decode_flops,
+    vae_encode_flops,
+)
+from engine.planning.simulate import Machine, Show, simulate, steady
+from engine.schedule import Goal
+
+
+def parse_gpus(text: str) -> list[Gpu]:
+    """Read "2xRTX4090" or "H100,RTX4090" as GPUs in pipeline order.
+
+    Raises:
+        ConfigError: if a name is not in the table.
+    """
+    result: list[Gpu] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        found = re.fullmatch(r"(?:(\d{1,2})\s*x\s*)?(.+)", part, re.IGNORECASE)
+        assert found is not None
+        name = found[2].upper().replace(" ", "").replace("-", "")
+        if name not in GPUS:
+            raise ConfigError(f"{found[2]!r} is not a known GPU.", "Known are: " + ", ".join(GPUS) + ".")
+        result += [GPUS[name]] * int(found[1] or 1)
+    if not 1 <= len(result) <= 16:
+        raise ConfigError(f"{text!r} names {len(result)} GPUs.", 'Name 1 to 16, for example "2xRTX4090".')
+    return result
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "512x512" as (width, height).
+
+    Raises:
+        ConfigError: if it is not two multiples of 16.
+    """
+    found = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
+    if not found or int(found[1]) % 16 or int(found[2]) % 16 or not int(found[1]) * int(found[2]):
+        raise ConfigError(f"{text!r} is not a size.", "Write width x height in multiples of 16, for example 512x512.")
+    return int(found[1]), int(found[2])
+
+
+def limit_times(spec: ModelSpec, width: int, height: int, gpu: Gpu, *, tiny: bool) -> StageTimes:
+    """Stage times at the roofline: no code is faster on this GPU."""
+    length = tokens(spec.dit, height, width, spec.stride)
+    share = TINY_VAE_SHARE if tiny else 1.0
+    ceiling = gpu.ceiling
+    row = dit_flops(spec.dit, length, length * spec.cache.slots)
+    weights = 2 * dit_parameters(spec.dit)
+    one = ceiling.seconds(row, weights)
+    return StageTimes(
+        ceiling.seconds(share * vae_encode_flops(height, width)),
+        ceiling.seconds(share * vae_decode_flops(height, width)),
+        max(0.0, one - row / ceiling.flops),
+        row / ceiling.flops,
+        "limit",
+    )
+
+
+def measured_times(path: Path, model: str, width: int, height: int) -> StageTimes:
+    """Stage times from the JSON file of `tidecast bench engine` on one GPU (the rows of this model and size).
+
+    Raises:
+        ConfigError: if the file has no such rows.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        fitting = [r for r in rows if (r["model"], r["width"], r["height"]) == (model, width, height)]
+        stages = {int(r["steps"]): r["stages_ms"] for r in fitting}
+        first, last = stages[min(stages)], stages[max(stages)]
+        spread = max(stages) - min(stages)
+        row = (last["dit"] - first["dit"]) / spread if spread else 0.5 * first["dit"] / min(stages)
+        call = first["dit"] - row * min(stages)
+        encode, decode = first["encode"], first["decode"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} holds no stage times of {model} at {width}x{height} ({error!r}).",
+            "Make it with: tidecast bench engine --json FILE.",
+        ) from None
+    return StageTimes(encode / 1e3, decode / 1e3, max(0.0, call) / 1e3, row / 1e3, "measured")
+
+
+def misses(slow: Forecast, fast: Forecast, steps: int, input_fps: float, latency_s: float) -> float:
+    """Share of deadline misses of a minute's show, with the schedule that would run."""
+    one, many = CHUNK / fast.fps, CHUNK / slow.fps
+    row = (many - one) / (steps - 1) if steps > 1 else 0.0
+    show = Show("", steady(input_fps, 60), Machine(one - row, 0.0, row), Goal(steps, latency_s))
+    return simulate(show, with_policy=True).missed
+
+
+def plan(
+    gpus: Annotated[str, typer.Option(help='GPUs in pipeline order, for example "2xRTX4090" or "H100,RTX4090".')],
+    model: Annotated[str, typer.Option(help="A model of `tidecast models list`.")] = "wan21-1.3b",
+    size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "512x512",
+    fps: Annotated[float, typer.Option(min=1, max=240, help="Rate of the input.")] = 30.0,
+    latency: Annotated[float, typer.Option(min=50, max=2000, help="Wanted latency, ms.")] = 400.0,
+    measured: Annotated[Path | None, typer.Option(help="JSON of `tidecast bench engine`, run on one such GPU.")] = None,
+    tiny: Annotated[bool, typer.Option(help="Limit with the tiny VAE instead of the full one.")] = False,
+) -> None:
+    """Tell what frame rate and latency to expect of GPUs that are not here, and what bounds them."""
+    chosen, (width, height), spec = parse_gpus(gpus), parse_size(size), get(model)
+    console = Console()
+    bases = [[limit_times(spec, width, height, gpu, tiny=tiny) for gpu in chosen]]
+    if measured is not None:
+        bases.insert(0, [measured_times(measured, spec.name, width, height)] * len(chosen))
+    elif spec.family == "wan21":
+        bases.insert(0, [published_times(spec.name, height, width, gpu) for gpu in chosen])
+    table = Table(title=f"{spec.name} at {width}x{height} on {' + '.join(g.name for g in chosen)}, input {fps:g} fps")
+    for heading in ("basis", "steps", "FPS", "latency ms", f"later than {latency:.0f} ms", "blocks", "bounded by"):
+        table.add_column(heading)
+    for times in bases:
+        fastest = forecast(times, spec.dit.layers, 1, input_fps=fps)
+        for steps in (1, 2, 3, 4):
+            got = forecast(times, spec.dit.layers, steps, input_fps=fps)
+            table.add_row(
+                times[0].source,
+                str(steps),
+                f"{got.fps:.1f}",
+                f"{got.latency_s * 1000:.0f}",
+                f"{misses(got, fastest, steps, fps, latency / 1000):.0%}",
+                " ".join(str(end - start) for start, end in got.placement.split),
+                got.bottleneck,
+            )
+    console.print(table)
+    _explain(console, spec, chosen, width, height, {times[0].source for times in bases})
+
+
+def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], width: int, height: int, sources: set[str]) -> None:
+    gib = 1024.0**3
+    length = tokens(spec.dit, height, width, spec.stride)
+    weights = 2 * dit_parameters(spec.dit) / gib
+    cache = cache_bytes(spec.dit, length, spec.cache.slots) / gib
+    texts = {
+        "published": "published: the stage times of the paper's own implementation, fitted to its single-GPU figures.",
+        "scaled": "scaled: the paper's stage times, by the ratio of the datasheets' rates; a guess.",
+        "measured": "measured: the stage times of your file.",
+        "limit": "limit: the arithmetic at 80 % of the datasheet's rate; no code is faster.",
+    }
+    for source in sorted(sources):
+        console.print("- " + texts[source], highlight=False)
+    console.print(
+        f"- memory: network {weights:.1f} GiB over {len(gpus)} GPU(s), cache {cache:.1f} GiB a step, "
+        f"least GPU {min(g.gib for g in gpus):g} GiB; the text encoder (11 GiB) can be offloaded.",
+        highlight=False,
+    )

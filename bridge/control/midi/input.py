@@ -1,0 +1,326 @@
+"""MIDI controllers drive the live controls: ports come and go, knobs are learned, a recalled snapshot never jumps.
+
+`MidiInput` looks for ports on a thread of its own, so that a controller plugged in later is found, and obeys what
+they send; changes from elsewhere go back to controllers with motors or lights. The ports are mido's, through
+python-rtmidi, rtmidi2 (`midi_rtmidi2`) or any other mido backend (`midi_loopback` for tests). Must not know OSC, the
+page or the engine.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bridge.control.midi.bindings import (
+    DEFAULT,
+    Binding,
+    BindingsError,
+    Knob,
+    Takeover,
+    choice,
+    learned,
+    load,
+    press,
+    resolve,
+    save,
+    scaled,
+    stable_name,
+    summary,
+)
+from bridge.control.store import Caller, ControlStore
+from engine.controls import BY_NAME, PREFIX, Kind
+from engine.errors import TidecastError
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Time between two looks for ports."""
+
+FEEDBACK_HZ = 30.0
+LEARN_TRAVEL = 8
+"""A knob is learned when it has moved this far (of 127), so that a trembling one is not taken for it."""
+
+NOT_CONTROLLERS = ("Midi Through", "RtMidi")
+"""Parts of the names of ports behind which nobody turns a knob."""
+
+
+class MidiError(TidecastError):
+    """MIDI cannot be used on this machine."""
+
+
+BACKEND = "mido.backends.rtmidi" if sys.version_info < (3, 13) else "bridge.control.midi.rtmidi2_backend"
+"""See the extra `midi` in pyproject.toml."""
+
+
+def open_backend(name: str = BACKEND) -> Any:
+    """The mido backend of this module name, loaded and proved to work.
+
+    Raises:
+        MidiError: if the packages are not installed, or the system has no MIDI.
+    """
+    try:
+        import mido
+
+        backend = mido.Backend(name, load=True)
+        backend.get_input_names()
+    except ImportError as error:
+        raise MidiError(f"MIDI is not installed ({error.name}).", "Run: pip install 'tidecast[midi]'.") from error
+    except OSError as error:
+        raise MidiError(
+            f"This system has no MIDI ({error}).", "On Linux load the ALSA sequencer: sudo modprobe snd-seq."
+        ) from error
+    return backend
+
+
+class MidiInput:
+    """Obeys every MIDI controller that is or will be plugged in. `start` and `stop` are idempotent.
+
+    Args:
+        store: the live controls.
+        path: the TOML file of bindings.
+        report: told of what goes wrong, as (topic, reason); `Telemetry.error`.
+        backend: a loaded mido backend; see `open_backend`.
+        port: listen only to ports with this in their name.
+        look_s: time between two looks for ports, seconds.
+    """
+
+    def __init__(
+        self,
+        store: ControlStore,
+        path: Path,
+        report: Callable[[str, str], None],
+        backend: Any,
+        *,
+        port: str = "",
+        look_s: float = LOOK_S,
+    ) -> None:
+        self._store = store
+        self._path = path
+        self._report = report
+        self._backend = backend
+        self._port = port
+        self._look_s = look_s
+        self._bindings: tuple[Binding, ...] = ()
+        self._inputs: dict[str, Any] = {}
+        self._outputs: dict[str, Any] = {}
+        self._lock = threading.RLock()  # bindings and what is remembered of knobs
+        self._takeovers: dict[tuple[Binding, str], Takeover] = {}
+        self._halves: dict[Knob, int] = {}
+        self._travel: dict[Knob, int] = {}
+        self._learning = ""
+        self._learner = Caller("")
+        self._changed: set[str] = set()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._undo: list[Callable[[], None]] = []
+
+    def start(self) -> MidiInput:
+        """Read the bindings and begin to look for ports. A damaged file is set aside and reported."""
+        if self._thread is not None:
+            return self
+        try:
+            self._bindings = load(self._path)
+        except BindingsError as error:
+            self._bindings = DEFAULT
+            self._report("midi", str(error))
+        self._stopping.clear()
+        self._undo = [
+            self._store.on("midi_learn", lambda args, caller: self.learn(args[0], caller)),
+            self._store.listen(self._note_change),
+        ]
+        self._thread = threading.Thread(target=self._look, name="midi", daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Close the ports."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        self._thread.join()
+        self._thread = None
+        for undo in self._undo:
+            undo()
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """Names of the open ports."""
+        return tuple(self._inputs)
+
+    def state(self) -> dict[str, Any]:
+        """`{"learning": address or "", "bindings": {address: knob in words}, "ports": names}`, for pages."""
+        return {"learning": self._learning, "bindings": summary(self._bindings), "ports": list(self.ports)}
+
+    def learn(self, address: str, caller: Caller | None = None) -> None:
+        """Bind the next knob that moves to this address; an empty one stops waiting. The caller is answered
+        `/midi/learned` (address, knob in words).
+
+        Raises:
+            ControlError: if nothing can be bound to the address.
+        """
+        full = resolve(address) if address else ""
+        with self._lock:
+            self._learning, self._learner, self._travel = full, caller or Caller("midi"), {}
+
+    # Ports: the thread
+
+    def _look(self) -> None:
+        look_every = max(1, round(self._look_s * FEEDBACK_HZ))
+        turn = 0
+        while not self._stopping.is_set():
+            if turn % look_every == 0:
+                self._meet()
+            turn += 1
+            self._feed_back()
+            self._stopping.wait(1.0 / FEEDBACK_HZ)
+        for port in (*self._inputs.values(), *self._outputs.values()):
+            port.close()
+        self._inputs, self._outputs = {}, {}
+
+    def _meet(self) -> None:
+        """Open ports that came, close those that went."""
+        try:
+            names = [n for n in self._backend.get_input_names() if self._wanted(n)]
+            outputs = self._backend.get_output_names()
+        except OSError as error:
+            log.warning("MIDI ports cannot be listed: %s", error)
+            return
+        for name in [n for n in self._inputs if n not in names]:
+            self._inputs.pop(name).close()
+            if name in self._outputs:
+                self._outputs.pop(name).close()
+            log.info("MIDI: %s is gone", name)
+        for name in names:
+            if name in self._inputs:
+                continue
+            try:
+                self._inputs[name] = self._backend.open_input(name, callback=self._callback(stable_name(name)))
+                if name in outputs:
+                    self._outputs[name] = self._backend.open_output(name)
+                    with self._lock:
+                        self._changed.update(BY_NAME)
+                log.info("MIDI: %s", name)
+            except OSError as error:  # taken by another program (Windows), or pulled out this very moment
+                log.warning("MIDI: %s cannot be opened: %s", name, error)
+
+    def _wanted(self, name: str) -> bool:
+        return self._port in name and not any(part in name for part in NOT_CONTROLLERS)
+
+    def _callback(self, port: str) -> Callable[[Any], None]:
+        return lambda message: self._obey(port, message)
+
+    def _note_change(self, name: str, value: Any, origin: str) -> None:
+        control = BY_NAME[name]
+        with self._lock:
+            for (binding, port), takeover in self._takeovers.items():
+                if binding.target.control is control and origin != f"midi:{port}":
+                    takeover.changed(control.to_norm(value) * 127.0)
+            if not origin.startswith("midi:"):
+                self._changed.add(name)
+
+    def _feed_back(self) -> None:
+        """Tell controllers with motors or lights what was changed elsewhere."""
+        with self._lock:
+            names, self._changed = self._changed, set()
+        if not names:
+            return
+        now = self._store.snapshot
+        for binding in self._bindings:
+            control = binding.target.control
+            if control is None or control.name not in names or binding.cc is None or binding.args:
+                continue
+            value = getattr(now, control.name)
+            if control.numeric:
+                midi = control.to_midi(value)
+            elif control.kind is Kind.BOOL:
+                midi = 127 * value
+            else:
+                continue
+            for name, output in list(self._outputs.items()):
+                if binding.port and binding.port in name:
+                    self._send(output, binding.channel or 1, binding.cc, midi)
+
+    @staticmethod
+    def _send(output: Any, channel: int, number: int, value: int) -> None:
+        import mido
+
+        try:
+            output.send(mido.Message("control_change", channel=channel - 1, control=number, value=value))
+        except (OSError, ValueError) as error:  # pulled out since the last look
+            log.debug("MIDI feedback: %s", error)
+
+    # Messages: on the thread of the port
+
+    def _obey(self, port: str, message: Any) -> None:
+        origin = f"midi:{port}"
+        if message.type == "program_change":
+            self._store.handle(PREFIX + "/snapshot/recall", [message.program + 1], origin)
+            return
+        if message.type == "control_change":
+            knob, value = Knob(port, message.channel + 1, "cc", message.control), message.value
+        elif message.type in ("note_on", "note_off"):
+            knob = Knob(port, message.channel + 1, "note", message.note)
+            value = message.velocity if message.type == "note_on" else 0
+        else:
+            return
+        with self._lock:
+            if self._learning:
+                self._try_to_learn(knob, value)
+                return
+            before = self._halves.get(knob, 0)
+            self._halves[knob] = value
+            bindings = [b for b in self._bindings if b.matches(knob)]
+        for binding in bindings:
+            self._turn(binding, knob, value, before, origin)
+
+    def _turn(self, binding: Binding, knob: Knob, value: int, before: int, origin: str) -> None:
+        """Carry out one binding for one message."""
+        control = binding.target.control
+        pressed = value > 0 if knob.kind == "note" else press(value, before)
+        if binding.args or control is None:
+            if pressed:
+                self._store.handle(binding.address, binding.args, origin)
+        elif binding.toggle:
+            if pressed:
+                self._store.handle(binding.address, [not getattr(self._store.snapshot, control.name)], origin)
+        elif control.kind is Kind.BOOL:
+            self._store.handle(binding.address, [value >= 64], origin)
+        elif control.kind is Kind.CHOICE:
+            self._store.handle(binding.address, [choice(value, len(control.choices))], origin)
+        elif knob.kind == "cc" or pressed:
+            position = self._position(binding, knob, value)
+            current = control.to_norm(getattr(self._store.snapshot, control.name)) * 127.0
+            with self._lock:
+                takeover = self._takeovers.setdefault((binding, knob.port), Takeover())
+                caught = takeover.moved(position, current) or knob.kind == "note"
+            if caught:
+                self._store.handle(f"{binding.address}/midi", [position], origin)
+
+    def _position(self, binding: Binding, knob: Knob, value: int) -> float:
+        if not binding.fine:
+            return float(value)
+        assert binding.cc is not None
+        other = binding.cc + 32 if knob.number == binding.cc else binding.cc
+        half = self._halves.get(Knob(knob.port, knob.channel, "cc", other), 0)
+        return scaled(binding, value, half) if knob.number == binding.cc else scaled(binding, half, value)
+
+    def _try_to_learn(self, knob: Knob, value: int) -> None:
+        """Bind the knob once it has moved far enough."""
+        first = self._travel.setdefault(knob, value)
+        moved = abs(value - first) >= LEARN_TRAVEL if knob.kind == "cc" else value > 0
+        if not moved:
+            return
+        self._bindings = learned(self._bindings, knob, self._learning)
+        address, self._learning = self._learning, ""
+        caller = self._learner
+        log.info("MIDI: %s moves %s", knob, address)
+        try:
+            save(self._path, self._bindings)
+        except BindingsError as error:
+            self._report("midi", str(error))
+            caller.reply("/error", (PREFIX + "/midi/learn", str(error)))
+        caller.reply("/midi/learned", (address, str(knob)))

@@ -1,0 +1,99 @@
+"""A mido backend without hardware: cables inside this process that can be plugged and pulled.
+
+`mido.Backend("bridge.control.midi.loopback")`. What is sent into a device's far end arrives at whoever has opened
+the device; strict where the real backend is: unknown names and closed ports are errors. For tests and rehearsals.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from mido import Message
+from mido.ports import BaseInput, BaseOutput
+
+_lock = threading.RLock()
+_devices: dict[str, Device] = {}
+
+
+class Device:
+    """A plugged controller, seen from the hand that turns its knobs."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.received: list[Message] = []
+        self._inputs: list[Input] = []
+
+    def send(self, message: Message) -> None:
+        """Turn a knob: every program that has opened the device gets the message."""
+        with _lock:
+            if _devices.get(self.name) is not self:
+                raise OSError(f"{self.name!r} is not plugged in")
+            inputs = list(self._inputs)
+        for port in inputs:
+            port.deliver(message)
+
+
+def plug(name: str) -> Device:
+    """Plug in a controller of this name.
+
+    Raises:
+        OSError: if one is plugged in already.
+    """
+    with _lock:
+        if name in _devices:
+            raise OSError(f"{name!r} is already plugged in")
+        _devices[name] = Device(name)
+        return _devices[name]
+
+
+def pull(name: str) -> None:
+    """Pull a controller out. Ports that are open stay so and hear nothing more, as with real drivers."""
+    with _lock:
+        del _devices[name]
+
+
+def get_devices(**kwargs: Any) -> list[dict[str, Any]]:
+    """Called by mido to list ports."""
+    with _lock:
+        return [{"name": name, "is_input": True, "is_output": True} for name in _devices]
+
+
+def _device(name: str | None) -> Device:
+    with _lock:
+        if name not in _devices:
+            raise OSError(f"unknown port {name!r}")
+        return _devices[name]
+
+
+class Input(BaseInput):
+    """A port from which messages of the device come."""
+
+    def _open(self, callback: Callable[[Message], None] | None = None, **kwargs: Any) -> None:
+        self.callback = callback
+        self._device = _device(self.name)
+        self._device._inputs.append(self)
+
+    def _close(self) -> None:
+        self._device._inputs.remove(self)
+
+    def deliver(self, message: Message) -> None:
+        """Called by the device."""
+        if self.callback is not None:
+            self.callback(message)
+        else:
+            self._messages.append(message)
+
+
+class Output(BaseOutput):
+    """A port through which messages go to the device (its motors and lights)."""
+
+    def _open(self, **kwargs: Any) -> None:
+        self._device = _device(self.name)
+
+    def _send(self, message: Message) -> None:
+        with _lock:
+            if _devices.get(self._device.name) is not self._device:
+                raise OSError(f"{self._device.name!r} is not plugged in")
+            self._device.received.append(message)

@@ -1,0 +1,103 @@
+"""A mido backend over rtmidi2, for the Pythons (3.13 and newer) for which python-rtmidi has no ready-made packages.
+
+`mido.Backend("bridge.control.midi.rtmidi2_backend")`. Both wrap the same RtMidi. What it
+reports becomes an OSError, as in mido's own backend.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rtmidi2
+from mido import Message
+from mido.ports import BaseInput, BaseOutput
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what RtMidi says
+        raise OSError(str(error).strip()) from error
+
+
+@functools.cache
+def _scouts() -> tuple[Any, Any]:
+    """Two ports that are never opened and tell which others there are."""
+    return rtmidi2.MidiIn(), rtmidi2.MidiOut()
+
+
+def get_devices(**_: Any) -> list[dict[str, Any]]:
+    """Called by mido to list ports.
+
+    Raises:
+        OSError: if the system has no MIDI.
+    """
+    with _as_os_error():
+        scouts = _scouts()
+        inputs, outputs = ([name for name in scout.ports if name] for scout in scouts)
+    ins = [{"name": name, "is_input": True, "is_output": False} for name in inputs]
+    return [*ins, *({"name": name, "is_input": False, "is_output": True} for name in outputs)]
+
+
+def _opened(port: Any, name: str | None) -> Any:
+    """The port, connected to the device of this name.
+
+    Raises:
+        OSError: if it is not plugged in, or another program has it.
+    """
+    with _as_os_error():
+        names = list(port.ports)
+        if name not in names:
+            raise OSError(f"unknown port {name!r}")
+        port.open_port(names.index(name))
+    return port
+
+
+class Input(BaseInput):
+    """A port from which messages of the device come, on RtMidi's thread where there is a callback."""
+
+    def _open(self, callback: Callable[[Message], None] | None = None, **_: Any) -> None:
+        with _as_os_error():
+            port = rtmidi2.MidiIn()
+        self.callback = callback
+        port.ignore_types(True, True, True)
+        port.callback = self._hear
+        self._port = _opened(port, self.name)
+
+    def _hear(self, octets: list[int], _: float) -> None:
+        try:
+            message = Message.from_bytes(octets)
+        except ValueError as error:
+            log.debug("MIDI: %s sent what is no message: %s", self.name, error)
+            return
+        if self.callback is not None:
+            self.callback(message)
+        else:
+            self._messages.append(message)
+
+    def _close(self) -> None:
+        self._port.callback = None
+        self._port.close_port()
+
+
+class Output(BaseOutput):
+    """A port through which messages go to the device (its motors and lights)."""
+
+    def _open(self, **_: Any) -> None:
+        with _as_os_error():
+            port = rtmidi2.MidiOut()
+        self._port = _opened(port, self.name)
+
+    def _send(self, message: Message) -> None:
+        with _as_os_error():
+            self._port.send_raw(*message.bytes())
+
+    def _close(self) -> None:
+        self._port.close_port()

@@ -1,0 +1,81 @@
+"""A small OSC client: what the command line uses to talk to a Tidecast that runs. Must not know the store."""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from bridge.control.osc.packet import Message, PacketError, build, parse
+from bridge.control.osc.subscribers import SILENCE_SECONDS
+from engine.controls import PREFIX
+from engine.errors import ConfigError
+
+RENEW_S = SILENCE_SECONDS / 3
+
+
+class OscClient:
+    """Sends to one server and hears its answers on the same port.
+
+    Args:
+        host, port: where Tidecast listens.
+
+    Raises:
+        ConfigError: if the host has no address.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 9000) -> None:
+        try:
+            self._server = (socket.gethostbyname(host), port)
+        except OSError as error:
+            raise ConfigError(f"There is no host {host!r} ({error.strerror}).", "Give its IP address.") from error
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1" if self._server[0].startswith("127.") else "", 0))
+
+    def __enter__(self) -> OscClient:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.close()
+
+    def send(self, address: str, args: Sequence[Any] = ()) -> None:
+        """Send one message.
+
+        Raises:
+            PacketError: if a value has no OSC type.
+        """
+        self._socket.sendto(build(address, args), self._server)
+
+    def hear(self, seconds: float) -> Iterator[Message]:
+        """Every message that comes within some seconds."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left)
+            try:
+                yield from parse(self._socket.recv(65536))
+            except TimeoutError:
+                return
+            except PacketError:  # not for us
+                continue
+            except OSError:  # nobody listens there (Windows and some systems say so)
+                time.sleep(min(left, 0.05))
+
+    def ask(self, wanted: Callable[[Message], bool], seconds: float) -> Message | None:
+        """The first message that is wanted, or None."""
+        return next((m for m in self.hear(seconds) if wanted(m)), None)
+
+    def answers(self, seconds: float = 1.0) -> bool:
+        """Whether a Tidecast answers there."""
+        word = f"{time.monotonic_ns()}"
+        self.send(PREFIX + "/ping", (word,))
+        return self.ask(lambda m: m.address == PREFIX + "/pong" and word in m.args, seconds) is not None
+
+    def watch(self, seconds: float = math.inf) -> Iterator[Message]:
+        """Subscribe, and every message of the next seconds."""
+        port = int(self._socket.getsockname()[1])
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.send(PREFIX + "/subscribe", (port,))
+            yield from self.hear(min(RENEW_S, left))

@@ -1,0 +1,311 @@
+"""OSC over UDP: messages in, echoes, telemetry and errors out.
+
+`OscServer` has two threads. That of its `UdpPort` hands messages to the `ControlStore`. The sender wakes when
+something changed, at most at `ECHO_HZ`, and sends the effective values, ten times a second the telemetry, and the
+errors. Neither waits for a client. Must not know the engine, video or the page.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from bridge.control.osc.packet import PacketError, build, parse
+from bridge.control.osc.subscribers import Subscribers
+from bridge.control.osc.udp import Address, UdpPort
+from bridge.control.store import TARGETS, Caller, ControlStore
+from bridge.control.telemetry import Telemetry
+from engine.controls import BY_NAME, PREFIX, TELEMETRY, Control
+from engine.errors import ControlError, TidecastError
+
+log = logging.getLogger(__name__)
+
+ECHO_HZ = 40.0
+TELEMETRY_HZ = 10.0
+HEARTBEAT_HZ = 1.0
+
+ERRORS_PER_TICK = 16
+"""Most errors sent to one client at a time; the others are counted."""
+
+MAX_COMPLAINERS = 256
+"""Most clients that are told of their errors in one go."""
+
+MAX_ASKERS = 64
+"""Most clients that wait for a list of inputs."""
+
+VALUE_ADDRESSES = frozenset(a.encode() for a, t in TARGETS.items() if t.control is not None)
+
+
+class OscServer:
+    """Serves the namespace on one UDP port.
+
+    Args:
+        store: the live controls.
+        telemetry: what is reported to subscribers.
+        host: address to listen on; `0.0.0.0` lets other machines in.
+        port: UDP port; 0 lets the system choose (`address` tells).
+        inputs: lists the sources that can be seen, for `/inputs`; may take seconds.
+        remedy: what the user can do when the port is taken.
+    """
+
+    def __init__(
+        self,
+        store: ControlStore,
+        telemetry: Telemetry,
+        *,
+        host: str = "0.0.0.0",
+        port: int = 9000,
+        inputs: Callable[[], Sequence[str]] | None = None,
+        remedy: str = "Stop the other program, or choose another port with --osc-port.",
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._inputs = inputs
+        self.subscribers = Subscribers()
+        self._port = UdpPort(
+            host, port, latest_wins=VALUE_ADDRESSES.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
+        )
+        self._stop = threading.Event()
+        self._wake = threading.Condition()
+        self._changed: set[str] = set()
+        self._errors: dict[Address | None, dict[str, str]] = {}
+        self._more_errors = 0
+        self._owed: set[Address] = set()
+        self._askers: list[Caller] = []
+        self._sender: threading.Thread | None = None
+        self._undo: list[Callable[[], None]] = []
+
+    @property
+    def address(self) -> Address:
+        """Host and port on which it listens."""
+        return self._port.address
+
+    def start(self) -> OscServer:
+        """Bind the port and serve. Does nothing if it runs already.
+
+        Raises:
+            PortInUseError: if another program has the port.
+            ConfigError: if the host is not an address of this machine or the port may not be used.
+        """
+        if self._sender is not None:
+            return self
+        store = self._store
+        self._undo = [
+            store.listen(lambda name, value, origin: self._note_change(name)),
+            store.listen_errors(lambda address, reason: self._note_error(None, address, reason)),
+            self._telemetry.listen_errors(lambda topic, reason: self._note_error(None, topic, reason)),
+            store.on("subscribe", self._subscribe),
+            store.on("resend", self._resend),
+        ]
+        if self._inputs is not None:
+            self._undo.append(store.on("inputs", self._list_inputs))
+        try:
+            self._port.start()
+        except TidecastError:
+            self._let_go()
+            raise
+        self._stop.clear()
+        self._sender = threading.Thread(target=self._send, name="osc-send", daemon=True)
+        self._sender.start()
+        log.info("OSC on %s:%d", *self.address)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving and free the port. Does nothing if it does not run."""
+        if self._sender is None:
+            return
+        self._stop.set()
+        with self._wake:
+            self._wake.notify()
+        self._sender.join()
+        self._sender = None
+        self._port.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for undo in self._undo:
+            undo()
+        self._undo = []
+
+    def __enter__(self) -> OscServer:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    # Receiving: on the thread of the port
+
+    def _renew(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            self.subscribers.renew(host, time.monotonic())
+
+    def _obey(self, datagram: bytes, sender: Address) -> None:
+        try:
+            messages = parse(datagram)
+        except PacketError as error:
+            self._note_error(sender, "/", str(error))
+            return
+        origin = f"osc:{sender[0]}:{sender[1]}"
+        reply = functools.partial(self._reply, sender)
+        for message in messages:
+            self._store.handle(message.address, message.args, origin, host=sender[0], reply=reply)
+
+    def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
+        (port,) = args
+        if not caller.host:
+            raise ControlError(PREFIX + "/subscribe", "Only OSC clients can subscribe.")
+        if not 0 < port < 65536:
+            raise ControlError(PREFIX + "/subscribe", f"{port} is not a UDP port (1 to 65535).")
+        target = (caller.host, port)
+        source = (caller.host, int(caller.origin.rpartition(":")[2]))
+        new = target not in self.subscribers.current(time.monotonic())
+        if not self.subscribers.add(target, source, time.monotonic()):
+            raise ControlError(PREFIX + "/subscribe", "There are too many subscribers already.")
+        if new:
+            self._owe((target,))
+
+    def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
+        if caller.host:
+            source = (caller.host, int(caller.origin.rpartition(":")[2]))
+            self._owe(self.subscribers.answers(source))
+        else:
+            self._owe(self.subscribers.current(time.monotonic()))
+
+    def _list_inputs(self, args: tuple[Any, ...], caller: Caller) -> None:
+        """Look for sources on a thread; whoever asks meanwhile gets an answer of the next look."""
+        with self._wake:
+            self._askers = [*self._askers[-MAX_ASKERS + 1 :], caller]
+            if len(self._askers) == 1:
+                threading.Thread(target=self._answer_inputs, name="osc-inputs", daemon=True).start()
+
+    def _answer_inputs(self) -> None:
+        assert self._inputs is not None
+        while True:
+            with self._wake:
+                asked = list(self._askers)
+            try:
+                address, answer = "/inputs", tuple(self._inputs())
+            except TidecastError as error:
+                address, answer = "/error", (PREFIX + "/inputs", str(error))
+            for caller in asked:
+                caller.reply(address, answer)
+            with self._wake:
+                self._askers = [c for c in self._askers if c not in asked]
+                if not self._askers:
+                    return
+
+    # Sending: on the sender's thread, but for answers
+
+    def _reply(self, sender: Address, address: str, args: Sequence[Any]) -> None:
+        if address == "/error":
+            self._note_error(sender, str(args[0]), str(args[1]))
+            return
+        try:
+            datagram = build(PREFIX + address, args)
+        except PacketError as error:
+            self._note_error(sender, PREFIX + address, str(error))
+            return
+        self._port.send([datagram], self.subscribers.answers(sender))
+
+    def _note_change(self, name: str) -> None:
+        with self._wake:
+            self._changed.add(name)
+            self._wake.notify()
+
+    def _owe(self, targets: Iterable[Address]) -> None:
+        """Have everything sent to these targets, soon and once however often they ask."""
+        with self._wake:
+            self._owed.update(targets)
+            self._wake.notify()
+
+    def _note_error(self, sender: Address | None, address: str, reason: str) -> None:
+        """Queue an error for one sender, or for every subscriber if `sender` is None."""
+        address, reason = (t[:1000].encode("utf-8", "replace").decode() for t in (address, reason))
+        with self._wake:
+            if sender not in self._errors and len(self._errors) >= MAX_COMPLAINERS:
+                self._more_errors += 1
+                return
+            mine = self._errors.setdefault(sender, {})
+            if address in mine or len(mine) < ERRORS_PER_TICK:
+                mine[address] = reason
+            else:
+                self._more_errors += 1
+            self._wake.notify()
+
+    def _send(self) -> None:
+        started = time.monotonic()
+        next_telemetry = started
+        beats = 0
+        while not self._stop.is_set():
+            with self._wake:
+                if not (self._changed or self._errors or self._owed):
+                    self._wake.wait(max(0.0, next_telemetry - time.monotonic()))
+                changed, self._changed = self._changed, set()
+                errors, self._errors = self._errors, {}
+                more, self._more_errors = self._more_errors, 0
+                owed, self._owed = self._owed, set()
+            now = time.monotonic()
+            subscribers = self.subscribers.current(now)
+            if errors:
+                self._send_errors(errors, more, subscribers)
+            if changed and subscribers:
+                self._port.send(self._values(changed), subscribers)
+            if owed:
+                self._port.send([*self._values(BY_NAME), *self._readings(True)], owed)
+            if now >= next_telemetry:
+                beat = now - started >= beats / HEARTBEAT_HZ
+                if beat:
+                    beats += 1
+                    self._telemetry.update(heartbeat=beats)
+                if subscribers:
+                    self._port.send(self._readings(beat), subscribers)
+                next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
+            self._stop.wait(1.0 / ECHO_HZ)
+
+    def _send_errors(
+        self, errors: dict[Address | None, dict[str, str]], more: int, subscribers: Sequence[Address]
+    ) -> None:
+        told: set[tuple[Address, str]] = set()
+        for sender, mine in errors.items():
+            targets = subscribers if sender is None else self.subscribers.answers(sender)
+            for address, reason in mine.items():
+                fresh = [t for t in targets if (t, address) not in told]
+                told.update((t, address) for t in fresh)
+                self._port.send(_told(PREFIX + "/error", address, reason), fresh)
+        if more:
+            senders = [s for s in errors if s is not None]
+            text = f"{more} more messages were not understood."
+            self._port.send(_told(PREFIX + "/error", "/", text), {*subscribers, *senders})
+
+    def _values(self, names: Iterable[str]) -> list[bytes]:
+        now = self._store.snapshot
+        return [datagram for name in names for datagram in echoes(BY_NAME[name], getattr(now, name))]
+
+    def _readings(self, beat: bool) -> list[bytes]:
+        now = self._telemetry.snapshot()
+        wanted = [r for r in TELEMETRY if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
+        return [datagram for r in wanted for datagram in _told(PREFIX + r.address, now[r.name])]
+
+
+def echoes(control: Control, value: Any) -> list[bytes]:
+    """The datagrams that tell a control's effective value: at its address and at its twins."""
+    base = PREFIX + control.address
+    found = _told(base, int(value) if isinstance(value, bool) else value)
+    if control.numeric:
+        found += _told(base + "/norm", control.to_norm(value))
+        found += _told(base + "/midi", control.to_midi(value))
+    return found
+
+
+def _told(address: str, *values: Any) -> list[bytes]:
+    """One message as a list of datagrams; empty, with a line in the log, for what OSC cannot say: a text too long
+    for a datagram, a path whose name is not Unicode."""
+    try:
+        return [build(address, values)]
+    except PacketError as error:
+        log.warning("%s", error)
+        return []

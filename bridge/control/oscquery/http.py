@@ -1,0 +1,258 @@
+"""OSCQuery over HTTP and WebSocket: routes for any starlette application, and a server for when there is no page.
+
+`oscquery_routes` serves the tree that `oscquery` describes, and `LISTEN` over a WebSocket on the same port.
+`OscQueryServer` puts them on a port of their own. Must not know the page, the engine or video.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, parse
+from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
+from bridge.control.store import ControlStore
+from bridge.control.telemetry import Telemetry
+from engine.errors import ConfigError, PortInUseError
+
+log = logging.getLogger(__name__)
+
+NEWS_PERIOD_S = 0.05
+"""How often a listening client is told what changed."""
+
+MAX_LISTENERS = 16
+MAX_PATHS = 512
+TRY_LATER = 1013
+
+Send = Callable[[str, Sequence[Any], str], Any]
+"""Carries an OSC message of a client to the store: (address, arguments, origin)."""
+
+
+def oscquery_routes(
+    store: ControlStore, telemetry: Telemetry, osc: tuple[str, int], send: Send, *, name: str = "Tidecast"
+) -> list[BaseRoute]:
+    """The routes of OSCQuery, to be mounted after all others: they answer every path.
+
+    Args:
+        store: holds the values in force (a mirror of the bridge's store will do).
+        telemetry: holds the readings.
+        osc: host and UDP port on which OSC is listened for.
+        send: carries messages that come over the WebSocket.
+        name: shown to people who choose among servers.
+    """
+    served = _Served(store, telemetry, host_info(name, *osc), send)
+    return [
+        Route("/{path:path}", served.answer, methods=["GET"]),
+        WebSocketRoute("/{path:path}", served.listen),
+    ]
+
+
+class _Served:
+    """What the routes share."""
+
+    def __init__(self, store: ControlStore, telemetry: Telemetry, info: Mapping[str, Any], send: Send) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._info = info
+        self._send = send
+        self._listeners = 0
+
+    def tree(self) -> dict[str, Any]:
+        return tree(self._store.values(), self._telemetry.snapshot())
+
+    async def answer(self, request: Request) -> Response:
+        """A node, or one attribute of it: 404 for an unknown path, 400 for an unknown attribute, 204 for one that
+        the node does not have."""
+        asked = request.url.query.split("&")[0].partition("=")[0]
+        if asked == "HOST_INFO":
+            return _json(self._info)
+        node = find(self.tree(), request.path_params["path"])
+        if node is None:
+            return Response("There is no such path.", 404)
+        if not asked or asked == "token":
+            return _json(node)
+        if asked not in ATTRIBUTES:
+            return Response("There is no such attribute.", 400)
+        return _json({asked: node[asked]}) if asked in node else Response(status_code=204)
+
+    async def listen(self, client: WebSocket) -> None:
+        """One client: LISTEN and IGNORE as JSON texts, OSC messages as binary ones, changes back as OSC."""
+        if self._listeners >= MAX_LISTENERS or not _same_site(client):
+            await client.close(TRY_LATER)
+            return
+        self._listeners += 1
+        paths: set[str] = set()
+        news: asyncio.Task[None] | None = None
+        try:
+            await client.accept()
+            news = asyncio.create_task(self._tell(client, paths))
+            while (message := await client.receive())["type"] != "websocket.disconnect":
+                if message.get("text") is not None:
+                    _note(message["text"], paths)
+                elif message.get("bytes"):
+                    self._obey(message["bytes"], client)
+        except WebSocketDisconnect:
+            log.debug("an OSCQuery client left")
+        finally:
+            self._listeners -= 1
+            if news is not None:
+                news.cancel()
+                await asyncio.gather(news, return_exceptions=True)
+
+    def _obey(self, data: bytes, client: WebSocket) -> None:
+        peer = client.client
+        try:
+            messages = parse(data) if len(data) <= MAX_DATAGRAM else []
+        except PacketError as error:
+            log.info("an OSCQuery client sent what is not OSC: %s", error)
+            return
+        for message in messages:
+            self._send(message.address, message.args, f"oscquery:{peer.host}:{peer.port}" if peer else "oscquery")
+
+    async def _tell(self, client: WebSocket, paths: set[str]) -> None:
+        """Send the value of every path that is listened to, at first and whenever it changed."""
+        told: dict[str, Any] = {}
+        while True:
+            await asyncio.sleep(NEWS_PERIOD_S)
+            if not paths:
+                continue
+            root = self.tree()
+            for path in list(paths):
+                value = (find(root, path) or {}).get("VALUE")
+                if value is not None and told.get(path) != value:
+                    told[path] = value
+                    await client.send_bytes(build(path, value))
+            for path in told.keys() - paths:
+                del told[path]
+
+
+def _note(text: str, paths: set[str]) -> None:
+    """Carry out `{"COMMAND": "LISTEN" or "IGNORE", "DATA": path}`; anything else is not for us."""
+    try:
+        message = json.loads(text)
+        command, path = message["COMMAND"], message["DATA"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    if not isinstance(path, str):
+        return
+    if command == "LISTEN" and len(paths) < MAX_PATHS:
+        paths.add(path)
+    elif command == "IGNORE":
+        paths.discard(path)
+
+
+def _same_site(client: WebSocket) -> bool:
+    """Whether this is no page of another site: a browser names the site, a program names none."""
+    origin = client.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == client.headers.get("host")
+
+
+def _json(content: Any) -> Response:
+    return JSONResponse(content, headers={"cache-control": "no-store"})
+
+
+class OscQueryServer:
+    """OSCQuery on a port of its own, for a Tidecast without its page. `start` and `stop` are idempotent.
+
+    Args:
+        store, telemetry: the live controls and readings.
+        osc: host and UDP port on which OSC is listened for.
+        host: address to listen at.
+        port: TCP port; 0 takes a free one (`port` tells which after `start`).
+        guard: put before the routes; refuses strangers.
+    """
+
+    def __init__(
+        self,
+        store: ControlStore,
+        telemetry: Telemetry,
+        osc: tuple[str, int],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 9001,
+        guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    ) -> None:
+        def send(address: str, args: Sequence[Any], origin: str) -> None:
+            store.handle(address, args, origin)
+
+        self._app = guard(Starlette(routes=oscquery_routes(store, telemetry, osc, send)))
+        self._wanted = (host, port)
+        self.port = port
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._listening: socket.socket | None = None
+
+    def start(self) -> OscQueryServer:
+        """Listen and serve.
+
+        Raises:
+            PortInUseError: if the port is taken.
+            ConfigError: if the host is not an address of this machine.
+        """
+        if self._server is not None:
+            return self
+        self._listening = _listen(*self._wanted)
+        self.port = int(self._listening.getsockname()[1])
+        config = uvicorn.Config(
+            self._app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws_max_size=MAX_DATAGRAM,
+            ws_ping_interval=10.0,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listening]}, name="oscquery", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Close every connection and free the port."""
+        if self._server is None:
+            return
+        assert self._thread is not None and self._listening is not None
+        self._server.should_exit = True
+        self._thread.join()
+        self._listening.close()
+        self._server = None
+
+    def __enter__(self) -> OscQueryServer:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(16)
+    except OSError as error:
+        listening.close()
+        remedy = "Stop the other program, or choose another port with --web-port."
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUseError(f"TCP port {port} is already in use.", remedy) from error
+        raise ConfigError(f"TCP {host}:{port} cannot be opened: {error}.", remedy) from error
+    return listening

@@ -1,0 +1,250 @@
+"""The capture thread: the newest frame of the chosen source, fitted to the model's size, for everybody.
+
+Switches sources live, holds on to the old one when the new one cannot be opened, and never ends before it is told
+to. It knows transports only through `bridge.video.base`, and knows neither the engine nor the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+from bridge.control.store import ControlStore
+from bridge.pipeline.fit import Fitter
+from bridge.process.priority import prefer_this_thread
+from bridge.video.base import Options, Source, SourceInfo, open_source
+from engine.errors import TransportError
+from engine.frame import Frame, PixelFormat
+
+log = logging.getLogger(__name__)
+
+READ_S = 0.1
+"""Longest wait for a frame before the controls are looked at again."""
+
+LOST_S = 1.0
+"""Without a frame for this long the input counts as lost."""
+
+KEPT_BYTES = 256 << 20
+KEPT_FRAMES = 300
+"""Bounds of the input frames that are kept for mixing until their restyled twins are sent."""
+
+
+class Moments:
+    """Fitted input frames by number, until the restyled frame of the same moment was shown. Thread-safe."""
+
+    def __init__(self, frame_bytes: int) -> None:
+        self._most = max(2, min(KEPT_FRAMES, KEPT_BYTES // frame_bytes))
+        self._frames: OrderedDict[int, Frame] = OrderedDict()
+        self._lock = threading.Lock()
+        self.newest: Frame | None = None
+
+    def __len__(self) -> int:
+        """How many frames are kept."""
+        return len(self._frames)
+
+    def add(self, frame: Frame) -> None:
+        """Keep one more frame."""
+        with self._lock:
+            self._frames[frame.seq] = frame
+            while len(self._frames) > self._most:
+                self._frames.popitem(last=False)
+        self.newest = frame
+
+    def at(self, seq: int) -> Frame | None:
+        """The frame of this number, or None if it is no longer kept."""
+        with self._lock:
+            return self._frames.get(seq)
+
+    def forget(self, before: int | None = None) -> None:
+        """Keep no frame whose number is lower than this; none at all by default."""
+        with self._lock:
+            while self._frames and (before is None or next(iter(self._frames)) < before):
+                self._frames.popitem(last=False)
+
+
+class Capture:
+    """Receives frames and puts them into the engine's inbox.
+
+    Args:
+        uri: the source at the start; the control `input` takes over when it is not empty.
+        options: wishes for the source.
+        width, height: the model's size in pixels.
+        store: live controls (`input`, `fit`, `mirror`).
+        inputs: the last list of sources that was shown, for a choice by index.
+        take: receives every fitted frame; must be quick.
+        tell: receives (topic, text) about what goes wrong.
+
+    Attributes:
+        moments: the frames, for the mix.
+        arrived_at: `time.monotonic_ns()` of the last frames.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        options: Options,
+        width: int,
+        height: int,
+        store: ControlStore,
+        inputs: Callable[[], Sequence[SourceInfo]],
+        take: Callable[[Frame], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._start_uri = uri
+        self._options = options
+        self.width, self.height = width, height
+        self._fitter = Fitter(width, height)
+        self._store = store
+        self._inputs = inputs
+        self._give = take
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._opened = threading.Event()
+        self._refused: TransportError | None = None
+        self._thread: threading.Thread | None = None
+        self._source: Source | None = None
+        self._wanted = ""
+        self._retry_at = 0.0
+        self._complained = ""
+        self._seq = 0
+        self.arrived_at: deque[int] = deque(maxlen=600)
+        self._last_arrival = 0.0
+        self._began = 0.0
+        self._skipped_before = 0
+        self.moments = Moments(width * height * 3)
+
+    def start(self) -> None:
+        """Open the source, on the thread that will read it, and begin.
+
+        Raises:
+            TransportError: if the source cannot be opened at all.
+        """
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+        self._thread.start()
+        self._opened.wait()
+        if self._refused is not None:
+            self.stop()
+            raise self._refused
+
+    def stop(self) -> None:
+        """End the thread and close the source; idempotent."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether no frame came for a while."""
+        return time.monotonic() - max(self._last_arrival, self._began) > LOST_S
+
+    @property
+    def skipped(self) -> int:
+        """Frames that came but were replaced by newer ones before they could be read."""
+        source = self._source
+        return self._skipped_before + (source.skipped if source is not None else 0)
+
+    @property
+    def info(self) -> SourceInfo | None:
+        """The source that is open."""
+        source = self._source
+        return source.info if source is not None else None
+
+    @property
+    def problem(self) -> str:
+        """Why there is no picture, in words; empty when there is nothing to say."""
+        source = self._source
+        return source.problem if source is not None else ""
+
+    def _run(self) -> None:
+        prefer_this_thread()
+        try:
+            self._wanted = self._choice()
+            self._source = open_source(self._wanted, self._options)
+        except TransportError as error:
+            self._refused = error
+            return
+        finally:
+            self._began = time.monotonic()
+            self._opened.set()
+        while not self._stopping.is_set():
+            self._switch()
+            source = self._source
+            if source is None:
+                self._stopping.wait(READ_S)
+                continue
+            try:
+                frame = source.read(READ_S)
+            except TransportError as error:
+                self._complain(str(error))
+                self._close()
+                self._retry_at = time.monotonic() + 1.0
+                continue
+            if frame is not None:
+                self._take(frame)
+        self._close()
+
+    def _take(self, frame: Frame) -> None:
+        controls = self._store.snapshot
+        pixels = self._fitter.fit(frame, controls.fit, controls.mirror)
+        fitted = dataclasses.replace(frame, pixels=pixels, format=PixelFormat.RGB, seq=self._seq, metadata={})
+        self._seq += 1
+        self._last_arrival = time.monotonic()
+        self.arrived_at.append(time.monotonic_ns())
+        self.moments.add(fitted)
+        self._give(fitted)
+
+    def _choice(self) -> str:
+        """The uri that is wanted now; an index stands for a line of the last list of inputs."""
+        wanted = self._store.snapshot.input.strip() or self._start_uri
+        if wanted.isdecimal():
+            listed = self._inputs()
+            if int(wanted) < len(listed):
+                return listed[int(wanted)].uri
+            raise TransportError(
+                f"There is no input number {wanted}.", f"The list has {len(listed)}; ask for it with /tidecast/inputs."
+            )
+        return wanted
+
+    def _switch(self) -> None:
+        """Open another source when another is wanted; keep the old one when that fails."""
+        try:
+            wanted = self._choice()
+        except TransportError as error:
+            wanted = self._store.snapshot.input
+            if wanted != self._wanted:
+                self._wanted = wanted
+                self._complain(str(error))
+            return
+        if wanted == self._wanted and (self._source is not None or time.monotonic() < self._retry_at):
+            return
+        self._wanted = wanted
+        if self._source is not None and wanted == self._source.uri:
+            return
+        try:
+            source = open_source(wanted, self._options)
+        except TransportError as error:
+            self._retry_at = time.monotonic() + 1.0
+            self._complain(str(error))
+            return
+        self._complained = ""
+        self._close()
+        self._source = source
+        self._began = time.monotonic()
+        log.info("input: %s", wanted)
+
+    def _complain(self, text: str) -> None:
+        """Say once what is wrong with the input, however often it is tried again."""
+        if text != self._complained:
+            self._complained = text
+            self._tell("/input", text)
+
+    def _close(self) -> None:
+        if self._source is not None:
+            self._skipped_before += self._source.skipped
+            self._source.close()
+            self._source = None

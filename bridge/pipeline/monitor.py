@@ -1,0 +1,113 @@
+"""Ten times a second: from what the parts count to the state and the readings that everybody sees.
+
+Only reads; nothing waits for it. Knows the parts' counters, no transport, no socket.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge.control.telemetry import Telemetry
+from bridge.pipeline.capture import Capture
+from bridge.pipeline.publish import Publisher
+from bridge.process.supervisor import EngineState, Supervisor
+from engine.controls import STAGES
+
+PERIOD_S = 0.1
+WINDOW_NS = 2_000_000_000
+"""Rates are counted over this time."""
+
+STALLED = "The engine gives no pictures; the input goes straight through until it does."
+
+
+class Monitor:
+    """Writes the telemetry. `start` once, `stop` is idempotent."""
+
+    def __init__(self, telemetry: Telemetry, supervisor: Supervisor, capture: Capture, publisher: Publisher) -> None:
+        self._telemetry = telemetry
+        self._supervisor = supervisor
+        self._capture = capture
+        self._publisher = publisher
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._said = ""
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def health(self, facts: Mapping[str, Any], reason: str) -> None:
+        """What the engine process said about its last chunk; `reason` is the schedule's."""
+        stages = {f"stage_{name}": facts["stages"].get(name, 0.0) for name in STAGES}
+        self._telemetry.update(
+            noise=facts["noise"], steps=facts["steps"], prompt=facts["prompt"], vram=facts["vram"], **stages
+        )
+        self._said = reason
+        if facts["trouble"]:
+            self._telemetry.error("engine", facts["trouble"])
+
+    def state(self) -> str:
+        """One of `engine.controls.STATES`."""
+        match self._supervisor.state:
+            case EngineState.FAILED:
+                return "error"
+            case EngineState.LOADING:
+                return "loading"
+        if self._capture.lost:
+            return "no-input"
+        if not self._publisher.patience.heard:
+            return "loading"  # its first chunk, in which it warms up
+        return "stalled" if self._publisher.patience.over else "running"
+
+    def _run(self) -> None:
+        before = ""
+        while not self._stopping.wait(PERIOD_S):
+            now = time.monotonic_ns()
+            publisher, supervisor, capture = self._publisher, self._supervisor, self._capture
+            middle, high, _ = publisher.pacer.latency.quantiles_ms()
+            by_cause = {
+                "input": capture.skipped + supervisor.frames_replaced,
+                "late": publisher.pacer.wet.late,
+                "engine": supervisor.frames_lost,
+            }
+            info = capture.info
+            state = self.state()
+            self._telemetry.update(
+                state=state,
+                fps_in=0.0 if capture.lost else rate(tuple(capture.arrived_at), now),
+                fps_out=rate(tuple(publisher.sent_at), now),
+                fps_engine=rate(tuple(publisher.styled_at), now),
+                latency=middle,
+                latency_p95=high,
+                dropped=sum(by_cause.values()),
+                **{f"dropped_{cause}": count for cause, count in by_cause.items()},
+                input=str(info) if info is not None else "",
+            )
+            if state == "no-input":
+                self._telemetry.update(message=capture.problem or "No picture comes from the input.")
+            elif state == "stalled":
+                self._telemetry.update(message=STALLED)
+                if before != state:
+                    self._telemetry.error("engine", STALLED)
+            elif state == "running":
+                self._telemetry.update(message=self._said)
+            before = state
+
+
+def rate(times_ns: Sequence[int], now_ns: int) -> float:
+    """Events per second over the last `WINDOW_NS`, from their times; few that come close together are no high rate."""
+    recent = [t for t in times_ns if now_ns - t <= WINDOW_NS]
+    if len(recent) < 2:
+        return 0.0
+    return (len(recent) - 1) * 1e9 / max(WINDOW_NS // 4, recent[-1] - recent[0])

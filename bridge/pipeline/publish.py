@@ -1,0 +1,219 @@
+"""The publish thread: at every tick of the output one picture leaves, whatever the engine and the input do.
+
+Restyled frames go out at their own pace, mixed with the input frame of the same moment; the panic buttons act at the
+next tick; when the engine is late the last picture is repeated, when it is gone or gives nothing for too long the
+input goes straight through.
+Knows sinks only through `bridge.video.base`, and nothing of models.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+from PIL import Image
+
+from bridge.control.store import ControlStore
+from bridge.pipeline.capture import Moments
+from bridge.pipeline.pacing import Pacer, Pick, sleep_until
+from bridge.pipeline.stall_detector import Patience
+from bridge.process.frame_ring import RingReader
+from bridge.process.priority import prefer_this_thread
+from bridge.process.supervisor import EngineState, Supervisor
+from bridge.video.base import Options, Sink, open_sink
+from engine.controls import Controls
+from engine.errors import TransportError
+from engine.frame import Frame
+
+WINDOW = 600
+"""Sends whose times are kept."""
+
+
+class Publisher:
+    """Sends the output.
+
+    Args:
+        uri, options: the sink.
+        supervisor: where restyled frames come from, and whether there is an engine.
+        moments: the input frames, for the mix.
+        store: live controls.
+        fps: rate of the output in 1/s; 0 follows the source's.
+        size: width and height of the output in pixels.
+        stall_s: least time without a restyled frame, in s, before the input is shown (see `stall_detector`).
+        offer: receives every sent frame (preview, recording); must be quick.
+        tell: receives (topic, text) about what goes wrong.
+
+    Attributes:
+        pacer: the output clock; the capture thread gives it the input frames.
+        patience: with the engine; only this thread changes it.
+        sent: frames sent since the start.
+        sent_at: `time.monotonic_ns()` of the last sends; `styled_at` of the last frames that the engine gave.
+        longest_gap_ms: longest time between two sends since it was last set to 0.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        options: Options,
+        supervisor: Supervisor,
+        moments: Moments,
+        store: ControlStore,
+        fps: float,
+        size: tuple[int, int],
+        stall_s: float,
+        offer: Callable[[Frame], None],
+        tell: Callable[[str, str], None],
+    ) -> None:
+        self._uri = uri
+        self._options = options
+        self._sink: Sink | None = None
+        self._opened = threading.Event()
+        self._refused: TransportError | None = None
+        self._supervisor = supervisor
+        self._outbox: RingReader = supervisor.from_engine
+        self._moments = moments
+        self._store = store
+        self._offer = offer
+        self._tell = tell
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        width, height = size
+        self._black = Frame(np.zeros((height, width, 3), np.uint8))
+        self._held = self._black
+        self._styled = False
+        self._failing = ""
+        self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
+        self.patience = Patience(stall_s)
+        self.sent = 0
+        self.sent_at: deque[int] = deque(maxlen=WINDOW)
+        self.styled_at: deque[int] = deque(maxlen=WINDOW)
+        self.longest_gap_ms = 0.0
+
+    def start(self) -> None:
+        """Open the sink, on the thread that will send, and begin.
+
+        Raises:
+            NameTakenError: the output's name is in use on this machine.
+            TransportError: if the sink cannot be opened.
+        """
+        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
+        self._thread.start()
+        self._opened.wait()
+        if self._refused is not None:
+            self.stop()
+            raise self._refused
+
+    def stop(self) -> None:
+        """End the thread and close the sink; idempotent."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def receivers(self) -> int:
+        """How many receivers are connected; -1 where that is not known."""
+        sink = self._sink
+        return sink.receivers if sink is not None else 0
+
+    def _run(self) -> None:
+        prefer_this_thread()
+        try:
+            sink = open_sink(self._uri, self._options)
+        except TransportError as error:
+            self._refused = error
+            return
+        finally:
+            self._opened.set()
+        with sink:
+            self._sink = sink
+            self._serve(sink)
+            self._sink = None
+
+    def _serve(self, sink: Sink) -> None:
+        while not self._stopping.is_set():
+            sleep_until(self.pacer.next_ns)
+            self._collect()
+            controls = self._store.snapshot
+            straight = controls.bypass or not self._styled
+            pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
+            if (wet := self.pacer.shown("wet")) is not None:
+                self._moments.forget(wet.seq)  # whatever is on air: nobody will ask for older ones
+            frame = self._picture(controls, pick)
+            self._send(sink, frame)
+            if pick.new and frame.captured_ns:
+                self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
+
+    def _collect(self) -> None:
+        """Hand what the engine has finished to the pacer; forget it when the engine is gone or makes us wait."""
+        patience = self.patience
+        if self._supervisor.state is not EngineState.RUNNING:
+            patience.restart()
+            self._moments.forget()
+            if self._styled:
+                self._styled = False
+                self._outbox.skip()
+                self.pacer.forget("wet")
+            return
+        while (frame := self._outbox.get(0.0)) is not None:
+            self.styled_at.append(self._outbox.queued_ns)
+            if patience.answered(frame.captured_ns):
+                self._styled = True
+                self.pacer.wet.offer(frame, self._outbox.queued_ns)
+            else:
+                self.pacer.wet.late += 1
+        if self._moments.newest is not None:
+            patience.fed(self._moments.newest.captured_ns)
+        if patience.over and self._styled:
+            self._styled = False
+            self.pacer.forget("wet")
+
+    def _picture(self, controls: Controls, pick: Pick) -> Frame:
+        """What to show now: black, the held picture, or what the pacer chose."""
+        if controls.black:
+            return self._black
+        if not controls.freeze and pick.frame is not None:
+            self._held = self._mixed(pick.frame, controls.mix) if pick.track == "wet" else pick.frame
+        return self._held
+
+    def _mixed(self, wet: Frame, mix: float) -> Frame:
+        """The restyled frame, blended with the input frame of the same moment."""
+        dry = self._moments.at(wet.seq)
+        if mix >= 1.0 or dry is None:
+            return wet
+        if mix <= 0.0:
+            return dry
+        blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(wet.pixels), mix)
+        return dataclasses.replace(wet, pixels=np.asarray(blended))
+
+    def _send(self, sink: Sink, frame: Frame) -> None:
+        controls = self._store.snapshot
+        try:
+            sink.send(
+                frame,
+                {
+                    "seq": str(frame.seq),
+                    "captured_ns": str(frame.captured_ns),
+                    "sent_ns": str(time.monotonic_ns()),
+                    "prompt": controls.prompt_1,
+                    "strength": f"{controls.strength:g}",
+                    "steps": str(controls.steps),
+                },
+            )
+        except TransportError as error:
+            if str(error) != self._failing:
+                self._failing = str(error)
+                self._tell("output", str(error))
+            return
+        self._failing = ""
+        now = time.monotonic_ns()
+        if self.sent_at:
+            self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
+        self.sent_at.append(now)
+        self.sent += 1
+        self._offer(frame)

@@ -1,0 +1,281 @@
+"""Starts the engine process, watches its pulse, ends it when it hangs, and brings it back with all controls.
+
+Owns the two rings of frames and outlives every engine process. It knows neither models nor transports, and what it
+learns it hands on through callbacks: nothing that the engine does can hold up whoever reads `state`.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, cast
+
+from bridge.config import EngineProcessConfig
+from bridge.process import worker
+from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.process.heartbeat import Phase, Pulse
+from engine.controls import Config, Controls
+from engine.errors import EngineError
+from engine.frame import Frame
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.02
+"""How often the watch looks at the pulse and passes on changed controls."""
+
+CALM_S = 30.0
+"""After this long without a failure the wait before a restart is the shortest again."""
+
+HANG_STEPS = 8.0
+"""A step may take this many times the longest one so far before it counts as a hang (and `hang_seconds` at least)."""
+
+INBOX_DEPTH = 12
+OUTBOX_DEPTH = 12
+"""Frames that a ring holds: three chunks of four."""
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class EngineState(enum.StrEnum):
+    """What the engine process is doing, as far as the output cares."""
+
+    STOPPED = "stopped"
+    LOADING = "loading"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the supervisor tells: a topic and its text, with facts for the telemetry.
+
+    `topic` is one of: loading, ready, health, prompt, error, failed.
+    """
+
+    topic: str
+    text: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Supervisor:
+    """Keeps one engine process alive.
+
+    Args:
+        config: what the engine is told.
+        process: how it is watched.
+        fps: the output's rate for the schedule; 0 for the input's.
+        controls: gives the live controls in force.
+        tell: receives every `Report`, on the supervisor's thread; must be quick.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        process: EngineProcessConfig,
+        fps: float,
+        controls: Callable[[], Controls],
+        tell: Callable[[Report], None],
+    ) -> None:
+        self._config = config
+        self._process_config = process
+        self._fps = fps
+        self._controls = controls
+        self._tell = tell
+        self._inbox = FrameRing(config.width, config.height, INBOX_DEPTH)
+        self._outbox = FrameRing(config.width, config.height, OUTBOX_DEPTH)
+        self.to_engine: RingWriter = self._inbox.writer()
+        self.from_engine: RingReader = self._outbox.reader()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = 0
+        self._pulse = Pulse()
+        self._lost = 0
+        self._skipped = 0
+        self._purged = 0
+        self._fault = ""
+        self.state = EngineState.STOPPED
+        self.restarts = 0
+
+    @property
+    def frames_lost(self) -> int:
+        """Frames that dead engines took and never gave back, or that waited for them."""
+        return self._lost
+
+    @property
+    def frames_replaced(self) -> int:
+        """Frames that the engine never saw, or left out, because newer ones were there."""
+        return self.to_engine.dropped - self._purged + self._skipped + self._pulse.skipped
+
+    @property
+    def finished(self) -> int:
+        """Frames that the present engine has given back."""
+        return self._pulse.finished
+
+    @property
+    def process_id(self) -> int:
+        """Process id of the engine; 0 when there is none."""
+        return self._pid
+
+    def start(self) -> None:
+        """Start the engine process and the watch."""
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the engine process and give back the shared memory; idempotent."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.state = EngineState.STOPPED
+        self.to_engine.close()
+        self.from_engine.close()
+        self._inbox.close()
+        self._outbox.close()
+
+    def feed(self, frame: Frame) -> None:
+        """Hand a frame to the engine if there is one; while it loads, nothing waits for it."""
+        if self.state is EngineState.RUNNING:
+            self.to_engine.put(frame)
+
+    def inject(self, fault: str) -> None:
+        """Have the engine process suffer one of `worker.FAULTS`; for the fault drill.
+
+        Raises:
+            EngineError: for an unknown fault, or when the engine was not started for debugging.
+        """
+        if fault not in worker.FAULTS:
+            raise EngineError(f"There is no fault {fault!r}.", f"Known: {', '.join(worker.FAULTS)}.")
+        if not self._process_config.debug:
+            raise EngineError("The engine was not started for debugging.", "Set process.debug = true.")
+        self._fault = fault
+
+    def _run(self) -> None:
+        backoff = self._process_config.backoff_seconds
+        while not self._stopping.is_set():
+            self.state = EngineState.LOADING
+            began = time.monotonic()
+            reason = self._live()
+            if self._stopping.is_set():
+                break
+            self.state = EngineState.FAILED
+            self.restarts += 1
+            if time.monotonic() - began > CALM_S:
+                backoff = self._process_config.backoff_seconds
+            self._tell(Report("failed", reason, {"retry_s": backoff}))
+            self._stopping.wait(backoff)
+            backoff = min(2 * backoff + 0.1, self._process_config.backoff_max_seconds)
+        self.state = EngineState.STOPPED
+
+    def _live(self) -> str:
+        """One engine process from start to end; returns why it ended."""
+        self._pulse = pulse = Pulse()
+        sent = self._controls()
+        start = worker.Start(
+            self._config, self._process_config.kind == "identity", self._process_config.debug, self._fps, sent
+        )
+        ours, theirs = cast("tuple[Connection, Connection]", _SPAWN.Pipe())  # Windows has another class of them
+        inbox, outbox = self._inbox.reader(), self._outbox.writer()
+        process = _SPAWN.Process(
+            target=worker.main, args=(start, inbox, outbox, theirs, pulse), name="tidecast-engine", daemon=True
+        )
+        try:
+            process.start()
+            self._pid = process.pid or 0
+            theirs.close()
+            inbox.close()
+            outbox.close()
+            return self._watch(process, ours, pulse, sent)
+        finally:
+            end(process, gently=self._stopping.is_set(), connection=ours)
+            ours.close()
+            with self._inbox.reader() as left:
+                waiting = left.skip()
+            self._purged += waiting
+            self._lost += waiting
+            self._lost += max(0, pulse.taken - pulse.skipped - pulse.finished)
+            self._skipped += pulse.skipped
+            self._pulse = Pulse()
+            self._pid = 0
+
+    def _watch(self, process: BaseProcess, connection: Connection, pulse: Pulse, sent: Controls) -> str:
+        longest_step = 0.0
+        reason = ""
+        while not self._stopping.is_set():
+            ready = wait([connection, process.sentinel], TICK_S)
+            while connection.poll():
+                try:
+                    message = connection.recv()
+                except (EOFError, OSError):
+                    break
+                reason = self._hear(message) or reason
+            if process.sentinel in ready:
+                process.join()
+                return reason or f"The engine process ended by itself ({_exit_text(process.exitcode)})."
+            current = self._controls()
+            try:
+                if current is not sent:
+                    connection.send(("controls", current))
+                    sent = current
+                if self._fault:
+                    connection.send(("fault", self._fault))
+                    self._fault = ""
+            except (BrokenPipeError, ConnectionError, OSError):
+                continue  # the sentinel says so at the next turn
+            if pulse.phase is Phase.STEPPING:
+                longest_step = max(longest_step, pulse.step_s)
+            limit = self._limit(pulse, longest_step)
+            if pulse.silent_s > limit:
+                return f"The engine hung: no sign of life for {limit:.1f} s."
+        return ""
+
+    def _limit(self, pulse: Pulse, longest_step: float) -> float:
+        """Silence in s after which this engine counts as hung. The first chunk still belongs to loading."""
+        if pulse.phase in (Phase.STARTING, Phase.LOADING) or (pulse.phase is Phase.STEPPING and not pulse.chunks):
+            return self._process_config.load_seconds
+        return max(self._process_config.hang_seconds, HANG_STEPS * longest_step)
+
+    def _hear(self, message: tuple[Any, ...]) -> str:
+        """Obey one message of the engine process; returns the reason if it announces its end."""
+        match message:
+            case ("loading", text):
+                self._tell(Report("loading", text))
+            case ("ready", facts):
+                self.state = EngineState.RUNNING
+                self._tell(Report("ready", "", facts))
+            case ("health", readings, reason):
+                self._tell(Report("health", reason, readings))
+            case ("prompt", text):
+                self._tell(Report("prompt", text))
+            case ("error", topic, reason):
+                self._tell(Report("error", reason, {"topic": topic}))
+            case ("log", level, name, text):
+                logging.getLogger(name).log(level, "%s", text)
+            case ("failed", _, reason):
+                return str(reason)
+        return ""
+
+
+def end(process: BaseProcess, gently: bool, connection: Connection) -> None:
+    """End an engine process: ask first when `gently`, then kill. Returns when it is gone."""
+    if gently and process.is_alive():
+        try:
+            connection.send(("stop",))
+            process.join(2.0)
+        except (BrokenPipeError, ConnectionError, OSError):
+            pass
+    if process.is_alive():
+        process.kill()
+    process.join()
+    process.close()
+
+
+def _exit_text(code: int | None) -> str:
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

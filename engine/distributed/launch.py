@@ -1,0 +1,75 @@
+"""From a configuration with several devices to a running pipeline: starts the ranks and this rank's own part."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from engine.distributed.block_shard import share
+from engine.distributed.pipeline_stream import PipelineStream, text_versions
+from engine.distributed.ring import Job, Ring
+from engine.distributed.split import even_split
+from engine.errors import ModelError
+from engine.models import registry
+from engine.models.spec import ModelSpec
+
+
+def open_pipeline(
+    spec: ModelSpec,
+    devices: Sequence[str],
+    dtype: torch.dtype,
+    files: registry.Files,
+    codec: str,
+    settings: dict[str, Any],
+    *,
+    threads: int = 0,
+) -> PipelineStream:
+    """Start one rank on every device and give back the stream, whose own part lies on the first.
+
+    The last rank decodes. Blocks are divided evenly at first; `PipelineStream` moves them by what it measures.
+
+    Args:
+        spec: the model's row.
+        devices: in pipeline order; "remote" is a rank that is started by hand on another machine.
+        dtype: arithmetic of the network.
+        files: local files by role, on every machine under the same paths.
+        codec: "full" or "tiny".
+        settings: of `engine.stream.stream.Stream`.
+        threads: CPU threads of every rank; 0 leaves the choice to torch.
+
+    Raises:
+        ModelError: if there are more devices than blocks; RankLostError if a rank does not start.
+    """
+    if not 2 <= len(devices) <= spec.dit.layers:
+        raise ModelError(
+            f"{len(devices)} devices cannot share the {spec.dit.layers} blocks of {spec.title}.",
+            f"Name 2 to {spec.dit.layers} devices, or none for a single one.",
+        )
+    split = even_split(spec.dit.layers, len(devices))
+    job = Job(
+        model=spec.name,
+        height=settings["height"],
+        width=settings["width"],
+        split=split,
+        max_steps=settings["max_steps"],
+        versions=text_versions(settings["max_steps"], len(devices)),
+        rule=str(settings["rule"]),
+        codec=codec,
+        dtype=str(dtype).removeprefix("torch."),
+        decodes=True,
+        threads=threads,
+        files={role: str(path) for role, path in files.items()},
+    )
+    ring = Ring(job, [None if device == "remote" else device for device in devices])
+    try:
+        builder, device = registry.builder(spec), torch.device(devices[0])
+        whole = builder.build_dit(spec, torch.device("cpu"), dtype, files)
+        dit = share(whole, *split[0]).to(device)
+        own = dataclasses.replace(spec, dit=dataclasses.replace(spec.dit, layers=split[0][1]))
+        return PipelineStream(ring, own, dit, builder.build_codec(spec, codec, device, dtype, files), **settings)
+    except BaseException:
+        ring.close()
+        raise

@@ -1,0 +1,170 @@
+"""One rank of a pipeline: receives messages, does its part, passes them on. Has no controls and no clock of its own.
+
+Started by rank 0 on its own machine, or by hand on another: there, `torchrun` sets rank, world and address, and
+`torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank` joins the ring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import torch
+from torch import Tensor
+
+from engine.distributed.block_shard import Part, share
+from engine.distributed.link import Link, Message, Op, RankLostError, meet
+from engine.distributed.ring import LOST_NEIGHBOUR, Job, split_of
+from engine.models import registry
+from engine.models.spec import Codec
+from engine.network.rope import rope_for
+from engine.runtime.metrics import StageTimers
+from engine.stream.kv_cache import KVCache, Rule
+from engine.stream.stream import time_table
+from engine.stream.timesteps import Sigmas
+
+
+class Rank:
+    """A rank at work."""
+
+    def __init__(self, job: Job, link: Link) -> None:
+        self.link, self.last = link, link.rank == link.world - 1
+        self.spec = registry.get(job.model)
+        device, dtype = link.device, getattr(torch, job.dtype)
+        builder = registry.builder(self.spec)
+        self.split = job.split
+        start, end = job.split[link.rank]
+        shape = self.spec.dit
+        dit = share(builder.build_dit(self.spec, torch.device("cpu"), dtype, job.paths()), start, end).to(device)
+        dit.fuse()
+        self.rows = job.height // self.spec.stride // shape.patch[1], job.width // self.spec.stride // shape.patch[2]
+        cache = KVCache(
+            self.spec.cache,
+            Rule(job.rule),
+            block=self.spec.frames_per_block,
+            layers=end - start,
+            rows=job.max_steps,
+            tokens=self.rows[0] * self.rows[1],
+            heads=shape.heads,
+            width=shape.head_dim,
+            device=device,
+            dtype=dtype,
+        )
+        rope = rope_for(shape, *self.rows, device)
+        self.part = Part(dit, cache, rope, time_table(dit, device), job.versions)
+        self.sigmas = Sigmas(self.spec.schedule, device)
+        self.codec: Codec | None = None
+        if self.last and job.decodes:
+            self.codec = builder.build_codec(self.spec, job.codec, device, dtype, job.paths())
+            self.decoder = self.codec.decoder_state(1, job.height, job.width)
+        self.timers = StageTimers(device)
+        self._decodes = 0
+        self._next = 0
+        self._pending: dict[int, Tensor] = {}
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Serve messages until told to stop.
+
+        Raises:
+            RankLostError: if a neighbour is gone.
+        """
+        while True:
+            message = self.link.receive()
+            answers = message.op in (Op.FORWARD, Op.DECODE, Op.TIMES)
+            if message.op is Op.FORWARD:
+                self._forward(message)
+            elif message.op is Op.DECODE and self.last:
+                message.parts = [self._decode(message.parts[0])]
+            elif message.op is Op.TEXT:
+                self.part.read(message.text, message.parts[0])
+            elif message.op is Op.COPY and message.copy is not None:
+                self.part.cache.copy_row(*message.copy)
+            elif message.op is Op.RESET:
+                self._reset()
+            elif message.op is Op.TIMES:
+                message.parts[0][self.link.rank] = torch.tensor([self.part.seconds(), self._decode_seconds()])
+            if answers or not self.last:
+                self.link.send(message)
+            if message.op is Op.SPLIT:
+                new = split_of(message.parts[0])
+                self.part.resplit(self.link, self.split, new)
+                self.split = new
+            if message.op is Op.STOP:
+                return
+
+    def _forward(self, message: Message) -> None:
+        """This rank's blocks; at the end of the ring also the clean latents, and pixels of what is finished."""
+        x_SLD, t_S, x_SCFhw = message.parts
+        x_SLD = self.part.run(message, x_SLD, t_S)
+        if not self.last:
+            message.parts = [x_SLD, t_S, x_SCFhw]
+            return
+        frames, height, width = x_SCFhw.shape[2:]
+        predicted = self.part.predict(x_SLD, t_S, (frames, height, width))
+        clean = self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
+        message.parts = [clean]
+        for row, order in enumerate(message.rows):
+            if message.finished >> row & 1:
+                self._pending[order.number] = clean[row : row + 1]
+        if self.codec is not None:
+            video = []
+            while self._next in self._pending:
+                video.append(self._decode(self._pending.pop(self._next)))
+            if video:
+                message.parts.append(torch.cat(video, dim=1))
+
+    def _decode(self, clean_1CFhw: Tensor) -> Tensor:
+        assert self.codec is not None
+        self._next += clean_1CFhw.shape[2]
+        self._decodes += 1
+        with self.timers.stage("decode"):
+            return self.codec.decode(clean_1CFhw, self.decoder)[0]
+
+    def _decode_seconds(self) -> float:
+        """Mean time of a decode since the last reading; 0 where another rank decodes."""
+        count, self._decodes = self._decodes, 0
+        return self.timers.read()["decode"] / 1e3 / max(count, 1)
+
+    def _reset(self) -> None:
+        self.part.cache.reset()
+        self._pending.clear()
+        self._next = 0
+        if self.codec is not None:
+            self.decoder.reset()
+
+
+def main() -> None:
+    """Join the ring that rank 0 opened and work until it stops."""
+    environment = os.environ
+    parser = argparse.ArgumentParser(description="One further rank of a Tidecast pipeline.")
+    parser.add_argument("--rank", type=int, default=int(environment.get("RANK", "0")))
+    parser.add_argument("--world", type=int, default=int(environment.get("WORLD_SIZE", "0")))
+    parser.add_argument("--address", default=environment.get("MASTER_ADDR", "127.0.0.1"))
+    parser.add_argument("--port", type=int, default=int(environment.get("MASTER_PORT", "0")))
+    parser.add_argument("--device", default="")
+    asked = parser.parse_args()
+    if not 0 < asked.rank < asked.world:
+        parser.error(f"rank {asked.rank} of {asked.world}: rank 0 is the engine itself; give 1 to world - 1")
+    local = environment.get("LOCAL_RANK", "0")
+    device = torch.device(asked.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    try:
+        store = meet(asked.address, asked.port, asked.world, host=False)
+        job = Job.loads(store.get("job"))
+        if job.threads:
+            torch.set_num_threads(job.threads)
+        link = Link(asked.rank, asked.world, device, store)
+        Rank(job, link).run()
+        link.close()
+    except RankLostError as error:
+        print(f"rank {asked.rank}: {error}", file=sys.stderr)
+        sys.exit(LOST_NEIGHBOUR)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

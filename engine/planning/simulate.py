@@ -1,0 +1,201 @@
+"""A show without a GPU: the real schedule code on invented clocks. Pure and repeatable; nothing is measured here.
+
+`simulate` plays frames of any arrival pattern through a machine of any speed and counts deadline misses, with the
+policy of `engine.schedule` or without it. `python -m engine.planning.simulate` prints the table of the README.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from engine.schedule import Cost, Goal, Load, Policy, observe, plan
+
+INBOX = 16
+"""Frames that the inbox ring holds before it drops the oldest (as in the product)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """True cost of a call: speed(t) * (call_s + latents * (codec_s + rows * row_s)); speed 1 is nominal, 3 is a
+    machine throttled to a third."""
+
+    call_s: float
+    codec_s: float
+    row_s: float
+    speed: Callable[[float], float] = lambda t: 1.0
+
+    def seconds(self, t: float, latents: int, rows: int) -> float:
+        """Seconds of one call that begins at time t."""
+        wobble = 1.0 + 0.03 * math.sin(97.0 * t)
+        return self.speed(t) * wobble * (self.call_s + latents * (self.codec_s + rows * self.row_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """One scenario: when frames arrive (seconds, increasing), the machine, and what is wanted."""
+
+    name: str
+    arrivals: Callable[[], Iterator[float]]
+    machine: Machine
+    goal: Goal
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the frames of a show. Shares are of all frames that arrived.
+
+    `missed` counts frames that were dropped or finished later than the wanted latency; `changes` the changes of the
+    steps in force; `gap_s` the longest time without a finished frame.
+    """
+
+    frames: int
+    missed: float
+    p50_s: float
+    p95_s: float
+    steps: float
+    changes: int
+    gap_s: float
+
+
+def steady(fps: float, seconds: float) -> Callable[[], Iterator[float]]:
+    """Frames at an even rate."""
+    return lambda: (i / fps for i in range(int(seconds * fps)))
+
+
+def jittered(fps: float, seconds: float, share: float = 0.6) -> Callable[[], Iterator[float]]:
+    """Frames at an even rate, each late by up to `share` of a period (a fixed pattern, no chance)."""
+
+    def arrivals() -> Iterator[float]:
+        last = 0.0
+        for i in range(int(seconds * fps)):
+            last = max(last, (i + share * (0.5 + 0.5 * math.sin(i * 12.9898))) / fps)
+            yield last
+
+    return arrivals
+
+
+def irregular(seconds: float) -> Callable[[], Iterator[float]]:
+    """A source whose rate wanders between 12 and 48 frames a second and that pauses for a second now and then."""
+
+    def arrivals() -> Iterator[float]:
+        t = 0.0
+        while t < seconds:
+            yield t
+            t += 1.0 / (30.0 + 18.0 * math.sin(t / 3.0))
+            if math.sin(t / 7.0) > 0.9995:
+                t += 1.0
+
+    return arrivals
+
+
+def simulate(show: Show, *, with_policy: bool) -> Outcome:
+    """Play a show; without the policy the wanted steps always run and only the inbox ring drops frames."""
+    chunk, goal = show.goal.frames_per_latent, show.goal
+    events = list(show.arrivals())
+    cost, policy = Cost(), Policy()
+    waiting: list[float] = []
+    in_flight: list[tuple[float, float]] = []
+    latencies: list[float] = []
+    finished: list[float] = []
+    steps_seen: list[int] = []
+    now, index = 0.0, 0
+    rows_in_flight: list[list[float]] = []
+    while index < len(events) or len(waiting) >= chunk:
+        while index < len(events) and events[index] <= now:
+            waiting.append(events[index])
+            index += 1
+        del waiting[: max(0, len(waiting) - INBOX)]
+        if len(waiting) < chunk:
+            if index >= len(events):
+                break
+            now = max(now, events[index])
+            continue
+        recent = events[max(0, index - 31) : index]
+        fps = (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 30.0
+        if with_policy:
+            chosen, policy = plan(goal, Load(len(waiting), now - waiting[0], fps), cost, policy)
+        else:
+            chosen, _ = plan(goal, Load(len(waiting), 0.0, fps), Cost(), Policy())
+        del waiting[: chosen.skip]
+        taken = waiting[: chunk * chosen.latents]
+        del waiting[: chunk * chosen.latents]
+        calls = 1 if chosen.rows == chosen.steps else chosen.steps
+        busy = calls * show.machine.seconds(now, chosen.latents, chosen.rows)
+        cost = observe(cost, chosen, busy)
+        now += busy
+        steps_seen.append(chosen.steps)
+        rows_in_flight.append(taken)
+        depth = chosen.steps if chosen.rows == chosen.steps else 1
+        while len(rows_in_flight) >= depth:
+            for captured in rows_in_flight.pop(0):
+                heapq.heappush(in_flight, (now, captured))
+        while in_flight:
+            done, captured = heapq.heappop(in_flight)
+            finished.append(done)
+            latencies.append(done - captured)
+    return _outcome(len(events), latencies, finished, steps_seen, goal.latency_s)
+
+
+def _outcome(frames: int, latencies: list[float], finished: list[float], steps: list[int], latency_s: float) -> Outcome:
+    ordered = sorted(latencies) or [math.inf]
+    kept = sum(value <= latency_s for value in latencies)
+    return Outcome(
+        frames=frames,
+        missed=1.0 - kept / frames,
+        p50_s=ordered[len(ordered) // 2],
+        p95_s=ordered[int(len(ordered) * 0.95)],
+        steps=sum(steps) / max(1, len(steps)),
+        changes=sum(a != b for a, b in pairwise(steps)),
+        gap_s=max((b - a for a, b in pairwise(finished)), default=math.inf),
+    )
+
+
+def shows() -> tuple[Show, ...]:
+    """The scenarios of the published table."""
+    goal = Goal(steps=2, latency_s=0.4)
+    four = Goal(steps=4, latency_s=0.5)
+    easy = Machine(0.015, 0.03, 0.02)
+    minute = 60.0
+
+    def throttle(t: float) -> float:
+        return 3.0 if 20.0 <= t < 40.0 else 1.0
+
+    def steps_of_load(t: float) -> float:
+        return (1.0, 1.5, 1.0, 2.0, 1.0, 1.2)[int(t // 10) % 6]
+
+    return (
+        Show("15 fps, the second step lags too long", steady(15, minute), easy, goal),
+        Show("30 fps, room to spare", steady(30, minute), easy, goal),
+        Show("30 fps, 4 steps too many", steady(30, minute), Machine(0.015, 0.045, 0.03), four),
+        Show("60 fps, 2 steps too many", steady(60, minute), easy, goal),
+        Show("60 fps, 1 step too many", steady(60, minute), Machine(0.02, 0.045, 0.02), goal),
+        Show("30 fps, load steps", steady(30, minute), Machine(0.015, 0.03, 0.025, steps_of_load), goal),
+        Show("30 fps, GPU throttled to a third", steady(30, minute), Machine(0.01, 0.02, 0.03, throttle), goal),
+        Show("30 fps with jitter", jittered(30, minute), Machine(0.015, 0.03, 0.025), goal),
+        Show("irregular, 12 to 48 fps", irregular(minute), Machine(0.015, 0.03, 0.03), goal),
+    )
+
+
+def table() -> list[tuple[str, Outcome, Outcome]]:
+    """(scenario, outcome without the policy, outcome with it) for every show."""
+    return [(show.name, simulate(show, with_policy=False), simulate(show, with_policy=True)) for show in shows()]
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    print("| scenario | misses without / with | p95 latency without / with, ms | mean steps | changes a minute |")
+    print("|---|---|---|---|---|")
+    for name, without, with_ in table():
+        print(
+            f"| {name} | {without.missed:.1%} / {with_.missed:.1%} | "
+            f"{without.p95_s * 1000:.0f} / {with_.p95_s * 1000:.0f} | {with_.steps:.2f} | {with_.changes} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Eight-bit floating point for the network's large products, put in from outside after the weights are loaded.
+
+Weights are held as float8_e4m3 with one scale per output; activations are rounded when they come, with one scale per
+token (row-wise scaling, as in torchao and vLLM). The product runs on the GPU's 8-bit units, sums and results are wide.
+Norms, embeddings, the head and the text's keys stay as they are. Must not know streams or files.
+
+Shape letters: L tokens, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import ModelError
+from engine.network.dit import Block, CausalDiT
+
+LARGEST = torch.finfo(torch.float8_e4m3fn).max
+"""Largest number of the type: 448."""
+
+SMALLEST_SCALE = 1e-12
+"""Of rows that are all zero."""
+
+CAPABILITY = (8, 9)
+"""Least compute capability of a GPU with 8-bit floating point products (Ada)."""
+
+MULTIPLE = 16
+"""What the sides of an 8-bit product must be multiples of."""
+
+
+class Float8Linear(nn.Module):
+    """A linear layer in 8 bits; stands where the wide one stood. Its tensors belong to no checkpoint.
+
+    Args:
+        weight_OI: wide weights.
+        bias_O: wide bias.
+    """
+
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor) -> None:
+        super().__init__()
+        weight8_OI, scale_O1 = rounded(weight_OI.detach())
+        self.register_buffer("weight8_OI", weight8_OI, persistent=False)
+        self.register_buffer("scale_1O", scale_O1.T.contiguous(), persistent=False)
+        self.register_buffer("bias_O", bias_O.detach().clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., I] to [..., O], in the type of the bias."""
+        weight8_OI, bias_O = cast(Tensor, self.weight8_OI), cast(Tensor, self.bias_O)
+        x8_LI, scale_L1 = rounded(x.flatten(0, -2))
+        y_LO = torch._scaled_mm(
+            x8_LI,
+            weight8_OI.T,
+            scale_a=scale_L1,
+            scale_b=cast(Tensor, self.scale_1O),
+            bias=bias_O,
+            out_dtype=bias_O.dtype,
+            use_fast_accum=x.is_cuda,
+        )
+        return y_LO.view(*x.shape[:-1], -1)
+
+
+def rounded(x_LI: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix in float8_e4m3, and the scale of each row (fp32 [L, 1]) that takes it back."""
+    scale_L1 = x_LI.abs().amax(dim=1, keepdim=True).float().div(LARGEST).clamp(min=SMALLEST_SCALE)
+    return (x_LI.float() / scale_L1).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale_L1
+
+
+def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None:
+    """Refuse where 8-bit products cannot be had. On a CPU they work and are slow.
+
+    Raises:
+        ModelError: if the GPU is too old, there are several devices, or the network's type does not go with them.
+    """
+    remedy = 'Choose weights_dtype = "auto".'
+    if devices > 1:
+        raise ModelError(f'weights_dtype = "float8" is for one device, but {devices} were named.', remedy)
+    if device.type == "cpu":
+        return
+    if device.type != "cuda":
+        raise ModelError(f'weights_dtype = "float8" is not built for {device.type}.', remedy)
+    found = torch.cuda.get_device_capability(device)
+    if found < CAPABILITY:
+        raise ModelError(
+            f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit products need "
+            f"{CAPABILITY[0]}.{CAPABILITY[1]} (Ada, Hopper) or newer.",
+            remedy,
+        )
+    if dtype is not torch.bfloat16:
+        raise ModelError(
+            f"On a GPU 8-bit products give bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
+            'Choose dtype = "bfloat16" or "auto".',
+        )
+
+
+@torch.no_grad()
+def quantise(dit: CausalDiT) -> None:
+    """Put 8-bit layers where the blocks' large products are; the wide weights are given up, block by block.
+
+    Raises:
+        ModelError: if the network is too narrow for them.
+    """
+    if dit.shape.dim % MULTIPLE or dit.shape.ffn % MULTIPLE:
+        raise ModelError(
+            f"8-bit products need widths in multiples of {MULTIPLE}, not {dit.shape.dim} and {dit.shape.ffn}.",
+            'Choose weights_dtype = "auto".',
+        )
+    dit.fuse()
+    for module in dit.blocks:
+        block = cast(Block, module)
+        own, cross = block.self_attn, block.cross_attn
+        for holder, name in ((own, "qkv"), (own, "o"), (cross, "q"), (cross, "o"), (block.ffn, "0"), (block.ffn, "2")):
+            wide = getattr(holder, name)
+            setattr(holder, name, Float8Linear(wide.weight, wide.bias))
+        for name in ("q", "k", "v"):
+            delattr(own, name)  # views of what the fused product held

@@ -1,0 +1,136 @@
+"""The command line: it says what is wrong and what to do, and never shows a traceback."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from bridge.cli.doctor import diagnose
+from bridge.config import load
+
+
+def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bridge", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "TERM": "dumb"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--config", "nope"), ("nope", "laptop")),
+        (("run", "--size", "big"), ("big", "512x512")),
+        (("run", "--size", "500x500"), ("500", "multiple of 16")),
+        (("run", "--input", "tape:1", "--osc-port", "0", "--no-web", "--output", "null:"), ("tape:1", "ndi:")),
+        (("run", "--input", "file:/no/such.mp4", "--osc-port", "0", "--no-web", "--output", "null:"), ("such.mp4",)),
+        (("run", "--set", "osc.prot=1"), ("prot", "port")),
+        (("run", "--set", "nonsense"), ("nonsense", "output.fps=25")),
+        (("demo", "/no/such.mp4"), ("such.mp4",)),
+    ],
+)
+def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
+    done = tidecast(*arguments)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 2, said
+    assert "Traceback" not in said
+    for word in words:
+        assert word in said
+
+
+def test_a_model_that_does_not_exist_is_named():
+    done = tidecast(
+        "run",
+        "--model",
+        "nope",
+        "--input",
+        "pattern:bars",
+        "--output",
+        "null:",
+        "--osc-port",
+        "0",
+        "--no-web",
+        "--web-port",
+        "0",
+    )
+    assert done.returncode == 2
+    assert "nope" in done.stderr
+    assert "wan21-1.3b" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_taken_port_is_named_with_the_way_out():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        done = tidecast("run", "--input", "pattern:bars", "--output", "null:", "--osc-port", str(port), "--no-web")
+    assert done.returncode == 2
+    assert str(port) in done.stderr
+    assert "--osc-port" in done.stderr
+
+
+def test_help_lists_every_command():
+    said = tidecast("--help").stdout
+    for command in ("run", "demo", "sources", "doctor", "osc", "midi", "models", "td", "bench", "plan"):
+        assert re.search(rf"\b{command}\b", said), command
+
+
+def test_the_bridge_does_not_load_torch():
+    """It must start at once, and leave the memory to the engine's process."""
+    program = "import sys, bridge.cli.main, bridge.app; print(any(m in sys.modules for m in ('torch', 'transformers')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+INTERRUPTED = """
+import os, signal, threading
+from bridge import app
+from bridge.cli import main as cli
+from bridge.config import load
+
+class Quiet:  # in the place of the whole bridge
+    failure = ""
+    def __init__(self, config): self.quit = threading.Event()
+    def start(self): pass
+    def stop(self): pass
+
+class Hurried:  # a status line that is shown without a pause: the thread is always about to wait
+    period_s = 0.0
+    def __init__(self, *rest): pass
+    def __enter__(self): return self
+    def __exit__(self, *rest): pass
+    def show(self): pass
+
+app.App, cli.StatusLine, cli.introduction = Quiet, Hurried, lambda bridge: ""
+config = load(None)
+for number in range(12):
+    threading.Timer(0.05 + 0.0007 * number, os.kill, (os.getpid(), signal.SIGINT)).start()
+    cli.serve(config, plain=True)
+print("ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_ctrl_c_ends_it_at_any_instruction():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=90)
+    assert done.stdout.split()[-1:] == ["ended"], done.stderr
+
+
+def test_doctor_has_a_remedy_for_everything_that_is_wrong():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        findings = diagnose(load(None, {"osc.port": port, "engine.model": "wan21-14b", "web.enabled": False}))
+    by_name = {finding.what: finding for finding in findings}
+    assert by_name[f"port {port} (OSC)"].level == "bad"
+    assert by_name["torch"].level == "ok"
+    assert by_name["NDI"].level == "ok"
+    assert by_name["model wan21-14b"].level == "bad"  # no GPU here; 46 GiB and more are rare anywhere
+    assert all(finding.remedy for finding in findings if finding.level == "bad")

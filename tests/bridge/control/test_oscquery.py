@@ -1,0 +1,168 @@
+"""OSCQuery: the tree against the table, over real HTTP, WebSocket and mDNS on loopback."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+
+import pytest
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+from zeroconf import IPVersion, ServiceBrowser, Zeroconf
+
+from bridge.control.osc.packet import build, parse
+from bridge.control.oscquery.announce import Announcement
+from bridge.control.oscquery.http import OscQueryServer
+from bridge.control.oscquery.tree import find, tree
+from bridge.control.store import TARGETS, ControlStore
+from bridge.control.telemetry import Telemetry
+from engine.controls import CONTROLS, PREFIX, TELEMETRY
+from engine.errors import PortInUseError
+
+
+@pytest.fixture
+def stage():
+    store, telemetry = ControlStore(), Telemetry()
+    with OscQueryServer(store, telemetry, ("127.0.0.1", 9000), port=0) as server:
+        yield store, telemetry, server
+
+
+def get(server, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5) as answer:
+        return json.load(answer) if answer.status == 200 else answer.status
+
+
+def status(server, path):
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        get(server, path)
+    return caught.value.code
+
+
+def leaves(node):
+    if "TYPE" in node:
+        yield node
+    for child in node.get("CONTENTS", {}).values():
+        yield from leaves(child)
+
+
+def test_every_address_is_described_and_nothing_else():
+    root = tree(ControlStore().values(), {})
+    described = {node["FULL_PATH"]: node for node in leaves(root)}
+    assert set(described) == set(TARGETS) | {PREFIX + r.address for r in TELEMETRY}
+    for path, node in described.items():
+        assert find(root, path) is node
+        assert node["DESCRIPTION"].endswith(".")
+        assert len(node.get("VALUE", [])) in (0, len(node["TYPE"]))
+        assert node["ACCESS"] in (1, 2, 3)
+    for control in CONTROLS:
+        node = described[PREFIX + control.address]
+        if control.numeric:
+            assert node["RANGE"] == [{"MIN": control.low, "MAX": control.high}]
+            assert node["CLIPMODE"] == ["both"]
+
+
+def test_a_node_that_is_a_control_and_a_container_is_both():
+    node = find(tree(ControlStore().values(), {}), PREFIX + "/prompt/1")
+    assert node["TYPE"] == "s"
+    assert node["CONTENTS"]["weight"]["VALUE"] == [1.0]
+    assert find(tree(ControlStore().values(), {}), PREFIX + "/prompt")["ACCESS"] == 2
+
+
+def test_http_answers_nodes_values_and_host_info(stage):
+    store, telemetry, server = stage
+    store.set_many({"strength": 0.25, "fit": "contain", "bypass": True})
+    telemetry.update(fps_in=25.0)
+    root = get(server, "/")
+    assert root["FULL_PATH"] == "/"
+    assert find(root, PREFIX + "/strength")["VALUE"] == [0.25]
+    assert get(server, PREFIX + "/strength?VALUE") == {"VALUE": [0.25]}
+    assert get(server, PREFIX + "/fit?RANGE") == {"RANGE": [{"VALS": ["cover", "contain", "stretch"]}]}
+    assert get(server, PREFIX + "/bypass")["TYPE"] == "T"
+    assert get(server, PREFIX + "/slo/latency?UNIT") == {"UNIT": ["time.millisecond"]}
+    assert get(server, PREFIX + "/status/fps/in?VALUE") == {"VALUE": [25.0]}
+    info = get(server, "/?HOST_INFO")
+    assert (info["NAME"], info["OSC_PORT"], info["OSC_TRANSPORT"]) == ("Tidecast", 9000, "UDP")
+    assert info["EXTENSIONS"]["LISTEN"] is True
+    assert get(server, PREFIX + "/reset?VALUE") == 204
+    assert status(server, "/nowhere") == 404
+    assert status(server, PREFIX + "/strength?COLOUR") == 400
+
+
+def test_a_listener_is_told_every_change_and_can_send(stage):
+    store, _, server = stage
+    with connect(f"ws://127.0.0.1:{server.port}/") as client:
+        client.send(json.dumps({"COMMAND": "LISTEN", "DATA": PREFIX + "/mix"}))
+        client.send(json.dumps({"COMMAND": "LISTEN", "DATA": PREFIX + "/mix/midi"}))
+        first = {parse(client.recv(5))[0] for _ in range(2)}
+        assert first == {(PREFIX + "/mix", (1.0,)), (PREFIX + "/mix/midi", (127,))}
+        client.send(build(PREFIX + "/mix", (0.0,)))
+        second = {parse(client.recv(5))[0] for _ in range(2)}
+        assert second == {(PREFIX + "/mix", (0.0,)), (PREFIX + "/mix/midi", (0,))}
+        assert store.snapshot.mix == 0.0
+        client.send(json.dumps({"COMMAND": "IGNORE", "DATA": PREFIX + "/mix/midi"}))
+        client.send("{not json")
+        client.send(b"not OSC")
+        client.send(json.dumps({"COMMAND": "LISTEN", "DATA": 3}))
+        time.sleep(0.2)
+        store.set("mix", 0.5)
+        assert parse(client.recv(5)) == [(PREFIX + "/mix", (0.5,))]
+        with pytest.raises(TimeoutError):
+            client.recv(0.3)
+
+
+def test_a_page_of_another_site_may_not_listen(stage):
+    _, _, server = stage
+    with pytest.raises(WebSocketException), connect(f"ws://127.0.0.1:{server.port}/", origin="http://evil.example"):
+        pass
+
+
+def test_a_taken_port_is_named(stage):
+    _, _, server = stage
+    with pytest.raises(PortInUseError, match=str(server.port)):
+        OscQueryServer(ControlStore(), Telemetry(), ("127.0.0.1", 1), port=server.port).start()
+
+
+def test_it_starts_and_stops_again_and_again():
+    server = OscQueryServer(ControlStore(), Telemetry(), ("127.0.0.1", 9000), port=0)
+    for _ in range(5):
+        server.start()
+        assert get(server, "/?HOST_INFO")["NAME"] == "Tidecast"
+        server.stop()
+        server.stop()
+
+
+def test_it_is_found_by_mdns_on_loopback():
+    name = f"Tidecast test {uuid.uuid4().hex[:8]}"
+    found = {}
+
+    class Listener:
+        def add_service(self, zeroconf, kind, full):
+            if full.startswith(name):
+                found[kind] = zeroconf.get_service_info(kind, full)
+
+        update_service = add_service
+
+        def remove_service(self, zeroconf, kind, full):
+            if full.startswith(name):
+                found.pop(kind, None)
+
+    browser = Zeroconf(interfaces=["127.0.0.1"], ip_version=IPVersion.V4Only)
+    announcement = Announcement(name, ("127.0.0.1", 19001), ("127.0.0.1", 19000))
+    try:
+        ServiceBrowser(browser, ["_oscjson._tcp.local.", "_osc._udp.local."], Listener())
+        announcement.start()
+        end = time.monotonic() + 10
+        while len(found) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert {k: (i.parsed_addresses(), i.port) for k, i in found.items()} == {
+            "_oscjson._tcp.local.": (["127.0.0.1"], 19001),
+            "_osc._udp.local.": (["127.0.0.1"], 19000),
+        }
+        announcement.stop()
+        while found and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not found
+    finally:
+        announcement.stop()
+        browser.close()

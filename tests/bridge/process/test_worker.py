@@ -1,0 +1,180 @@
+"""The engine process's loop over a device that computes beside the host, in simulated time.
+
+Such a device cannot run here; `Device` stands in for it and for the session that drives it. The rest is real.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from bridge.process import worker
+from bridge.process.heartbeat import Phase, Pulse
+from bridge.process.worker import Server, Start
+from engine.controls import Config, Controls
+from engine.frame import Frame
+from engine.models import registry
+from engine.runtime.metrics import Health
+
+PIXELS = np.zeros((16, 16, 3), np.uint8)
+FRAMES = 4
+
+
+class World:
+    """Simulated time, a source of frames, and the frames that came back with the time at which they did."""
+
+    def __init__(self, fps: float, last: int) -> None:
+        self.now = 100.0
+        self._period, self._last, self._next = 1.0 / fps, last, 0
+        self.back: list[tuple[float, Frame]] = []
+        self.controls = Controls(steps=1, slo_latency=2000.0)
+        self.fault = ""
+
+    @property
+    def stopped(self) -> bool:
+        return self._next > self._last
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    monotonic = perf_counter
+
+    def monotonic_ns(self) -> int:
+        return int(self.now * 1e9)
+
+    def get(self, timeout_s: float) -> Frame | None:
+        due = 100.0 + self._next * self._period
+        if due > self.now + timeout_s:
+            self.now += timeout_s
+            return None
+        self.now = max(self.now, due)
+        self._next += 1
+        return Frame(PIXELS, captured_ns=int(due * 1e9), seq=self._next - 1)
+
+    def put(self, frame: Frame) -> None:
+        self.back.append((self.now, frame))
+
+    def send(self, *message: Any) -> None:
+        pass
+
+
+class Device:
+    """A session whose device works on one chunk after the other while the host goes on.
+
+    Args:
+        upload_s, compute_s, download_s: what a chunk costs the host before, the device, and the host after.
+        beside: whether `begin` returns before the device is done.
+    """
+
+    spec = registry.get("wan21-tiny")
+    frames_needed = FRAMES
+
+    def __init__(self, world: World, upload_s: float, compute_s: float, download_s: float, beside: bool = True) -> None:
+        self._world, self._beside = world, beside
+        self._upload_s, self.compute_s, self._download_s = upload_s, compute_s, download_s
+        self._fed: list[Frame] = []
+        self._begun: deque[tuple[float, list[Frame]]] = deque()
+        self._free = 0.0
+        self.health = Health()
+        self.most = 0
+        self.idle: list[float] = []
+        self.early: list[float] = []
+
+    def feed(self, frame: Frame) -> None:
+        self._fed.append(frame)
+
+    def begin(self, controls: Controls) -> None:
+        assert len(self._fed) == FRAMES
+        if self._begun:
+            self.early.append(self._free - self._world.now)
+        self._world.now += self._upload_s
+        start = max(self._world.now, self._free)
+        self.idle.append(start - self._free)
+        self._free = start + self.compute_s
+        self._begun.append((self._free, self._fed))
+        self._fed = []
+        self.most = max(self.most, len(self._begun))
+        if not self._beside:
+            self._world.now = self._free
+
+    @property
+    def arrived(self) -> bool:
+        return not self._begun or self._begun[0][0] <= self._world.now
+
+    def collect(self) -> list[Frame]:
+        end, frames = self._begun.popleft()
+        self._world.now = max(self._world.now, end) + self._download_s
+        self.health = replace(self.health, chunks=self.health.chunks + 1)
+        return frames
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, world: World, device: Device) -> Pulse:
+    """Run the loop until the last frame was taken."""
+    monkeypatch.setattr(worker, "time", world)
+    pulse = Pulse()
+    start = Start(Config(batch=True), identity=False, debug=False, fps=0.0, controls=world.controls)
+    ends = cast(Any, world)
+    Server(start, cast(Any, device), ends, ends, ends, ends, pulse).serve()
+    return pulse
+
+
+def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fps=100, last=2000)
+    device = Device(world, upload_s=0.004, compute_s=0.060, download_s=0.006)
+    pulse = serve(monkeypatch, world, device)
+    assert device.most == 2
+    assert sum(device.idle[5:]) < 0.001 * len(device.idle)
+    seqs = [frame.seq for _, frame in world.back]
+    assert seqs == sorted(set(seqs))
+    assert pulse.skipped > 0
+    assert pulse.step_s == pytest.approx(0.060, rel=0.02)
+    assert max(device.early[5:]) < 0.004 + 3 * worker.BUSY_S + 0.006  # no sooner than it must: its frames are fresh
+
+
+def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fps=50, last=1000)
+    device = Device(world, upload_s=0.002, compute_s=0.030, download_s=0.001)
+    pulse = serve(monkeypatch, world, device)
+    assert device.most == 1
+    assert pulse.skipped == 0
+    waits = [now - frame.captured_ns / 1e9 for now, frame in world.back if frame.seq % FRAMES == FRAMES - 1]
+    assert max(waits[1:]) < 0.033 + 2 * worker.BUSY_S
+
+
+def test_where_the_host_computes_a_chunk_is_collected_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fps=100, last=1000)
+    device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, beside=False)
+    pulse = serve(monkeypatch, world, device)
+    assert device.most == 1
+    assert pulse.step_s == pytest.approx(0.061)
+
+
+def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(fps=100, last=4000)
+    device = Device(world, upload_s=0.004, compute_s=0.030, download_s=0.001)
+    beats: list[tuple[float, Phase]] = []
+    original = Device.collect
+
+    def collect(self: Device) -> list[Frame]:
+        chunks = len(self.idle)
+        self.compute_s = 0.030 if chunks < 20 else 0.090 if chunks < 60 else float("inf")
+        return original(self)
+
+    def beat(self: Pulse, phase: Phase) -> None:
+        beats.append((world.now, phase))
+
+    monkeypatch.setattr(Device, "collect", collect)
+    monkeypatch.setattr(Pulse, "beat", beat)
+    pulse = serve(monkeypatch, world, device)
+    assert pulse.step_s == pytest.approx(0.090, rel=0.03)
+    assert sum(device.idle[24:60]) < 0.001 * 36
+    assert device.most == 2
+    last, phase = beats[-1]
+    assert phase is Phase.STEPPING  # of the chunk that was begun behind the one that hangs
+    assert world.now - last > 10

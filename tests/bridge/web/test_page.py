@@ -1,0 +1,431 @@
+"""The control room in a real headless Chromium, against a show with real store, telemetry and web process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge.config import EXAMPLES
+from bridge.web.guides import Names, guides
+from bridge.web.viewers import open_pages
+from engine.controls import COMMANDS, CONTROLS
+from engine.models.ember.vocabulary import parse
+from tests.support.browser import Browser, Tab, wait
+from tests.support.web_stage import FPS, Stage, tint
+
+MEAN = """((kind) => { const c = document.getElementById("canvas-" + kind); const d = c.getContext("2d")
+.getImageData(0, 0, c.width, c.height).data; let s = [0, 0, 0]; for (let i = 0; i < d.length; i += 4)
+for (let k = 0; k < 3; k++) s[k] += d[i + k]; return s.map((v) => v / (d.length / 4)); })"""
+AXE = "axe-core@4.14.1"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage(examples=EXAMPLES) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, stage: Stage) -> Iterator[Tab]:
+    tab = browser.tab()
+    tab.size(1440, 900)
+    tab.open(stage.room.url)
+    tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
+    yield tab
+    complaints = tab.complaints()
+    tab.close()
+    assert complaints == []
+
+
+def mean(page: Tab, kind: str = "output") -> np.ndarray:
+    """Mean colour of a preview."""
+    return np.array(page.js(f"{MEAN}({json.dumps(kind)})"))
+
+
+def test_pictures_move_and_nothing_is_asked_of_another_host(page: Tab, stage: Stage) -> None:
+    first, before = mean(page, "input"), page.js("tidecast.drawn.output")
+    page.until(f"tidecast.drawn.output > {before + 10}", "ten more pictures")
+    assert np.abs(mean(page, "input") - first).sum() > 0.5
+    page.listen_to_network()
+    page.open(stage.room.url)
+    page.until("window.tidecast && tidecast.drawn.output > 2 && tidecast.drawn.input > 2")
+    assert page.hosts() == {f"127.0.0.1:{stage.room.port}"}
+
+
+def test_every_control_and_argumentless_command_is_on_the_page(page: Tab) -> None:
+    shown = set(page.js("[...document.querySelectorAll('[data-control]')].map((e) => e.dataset.control)"))
+    assert shown >= {c.name for c in CONTROLS}
+    commands = set(page.js("[...document.querySelectorAll('[data-command]')].map((e) => e.dataset.command)"))
+    assert commands == {c.name for c in COMMANDS if not c.arguments and c.group not in ("Clients", "Video")}
+    listed = page.js("[...document.querySelectorAll('#addresses tbody code')].map((e) => e.textContent)")
+    assert listed == ["/tidecast" + c.address for c in CONTROLS]
+
+
+def test_a_typed_prompt_changes_the_picture(page: Tab, stage: Stage) -> None:
+    stage.store.set_many({"strength": 1.0, "mix": 1.0})
+    page.click("#w-prompt_1")
+    page.type("a red sea at dusk")
+    page.key("Enter")
+    wait(lambda: stage.store.snapshot.prompt_1 == "a red sea at dusk", "the prompt")
+    colour = tint("a red sea at dusk")
+    wait(
+        lambda: np.abs(mean(page) / (mean(page).sum() + 1e-9) - colour / colour.sum()).max() < 0.08,
+        "the preview in the colours of the prompt",
+    )
+
+
+def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
+    """One tap; the word in force is marked; every word is one that the embedded model knows."""
+    stage.store.set_many({"weight_1": 0.5, "weight_2": 0.5})
+    page.click("#examples button:nth-child(2)")
+    wait(lambda: stage.store.snapshot.prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
+    page.until(f"document.querySelector('#examples [aria-pressed=true]')?.textContent === '{EXAMPLES[1]}'")
+    assert [parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
+
+
+def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, page: Tab, stage: Stage) -> None:
+    heard: list[tuple[str, float, str]] = []
+    unlisten = stage.store.listen(lambda name, value, origin: heard.append((name, value, origin)))
+    other = browser.tab()
+    other.open(stage.room.url)
+    other.until("window.tidecast && tidecast.state.online")
+    page.drag("[data-control=strength] input", (0.9, 0.5), (0.25, 0.5))
+    wait(lambda: abs(stage.store.snapshot.strength - 0.25) < 0.03, "strength at the store")
+    unlisten()
+    assert {n for n, _, _ in heard} == {"strength"} and all(o.startswith("web:") for _, _, o in heard)
+    want = f"{stage.store.snapshot.strength:.2f}"
+    for tab in (page, other):
+        tab.until(f"document.querySelector('[data-control=strength] output').textContent === '{want}'")
+    other.close()
+
+
+def test_changes_from_elsewhere_show_at_once(page: Tab, stage: Stage) -> None:
+    stage.store.set_many({"steps": 3, "fit": "contain", "mirror": True, "prompt_2": "von OSC ☂", "seed": 77}, "osc:x")
+    page.until("document.querySelector('#w-prompt_2').value === 'von OSC ☂'")
+    page.until("document.querySelector('[data-control=steps] [aria-pressed=true]').textContent === '3'")
+    page.until("document.querySelector('[data-control=fit] [aria-pressed=true]').textContent === 'contain'")
+    page.until("document.querySelector('[data-control=mirror] button').getAttribute('aria-pressed') === 'true'")
+    page.until("document.querySelector('#w-seed').value === '77'")
+    stage.store.set_many({"steps": 2, "fit": "cover", "mirror": False, "prompt_2": "", "seed": 0})
+
+
+def test_black_is_black_within_one_output_frame(page: Tab, stage: Stage) -> None:
+    """From the store's change at the latest one frame is sent until black; the button and the key both work."""
+    frames: list[tuple[int, float]] = []
+    unlisten = stage.store.listen(
+        lambda name, value, origin: frames.append((stage.sent, value)) if name == "black" else None
+    )
+    page.click("[data-control=black] button")
+    wait(lambda: frames and stage.sent >= frames[0][0] + 2, "two frames")
+    assert stage.latest.max() == 0 and stage.black_from - frames[0][0] <= 1
+    wait(lambda: mean(page).max() < 3, "black on the page")
+    page.until("document.getElementById('state-more').textContent === 'black is on'")
+    page.js("document.activeElement.blur()")
+    page.key("k", "KeyK")
+    wait(lambda: not stage.store.snapshot.black, "the key to lift black")
+    wait(lambda: mean(page).max() > 10, "the picture")
+    unlisten()
+
+
+def test_keys_do_nothing_while_typing_and_can_be_switched_off(page: Tab, stage: Stage) -> None:
+    page.click("#w-prompt_3")
+    page.type("b")
+    page.key("k", "KeyK")
+    page.key("Escape", "Escape", 27)
+    assert not stage.store.snapshot.black and not stage.store.snapshot.bypass
+    page.key("?", "Slash", 191)
+    page.until("document.getElementById('help').open")
+    page.click("#keys-on")
+    page.click("#help button")
+    page.js("document.activeElement.blur()")
+    page.key("k", "KeyK")
+    page.js("document.getElementById('keys-on').click()")
+    page.key("f", "KeyF")
+    wait(lambda: stage.store.snapshot.freeze, "the key to freeze")
+    assert not stage.store.snapshot.black
+    stage.store.set("freeze", False)
+
+
+def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage: Stage) -> None:
+    weights = lambda: [getattr(stage.store.snapshot, f"weight_{n}") for n in range(1, 5)]  # noqa: E731
+    page.drag("#pad", (0.2, 0.2), (0.98, 0.98))
+    wait(lambda: weights()[3] == 1.0 and sum(weights()[:3]) == 0, "prompt 4 alone")
+    page.drag("#pad", (0.9, 0.9), (0.5, 0.5))
+    wait(lambda: np.allclose(weights(), 0.25, atol=0.03), "all four")
+    page.js("document.getElementById('pad').focus()")
+    for _ in range(12):
+        page.key("ArrowLeft", "ArrowLeft", 37)
+    wait(lambda: weights()[1] == weights()[3] == 0, "the left edge")
+    page.click("#slots .slot:nth-child(1) .only")
+    wait(lambda: weights() == [1, 0, 0, 0], "only prompt 1")
+
+
+def test_touch_moves_a_fader(page: Tab, stage: Stage) -> None:
+    page.size(390, 844, mobile=True)
+    x, y, width, height = page.box("[data-control=mix] input")
+    page.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x + width * 0.9, "y": y + height / 2}])
+    for share in (0.8, 0.6, 0.4):
+        points = [{"x": x + width * share, "y": y + height / 2}]
+        page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=points)
+    page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    wait(lambda: abs(stage.store.snapshot.mix - 0.4) < 0.06, "mix by touch")
+    assert page.js("document.documentElement.scrollWidth") <= 390
+    stage.store.set("mix", 1.0)
+
+
+def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage) -> None:
+    """Tab goes through every control; arrows move a fader, Space presses a button."""
+    page.js("document.activeElement.blur(); scrollTo(0, 0)")
+    reached: set[str] = set()
+    for _ in range(160):
+        page.key("Tab", "Tab", 9)
+        reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))
+        if page.js("document.activeElement === document.body"):
+            break
+    assert reached >= {c.name for c in CONTROLS}
+    stage.store.set("strength", 0.5)
+    page.until("document.querySelector('#w-strength').value === '0.5'")
+    page.js("document.getElementById('w-strength').focus()")
+    for _ in range(4):
+        page.key("ArrowRight", "ArrowRight", 39)
+    wait(lambda: stage.store.snapshot.strength == pytest.approx(0.52), "four steps up")
+    page.js("document.querySelector('[data-control=mirror] button').focus()")
+    page.key(" ", "Space", 32)
+    wait(lambda: stage.store.snapshot.mirror, "the switch")
+    stage.store.set("mirror", False)
+
+
+def test_snapshots_are_stored_and_recalled_with_a_glide(page: Tab, stage: Stage) -> None:
+    recalled: list[tuple[Any, ...]] = []
+    off = stage.store.on("snapshot_recall", lambda args, caller: recalled.append(args))
+    stage.store.set("motion", 0.3)
+    page.click("#store-mode")
+    page.click("#pads button:nth-child(7)")
+    page.until("document.querySelector('#pads button:nth-child(7)').classList.contains('full')")
+    stage.store.set("motion", 0.9)
+    page.js("document.getElementById('glide').value = '2.5'")
+    page.click("#pads button:nth-child(7)")
+    wait(lambda: recalled == [(7, 2.5)], "the recall with its glide")
+    wait(lambda: stage.store.snapshot.motion == 0.3, "the stored value")
+    page.js("document.querySelector('#pads button:nth-child(7)').focus()")
+    page.key(" ", "Space", 32)
+    wait(lambda: len(recalled) == 2, "the recall by keyboard")
+    assert page.js("document.activeElement.textContent") == "7", "the next press needs no Tab"
+    off()
+
+
+def test_midi_learn_by_clicking_a_control(page: Tab, stage: Stage) -> None:
+    page.click("#learn-button")
+    assert page.js("document.querySelectorAll('.slot-text .learn-target').length") == 0, "no knob types a prompt"
+    stage.ports = []
+    page.until("document.getElementById('learn-text').textContent.includes('No MIDI device is connected')")
+    stage.ports = ["Desk"]
+    page.until("document.getElementById('learn-text').textContent.includes('Choose a control')")
+    page.click("[data-control=motion] .learn-target")
+    page.until("document.getElementById('learn-text').textContent.includes('for Motion')")
+    wait(lambda: stage.learning == "/tidecast/motion", "the bridge to wait for a knob")
+    stage.learning, stage.bindings = "", {"/tidecast/motion": "CC 7, channel 1"}
+    page.until("document.getElementById('learn-text').textContent.includes('CC 7, channel 1')")
+    page.until("document.querySelector('[data-control=motion] .learn-target span').textContent === 'CC 7, channel 1'")
+    page.click("#learn-done")
+    assert page.js("document.querySelectorAll('.learn-target').length") == 0
+
+
+def test_sources_are_listed_with_size_and_rate_and_can_be_chosen(page: Tab, stage: Stage) -> None:
+    page.until("document.querySelectorAll('.sources button').length === 2")
+    assert "1920 × 1080 · 59.94 fps" in page.js("document.querySelector('.sources button:nth-child(2)').textContent")
+    page.click(".sources button:nth-child(2)")
+    wait(lambda: stage.store.snapshot.input == "ndi:DESK (Camera 1)", "the new input")
+    stage.store.set("input", "")
+
+
+def test_health_shows_the_readings_and_errors_with_their_remedy(page: Tab, stage: Stage) -> None:
+    stage.telemetry.error("engine", "The engine ran out of memory. Choose a smaller size.")
+    page.until("document.querySelector('#errors li')?.textContent.includes('Choose a smaller size.')")
+    page.until("document.getElementById('fps-out').textContent === '29.8'")
+    page.until("document.querySelector('#stages li:nth-child(3) output').textContent > 0")
+    page.until("document.getElementById('force').textContent.includes('of')")
+    assert page.js("document.querySelectorAll('#drops div').length") == 3
+    page.until("document.getElementById('plot').getAttribute('aria-label').includes('now')")
+
+
+def test_a_new_error_is_shown_until_it_is_read(page: Tab, stage: Stage) -> None:
+    hidden = "document.getElementById('alert').hidden"
+    assert page.js(hidden), "what went wrong before the page was opened is in the list only"
+    stage.telemetry.error("record", "The disk is full. Free some space.")
+    page.until(f"!{hidden}")
+    assert "record" in page.js("document.getElementById('alert').textContent")
+    assert "Free some space." in page.js("document.getElementById('alert').textContent")
+    page.click("#alert button")
+    page.until(hidden)
+    assert "Free some space." in page.js("document.getElementById('errors').textContent")
+
+
+def test_a_lost_engine_is_said_and_gone_when_it_is_back(page: Tab, stage: Stage) -> None:
+    stage.engine_alive = False
+    stage.telemetry.update(state="stalled", message="The engine died and is started again.")
+    page.until("document.body.dataset.state === 'stalled' && !document.getElementById('notice').hidden")
+    assert "started again" in page.js("document.getElementById('notice').textContent")
+    wait(lambda: np.ptp(mean(page)) < 2, "the grey input to go out")
+    stage.engine_alive = True
+    stage.telemetry.update(state="running", message="")
+    page.until("document.body.dataset.state === 'running' && document.getElementById('notice').hidden")
+
+
+def test_no_input_offers_the_test_picture(page: Tab, stage: Stage) -> None:
+    stage.telemetry.update(state="no-input")
+    page.until("!!document.querySelector('#notice-actions button')")
+    page.js("document.querySelector('#notice-actions button').click()")
+    wait(lambda: stage.store.snapshot.input == "pattern:bars", "the test picture")
+    stage.telemetry.update(state="running")
+    page.until("document.getElementById('notice').hidden")
+    stage.store.set("input", "")
+
+
+def test_the_guides_name_this_show(page: Tab) -> None:
+    page.click("#connect-button")
+    text = page.js("document.getElementById('guides').textContent")
+    assert re.search(r"\S+ \(Tidecast\)", text)
+    for word in ("OBS", "Resolume", "TouchDesigner", "127.0.0.1:9000", "/tidecast/prompt"):
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said", "copied"),
+    [
+        ("127.0.0.1", 9000, "-c network", "127.0.0.1:9000"),
+        ("0.0.0.0", 9001, "or its IP address, port 9001", "DESK:9001"),
+        ("10.0.0.7", 9002, "to 10.0.0.7, port 9002", "10.0.0.7:9002"),
+        ("", 0, "osc.enabled is false", None),
+    ],
+)
+def test_the_osc_guide_names_an_address_that_can_be_reached(host: str, port: int, said: str, copied: str) -> None:
+    guide = guides(Names("DESK", "ndi:Tidecast", host, port))[-1]
+    assert guide["program"] == "OSC" and said in " ".join(guide["steps"])
+    assert next(iter(guide["copy"]), None) == copied
+    assert "0.0.0.0" not in json.dumps(guide)
+
+
+def test_recording_starts_and_shows_its_file(page: Tab, stage: Stage) -> None:
+    page.click("#record-button")
+    wait(lambda: stage.store.snapshot.record, "record")
+    page.until("document.querySelector('.file').textContent.includes('show.mp4')")
+    page.click("#record-button")
+    wait(lambda: not stage.store.snapshot.record, "the end of the recording")
+
+
+def test_views_watch_only_what_they_show(page: Tab, stage: Stage) -> None:
+    page.click("#view-bar [data-view=output]")
+    wait(lambda: stage.room.watched == {"output"}, "only the output is copied")
+    page.click("#view-bar [data-view=wipe]")
+    wait(lambda: stage.room.watched == {"output", "input"}, "both")
+    page.drag("#views", (0.5, 0.5), (0.2, 0.5))
+    assert abs(float(page.js("document.getElementById('wipe').value")) - 20) < 8
+    page.click("#view-bar [data-view=split]")
+
+
+def test_nobody_watches_and_nothing_is_encoded(browser: Browser, stage: Stage) -> None:
+    tab = browser.tab()
+    tab.open(stage.room.url)
+    tab.until("window.tidecast && tidecast.drawn.output > 1")
+    assert stage.room.wants_preview
+    tab.close()
+    wait(lambda: not stage.room.wants_preview, "the preview to stop when the last page closes")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_web_process_comes_back_and_the_stage_does_not_notice(page: Tab, stage: Stage) -> None:
+    stage.gaps_ms.clear()
+    os.kill(stage.room.pid, signal.SIGKILL)
+    page.until("document.body.dataset.state === 'offline'")
+    page.until("document.body.dataset.state === 'running'", "the page to be back by itself")
+    before = page.js("tidecast.drawn.output")
+    page.until(f"tidecast.drawn.output > {before + 5}", "pictures again")
+    stage.store.set("motion", 0.5)
+    page.until("document.querySelector('[data-control=motion] output').textContent === '0.50'")
+    assert max(stage.gaps_ms) < 10 * 1000 / FPS
+    page.events.clear()  # the refused connections are told to the console, as they should be
+
+
+def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:
+    """Watched and not in turn, so that a busy machine costs both alike; `tidecast bench web` measures it exactly."""
+    sent, pictures = {0: 0, 3: 0}, 0
+    url = stage.room.url.replace("http", "ws", 1) + "api/preview"
+    for _ in range(3):
+        for pages in sent:
+            with open_pages(url, pages) as count:
+                wait(lambda pages=pages: stage.room.wants_preview == (pages > 0), "the pages to look")
+                before = stage.sent
+                time.sleep(1.0)
+                sent[pages] += stage.sent - before
+                pictures += count()
+    assert sent[3] >= 0.9 * sent[0], sent
+    assert pictures > 3 * 3 * 10
+
+
+def test_start_and_stop_leave_nothing_behind(stage: Stage) -> None:
+    with Stage() as other:
+        port, pid = other.room.port, other.room.pid
+        other.room.start()  # a second start changes nothing
+        assert other.room.pid == pid
+    with Stage(port):
+        pass
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def axe(folder: Path) -> str:
+    """The axe accessibility checker, from the npm registry; kept in the folder for the next run."""
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        npm = shutil.which("npm")
+        assert npm, "The accessibility audit needs npm: install the package npm."
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    return script.read_text()
+
+
+@pytest.mark.parametrize("size", [(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
+def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[int, int, bool]) -> None:
+    script = axe(Path(__file__).resolve().parents[3] / "build" / "axe")
+    stage.telemetry.error("engine", "An error to be seen by the audit. Do nothing.")
+    width, height, mobile = size
+    page.size(width, height, mobile=mobile)
+    page.call("Page.setBypassCSP", enabled=True)
+    show = "document.getElementById('{}').{}()"
+    states = [
+        "",
+        show.format("connect", "showModal"),
+        show.format("help", "showModal"),
+        show.format("learn-button", "click"),
+    ]
+    findings = []
+    page.js(script)
+    for state in states:
+        page.js(f"document.querySelectorAll('dialog').forEach((d) => d.close()); {state}; void 0")
+        found = page.js(
+            "axe.run(document, {resultTypes: ['violations']}).then((r) => JSON.stringify(r.violations.map((v) =>"
+            " [v.impact, v.id, v.nodes.slice(0, 5).map((n) => n.target.join(' ') + ': ' + n.failureSummary)])))"
+        )
+        findings += json.loads(found)
+    assert [f for f in findings if f[0] in ("serious", "critical")] == []

@@ -1,0 +1,312 @@
+"""Strangers at the control room's port: other origins, rebound names, missing tokens, paths, floods, garbage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from bridge.web.access import is_loopback, page_url, qr_text
+from bridge.web.guard import host_name
+from bridge.web.launcher import ControlRoom
+from bridge.web.server import MAX_MESSAGE, MAX_SOCKETS
+from engine.errors import PortInUseError
+from tests.support.browser import wait
+from tests.support.web_stage import SIZE, Stage
+
+
+def client() -> httpx.Client:
+    """For plain HTTP, a new connection each time; loading the world's certificates takes longer than a request."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(verify=False, trust_env=False, timeout=30.0, limits=limits)
+
+
+HTTP = client()
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage() as running:
+        yield running
+
+
+@pytest.fixture
+def url(stage: Stage) -> str:
+    return stage.room.url
+
+
+def socket_url(url: str, path: str = "api/socket") -> str:
+    return url.replace("http", "ws").split("?")[0] + path
+
+
+def serves(stage: Stage) -> bool:
+    """Whether a page can still drive the show."""
+    wanted = round(random.uniform(0.1, 0.9), 3)
+    answer = HTTP.post(stage.room.url + "api/set", json={"strength": wanted})
+    wait(lambda: stage.store.snapshot.strength == wanted, "the control to arrive")
+    return answer.json() == {"strength": wanted}
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9001", "127.0.0.1.evil.example", "", "a b", "[::1", "localhost@evil.example"]
+)
+def test_rebound_host_names_are_refused(url: str, host: str) -> None:
+    assert HTTP.get(url, headers={"host": host}).status_code in (400, 421)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://localhost:1", "http://127.0.0.1", "file://"]
+)
+def test_other_origins_cannot_act(stage: Stage, url: str, origin: str) -> None:
+    before = stage.store.snapshot.strength
+    answer = HTTP.post(url + "api/set", json={"strength": 0.111}, headers={"origin": origin})
+    assert answer.status_code == 403
+    with pytest.raises(InvalidStatus) as refused, connect(socket_url(url), origin=origin):  # type: ignore[arg-type]
+        pass
+    assert refused.value.response.status_code == 403
+    preview = socket_url(url, "api/preview")
+    with pytest.raises(InvalidStatus), connect(preview, origin=origin):  # type: ignore[arg-type]
+        pass
+    assert stage.store.snapshot.strength == before
+
+
+def test_other_sites_cannot_embed(url: str) -> None:
+    for mode, dest in (("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
+        headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+        assert HTTP.get(url + "api/state", headers=headers).status_code == 403
+
+
+def test_no_answer_permits_other_origins_and_all_carry_the_policy(url: str) -> None:
+    for path in ("", "api/table", "api/state", "static/main.js", "nothing"):
+        answer = HTTP.get(url + path, headers={"accept": "text/html", "origin": url.rstrip("/")})
+        assert "access-control-allow-origin" not in answer.headers
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_preflight_is_refused(url: str) -> None:
+    headers = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    assert HTTP.options(url + "api/set", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/%2e%2e/room.py",
+        "/static//etc/passwd",
+        "/static/..\\room.py",
+        "/../../../../etc/passwd",
+        "/static/%00index.html",
+        "/static/",
+        "/static/__init__.py",
+        "/static/%c0%ae%c0%ae/room.py",
+        "/api/picture/..%2f..%2fetc.jpg",
+    ],
+)
+def test_paths_lead_nowhere_else(stage: Stage, path: str) -> None:
+    answer = raw(stage.room.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert answer.split(b" ")[1] in (b"404", b"400", b"403"), answer[:200]
+    assert b"root:" not in answer and b"import" not in answer
+
+
+def test_oversized_messages_are_refused(stage: Stage, url: str) -> None:
+    answer = HTTP.post(url + "api/set", content=b" " * (MAX_MESSAGE + 1))
+    assert answer.status_code == 400 and "bytes at most" in answer.json()["error"]
+    with connect(socket_url(url)) as page, pytest.raises(ConnectionClosed) as closed:
+        page.send("x" * (MAX_MESSAGE + 1))
+        while True:
+            page.recv(timeout=5)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
+    assert raw(stage.room.port, "GET / HTTP/1.1\r\nX: " + "y" * 200_000).startswith(b"HTTP/1.1 4")
+    assert serves(stage)
+
+
+def test_a_prompt_of_20_kilobytes_arrives_whole(stage: Stage, url: str) -> None:
+    words = "ein Wald im Herbst 🍂 " * 900
+    assert len(words.encode()) > 20_000
+    assert HTTP.post(url + "api/set", json={"prompt_2": words}).status_code == 200
+    wait(lambda: stage.store.snapshot.prompt_2 == words, "the prompt")
+    stage.store.set("prompt_2", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b"[" * 20_000, "not JSON"),
+        (b"[]", "object"),
+        (b'{"nothing": 1}', "no control named"),
+        (b'{"strength": "loud"}', "not a number"),
+        (b'{"strength": {}}', "not a number"),
+        (b'{"strength": NaN}', "not a"),
+        (b'{"prompt_1": "\\ud800"}', "not JSON"),
+    ],
+)
+def test_bad_requests_are_answered_with_a_reason(url: str, body: bytes, says: str) -> None:
+    answer = HTTP.post(url + "api/set", content=body)
+    assert answer.status_code == 400 and says in answer.text
+
+
+def test_the_oscquery_tree_is_on_the_same_port(stage: Stage, url: str) -> None:
+    stage.store.set("seed", 4711)
+    wait(lambda: HTTP.get(url + "tidecast/seed?VALUE").json() == {"VALUE": [4711]}, "the value in the tree")
+    assert HTTP.get(url).json()["CONTENTS"].keys() == {"tidecast"}
+    assert HTTP.get(url + "?HOST_INFO").json()["OSC_PORT"] == 9000
+    page = HTTP.get(url, headers={"accept": "text/html,*/*"})
+    assert page.headers["content-type"].startswith("text/html")
+    with connect(socket_url(url, "")) as client:
+        client.send(json.dumps({"COMMAND": "LISTEN", "DATA": "/tidecast/steps"}))
+        stage.store.set("steps", 4)
+        news = b""
+        while not news.endswith((4).to_bytes(4, "big")):
+            news = client.recv(timeout=5)
+        assert news.startswith(b"/tidecast/steps\0")
+    with pytest.raises(InvalidStatus), connect(socket_url(url, ""), origin="http://evil.example"):  # type: ignore[arg-type]
+        pass
+    stage.store.set_many({"steps": 2, "seed": 0})
+
+
+def test_unknown_addresses_are_answered(url: str) -> None:
+    assert HTTP.post(url + "api/send", json={"address": "/tidecast/nothing"}).status_code == 400
+    with connect(socket_url(url)) as page:
+        page.send(json.dumps({"address": "/tidecast/nothing", "args": [1]}))
+        while True:
+            news = json.loads(page.recv(timeout=5))
+            if "replies" in news:
+                break
+        assert news["replies"][0][0] == "/error"
+
+
+def test_fuzz_leaves_it_serving(stage: Stage, url: str) -> None:
+    """2,000 random messages to the sockets and 200 random byte strings to the port."""
+    dice = random.Random(5)
+    seeds = [
+        '{"address": "/tidecast/strength", "args": [0.5]}',
+        '{"watch": ["output", "input"]}',
+        '"drawn"',
+        '{"ask": 1}',
+        "null",
+        "[[[[",
+        '{"address": "/tidecast/*", "args": ["x"]}',
+        '{"args": 3}',
+        '{"address": 5}',
+        '{"watch": [{}]}',
+        '{"address": "/tidecast/seed", "args": [1e999]}',
+        '{"address": "/tidecast/snapshot/save", "args": ["a"]}',
+        '{"address": "/tidecast/prompt/1", "args": ["\\ud800"]}',
+    ]
+    for path in ("api/socket", "api/preview"):
+        sent = 0
+        while sent < 1000:
+            with connect(socket_url(url, path), max_size=None) as page:
+                try:
+                    for _ in range(250):
+                        text = list(dice.choice(seeds))
+                        for _ in range(dice.randrange(4)):
+                            text[dice.randrange(len(text))] = chr(dice.randrange(0x2FF))
+                        payload = "".join(text)
+                        page.send(payload if dice.random() > 0.004 else payload.encode())
+                        sent += 1
+                except ConnectionClosed:
+                    continue
+    for _ in range(150):
+        raw(stage.room.port, os.urandom(dice.randrange(1, 400)), wait_for_answer=False)
+    for _ in range(50):
+        head = f"GET /api/socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: {dice.random()}\r\nConnection: upgrade\r\n\r\n"
+        raw(stage.room.port, head, wait_for_answer=False)
+    assert serves(stage)
+
+
+def test_the_number_of_sockets_is_bounded(stage: Stage, url: str) -> None:
+    opened = 0
+    with contextlib.ExitStack() as pages, pytest.raises(InvalidStatus):
+        for _ in range(MAX_SOCKETS + 10):
+            pages.enter_context(connect(socket_url(url, "api/preview")))
+            opened += 1
+    assert opened <= MAX_SOCKETS
+    assert serves(stage)
+    wait(lambda: _opens(url), "room for new pages")
+
+
+def test_an_open_port_needs_the_token(tmp_path: object) -> None:
+    with Stage(host="0.0.0.0", token="s3cret-token") as stage:
+        base = f"http://127.0.0.1:{stage.room.port}/"
+        assert stage.room.url.endswith("/?token=s3cret-token") and "0.0.0.0" not in stage.room.url
+        for path in ("", "api/state", "api/table", "static/main.js", "api/picture/output.jpg", "?token=wrong"):
+            assert HTTP.get(base + path).status_code == 401, path
+        assert HTTP.post(base + "api/set", json={"strength": 1}).status_code == 401
+        for path in ("api/socket", "api/preview"):
+            with pytest.raises(InvalidStatus), connect(socket_url(base, path)):
+                pass
+        with connect(socket_url(base) + "?token=s3cret-token") as page:
+            assert "controls" in json.loads(page.recv(timeout=5))
+        assert HTTP.get(base + "api/state", headers={"authorization": "Bearer s3cret-token"}).status_code == 200
+        with client() as browser:
+            opened = browser.get(base + "?token=s3cret-token", headers={"accept": "text/html"})
+            assert opened.status_code == 303 and opened.headers["location"] == "/"
+            cookie = opened.headers["set-cookie"]
+            assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
+            assert browser.get(base, headers={"accept": "text/html"}).status_code == 200
+            other = {"origin": "http://evil.example"}
+            assert browser.post(base + "api/set", json={"strength": 1}, headers=other).status_code == 403
+        assert HTTP.get(base + "?token=s3cret-token", headers={"host": "evil.example"}).status_code == 421
+        assert "█" in qr_text(stage.room.url) or "▄" in qr_text(stage.room.url)
+
+
+def test_a_new_token_each_time_unless_given() -> None:
+    tokens = set()
+    for _ in range(2):
+        with Stage(host="0.0.0.0") as stage:
+            tokens.add(stage.room.token)
+    assert len(tokens) == 2 and all(len(t) >= 16 for t in tokens)
+
+
+def test_a_taken_port_is_named(stage: Stage) -> None:
+    room = ControlRoom(stage.store, stage.telemetry, *SIZE, port=stage.room.port)
+    with pytest.raises(PortInUseError, match=str(stage.room.port)):
+        room.start()
+    room.stop()
+
+
+def test_loopback_is_recognised() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.9.9.9")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.2", "example.org", "")))
+    assert qr_text(page_url("127.0.0.1", 9001)) == ""
+    assert [host_name(h) for h in ("A.b:80", "[::1]:9", "x:y", "a/b")] == ["a.b", "::1", "", ""]
+
+
+def test_the_web_framework_stays_out_of_the_bridge_process() -> None:
+    code = "import sys, bridge.web.launcher; print(sorted({'starlette', 'uvicorn', 'PIL', 'torch'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def raw(port: int, data: str | bytes, *, wait_for_answer: bool = True) -> bytes:
+    """Send bytes to the port as they are; returns what came back."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as peer:
+        try:
+            peer.sendall(data.encode("latin-1") if isinstance(data, str) else data)
+            return peer.recv(65536) if wait_for_answer else b""
+        except OSError:
+            return b""
+
+
+def _opens(url: str) -> bool:
+    try:
+        with connect(socket_url(url)):
+            return True
+    except InvalidStatus:
+        return False

@@ -1,0 +1,199 @@
+"""Every layout of checkpoint loads strictly, and a wrong one says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.errors import CheckpointError
+from engine.models.spec import DiTShape
+from engine.models.wan21.checkpoint import load, merged, read
+from engine.network.dit import CausalDiT
+
+SHAPE = DiTShape(dim=24, heads=2, layers=2, ffn=16, text_dim=8)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    network = CausalDiT(SHAPE)
+    network.init_weights(torch.Generator().manual_seed(1))
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def prefixed(weights: dict[str, Tensor], prefix: str = "model.") -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in weights.items()}
+
+
+def opened(path: Path) -> CausalDiT:
+    with torch.device("meta"):
+        network = CausalDiT(SHAPE)
+    load(network, read(path), str(path))
+    return network
+
+
+def assert_same(network: CausalDiT, weights: dict[str, Tensor]) -> None:
+    found = network.state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+LAYOUTS = {
+    "bare": lambda w: w,
+    "generator": lambda w: {"generator": prefixed(w)},
+    "generator_ema": lambda w: {"generator_ema": prefixed(w)},
+    "state_dict": lambda w: {"state_dict": w},
+    "generator before its average": lambda w: {"generator_ema": {"other": torch.zeros(1)}, "generator": w, "step": 3},
+    "wrapped for training": lambda w: {"generator_ema": prefixed(w, "model._fsdp_wrapped_module.")},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pickles(layout: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(LAYOUTS[layout](weights), path)
+    assert_same(opened(path), weights)
+
+
+def test_pickles_from_before_the_zip_format(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    assert_same(opened(path), weights)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_safetensors_file_and_folder(prefix: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file(prefixed(weights, prefix), path)
+    assert_same(opened(path), weights)
+    assert_same(opened(tmp_path), weights)
+
+
+def shards(weights: dict[str, Tensor], folder: Path) -> Path:
+    names = sorted(weights)
+    index = {}
+    for number in range(3):
+        file = f"diffusion_pytorch_model-{number + 1:05}-of-00003.safetensors"
+        part = {name: weights[name] for name in names[number::3]}
+        save_file(part, folder / file)
+        index |= dict.fromkeys(part, file)
+    path = folder / "diffusion_pytorch_model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    return path
+
+
+def test_shards(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(weights, tmp_path)
+    assert_same(opened(index), weights)
+    assert_same(opened(tmp_path), weights)
+
+
+def test_missing_shard_is_named(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    index = shards(weights, tmp_path)
+    (tmp_path / "diffusion_pytorch_model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks 1 of 3 shards: diffusion_pytorch_model-00002"):
+        read(index)
+
+
+def test_tensors_are_mapped_not_read(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save(weights, path)
+    network = opened(path)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("the system does not list its mappings")
+    assert any(str(path) in line for line in maps.read_text().splitlines())
+    del network
+
+
+def test_wrong_file_lists_what_differs(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    wrong = dict(weights) | {f"extra.{i}": torch.zeros(1) for i in range(20)}
+    del wrong["head.head.bias"]
+    wrong["blocks.0.ffn.0.weight"] = torch.zeros(5, 24)
+    path = tmp_path / "wrong.pt"
+    torch.save(wrong, path)
+    with pytest.raises(CheckpointError) as caught:
+        opened(path)
+    text = str(caught.value)
+    assert "1 keys missing (head.head.bias)" in text
+    assert "20 keys unexpected (extra.0, " in text and "and 12 more" in text
+    assert "blocks.0.ffn.0.weight [5, 24] instead of [16, 24]" in text
+    assert len(text) < 1500
+
+
+def test_damaged_files_are_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    for name in ("model.pt", "model.safetensors"):
+        path = tmp_path / name
+        torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            read(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read(tmp_path / "absent.pt")
+
+
+class Unsafe:
+    def __reduce__(self) -> tuple:
+        return (print, ("a pickle ran code",))
+
+
+def test_pickles_that_run_code_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"generator": Unsafe()}, path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read(path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        (tmp_path / "plain.pt").write_bytes(pickle.dumps(Unsafe(), protocol=2))
+        read(tmp_path / "plain.pt")
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save({"step": 3, "name": "x"}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="more than tensors"):
+        read(tmp_path / "a.pt")
+    torch.save([torch.zeros(1)], tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read(tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="several checkpoints"):
+        read(tmp_path)
+
+
+def adapter(weights: dict[str, Tensor], rank: int = 3) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    pairs = {}
+    for name in ("blocks.0.self_attn.q", "blocks.1.ffn.2"):
+        out_features, in_features = weights[f"{name}.weight"].shape
+        pairs[f"base_model.model.{name}.lora_A.weight"] = torch.randn(rank, in_features, generator=generator)
+        pairs[f"base_model.model.{name}.lora_B.weight"] = torch.randn(out_features, rank, generator=generator)
+    return pairs
+
+
+def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"generator_lora": adapter(weights)}, tmp_path / "lora.pt")
+    pairs = read(tmp_path / "lora.pt")
+    found = merged(weights, pairs, "lora.pt")
+    x = torch.randn(5, 24)
+    down, up = (pairs[f"base_model.model.blocks.0.self_attn.q.lora_{side}.weight"] for side in "AB")
+    expected = x @ weights["blocks.0.self_attn.q.weight"].T + x @ down.T @ up.T
+    torch.testing.assert_close(x @ found["blocks.0.self_attn.q.weight"].T, expected)
+    assert found["blocks.0.self_attn.k.weight"] is weights["blocks.0.self_attn.k.weight"]
+
+
+def test_an_adapter_of_another_network_is_refused(weights: dict[str, Tensor]) -> None:
+    pairs = adapter(weights)
+    with pytest.raises(CheckpointError, match=r"1 keys for other networks \(blocks.9.q\)"):
+        merged(
+            weights,
+            pairs | {"blocks.9.q.lora_A.weight": torch.ones(1, 1), "blocks.9.q.lora_B.weight": torch.ones(1, 1)},
+            "x",
+        )
+    with pytest.raises(CheckpointError, match="it is empty"):
+        merged(weights, {}, "x")
+    with pytest.raises(CheckpointError, match=r"\[24, 24\], the adapter"):
+        merged(weights, pairs | {"base_model.model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 25)}, "x")

@@ -1,0 +1,230 @@
+"""Prompts: cleaned as Wan does, encoded by UMT5 in every way of holding it, remembered on disk, honest when missing."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from bridge.cli.models import app
+from engine.errors import CheckpointError, ModelError, WeightsMissingError
+from engine.models import registry
+from engine.models.spec import WeightFile
+from engine.models.wan21 import build, umt5
+from engine.models.wan21.text import EmbeddingCache, Tokenizer, WanTextEncoder
+
+tokenizers = pytest.importorskip("tokenizers")
+pytest.importorskip("transformers")
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "t_umt5_tiny.safetensors"
+LENGTH, WIDTH = 40, 48
+WORDS = ["<pad>", "</s>", "<unk>", "neon", "city", "rain", "at", "night", "it's"]
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return {key.removeprefix("w."): value for key, value in load_file(GOLDEN).items() if key.startswith("w.")}
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    """A folder with a tokenizer of few words that closes every text with </s>."""
+    pieces = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
+    pieces.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    pieces.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    pieces.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path
+
+
+@pytest.fixture
+def encoder_file(weights: dict[str, Tensor], tmp_path: Path) -> Path:
+    path = tmp_path / "models_t5_tiny.pth"
+    torch.save(weights, path)
+    return path
+
+
+def encoder(cache: Path, weights: Path | None, tokenizer: Path | None, **options: str) -> WanTextEncoder:
+    return WanTextEncoder(
+        "wan21-test",
+        LENGTH,
+        WIDTH,
+        EmbeddingCache(cache, "hash"),
+        weights=weights,
+        tokenizer=tokenizer,
+        device=torch.device("cpu"),
+        **options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  neon\n\t city ", "neon city"),
+        ("neon &amp;amp; rain", "neon & rain"),
+        ("it’s “neon”", 'it\'s "neon"'),
+        ("cafÃ©", "café"),
+    ],
+)
+def test_texts_are_cleaned_as_wan_does(tokenizer: Path, text: str, cleaned: str) -> None:
+    assert Tokenizer(tokenizer, 10).cleaned(text) == cleaned
+
+
+def test_long_texts_are_cut_and_still_closed(tokenizer: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Tokenizer(tokenizer, 10)("neon  city") == [3, 4, 1]
+    assert Tokenizer(tokenizer, 4)("neon city rain at night") == [3, 4, 5, 1]
+    assert "6 tokens and is cut at 4" in caplog.text
+
+
+def test_padded_batch_equals_texts_alone_and_is_zero_behind_them(weights: dict[str, Tensor]) -> None:
+    network = umt5.build(weights, torch.float32, "golden")
+    data = load_file(GOLDEN)
+    ids, mask = data["ids"], data["mask"]
+    together = umt5.embed(network, ids, mask)
+    length = int(mask[0].sum())
+    torch.testing.assert_close(together[0, :length], umt5.embed(network, ids[:1, :length], mask[:1, :length])[0])
+    assert together[0, length:].abs().max() == 0
+
+
+def test_weights_that_visit_the_device_by_block_compute_the_same(weights: dict[str, Tensor]) -> None:
+    data = load_file(GOLDEN)
+    network = umt5.build(weights, torch.float32, "golden")
+    stayed = umt5.embed(network, data["ids"], data["mask"])
+    before = [parameter.data_ptr() for parameter in network.parameters()]
+    umt5.visit_by_block(network, torch.device("cpu"))
+    assert torch.equal(umt5.embed(network, data["ids"], data["mask"]), stayed)
+    assert [parameter.data_ptr() for parameter in network.parameters()] == before
+
+
+def test_eight_bit_weights_take_a_quarter_and_come_close(weights: dict[str, Tensor]) -> None:
+    data = load_file(GOLDEN)
+    network = umt5.build(weights, torch.float32, "golden")
+    exact = umt5.embed(network, data["ids"], data["mask"])
+    linear_bytes = sum(m.weight.numel() * 4 for m in network.modules() if isinstance(m, nn.Linear))
+    umt5.store_in_bytes(network)
+    stored = [m.stored for m in network.modules() if isinstance(m, umt5.ByteLinear)]
+    assert sum(tensor.numel() * tensor.element_size() for tensor in stored) * 4 == linear_bytes
+    error = (umt5.embed(network, data["ids"], data["mask"]) - exact).norm() / exact.norm()
+    assert 0 < error < 0.2
+
+
+def test_names_that_transformers_wrote_load_too(weights: dict[str, Tensor]) -> None:
+    theirs = umt5.renamed(weights) | {"encoder.embed_tokens.weight": weights["token_embedding.weight"]}
+    data = load_file(GOLDEN)
+    ours = umt5.embed(umt5.build(weights, torch.float32, "a"), data["ids"], data["mask"])
+    assert torch.equal(umt5.embed(umt5.build(theirs, torch.float32, "b"), data["ids"], data["mask"]), ours)
+
+
+def test_a_file_of_something_else_is_refused(weights: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match=r"has no tensor 'shared.weight'"):
+        umt5.build({"head.weight": torch.zeros(1)}, torch.float32, "x.pth")
+    broken = dict(weights)
+    del broken["blocks.1.ffn.fc1.weight"]
+    with pytest.raises(CheckpointError, match=r"1 keys missing \(encoder.block.1"):
+        umt5.build(broken, torch.float32, "x.pth")
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float8"])
+def test_a_prompt_is_encoded_once_and_then_needs_no_files(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, storage: str
+) -> None:
+    first = encoder(tmp_path / "cache", encoder_file, tokenizer, storage=storage).encode(" neon  city")
+    assert first.embedding.shape == (LENGTH, WIDTH)
+    assert first.embedding[:3].abs().min(dim=1).values.max() > 0
+    assert first.embedding[3:].abs().max() == 0
+    again = encoder(tmp_path / "cache", None, None).encode("neon city")
+    assert torch.equal(again.embedding, first.embedding)
+    assert [path.suffix for path in (tmp_path / "cache").rglob("*.*")] == [".safetensors"]
+
+
+def test_an_unknown_prompt_without_files_names_the_commands(tmp_path: Path) -> None:
+    with pytest.raises(WeightsMissingError) as caught:
+        encoder(tmp_path, None, None).encode("neon city")
+    assert "'neon city'" in str(caught.value)
+    assert "tidecast models pull wan21-test" in str(caught.value)
+    assert "tidecast models encode-prompts" in str(caught.value)
+
+
+def test_another_encoder_has_other_embeddings(tmp_path: Path) -> None:
+    EmbeddingCache(tmp_path, "a").put("neon", torch.ones(2, WIDTH))
+    assert EmbeddingCache(tmp_path, "b").get("neon") is None
+    assert EmbeddingCache(tmp_path, "a").get("neon") is not None
+
+
+def test_a_damaged_file_is_encoded_anew(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = encoder(tmp_path / "cache", encoder_file, tokenizer)
+    first = one.encode("rain")
+    path = EmbeddingCache(tmp_path / "cache", "hash").path("rain")
+    path.write_bytes(path.read_bytes()[:20])
+    assert torch.equal(one.encode("rain").embedding, first.embedding)
+    assert "cannot be read" in caplog.text
+    assert EmbeddingCache(tmp_path / "cache", "hash").get("rain") is not None
+
+
+def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
+    EmbeddingCache(tmp_path, "hash").put("neon", torch.ones(2, WIDTH + 1))
+    with pytest.raises(ModelError, match=r"reads \[40, 48\]"):
+        encoder(tmp_path, None, None).encode("neon")
+
+
+def test_missing_packages_are_named(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ModelError, match=r'pip install "tidecast\[wan\]"'):
+        encoder(tmp_path / "cache", encoder_file, tokenizer).encode("neon")
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    with pytest.raises(ModelError, match=r'pip install "tidecast\[wan\]"'):
+        encoder(tmp_path / "cache", encoder_file, tokenizer).encode("neon")
+
+
+def test_a_bad_tokenizer_is_refused(tmp_path: Path, encoder_file: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        Tokenizer(tmp_path / "none.json", 10)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="is no tokenizer"):
+        Tokenizer(tmp_path, 10)
+
+
+def test_prompts_are_encoded_beforehand_from_a_file(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = registry.get("wan21-tiny")
+    spec = replace(
+        row,
+        name="test-model",
+        dit=replace(row.dit, text_len=LENGTH, text_dim=WIDTH),
+        files=(
+            WeightFile("text", encoder_file.name, "", 0, "someone/model", "main"),
+            WeightFile("tokenizer", "tokenizer.json", "", 0, "someone/model", "main"),
+        ),
+    )
+    monkeypatch.setitem(registry.REGISTRY, spec.name, spec)
+    monkeypatch.setattr(build, "prompt_folder", lambda: tmp_path / "prompts")
+    prompts = tmp_path / "show.txt"
+    prompts.write_text("# the show\nneon city\n\nrain at night\nneon city\n", encoding="utf-8")
+    result = CliRunner().invoke(
+        app, ["encode-prompts", str(prompts), "--model", spec.name, "--dir", str(encoder_file.parent)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 prompts are ready for test-model" in result.output
+    assert len(list((tmp_path / "prompts").rglob("*.safetensors"))) == 2
+    files = {"text": encoder_file}
+    recalled = build.build_text(spec, torch.device("cpu"), files).encode("rain at night")
+    assert recalled.embedding[:4].abs().min(dim=1).values.max() > 0
+
+
+def test_prompts_for_a_model_that_needs_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "show.txt").write_text("neon city\n")
+    result = CliRunner().invoke(app, ["encode-prompts", str(tmp_path / "show.txt"), "--model", "wan21-tiny"])
+    assert "nothing to encode" in result.output
+    assert isinstance(CliRunner().invoke(app, ["encode-prompts", str(tmp_path / "none.txt")]).exception, ModelError)

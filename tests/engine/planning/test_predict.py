@@ -1,0 +1,78 @@
+"""Counts against published sizes, the pipeline forecast against the paper's own figures."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+
+import pytest
+
+from bridge.cli.plan import measured_times, parse_gpus, parse_size
+from engine.errors import ConfigError
+from engine.models.spec import DiTShape
+from engine.planning import predict, roofline
+
+SMALL = DiTShape(1536, 12, 30, 8960)
+LARGE = DiTShape(5120, 40, 40, 13824)
+
+
+def test_counts_agree_with_the_published_parameters():
+    assert roofline.dit_parameters(SMALL) == pytest.approx(1.419e9, rel=1e-3)
+    assert roofline.dit_parameters(LARGE) == pytest.approx(14.288e9, rel=1e-3)
+
+
+def test_full_vae_costs_more_than_the_small_network():
+    vae = roofline.vae_encode_flops(512, 512) + roofline.vae_decode_flops(512, 512)
+    assert vae == pytest.approx(14.15e12, rel=0.01)
+    assert vae > roofline.dit_flops(SMALL, 1024, 6 * 1024) * 2
+
+
+def test_forecast_matches_the_paper_for_several_gpus():
+    errors = sorted(abs(got / want - 1) for *_, got, want in predict.check())
+    assert median(errors) < 0.03 and errors[int(0.9 * len(errors))] < 0.06
+
+
+def test_more_gpus_never_slow_a_forecast_down():
+    times = predict.fit_single(predict.PUBLISHED[0].fps[0], 480, 832, 146e12)
+    rates = [predict.forecast([times] * n, 30, 2, hop_s=0.0).fps for n in (1, 2, 3, 4)]
+    assert rates == sorted(rates)
+
+
+def test_bottleneck_is_named():
+    times = predict.StageTimes(0.01, 0.5, 0.01, 0.01, "measured")
+    assert predict.forecast([times] * 2, 30, 1).bottleneck.startswith("decode on GPU")
+
+
+def test_unpublished_model_says_what_to_do():
+    with pytest.raises(ConfigError, match="bench engine"):
+        predict.published_times("ember", 512, 512, predict.GPUS["H100"])
+
+
+def test_gpus_and_sizes_are_read():
+    assert [g.name for g in parse_gpus("2xRTX4090, h100")] == ["RTX4090", "RTX4090", "H100"]
+    assert parse_size("832x480") == (832, 480)
+    for bad in ("3xVoodoo2", "", "99xH100"):
+        with pytest.raises(ConfigError):
+            parse_gpus(bad)
+    for bad in ("512", "500x512", "0x0"):
+        with pytest.raises(ConfigError):
+            parse_size(bad)
+
+
+def test_measured_file_is_used(tmp_path):
+    rows = [
+        {
+            "model": "m",
+            "width": 512,
+            "height": 512,
+            "steps": n,
+            "stages_ms": {"encode": 5, "dit": 10 + 4 * n, "decode": 9},
+        }
+        for n in (1, 2)
+    ]
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"rows": rows}))
+    times = measured_times(path, "m", 512, 512)
+    assert times.network_s(3) == pytest.approx(0.022) and times.decode_s == pytest.approx(0.009)
+    with pytest.raises(ConfigError, match="no stage times"):
+        measured_times(path, "other", 512, 512)

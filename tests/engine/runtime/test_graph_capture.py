@@ -1,0 +1,360 @@
+"""The captured path, rehearsed without a GPU: same numbers, nothing captured on stage, nothing moves, no silence."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.controls import Config
+from engine.errors import CaptureError, ModelError
+from engine.models.ember.codec import EmberCodec
+from engine.models.spec import CacheShape, Codec, ModelSpec, Schedule
+from engine.models.wan21.build import build_codec
+from engine.runtime import graph_capture
+from engine.runtime.graph_capture import Captured, choose, prepare
+from engine.runtime.graph_checker import Rehearsal
+from engine.session import Session
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RELEASED, Gaussian
+from engine.stream.stream import Stream
+from engine.stream.timesteps import steps_for
+from tests.engine.stream.test_stream import DIT, SHAPE, SIDE, SPEC, stream
+from tests.engine.test_session import CONTROLS, play
+
+CPU = torch.device("cpu")
+
+
+def prompt(seed: int, spec: ModelSpec = SPEC) -> Tensor:
+    return torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(seed))
+
+
+class Counting(Rehearsal):
+    """Counts captures and replays."""
+
+    def __init__(self) -> None:
+        self.captures = self.replays = 0
+
+    def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
+        self.captures += 1
+        replay = super().capture(work, host)
+
+        def counted() -> Tensor:
+            self.replays += 1
+            return replay()
+
+        return counted
+
+
+def captured(made: Stream, monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """Prepare a stream as a GPU would; it is as new afterwards."""
+    counting = Counting()
+    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: counting)
+    assert prepare(made.spec, made, "graphs", SIDE, SIDE, lambda _: None) == ""
+    made.noise.reset()
+    return counting
+
+
+def show(made: Stream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]]:
+    """A stream with everything that changes live: prompt, strength, 1..4 steps up and down, anchor, reset."""
+    spec, out = made.spec, []
+    generator = torch.Generator().manual_seed(5)
+    made.read(prompt(2, spec))
+    for chunk in range(chunks):
+        if chunk % 7 == 6:
+            made.read(prompt(chunk, spec))
+        if chunk == chunks - 12:
+            for ticket, clean in made.flush():
+                out.append((ticket, clean, made.decode(clean)))
+            made.reset()
+        steps = steps_for(spec.schedule, (0.8, 0.6, 1.0)[chunk % 3], (1, 2, 4, 4, 4, 4, 3, 1, 2, 2, 4)[chunk % 11])
+        frames = spec.frames_per_latent * spec.frames_per_block if made.begun else spec.first_frames
+        video = torch.rand(3, frames, SIDE, SIDE, generator=generator) * 2 - 1
+        x, first = made.encode(video, steps, motion=(1.0, 0.3)[chunk % 2])
+        for ticket, clean in made.denoise(x, first, steps.timesteps, chunk, anchor=chunk in (13, 22)):
+            out.append((ticket, clean, made.decode(clean)))
+    return out
+
+
+def same(a: list[tuple[int, Tensor, Tensor]], b: list[tuple[int, Tensor, Tensor]]) -> bool:
+    return [t for t, _, _ in a] == [t for t, _, _ in b] and all(
+        torch.equal(x, y) and torch.equal(v, w) for (_, x, v), (_, y, w) in zip(a, b, strict=True)
+    )
+
+
+THREE = replace(
+    SPEC,
+    first_latents=3,
+    frames_per_block=3,
+    cache=CacheShape(9, 3, rule="honest"),
+    schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
+)
+CASES: dict[str, tuple[ModelSpec, dict[str, object]]] = {
+    "fixed sinks": (SPEC, {}),
+    "adaptive sinks": (replace(SPEC, cache=replace(SPEC.cache, threshold=0.3)), {}),
+    "honest adaptive sinks": (replace(SPEC, cache=replace(SPEC.cache, threshold=0.3)), {"rule": Rule.HONEST}),
+    "sinks of the paper": (replace(SPEC, cache=replace(SPEC.cache, threshold=0.9)), {"rule": Rule.ADAPTIVE}),
+    "no batch": (replace(SPEC, cache=replace(SPEC.cache, threshold=0.3)), {"batch": False}),
+    "blocks of three": (THREE, {"rule": Rule.HONEST}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replayed_streams_equal_plain_ones_through_every_live_change(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, settings = CASES[case]
+    plain, fast = stream(spec, **settings), stream(spec, **settings)  # type: ignore[arg-type]
+    plain.whole_text = True
+    chunks = 24 if spec is THREE else 40
+    wanted = show(plain, chunks)
+    counting = captured(fast, monkeypatch)
+    captures, addresses = counting.captures, {n: t.data_ptr() for n, t in fast.state.tensors()}
+    counting.replays = 0
+    assert same(wanted, show(fast, chunks))
+    assert counting.captures == captures, "nothing is captured on stage"
+    assert counting.replays > chunks
+    assert {n: t.data_ptr() for n, t in fast.state.tensors()} == addresses
+
+
+def test_every_number_of_rows_is_captured_at_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stream()
+    captured(made, monkeypatch)
+    assert isinstance(made.run, Captured)
+    assert [form.rows for form in made.run.forms if form.stage == "forward"] == [1, 2, 3, 4]
+    assert [form.stage for form in made.run.forms if form.stage != "forward"] == ["encode", "decode"]
+
+
+def test_once_the_cache_is_full_nothing_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stream()
+    captured(made, monkeypatch)
+    made.read(prompt(2))
+    at_once: list[int] = []
+    run = made.run
+
+    def watched(form: object, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        def plainly(*inner: Tensor) -> Tensor:
+            at_once.append(chunk)
+            return work(*inner)
+
+        return run(form, plainly if form not in run.forms else work, *inputs)  # type: ignore[arg-type, attr-defined]
+
+    made.run = watched
+    for chunk in range(14):
+        steps = steps_for(SPEC.schedule, 0.8, 2)
+        x, first = made.encode(torch.rand(3, 4 if chunk else 5, SIDE, SIDE) * 2 - 1, steps)
+        for _, clean in made.denoise(x, first, steps.timesteps, chunk):
+            made.decode(clean)
+    assert set(at_once) == set(range(5)), "the first block of two, and one frame a chunk until six slots are full"
+
+
+@pytest.mark.parametrize("vae", ["tiny", "light", "ember"])
+def test_other_autoencoders_are_replayed_too(vae: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec: Codec
+    if vae == "ember":
+        codec = EmberCodec(SHAPE.latent_channels, look=4)
+        codec.init_weights(torch.Generator().manual_seed(1))
+    else:
+        codec = build_codec(SPEC, vae, CPU, torch.float32, {})
+
+    def made() -> Stream:
+        return Stream(
+            SPEC,
+            DIT,
+            codec,
+            height=SIDE,
+            width=SIDE,
+            noise=Gaussian((16, 4, 4), "cpu", steps=4, fixed=False),
+            rule=Rule.HONEST,
+            noise_rule=RELEASED,
+            batch=True,
+            max_steps=4,
+        )
+
+    plain, fast = made(), made()
+    plain.whole_text = True
+    captured(fast, monkeypatch)
+    assert same(show(plain, 20), show(fast, 20))
+
+
+@pytest.mark.parametrize("mode", ["off", "graphs"])
+def test_warm_up_leaves_a_new_stream(mode: str) -> None:
+    made, said = stream(), []
+    assert prepare(SPEC, made, mode, SIDE, SIDE, said.append) == ""
+    assert said
+    new = dict(stream().state.tensors())
+    assert all(torch.equal(t, new[n]) for n, t in made.state.tensors() if not n.startswith("text"))
+    assert (made.state.number, made.state.position, made.state.flights) == (0, 0, [])
+
+
+def test_what_is_wanted_is_what_one_gets_or_is_told() -> None:
+    cuda = torch.device("cuda")
+    assert choose("auto", cuda) == "graphs"
+    assert choose("auto", cuda, devices=2) == choose("auto", cuda, warmup=False) == choose("auto", CPU) == "off"
+    assert [choose(wanted, cuda) for wanted in ("off", "graphs", "full")] == ["off", "graphs", "full"]
+    with pytest.raises(ModelError, match="one device"):
+        choose("full", cuda, devices=2)
+    with pytest.raises(ModelError, match="warm-up"):
+        choose("graphs", cuda, warmup=False)
+    with pytest.raises(ModelError, match="mps"):
+        choose("graphs", torch.device("mps"))
+
+
+class Wrong(Rehearsal):
+    """A backend whose replays go wrong in one way or another."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
+        if self.how == "refuses":
+            raise RuntimeError("operation not permitted when stream is capturing")
+        result = super().capture(work, host)()
+        if self.how == "forgets":
+            return lambda: result  # gives the picture and leaves the memory alone
+        return lambda: work() * (float("nan") if self.how == "no number" else 1.01)
+
+
+@pytest.mark.parametrize("how", ["refuses", "forgets", "no number", "a little"])
+def test_a_replay_that_is_not_the_same_is_said_and_not_used(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, made = stream(), stream()
+    plain.whole_text = True
+    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: Wrong(how))
+    trouble = prepare(SPEC, made, "graphs", SIDE, SIDE, lambda _: None)
+    assert "runs without" in trouble
+    assert made.run.forms == ()  # type: ignore[attr-defined]
+    made.noise.reset()
+    assert same(show(plain), show(made))
+
+
+def test_trouble_at_warm_up_reaches_the_artist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: Wrong("refuses"))
+    said: list[str] = []
+    with Session.open(CONFIG, progress=said.append) as session:
+        assert any("not permitted" in words for words in said)
+        play(session, range(5))
+        assert "runs without" in session.health.trouble
+        play(session, range(5, 9))
+        assert session.health.trouble == ""
+
+
+CONFIG = Config(model="wan21-tiny", width=32, height=32, device="cpu", dtype="float32", compile="graphs")
+
+
+def test_a_session_replays_saves_and_resumes(tmp_path: Path) -> None:
+    late = dataclasses.replace(CONTROLS, prompt_1="fire", steps=3, anchors=1)
+    with Session.open(CONFIG.model_copy(update={"compile": "off"})) as plain, Session.open(CONFIG) as fast:
+        wanted = play(plain, range(41)) + play(plain, range(41, 80), late)
+        found = play(fast, range(41))
+        fast.save(tmp_path / "stream")
+        found += play(fast, range(41, 80), late)
+        with Session.open(CONFIG) as resumed:
+            resumed.resume(tmp_path / "stream")
+            again = play(resumed, range(41, 80), late)
+    assert [f.seq for f in found] == [f.seq for f in wanted]
+    for a, b in zip(wanted, found, strict=True):
+        assert np.abs(a.pixels.astype(int) - b.pixels).max() <= 1
+    assert [f.seq for f in again] == [f.seq for f in found[-len(again) :]]
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(again, found[-len(again) :], strict=True))
+
+
+def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not whether a GPU obeys: only that the calls exist, in order, and the work is done once and captured once."""
+    told: list[str] = []
+    signature = inspect.signature(torch.cuda.graph.__init__)
+
+    class Stream:
+        def __init__(self, device: object = None) -> None:
+            self.device = device
+
+        def wait_stream(self, other: object) -> None:
+            told.append("wait")
+
+    class Graph:
+        def replay(self) -> None:
+            told.append("replay")
+
+    @contextmanager
+    def entered(name: str) -> Iterator[None]:
+        told.append(name)
+        yield
+        told.append(f"end of {name}")
+
+    def graph(*args: object, **settings: object) -> AbstractContextManager[None]:
+        signature.bind(None, *args, **settings)
+        return entered("capture")
+
+    for name, fake in {
+        "Stream": Stream,
+        "CUDAGraph": Graph,
+        "current_stream": Stream,
+        "graph": graph,
+        "graph_pool_handle": lambda: (0, 1),
+        "stream": lambda stream: entered("side"),
+    }.items():
+        assert hasattr(torch.cuda, name)
+        monkeypatch.setattr(torch.cuda, name, fake)
+
+    def work() -> Tensor:
+        told.append("work")
+        return torch.ones(1)
+
+    replay = graph_capture.CudaGraphs(torch.device("cuda")).capture(work)
+    assert replay() is replay()
+    assert " ".join(told) == "wait side work end of side wait capture work end of capture replay replay"
+
+
+def test_a_rehearsal_is_as_strict_as_a_graph() -> None:
+    rehearsal = Rehearsal()
+    x, box = torch.arange(6.0), {"y": torch.ones(6), "n": 2}
+    replay = rehearsal.capture(lambda: (x * box["n"] + box["y"]).relu())
+    first = replay()
+    x.add_(1)
+    assert replay() is first
+    assert torch.equal(first, x * 2 + 1)
+    box["n"] = 3
+    with pytest.raises(CaptureError, match="Operation 0"):
+        replay()
+    box["n"], held = 2, box["y"]
+    box["y"] = held.clone()
+    with pytest.raises(CaptureError, match="Operation 1"):
+        replay()
+    box["y"] = held[:1]
+    with pytest.raises(CaptureError, match="Operation 1"):
+        replay()
+    box["y"] = held
+    assert torch.equal(replay(), x * 2 + 1)
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (lambda x: x * float(x[0]), "wait"),
+        (lambda x: x * 2 if x[0] > 0 else x, "wait"),
+        (lambda x: x[x > 1], "wait"),
+        (lambda x: x + torch.tensor([1.0]), "sends"),
+        (lambda x: torch.where(x > 1, x, 0.0), "sends"),
+        (lambda x: x + torch.randn(6), "random"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named(work: Callable[[Tensor], Tensor], words: str) -> None:
+    x = torch.arange(6.0)
+    with pytest.raises(CaptureError, match=words), torch.inference_mode():
+        Rehearsal().capture(lambda: work(x))
+
+
+def test_tensors_of_the_host_may_be_read() -> None:
+    x, started = torch.arange(6.0), torch.ones(1, dtype=torch.int64)
+    replay = Rehearsal().capture(lambda: x * (2 if int(started) else 1), [started])
+    assert torch.equal(replay(), x * 2)
+    started.zero_()
+    with pytest.raises(CaptureError, match="captured as"):
+        replay()

@@ -1,0 +1,86 @@
+"""Eight-bit products: their arithmetic against plain products of the rounded numbers, their error, their refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from engine.controls import Config
+from engine.errors import ModelError
+from engine.models.spec import DiTShape
+from engine.runtime import quantise
+from engine.session import Session
+from tests.engine.stream.test_stream import SPEC, latents, network, run, stream
+from tests.engine.test_session import play
+
+SHAPE = DiTShape(dim=64, heads=2, layers=2, ffn=128, text_dim=16, text_len=6, freq_dim=32)
+
+
+def taken_back(x8: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    return x8.double() * scale.double()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_product_is_that_of_the_rounded_numbers(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight, bias = torch.randn(48, 64, generator=generator, dtype=dtype), torch.randn(48, generator=generator).to(dtype)
+    x = torch.randn(2, 5, 64, generator=generator, dtype=dtype) * torch.tensor([0.01, 30.0]).to(dtype)[:, None, None]
+    found = quantise.Float8Linear(weight, bias)(x)
+    wanted = functional.linear(
+        taken_back(*quantise.rounded(x.flatten(0, 1))), taken_back(*quantise.rounded(weight)), bias.double()
+    )
+    assert found.dtype == dtype and found.shape == (2, 5, 48)
+    error = (found.double().flatten(0, 1) - wanted).norm(dim=1) / wanted.norm(dim=1)
+    assert error.max() < (2e-6 if dtype == torch.float32 else 4e-3)
+
+
+def test_rounding_keeps_the_largest_number_and_zero_rows() -> None:
+    x = torch.tensor([[1e-3, -5e-4, 0.0, 2e-4], [0.0, 0.0, 0.0, 0.0], [3e4, -1.0, 2.0, 1e4]])
+    back = taken_back(*quantise.rounded(x))
+    assert back.isfinite().all()
+    torch.testing.assert_close(back.abs().amax(1), x.double().abs().amax(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(back[0], x[0].double(), rtol=2**-4, atol=0)
+
+
+def test_a_network_in_8_bits_stays_near_and_holds_its_products_in_8_bits() -> None:
+    spec = replace(SPEC, dit=SHAPE)
+    wide, narrow = network(SHAPE), network(SHAPE)
+    quantise.quantise(narrow)
+    xs = latents(1, 2) + latents(10, seed=1)
+    exact, rough = (run(stream(spec, dit=dit), xs, (700, 500)) for dit in (wide, narrow))
+    for (_, a), (_, b) in zip(exact, rough, strict=True):
+        assert 1e-4 < float((a - b).norm() / a.norm()) < 0.05
+    held = sum(t.nbytes for t in narrow.buffers() if t.dtype == torch.float8_e4m3fn)
+    assert held == SHAPE.layers * (6 * SHAPE.dim**2 + 2 * SHAPE.dim * SHAPE.ffn)
+    assert max(t.numel() for n, t in narrow.blocks.named_parameters() if "cross_attn" not in n) <= 6 * SHAPE.dim
+
+
+def test_a_session_in_8_bits_plays_near_the_wide_one() -> None:
+    config = Config(model="wan21-tiny", width=32, height=32, device="cpu")
+    with Session.open(config) as wide:
+        wanted = play(wide, range(21))
+    with Session.open(config.model_copy(update={"weights_dtype": "float8", "compile": "graphs"})) as narrow:
+        found = play(narrow, range(21))
+    assert [f.seq for f in wanted] == [f.seq for f in found]
+    off = np.concatenate([(a.pixels.astype(int) - b.pixels).ravel() for a, b in zip(wanted, found, strict=True)])
+    assert 0 < np.abs(off).mean() < 2.0
+
+
+def test_where_it_cannot_be_had_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "RTX 3090")
+    with pytest.raises(ModelError, match=r"RTX 3090 has compute capability 8\.6"):
+        quantise.check(cuda, torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    quantise.check(cuda, torch.bfloat16)
+    with pytest.raises(ModelError, match="float16"):
+        quantise.check(cuda, torch.float16)
+    with pytest.raises(ModelError, match="one device"):
+        quantise.check(cuda, torch.bfloat16, devices=2)
+    with pytest.raises(ModelError, match="multiples of 16"):
+        quantise.quantise(network(replace(SHAPE, dim=40)))

@@ -1,0 +1,100 @@
+"""Blends of prompts and their travel in stream time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.errors import ModelError
+from engine.models.spec import Conditioning
+from engine.stream.prompts import BLENDS, Prompts, blended, linear, slerp
+
+A, B = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).split(2)
+B = torch.cat((B[:1], torch.zeros(1, 8)))
+
+
+class Letters:
+    """Encodes the prompts "a" and "b", and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode(self, text: str) -> Conditioning:
+        self.asked.append(text)
+        return Conditioning(text, {"a": A, "b": B}[text], unknown=("b",) if text == "b" else ())
+
+
+@pytest.mark.parametrize("blend", BLENDS.values())
+def test_a_blend_starts_at_one_end_and_ends_at_the_other(blend) -> None:
+    torch.testing.assert_close(blend(A, B, 0.0), A)
+    torch.testing.assert_close(blend(A, B, 1.0), B)
+
+
+def test_slerp_turns_evenly_and_keeps_the_length() -> None:
+    a, b = torch.eye(8)[:1] * 2, torch.eye(8)[1:2] * 4
+    middle = slerp(a, b, 0.5)
+    assert float(middle.norm()) == pytest.approx(3.0)
+    assert float(middle[0, 0]) == pytest.approx(float(middle[0, 1]))
+    assert torch.equal(slerp(a, torch.zeros_like(a), 0.5), a / 2), "a row that only one prompt has goes straight"
+
+
+def test_linear_blends_of_several_are_the_weighted_mean() -> None:
+    c = A.flip(0)
+    torch.testing.assert_close(blended([(A, 0.2), (B, 0.5), (c, 0.3)], linear), 0.2 * A + 0.5 * B + 0.3 * c)
+
+
+def test_travel_takes_its_seconds_of_stream_time() -> None:
+    prompts = Prompts(Letters(), linear, defer=False)
+    assert torch.equal(prompts.listen((("a", 1.0),), 2.0, 0.0), A)
+    assert prompts.listen((("a", 1.0),), 2.0, 0.5) is None
+    to_b = (("b", 1.0),)
+    torch.testing.assert_close(prompts.listen(to_b, 2.0, 1.0), torch.lerp(A, B, 0.25))
+    torch.testing.assert_close(prompts.listen(to_b, 2.0, 2.0), torch.lerp(A, B, 0.75))
+    half_way_back = prompts.listen((("a", 1.0),), 1.0, 2.5)
+    torch.testing.assert_close(half_way_back, torch.lerp(torch.lerp(A, B, 0.75), A, 0.5))
+    torch.testing.assert_close(prompts.listen((("a", 1.0),), 1.0, 9.0), A)
+    assert prompts.listen((("a", 1.0),), 1.0, 9.5) is None
+
+
+def test_frames_without_times_change_at_once_and_time_that_jumps_back_counts_as_none() -> None:
+    prompts = Prompts(Letters(), linear, defer=False)
+    prompts.listen((("a", 1.0),), 5.0, 0.0)
+    assert torch.equal(prompts.listen((("b", 1.0),), 5.0, 0.0), B)
+    prompts.listen((("a", 1.0),), 4.0, 1.0)
+    torch.testing.assert_close(prompts.listen((("a", 1.0),), 4.0, -7.0), torch.lerp(B, A, 0.25))
+
+
+def test_a_prompt_is_encoded_once_and_unknown_words_are_told() -> None:
+    letters = Letters()
+    prompts = Prompts(letters, slerp, defer=False)
+    for now in range(4):
+        prompts.listen((("a", 0.5), ("b", 0.5)), 0.0, float(now))
+    assert letters.asked == ["a", "b"]
+    assert prompts.unknown == ("b",)
+    assert prompts.in_words() == "50% a + 50% b"
+
+
+def test_a_prompt_that_fails_is_an_error_or_left_to_others() -> None:
+    class Broken(Letters):
+        def encode(self, text: str) -> Conditioning:
+            self.asked.append(text)
+            raise ModelError("no encoder")
+
+    with pytest.raises(ModelError, match="no encoder"):
+        Prompts(Broken(), slerp, defer=False).listen((("a", 1.0),), 0.0, 0.0)
+    broken = Broken()
+    prompts = Prompts(broken, slerp, defer=True)
+    for now in range(3):
+        assert prompts.listen((("a", 1.0),), 0.0, float(now)) is None
+        assert prompts.missing == ("a",)
+    assert broken.asked == ["a"], "the stream tries once and goes on without"
+    assert prompts.in_words() == ""
+
+
+def test_deferred_prompts_wait_for_whoever_encodes_them() -> None:
+    prompts = Prompts(Letters(), slerp, defer=True)
+    assert prompts.listen((("a", 1.0),), 0.0, 0.0) is not None, "the first one cannot wait"
+    assert prompts.listen((("b", 1.0),), 0.0, 1.0) is None
+    assert prompts.missing == ("b",)
+    prompts.encode("b")
+    assert torch.equal(prompts.listen((("b", 1.0),), 0.0, 2.0), B)

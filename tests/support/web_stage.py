@@ -1,0 +1,193 @@
+"""A show without engine and transports, for the tests of the control room: real store, telemetry and web process.
+
+The "restyling" is a tint that depends on the words of the prompt and on the strength, so that a test can see
+what arrived. `python -m tests.support.web_stage` runs it until Ctrl+C, for work on the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import threading
+import time
+import zlib
+from typing import Any
+
+import numpy as np
+
+from bridge.control.store import ControlStore
+from bridge.control.telemetry import Telemetry
+from bridge.web.launcher import ControlRoom
+from engine.controls import Controls
+from engine.frame import Frame, PixelFormat
+
+SIZE = (320, 192)
+FPS = 30.0
+
+
+def tint(text: str) -> np.ndarray:
+    """A colour for a prompt: float [3] in 0..1."""
+    digest = zlib.crc32(text.encode())
+    return np.array([(digest >> shift & 255) / 255 for shift in (0, 8, 16)])
+
+
+def input_picture(time_s: float) -> np.ndarray:
+    """A moving grey test picture, uint8 [H, W, 3]."""
+    width, height = SIZE
+    x = np.arange(width)[None, :] / width
+    y = np.arange(height)[:, None] / height
+    waves = 0.5 + 0.25 * np.sin(12 * x + 2.0 * time_s) + 0.25 * np.sin(9 * y + 5 * x - 1.3 * time_s)
+    return np.repeat((waves * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def restyle(pixels: np.ndarray, controls: Controls) -> np.ndarray:
+    """The stand-in for the engine: the picture in the colours of the prompts."""
+    colour = sum(share * tint(text) for text, share in controls.prompts())
+    grey = pixels.astype(np.float32)
+    wet = grey * colour * 1.4
+    mixed = grey + (wet - grey) * controls.strength * controls.mix
+    return np.clip(mixed, 0, 255).astype(np.uint8)
+
+
+class Stage:
+    """A running show."""
+
+    def __init__(self, port: int = 0, **room: Any) -> None:
+        self.store = ControlStore()
+        self.telemetry = Telemetry()
+        self.inputs = [
+            {"uri": "pattern:bars", "title": "Test picture", "width": 320, "height": 192, "fps": 30.0},
+            {"uri": "ndi:DESK (Camera 1)", "title": "DESK (Camera 1)", "width": 1920, "height": 1080, "fps": 59.94},
+        ]
+        self.stored: dict[int, dict[str, Any]] = {}
+        self.learning = ""
+        self.bindings: dict[str, str] = {}
+        self.ports = ["Desk"]
+        self.store.on("snapshot_save", self._save)
+        self.store.on("snapshot_recall", self._recall)
+        self.store.on("midi_learn", self._learn)
+        options: dict[str, Any] = {
+            "port": port,
+            "inputs": lambda: self.inputs,
+            "snapshots": lambda: self.stored,
+            "midi": self._midi,
+        }
+        self.room = ControlRoom(self.store, self.telemetry, *SIZE, **(options | room))
+        self.engine_alive = True
+        self.latency_ms = 110.0
+        self.sent = 0
+        self.black_from = -1
+        self.gaps_ms: list[float] = []
+        self.latest = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
+
+    def start(self) -> Stage:
+        self.room.start()
+        self.telemetry.update(
+            state="running",
+            model="ember",
+            input="pattern:bars",
+            output="ndi:Tidecast",
+            message="",
+            recording="",
+            vram=0.0,
+            dropped=0,
+            dropped_input=0,
+            dropped_late=0,
+            dropped_engine=0,
+        )
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.room.stop()
+
+    def __enter__(self) -> Stage:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _save(self, args: Any, caller: Any) -> None:
+        self.stored[args[0]] = self.store.values()
+
+    def _recall(self, args: Any, caller: Any) -> None:
+        self.store.set_many(self.stored[args[0]], "snapshot")
+
+    def _learn(self, args: Any, caller: Any) -> None:
+        self.learning = args[0]
+
+    def _midi(self) -> dict[str, Any]:
+        return {"learning": self.learning, "bindings": self.bindings, "ports": self.ports}
+
+    def _run(self) -> None:
+        period, start, number = 1 / FPS, time.monotonic(), 0
+        last_sent, was_black = start, False
+        while not self._stopping.wait(max(0.0, start + number * period - time.monotonic())):
+            now = time.monotonic()
+            self.gaps_ms.append((now - last_sent) * 1e3)
+            last_sent = now
+            controls = self.store.snapshot
+            pixels = input_picture(number * period)
+            self.room.offer("input", Frame(pixels, seq=number))
+            if controls.black:
+                out = np.zeros_like(pixels)
+            elif controls.freeze:
+                out = self.latest
+            elif controls.bypass or not self.engine_alive:
+                out = pixels
+            else:
+                out = restyle(pixels, controls)
+            self.latest = out
+            if controls.black and not was_black:
+                self.black_from = number
+            was_black = controls.black
+            bgra = np.dstack([out[:, :, ::-1], np.full(out.shape[:2], 255, np.uint8)])
+            self.room.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
+            self.sent += 1
+            if number % 3 == 0:
+                self._report(number, now - start)
+            number += 1
+
+    def _report(self, number: int, time_s: float) -> None:
+        wobble = 8 * math.sin(time_s * 1.7) + 4 * math.sin(time_s * 5.1)
+        controls = self.store.snapshot
+        self.telemetry.update(
+            fps_in=FPS,
+            fps_out=FPS - 0.2,
+            fps_engine=FPS - 0.4,
+            latency=self.latency_ms + wobble,
+            latency_p95=self.latency_ms * 1.5 + 3 * wobble,
+            noise=controls.strength * (0.8 + 0.02 * wobble),
+            steps=controls.steps,
+            prompt=controls.prompts()[0][0],
+            heartbeat=int(time_s),
+            stage_upload=0.6,
+            stage_encode=8.2 + wobble / 9,
+            stage_dit=41.0 + wobble,
+            stage_decode=11.1,
+            stage_download=0.9,
+            dropped=number // 300,
+            dropped_input=number // 300,
+            recording="show.mp4" if controls.record else "",
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--host", default="127.0.0.1")
+    options = parser.parse_args()
+    with Stage(options.port, host=options.host) as stage:
+        print(stage.room.url, flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The component's connection as a pure state machine: both sides agree in the end, whatever happens between."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridge.cli import td
+from td_components import network
+from td_components.scripts import link as link_script
+
+MANIFEST = json.loads(next(n.text for n in network.component(td.table(), "0").nodes if n.name == "manifest") or "{}")
+PARS = ("Strength", "Steps", "Prompt1", "Bypass", "Fit")
+VALUES = {
+    "Strength": st.floats(0, 1, width=32),
+    "Steps": st.integers(1, 4),
+    "Prompt1": st.text(max_size=8),
+    "Bypass": st.booleans(),
+    "Fit": st.sampled_from(("cover", "contain", "stretch")),
+}
+
+
+class Show:
+    """A component and a Tidecast with a slow network between them; time only passes here."""
+
+    def __init__(self) -> None:
+        self.link = link_script.Link(MANIFEST)
+        self.pars: dict[str, object] = {p: self.link.wire(p, 0) if p in ("Strength", "Steps") else "" for p in PARS}
+        self.pars["Bypass"], self.pars["Fit"], self.pars["Steps"] = 0, "cover", 2
+        self.now = 0.0
+        self.owed = False
+        self.up = False
+        self.log: list[tuple] = []
+        self.born()
+
+    def born(self) -> None:
+        """A new process with its defaults; tells everything to its subscriber, as the real one does."""
+        self.values: dict[str, object] = {
+            "Strength": 0.5,
+            "Steps": 2,
+            "Prompt1": "default",
+            "Bypass": 0,
+            "Fit": "cover",
+        }
+        self.up, self.beat, self.next_beat = True, 0, self.now
+        self.inbox: deque = deque()
+        self.outbox: deque = deque((self.now + 0.05, self.link.address_of[p], v) for p, v in self.values.items())
+
+    def local(self, par: str, value: object) -> None:
+        self.pars[par] = self.link.wire(par, value)
+        self.tell(par)
+
+    def tell(self, par: str) -> None:
+        message = self.link.local(par, self.pars[par], self.now)
+        if message and self.up:
+            self.inbox.append((self.now + 0.02, par, message[1]))
+
+    def desk(self, par: str, value: object) -> None:
+        if self.up:
+            self.take(par, self.link.wire(par, value))
+
+    def take(self, par: str, value: object) -> None:
+        self.values[par] = value
+        self.outbox.append((self.now + 0.02, self.link.address_of[par], value))
+
+    def advance(self, seconds: float) -> None:
+        limit = self.now + seconds
+        while self.now < limit:
+            self.now += 0.01
+            while self.up and self.inbox and self.inbox[0][0] <= self.now:
+                self.take(*self.inbox.popleft()[1:])
+            if self.up and self.now >= self.next_beat:
+                self.beat, self.next_beat = self.beat + 1, self.next_beat + 1.0
+                self.outbox.append((self.now, "/tidecast/status/heartbeat", self.beat))
+            if self.up:
+                self.outbox.append((self.now, "/tidecast/status/state", "running"))
+            while self.outbox and self.outbox[0][0] <= self.now:
+                _, address, value = self.outbox.popleft()
+                self.obey(self.link.heard(address, [value], self.now))
+            self.obey(self.link.tick(self.now))
+            if self.owed:
+                self.owed = False
+                self.link.settle(keep_waiting=False)
+                self.link.known.clear()
+                for par in PARS:
+                    self.tell(par)
+
+    def obey(self, events: list[tuple]) -> None:
+        for event in events:
+            self.log.append(event)
+            if event[0] == "set" and event[1] in self.pars:
+                self.pars[event[1]] = event[2]
+            elif event[0] in ("online", "ready"):
+                self.owed = True
+
+
+ACTS = st.one_of(
+    st.sampled_from(PARS).flatmap(lambda p: st.tuples(st.just("local"), st.just(p), VALUES[p])),
+    st.sampled_from(PARS).flatmap(lambda p: st.tuples(st.just("desk"), st.just(p), VALUES[p])),
+    st.tuples(st.just("advance"), st.floats(0.01, 1.5)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACTS, max_size=25))
+def test_both_sides_agree_in_the_end(acts):
+    show = Show()
+    show.advance(0.5)
+    for act, *args in acts:
+        getattr(show, act)(*args)
+    show.advance(3.0)
+    assert show.pars == show.values
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(ACTS, max_size=12), st.floats(0.8, 6.0))
+def test_the_components_values_survive_the_death_of_the_other_side(acts, away):
+    show = Show()
+    show.advance(2.5)
+    for act, *args in acts:
+        getattr(show, act)(*args)
+    show.advance(1.5)
+    kept = dict(show.pars)
+    show.up = False
+    show.outbox.clear()
+    show.advance(away)
+    show.born()
+    show.advance(3.0)
+    assert show.pars == kept
+    assert show.values == kept
+
+
+def test_a_short_silence_is_no_loss_and_a_long_one_is():
+    show = Show()
+    show.advance(1.0)
+    show.up = False
+    show.advance(2.5)
+    assert ("offline",) not in show.log
+    show.advance(1.0)
+    assert show.log.count(("offline",)) == 1
+
+
+def test_foreign_addresses_are_no_sign_of_life():
+    link = link_script.Link(MANIFEST)
+    assert link.heard("/other/strength", [1.0], 0.0) == [] and not link.online
+
+
+def test_values_that_did_not_change_are_not_sent_again():
+    link = link_script.Link(MANIFEST)
+    assert link.local("Strength", 0.7, 0.0)[0] == "/tidecast/strength"
+    assert link.local("Strength", 0.7, 0.1) is None
+    assert link.local("Bypass", True, 0.1) == ("/tidecast/bypass", 1)
+    assert link.local("Width", 512, 0.1) is None

@@ -1,0 +1,266 @@
+"""The expanded component: its grammar, its names, its staleness, and the checker on twenty broken trees."""
+
+from __future__ import annotations
+
+import ast
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bridge.cli import td
+from engine.controls import COMMANDS, CONTROLS, TELEMETRY
+from td_components import check, expanded, generate, grammar, graph, network, pages
+from td_components.spec import HERE, Style, load_names
+
+TREE = "Tidecast.tox.dir"
+TOC = "Tidecast.tox.toc"
+
+
+def spec() -> network.Component:
+    table = td.table()
+    return network.component(table, table["version"])
+
+
+def test_everything_generated_is_up_to_date():
+    assert generate.stale(td.table()) == [], "run: tidecast td generate"
+
+
+def test_a_changed_table_makes_it_stale():
+    table = td.table()
+    table["controls"][0]["help"] += " More."
+    assert {f"{TREE}/Tidecast.cparm", "build_in_td.py", "controls.json"} <= set(generate.stale(table))
+
+
+def test_the_checker_accepts_our_tree():
+    assert check.faults(HERE) == []
+    assert check.faults(HERE / TREE) == []
+
+
+def test_the_tree_reads_back_as_the_spec():
+    tree = grammar.read(HERE).graph
+    values = {p["name"]: p.pop("value", None) for p in tree["parameters"]}
+    assert graph.differences(graph.of(spec()), tree) == []
+    for parameter in spec().parameters:
+        if parameter.style is not Style.PULSE:
+            assert values[parameter.name] == expanded.value_text(parameter)
+
+
+def test_every_file_obeys_the_format():
+    root = HERE / TREE
+    listed = (HERE / TOC).read_text().splitlines()
+    assert listed[0] == "# 4 0 0 0 1"
+    assert listed[1:6] == [".build", "Tidecast.n", "Tidecast.cparm", "Tidecast.parm", "Tidecast.network"]
+    names = [p.split("/")[1].split(".")[0] for p in listed if p.startswith("Tidecast/")]
+    assert names == sorted(names, key=lambda n: (len(n), n))
+    for path in listed[1:]:
+        data = (root / path).read_bytes()
+        assert b"\r" not in data
+        if path.endswith(".text"):
+            assert data[:27] == b"2\n*" + struct.pack(">6I", 1, 1, 1, 1, 2, len(data) - 27)
+            data[27:].decode("utf-8")
+        else:
+            assert data.endswith(b"\n")
+
+
+@pytest.mark.parametrize(
+    ("style", "number"),
+    [
+        (Style.STR, 772804868),
+        (Style.FLOAT, 772804865),
+        (Style.INT, 772804866),
+        (Style.PULSE, 772804869),
+        (Style.MENU, 772804879),
+    ],
+)
+def test_the_words_of_parameters_are_those_seen_in_public_components(style, number):
+    one = pages.Parameter("Name", "Label", "Page", style, 0, help="")
+    assert expanded.word(one) & ~expanded.HELP == number
+    assert expanded.word(one) & expanded.HELP
+
+
+def test_a_parameter_line_is_written_as_documented():
+    one = pages.Parameter("Denoise", "Denoising strength", "Stream", Style.FLOAT, 0.5, "Help.", low=0, high=1)
+    line = expanded._cparm_line(one, 4)
+    assert line == (f'{772804865 | 0x40000} Denoise "Denoising strength" 1 3 0 0 3 1 1 2 0.5 "" "" Stream 4 1 Help.')
+
+
+def test_every_control_command_and_reading_has_its_parameter():
+    by_name = {p.name: p for p in spec().parameters}
+    for control in CONTROLS:
+        parameter = by_name[pages.control_name(control.name)]
+        assert f"/tidecast{control.address}" in parameter.help and control.help in parameter.help
+        if control.numeric:
+            assert (parameter.low, parameter.high) == (control.low, control.high)
+        assert not parameter.read_only
+    for command in COMMANDS:
+        shown = pages.LINK_COMMANDS.get(command.name, pages.control_name(command.name))
+        assert (command.name in pages.HIDDEN_COMMANDS) != (shown in by_name and by_name[shown].style is Style.PULSE)
+    for reading in TELEMETRY:
+        assert by_name[pages.reading_name(reading.name)].read_only
+
+
+def test_names_fit_and_every_parameter_has_help():
+    parameters = spec().parameters
+    assert {p.page for p in parameters} == set(pages.PAGES)
+    assert len({p.name for p in parameters}) == len(parameters)
+    for parameter in parameters:
+        assert grammar.CUSTOM_NAME.match(parameter.name), parameter.name
+        assert len(parameter.help) > 10 and parameter.help[0].isupper(), parameter.name
+
+
+def test_the_allow_list_names_its_sources():
+    table = json.loads((HERE / "names.json").read_text())
+    assert {"public", "manual"} <= table["source"].keys()
+    for row in table["operators"].values():
+        assert row["public"] or row["manual"]
+    used = {n.type for n in spec().nodes} | {"COMP:base"}
+    assert used == set(load_names().classes), "operators in names.json that nothing uses, or the reverse"
+
+
+def test_the_scripts_are_plain_python_311_without_packages():
+    for path in network.SCRIPTS.glob("*.py"):
+        module = ast.parse(path.read_text(), feature_version=(3, 11))
+        for item in ast.walk(module):
+            names = [a.name for a in item.names] if isinstance(item, ast.Import) else []
+            if isinstance(item, ast.ImportFrom):
+                names = [item.module]
+            assert all(name in sys.stdlib_module_names for name in names), path.name
+
+
+def edit(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        file = folder / path
+        text = file.read_bytes()
+        assert old.encode() in text, f"{old!r} is not in {path}"
+        file.write_bytes(text.replace(old.encode(), new.encode(), 1))
+
+    return change
+
+
+def remove(path: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / path).unlink()
+
+
+def swap_first_two_listed(folder: Path) -> None:
+    toc = folder / TOC
+    lines = toc.read_text().splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    toc.write_text("\n".join(lines) + "\n")
+
+
+def add_unlisted(folder: Path) -> None:
+    shutil.copy(folder / TREE / "Tidecast/in1.n", folder / TREE / "Tidecast/in2.n")
+
+
+def cut_text(folder: Path) -> None:
+    path = folder / TREE / "Tidecast/link.text"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def break_script(folder: Path) -> None:
+    path = folder / TREE / "Tidecast/link.text"
+    path.write_bytes(expanded.text_file("def broken(:\n"))
+
+
+def windows_line_ends(folder: Path) -> None:
+    path = folder / TREE / "Tidecast/fit.n"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no table of contents": (remove(TOC), "Tidecast.tox.toc: is missing"),
+    "listed file is gone": (remove(f"{TREE}/Tidecast/fit.n"), "lists Tidecast/fit.n, which is not there"),
+    "file is not listed": (add_unlisted, "does not list Tidecast/in2.n"),
+    "wrong order": (swap_first_two_listed, "stands at the wrong place"),
+    "wrong header": (edit(TOC, "# 4 0 0 0 1", "# 3 0 0 0 1"), "not with '# 4 0 0 0 1'"),
+    "unknown operator": (edit(f"{TREE}/Tidecast/fit.n", "TOP:fit", "TOP:fitt"), "the operator type TOP:fitt"),
+    "no end": (edit(f"{TREE}/Tidecast/fit.n", "\nend", ""), "fit.n:8: the file ends too early"),
+    "wire to nothing": (edit(f"{TREE}/Tidecast/fit.n", "\tin1", "\tin7"), "fit: is wired to in7"),
+    "wire across families": (edit(f"{TREE}/Tidecast/fit.n", "\tin1", "\tlog"), "which is not a TOP"),
+    "circle of wires": (edit(f"{TREE}/Tidecast/fit.n", "\tin1", "\tswitch"), "run in a circle"),
+    "dock to nothing": (edit(f"{TREE}/Tidecast/osc_callbacks.n", "dock osc_in", "dock gone"), "is docked to gone"),
+    "unknown parameter": (
+        edit(f"{TREE}/Tidecast/fit.parm", "resolutionw", "resolutionx"),
+        "TOP:fit has no parameter resolutionx",
+    ),
+    "unknown menu word": (
+        edit(f"{TREE}/Tidecast/telemetry.parm", "chanperrow", "rowperchan"),
+        "no choice 'rowperchan'",
+    ),
+    "expression without text": (
+        edit(f"{TREE}/Tidecast/osc_in.parm", "active 67108881", "active 67108864"),
+        "announce 3 words, 4 stand there",
+    ),
+    "expression is not Python": (
+        edit(f"{TREE}/Tidecast/osc_out.parm", "parent().par.Port.eval()", "parent().par.Port.eval("),
+        "is not Python",
+    ),
+    "expression asks for an unknown parameter": (
+        edit(f"{TREE}/Tidecast/osc_out.parm", "parent().par.Port.eval()", "parent().par.Portt.eval()"),
+        "the component has no parameter Portt",
+    ),
+    "text is cut": (cut_text, "bytes of text"),
+    "script is not Python": (break_script, "its script is not Python 3.11"),
+    "CR line ends": (windows_line_ends, "has CR line ends"),
+    "page count": (edit(f"{TREE}/Tidecast.cparm", "pages 7", "pages 8"), "the pages do not match their count"),
+    "unknown page": (edit(f"{TREE}/Tidecast.cparm", "About 0", "Abouts 0"), "there is no page 'Abouts'"),
+    "custom name": (edit(f"{TREE}/Tidecast.cparm", " Strength ", " strength "), "strength is not a capital letter"),
+    "help is announced and missing": (
+        edit(f"{TREE}/Tidecast.cparm", '1 "Panic: black. OSC: /tidecast/black"', ""),
+        "the help of Black is announced and missing",
+    ),
+    "default outside its range": (
+        edit(f"{TREE}/Tidecast.cparm", "3 1 1 3 4 4 2 2", "3 1 1 3 4 4 2 9"),
+        "parameter Steps: its default 9 is outside",
+    ),
+    "quote is not closed": (edit(f"{TREE}/Tidecast.n", 'Engine."', "Engine."), "a quote is not closed"),
+    "value of no parameter": (
+        edit(f"{TREE}/Tidecast.parm", "Strength 67108928", "Strangth 67108928"),
+        "Strangth is not a custom parameter",
+    ),
+    "no extension": (
+        edit(f"{TREE}/Tidecast.parm", "op('./TidecastExt')", "op('./TidecastExi')"),
+        "there is no class TidecastExt in a DAT TidecastExi",
+    ),
+    "callbacks name nothing": (
+        edit(f"{TREE}/Tidecast/osc_in.parm", "osc_callbacks", "osc_callbackz"),
+        "callbacks names osc_callbackz",
+    ),
+    "input without connector": (
+        edit(f"{TREE}/Tidecast.network", "\tin1\n", "\tin2\n"),
+        "in1: is not listed in Tidecast.network",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_checker_names_the_fault(case, tmp_path):
+    shutil.copytree(HERE / TREE, tmp_path / TREE)
+    shutil.copy(HERE / TOC, tmp_path)
+    break_it, sentence = BROKEN[case]
+    break_it(tmp_path)
+    found = check.faults(tmp_path)
+    assert any(sentence in line for line in found), found
+
+
+def test_the_checker_is_a_command(tmp_path):
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "td_components.check", *args],
+            cwd=HERE.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    sound = run("td_components")
+    assert sound.returncode == 0 and "sound" in sound.stdout
+    empty = run(str(tmp_path))
+    assert empty.returncode == 1 and "holds 0 folders" in empty.stdout
+    assert run().returncode == 2
