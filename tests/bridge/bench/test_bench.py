@@ -47,7 +47,7 @@ def test_a_wrong_device_would_be_noticed(monkeypatch):
 
 
 def test_the_script_for_a_gpu_runs_every_part_and_survives_a_row_that_fails(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu.quant, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
+    monkeypatch.setattr(gpu.quantise, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
     asked = "gpu --device cpu --parts waits,float8,engine --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --json"
     monkeypatch.setattr("sys.argv", [*asked.split(), str(tmp_path / "out.json"), "--steps", "2", "--chunks", "2"])
     with pytest.raises(SystemExit):
