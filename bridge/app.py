@@ -7,9 +7,7 @@ each start makes every part anew, and each stop gives back every thread, port, p
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
-import os
 import sys
 import threading
 import time
@@ -20,35 +18,35 @@ from typing import Any
 import platformdirs
 
 from bridge.config import AppConfig
+from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.input import MidiError, MidiInput, open_backend
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
+from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
-from bridge.control.store import Caller, ControlStore
+from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import EngineState, Report, Supervisor
+from bridge.table import TABLE
 from bridge.video.base import Options, SourceInfo, list_sources
 from bridge.video.record import Recorder
+from bridge.video.record_controls import RecordControls
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guard import Guard
 from bridge.web.launcher import ControlRoom
-from engine.controls import PREFIX
-from engine.errors import ControlError
+from engine.controls import Controls
 from engine.frame import Frame
 
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """Longest time that one Python thread keeps the interpreter from the publish thread."""
-
-QUIT_WORD = "TIDECAST_QUIT_WORD"
-"""Environment variable with the word by which the program that started Tidecast may end it."""
 
 
 class App:
@@ -66,8 +64,8 @@ class App:
 
     def __init__(self, config: AppConfig) -> None:
         self.config = config
-        self.store = ControlStore(config.start_controls())
-        self.telemetry = Telemetry()
+        self.store = ControlStore(TABLE, start_controls(config))
+        self.telemetry = Telemetry(TABLE)
         self.quit = threading.Event()
         self.failure = ""
         self._stack: contextlib.ExitStack | None = None
@@ -115,7 +113,9 @@ class App:
         config, store, tell = self.config, self.store, self.telemetry.error
         width, height, fps = config.engine.width, config.engine.height, config.output.fps
         self.osc = self._start_osc(stack)
-        self.supervisor = Supervisor(config.engine, config.process, fps, lambda: store.snapshot, self._hear)
+        self.supervisor = Supervisor(
+            config.engine, config.process, fps, lambda: store.snapshot.of(Controls), self._hear
+        )
         stack.callback(self.supervisor.stop)
         self.recorder = self._make_recorder(stack)
         wishes = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
@@ -168,7 +168,7 @@ class App:
 
         def status(files: str) -> None:
             telemetry.update(recording=files)
-            if not files and store.snapshot.record:
+            if not files and store.snapshot.of(RecordControls).record:
                 store.set("record", False, "record")
 
         recorder = Recorder(
@@ -183,7 +183,8 @@ class App:
 
         def want(name: str, value: Any, origin: str) -> None:
             if name in ("record", "record_input"):
-                recorder.want(store.snapshot.record, store.snapshot.record_input)
+                wanted = store.snapshot.of(RecordControls)
+                recorder.want(wanted.record, wanted.record_input)
 
         stack.callback(store.listen(want))
         return recorder
@@ -197,7 +198,7 @@ class App:
         folder = state_dir(self.config.storage.state_dir)
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
         stack.callback(self.snapshots.stop)
-        stack.callback(self.store.on("quit", self._asked_to_quit))
+        stack.callback(obey_quit(self.store, self.quit.set))
         if self.config.midi.enabled:
             try:
                 backend = open_backend()
@@ -285,13 +286,6 @@ class App:
 
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)
-
-    def _asked_to_quit(self, args: tuple[Any, ...], caller: Caller) -> None:
-        word = os.environ.get(QUIT_WORD, "")
-        if not word or not hmac.compare_digest(word.encode(), str(args[0]).encode()):
-            raise ControlError(PREFIX + "/quit", "The word is wrong.")
-        log.info("asked to quit by %s", caller.origin)
-        self.quit.set()
 
     def _hear(self, report: Report) -> None:
         """What the supervisor tells."""

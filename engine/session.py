@@ -40,7 +40,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from engine.chunker import Chunk, Chunker
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.distributed.launch import open_pipeline
 from engine.distributed.link import RankLostError
 from engine.errors import ModelError, OutOfMemoryError

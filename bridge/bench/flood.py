@@ -13,7 +13,7 @@ import typer
 from bridge.app import App
 from bridge.bench import stress
 from bridge.bench.overhead import identity, wait_until_running
-from bridge.config import load
+from bridge.config_file import load
 from engine.bench.report import quantiles, say, slashed
 
 FPS = 60.0

@@ -46,7 +46,7 @@ def engine(
     """Time a model, uint8 frame in to uint8 frame out, and its distance to what the device can do at most."""
     from engine.bench import report
     from engine.bench.engine import COLUMNS, Ask, measure
-    from engine.controls import Config
+    from engine.config import Config
 
     rows = []
     for text in size:
@@ -79,7 +79,7 @@ def pipeline(
     """Time several devices against one, with random weights, and compare their pictures."""
     from engine.bench import report
     from engine.bench.pipeline import COLUMNS, measure
-    from engine.controls import Config
+    from engine.config import Config
 
     width, height = parse_size(size)
     config = Config(model=model, width=width, height=height, threads=threads)

@@ -14,7 +14,7 @@ import typer
 
 from bridge.app import App
 from bridge.bench.peers import Receiver, Seen, Sender
-from bridge.config import load
+from bridge.config_file import load
 from engine.bench.report import quantiles, say, slashed
 from engine.errors import EngineError
 

@@ -12,7 +12,7 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.config import load
+from bridge.config_file import load
 from bridge.pipeline.pacing import CREDIT, SAVED
 from engine.bench.report import say
 

@@ -22,7 +22,8 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.config import AppConfig, load
+from bridge.config import AppConfig
+from bridge.config_file import load
 from engine.bench.report import say
 from engine.errors import EngineError
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import psutil
 
 from bridge.control.osc.packet import BUNDLE, build, parse
-from bridge.control.store import TARGETS, ControlStore
-from engine.controls import BY_NAME, PREFIX
+from bridge.control.store import ControlStore
+from bridge.table import TABLE
+from engine.control import PREFIX
 
 FLOODED = (
     "strength",
@@ -83,13 +84,13 @@ def flood(store: ControlStore, address: tuple[str, int], seconds: float, rate: i
         sender.start()
         here.recv()  # it is ready
         process = psutil.Process()
-        memory, cpu, resets = process.memory_info().rss, process.cpu_times(), store.snapshot.resets
+        memory, cpu, resets = process.memory_info().rss, process.cpu_times(), store.snapshot.value("resets")
         begun = time.monotonic()
         here.send("go")
         while not here.poll(PRESS_PERIOD_S):
             _press(desk, store, result)
         result.sent, last, ended, took = here.recv()
-        expected = {name: BY_NAME[name].coerce(value) for name, value in last.items()}
+        expected = {name: TABLE.by_name[name].coerce(value) for name, value in last.items()}
         while _differences(store, expected) and time.time() - ended < 5.0:
             time.sleep(0.002)
         result.settle_ms = (time.time() - ended) * 1000.0
@@ -99,17 +100,17 @@ def flood(store: ControlStore, address: tuple[str, int], seconds: float, rate: i
         result.growth_mib = (process.memory_info().rss - memory) / 2**20
         result.rate = result.sent / took
         result.triggers_sent = result.sent // TRIGGER_EVERY
-        result.triggers_obeyed = store.snapshot.resets - resets
+        result.triggers_obeyed = store.snapshot.value("resets") - resets
         sender.join()
     return result
 
 
 def _press(desk: _Client, store: ControlStore, result: Flood) -> None:
     """Press or release the button, and wait until that is in force."""
-    wanted = not store.snapshot.bypass
+    wanted = not store.snapshot.value("bypass")
     begun = time.monotonic()
-    desk.send(build(PREFIX + BY_NAME["bypass"].address, (int(wanted),)))
-    while store.snapshot.bypass != wanted:
+    desk.send(build(PREFIX + TABLE.by_name["bypass"].address, (int(wanted),)))
+    while store.snapshot.value("bypass") != wanted:
         if time.monotonic() - begun > LOST_S:
             result.presses_lost += 1
             return
@@ -119,7 +120,7 @@ def _press(desk: _Client, store: ControlStore, result: Flood) -> None:
 
 def _differences(store: ControlStore, expected: dict[str, float]) -> list[str]:
     now = store.snapshot
-    return [n for n, v in expected.items() if abs(getattr(now, n) - v) > 1e-4 * max(1.0, abs(v))]
+    return [n for n, v in expected.items() if abs(now.value(n) - v) > 1e-4 * max(1.0, abs(v))]
 
 
 def _send_flood(pipe, address: tuple[str, int], seconds: float, rate: int) -> None:  # type: ignore[no-untyped-def]
@@ -134,7 +135,7 @@ def _send_flood(pipe, address: tuple[str, int], seconds: float, rate: int) -> No
     while (elapsed := time.perf_counter() - begun) < seconds:
         while sent < elapsed * rate:
             name = FLOODED[sent % len(FLOODED)]
-            control = BY_NAME[name]
+            control = TABLE.by_name[name]
             last[name] = struct.unpack(">f", struct.pack(">f", control.from_norm(rng.random())))[0]
             outlet.sendto(build(PREFIX + control.address, (float(last[name]),)), address)
             sent += 1
@@ -174,7 +175,7 @@ def fuzz(store: ControlStore, address: tuple[str, int], count: int, seed: int = 
             client.send(build(PREFIX + "/mix", (0.25,)))
             client.send(build(PREFIX + "/ping", ("still there", count)))
             time.sleep(0.02)
-            result.serving = store.snapshot.mix == 0.25
+            result.serving = store.snapshot.value("mix") == 0.25
             result.answered = (PREFIX + "/pong", ("still there", count)) in client.messages()
         result.growth_mib = (process.memory_info().rss - memory) / 2**20
     return result
@@ -183,7 +184,7 @@ def fuzz(store: ControlStore, address: tuple[str, int], count: int, seed: int = 
 def malformed(count: int, seed: int) -> Iterator[bytes]:
     """Datagrams that are random, cut, flipped, nested, mistyped, too long, or lie about their sizes."""
     rng = random.Random(seed)
-    addresses = list(TARGETS)
+    addresses = list(TABLE.targets)
 
     def valid() -> bytes:
         values = (rng.random(), rng.randint(-(2**31), 2**31 - 1), "päinting", True, b"\x00\xff", "x" * 300)

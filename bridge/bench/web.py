@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from bridge.app import App
-from bridge.config import load
+from bridge.config_file import load
 from bridge.pipeline.pacing import WINDOW_NS
 from bridge.web.viewers import open_pages
 from engine.bench.report import say

@@ -18,8 +18,9 @@ from bridge.control.midi.bindings import load, resolve
 from bridge.control.midi.input import MidiInput, open_backend
 from bridge.control.osc.client import OscClient
 from bridge.control.osc.packet import Message
-from bridge.control.store import TARGETS, Caller, ControlStore
-from engine.controls import COMMANDS, CONTROLS, PREFIX, TELEMETRY
+from bridge.control.store import Caller, ControlStore
+from bridge.table import TABLE
+from engine.control import PREFIX
 from engine.errors import TidecastError
 
 osc_app = typer.Typer(help="Controls over OSC: list, send, watch.", no_args_is_help=True)
@@ -45,18 +46,18 @@ def list_osc() -> None:
     """Every control, command and reading with its OSC address."""
     group = ""
     table = Table("address", "type", "range, default", "what it does", title=f"Controls, below {PREFIX}")
-    for c in CONTROLS:
+    for c in TABLE.controls:
         table.add_section() if c.group != group else None
         group = c.group
         table.add_row(c.address, c.kind.value, range_text(c), c.help)
     console.print(table)
     console.print(f"Every numeric control has the twins {PREFIX}/.../norm (0 to 1) and {PREFIX}/.../midi (0 to 127).")
     table = Table("address", "arguments", "what it does", title="Commands")
-    for command in COMMANDS:
+    for command in TABLE.commands:
         table.add_row(command.address, escape(arguments_text(command)), command.help)
     console.print(table)
     table = Table("address", "type", "unit", "what it tells", title="Telemetry, to subscribers")
-    for r in TELEMETRY:
+    for r in TABLE.readings:
         table.add_row(r.address, r.kind.value, r.unit, r.help)
     console.print(table)
 
@@ -91,7 +92,7 @@ def _effect(client: OscClient, full: str) -> Message | None:
 
     Errors are sent before the values that are asked for after them, so the first answer is the right one.
     """
-    target = TARGETS.get(full)
+    target = TABLE.targets.get(full)
     replies = {PREFIX + "/error", PREFIX + "/pong", PREFIX + "/inputs"}
     if target is not None and target.control is not None:
         client.send(PREFIX + "/resend")
@@ -130,7 +131,7 @@ def watch(
             if not client.answers(ANSWER_S):
                 raise _fail(f"Nothing answers at {host}:{port}. Start it with: tidecast run")
             for message in client.watch(seconds or math.inf):
-                target = TARGETS.get(message.address)
+                target = TABLE.targets.get(message.address)
                 if target is not None and target.twin and not all:
                     continue
                 if all or message.address == PREFIX + "/error" or last.get(message.address) != message.args:
@@ -152,7 +153,7 @@ def list_midi(state_dir: StateDir = "") -> None:
     """The controllers that are plugged in, and which knob moves what."""
     path = bindings_file(state_dir)
     try:
-        bindings = load(path)
+        bindings = load(path, TABLE)
     except TidecastError as error:
         raise _fail(error) from None
     table = Table("knob", "moves", title=f"Bindings ({path if path.exists() else 'the default, there is no file'})")
@@ -177,7 +178,7 @@ def learn(
 ) -> None:
     """Bind the next knob that moves to a control: of a Tidecast that runs, or in its file when none does."""
     try:
-        full = resolve(address)
+        full = resolve(address, TABLE)
         with OscClient(host, port) as client:
             running = client.answers(ANSWER_S)
             console.print(f"Move the knob for {full} ...", highlight=False)
@@ -204,7 +205,10 @@ def _learn_here(full: str, seconds: float, setting: str, backend: Any = None) ->
     trouble: list[str] = []
     caller = Caller("cli", reply=lambda address, args: answers.append((address, args)))
     midi = MidiInput(
-        ControlStore(), bindings_file(setting), lambda topic, reason: trouble.append(reason), backend or open_backend()
+        ControlStore(TABLE),
+        bindings_file(setting),
+        lambda topic, reason: trouble.append(reason),
+        backend or open_backend(),
     ).start()
     try:
         midi.learn(full, caller)

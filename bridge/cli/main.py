@@ -23,7 +23,8 @@ from rich.table import Table
 
 from bridge.cli.lazy import LazyGroup
 from bridge.cli.status import StatusLine, introduction
-from bridge.config import AppConfig, load, presets
+from bridge.config import AppConfig
+from bridge.config_file import load, presets
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.text import Text
 
 from bridge.web.access import qr_text
-from engine.controls import PREFIX
+from engine.control import PREFIX
 
 if TYPE_CHECKING:
     from bridge.app import App

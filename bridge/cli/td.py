@@ -17,7 +17,10 @@ import platformdirs
 import typer
 from rich.console import Console
 
-from engine.controls import COMMANDS, CONTROLS, PREFIX, STATES, TELEMETRY
+from bridge.control.table import ControlTable
+from bridge.pipeline.readings import STATES
+from bridge.table import TABLE
+from engine.control import PREFIX
 from td_components import check as checker
 from td_components import generate as generator
 from td_components import install as installer
@@ -27,15 +30,15 @@ app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True)
 console = Console()
 
 
-def table() -> dict[str, Any]:
-    """The table of controls, commands and readings as plain data."""
+def table(rows: ControlTable = TABLE) -> dict[str, Any]:
+    """A table of controls, commands and readings as plain data."""
     return {
         "version": metadata.version("tidecast"),
         "prefix": PREFIX,
         "states": list(STATES),
-        "controls": [_plain(dataclasses.asdict(c), without=("owner", "glides")) for c in CONTROLS],
-        "commands": [_plain(dataclasses.asdict(c)) for c in COMMANDS],
-        "telemetry": [_plain(dataclasses.asdict(r)) for r in TELEMETRY],
+        "controls": [_plain(dataclasses.asdict(c), without=("glides",)) for c in rows.controls],
+        "commands": [_plain(dataclasses.asdict(c)) for c in rows.commands],
+        "telemetry": [_plain(dataclasses.asdict(r)) for r in rows.readings],
     }
 
 

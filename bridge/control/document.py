@@ -1,11 +1,12 @@
-"""The table of controls, commands and readings as Markdown: `python -m bridge.control.document`.
+"""The table of controls, commands and readings as Markdown; `python -m bridge.table` prints it.
 
 The README holds its output between two markers; a test fails when that is stale. Must not know anything but the table.
 """
 
 from __future__ import annotations
 
-from engine.controls import COMMANDS, CONTROLS, PREFIX, TELEMETRY, Command, Control, Kind
+from bridge.control.table import ControlTable
+from engine.control import PREFIX, Command, Control, Kind
 
 BEGIN = "<!-- controls:begin -->"
 END = "<!-- controls:end -->"
@@ -14,26 +15,26 @@ END = "<!-- controls:end -->"
 _TAGS = {Kind.FLOAT: "f", Kind.INT: "i", Kind.BOOL: "bool", Kind.TEXT: "s", Kind.CHOICE: "s"}
 
 
-def markdown() -> str:
+def markdown(table: ControlTable) -> str:
     """Three Markdown tables, with one line above each."""
     lines = [
         f"**Controls**, below `{PREFIX}`. Numeric ones have the twins `.../norm` (0 to 1) and `.../midi` (0 to 127).",
         "",
         "| address | type | range, default | what it does |",
         "|---|---|---|---|",
-        *(_row(c.address, _TAGS[c.kind], range_text(c), c.help) for c in CONTROLS),
+        *(_row(c.address, _TAGS[c.kind], range_text(c), c.help) for c in table.controls),
         "",
         "**Commands.** Done once when the message arrives; a button's release (0) does nothing.",
         "",
         "| address | arguments | what it does |",
         "|---|---|---|",
-        *(_row(c.address, arguments_text(c), c.help) for c in COMMANDS),
+        *(_row(c.address, arguments_text(c), c.help) for c in table.commands),
         "",
         f"**Telemetry**, to subscribers ten times a second; errors come at `{PREFIX}/error` (address, reason).",
         "",
         "| address | type | unit | what it tells |",
         "|---|---|---|---|",
-        *(_row(r.address, _TAGS[r.kind], r.unit, r.help) for r in TELEMETRY),
+        *(_row(r.address, _TAGS[r.kind], r.unit, r.help) for r in table.readings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -62,7 +63,3 @@ def _figure(number: float | None) -> str:
 
 def _row(address: str, *cells: str) -> str:
     return "| " + " | ".join([f"`{address}`", *(c.replace("|", "\\|") for c in cells)]) + " |"
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

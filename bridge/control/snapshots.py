@@ -1,4 +1,4 @@
-"""Snapshots: all live controls stored under a number, and recalled at once or gliding.
+"""Stored snapshots: all live controls stored under a number, and recalled at once or gliding.
 
 They live in one JSON file that is replaced atomically, on a thread of its own so that a slow disk delays no
 control. What records is not part of a snapshot: a recall must not end a recording. Must not know OSC.
@@ -16,7 +16,8 @@ from typing import Any
 
 from bridge.control.files import set_aside, write_atomically
 from bridge.control.store import Caller, ControlStore
-from engine.controls import BY_NAME, CONTROLS, PREFIX
+from bridge.control.table import ControlTable
+from engine.control import PREFIX, Command
 from engine.errors import ControlError
 
 log = logging.getLogger(__name__)
@@ -31,11 +32,25 @@ GLIDE_HZ = 60.0
 ORIGIN = "snapshot"
 """Origin of every write that a recall makes."""
 
-KEPT = tuple(c.name for c in CONTROLS if c.group != "Recording")
-"""Names of the controls that a snapshot holds."""
+NOT_KEPT = "Recording"
+"""The group of controls that no snapshot holds."""
 
-SAVE = PREFIX + "/snapshot/save"
-RECALL = PREFIX + "/snapshot/recall"
+SAVE = Command(
+    "snapshot_save",
+    "/snapshot/save",
+    (("number", "i", True),),
+    "Snapshots",
+    "Save",
+    "Store all live controls under a number from 1 to 64, in a file that survives a restart.",
+)
+RECALL = Command(
+    "snapshot_recall",
+    "/snapshot/recall",
+    (("number", "i", True), ("seconds", "f", False)),
+    "Snapshots",
+    "Recall",
+    "Recall a stored snapshot, gliding over the seconds.",
+)
 
 
 class Snapshots:
@@ -70,8 +85,8 @@ class Snapshots:
         self._writer = threading.Thread(target=self._write_on, name="snapshots", daemon=True)
         self._writer.start()
         self._undo = [
-            self._store.on("snapshot_save", lambda args, caller: self.save(args[0], caller)),
-            self._store.on("snapshot_recall", lambda args, caller: self.recall(*args)),
+            self._store.on(SAVE.name, lambda args, caller: self.save(args[0], caller)),
+            self._store.on(RECALL.name, lambda args, caller: self.recall(*args)),
             self._store.listen(self._touched),
         ]
         return self
@@ -102,7 +117,7 @@ class Snapshots:
         _check(SAVE, number)
         values = self._store.values()
         with self._change:
-            self._kept = {**self._kept, number: {name: values[name] for name in KEPT}}
+            self._kept = {**self._kept, number: {name: values[name] for name in kept_names(self._store.table)}}
             self._unwritten.append(caller or Caller(ORIGIN))
             self._change.notify_all()
 
@@ -117,13 +132,13 @@ class Snapshots:
         kept = self._kept.get(number)
         if kept is None:
             stored = ", ".join(map(str, self.numbers())) or "none"
-            raise ControlError(RECALL, f"Nothing is stored under {number} (stored: {stored}).")
+            raise ControlError(PREFIX + RECALL.address, f"Nothing is stored under {number} (stored: {stored}).")
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
         now = self._store.values()
         moving = {
             name: (now[name], value)
             for name, value in kept.items()
-            if seconds > 0.0 and BY_NAME[name].glides and value != now[name]
+            if seconds > 0.0 and self._store.table.by_name[name].glides and value != now[name]
         }
         with self._change:
             self._gliding, self._begun, self._seconds = moving, time.monotonic(), seconds
@@ -168,14 +183,14 @@ class Snapshots:
                 write_atomically(self._path, json.dumps(content, ensure_ascii=False, indent=1).encode())
             except OSError as error:
                 reason = f"{self._path} cannot be written ({error.strerror}); the snapshot is lost at the end."
-                self._report(SAVE, reason)
+                self._report(PREFIX + SAVE.address, reason)
                 for caller in callers:
-                    caller.reply("/error", (SAVE, reason))
+                    caller.reply("/error", (PREFIX + SAVE.address, reason))
 
     def _read(self) -> dict[int, dict[str, Any]]:
         try:
             content = json.loads(self._path.read_bytes())
-            return {int(n): _valid(values) for n, values in content["snapshots"].items()}
+            return {int(n): _valid(values, self._store.table) for n, values in content["snapshots"].items()}
         except FileNotFoundError:
             return {}
         except OSError as error:
@@ -189,17 +204,22 @@ class Snapshots:
         return {}
 
 
-def _check(address: str, number: int) -> None:
+def kept_names(table: ControlTable) -> tuple[str, ...]:
+    """Names of the controls that a snapshot holds."""
+    return tuple(c.name for c in table.controls if c.group != NOT_KEPT)
+
+
+def _check(command: Command, number: int) -> None:
     if not FIRST <= number <= LAST:
-        raise ControlError(address, f"{number} is not a snapshot's number ({FIRST} to {LAST}).")
+        raise ControlError(PREFIX + command.address, f"{number} is not a snapshot's number ({FIRST} to {LAST}).")
 
 
-def _valid(values: dict[str, Any]) -> dict[str, Any]:
+def _valid(values: dict[str, Any], table: ControlTable) -> dict[str, Any]:
     """The values of one stored snapshot that this version knows, coerced; others are left out with a note."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            found[name] = BY_NAME[name].coerce(value)
+            found[name] = table.by_name[name].coerce(value)
         except (KeyError, ControlError):
             log.warning("a snapshot holds %s = %.60r, which is not known here", name, value)
-    return {n: v for n, v in found.items() if n in KEPT}
+    return {n: v for n, v in found.items() if n in kept_names(table)}

@@ -1,27 +1,28 @@
 """The one place where live controls are changed, whoever changes them.
 
-Holds one immutable `Controls` snapshot that is swapped atomically: readers take `ControlStore.snapshot` and
-never wait. OSC, OSCQuery, MIDI, the control room, snapshots and the compatibility modes all write through
-`set`, `set_many` or `handle`. Must not know sockets, files, the engine or the clock.
+Holds one immutable `Snapshot` that is swapped atomically: readers take `ControlStore.snapshot` and never wait. OSC,
+OSCQuery, MIDI, the control room, stored snapshots and the compatibility modes all write through `set`, `set_many` or
+`handle`. Which controls there are, the table says that it is given. Must not know sockets, files, the engine or the
+clock.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import logging
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.controls import BY_NAME, COMMANDS, CONTROLS, PREFIX, PROMPT_SLOTS, Command, Control, Controls
+from bridge.control.table import ControlTable, Target
+from bridge.control.values import Snapshot
+from engine.control import Command, commands_of
 from engine.errors import ControlError, TidecastError
 
 log = logging.getLogger(__name__)
 
-MAX_WILDCARDS = 4
-"""Most `*` in one OSC address pattern; more could make matching slow on purpose."""
+PING = Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping", "Answer /pong with the same arguments.")
 
 Listener = Callable[[str, Any, str], None]
 """Called as (name of the control, effective value, origin)."""
@@ -57,44 +58,30 @@ CommandHandler = Callable[[tuple[Any, ...], Caller], None]
 `TidecastError`, which is answered to the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What one OSC address stands for: a control's value, its `/norm` or `/midi` twin, or a command."""
-
-    control: Control | None = None
-    command: Command | None = None
-    twin: str = ""
+def _pong(args: tuple[Any, ...], caller: Caller) -> None:
+    caller.reply("/pong", args)
 
 
-def _targets() -> dict[str, Target]:
-    table: dict[str, Target] = {}
-    for control in CONTROLS:
-        table[PREFIX + control.address] = Target(control=control)
-        if control.numeric:
-            for twin in ("norm", "midi"):
-                table[f"{PREFIX}{control.address}/{twin}"] = Target(control=control, twin=twin)
-    for command in COMMANDS:
-        table[PREFIX + command.address] = Target(command=command)
-    return table
-
-
-TARGETS: dict[str, Target] = _targets()
-"""Every full OSC address that is understood, with what it stands for."""
+OWN_HANDLERS: dict[str, tuple[CommandHandler, ...]] = {PING.name: (_pong,)}
+"""What the store itself carries out, by the command's name."""
 
 
 class ControlStore:
     """The live controls, their listeners and the handlers of commands. Every method is thread-safe.
 
-    Writers are serialised by a lock that is never held while foreign code runs; the latest write wins.
+    Writers are serialised by a lock that is held for computing alone; the latest write wins.
     Listeners and handlers run on the writer's thread and must be quick. With several writers, listeners may
     be called in another order than the writes: whoever needs the value in force reads `snapshot`.
 
     Args:
-        initial: the controls at the start.
+        table: every control and command, with their owners.
+        initial: the values at the start; None for the defaults.
     """
 
-    def __init__(self, initial: Controls | None = None) -> None:
-        self._snapshot = Controls() if initial is None else initial
+    def __init__(self, table: ControlTable, initial: Snapshot | None = None) -> None:
+        self.table = table
+        self._snapshot = Snapshot(owner() for owner in table.owners) if initial is None else initial
+        self._edited = {row.name: owner for owner in table.owners for row in commands_of(owner)}
         self._writing = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._error_listeners: tuple[ErrorListener, ...] = ()
@@ -102,14 +89,14 @@ class ControlStore:
         self._registering = threading.Lock()
 
     @property
-    def snapshot(self) -> Controls:
-        """The controls in force: one immutable object, read atomically."""
+    def snapshot(self) -> Snapshot:
+        """The values in force: one immutable object, read atomically."""
         return self._snapshot
 
     def values(self) -> dict[str, Any]:
         """Name and effective value of every control, in the table's order."""
         now = self._snapshot
-        return {c.name: getattr(now, c.name) for c in CONTROLS}
+        return {c.name: now.value(c.name) for c in self.table.controls}
 
     def set(self, name: str, value: Any, origin: str = "") -> Any:
         """Set one control and return the effective (coerced and clamped) value.
@@ -125,18 +112,26 @@ class ControlStore:
         Raises:
             ControlError: if a name is unknown or a value cannot be understood; nothing changes.
         """
+        effective = self._coerced(values)
+        with self._writing:
+            self._snapshot = self._snapshot.replaced(effective)
+        self._tell(effective, origin)
+        return effective
+
+    def _coerced(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        by_name = self.table.by_name
         effective: dict[str, Any] = {}
         for name, value in values.items():
-            control = BY_NAME.get(name)
+            control = by_name.get(name)
             if control is None:
                 raise ControlError(name, f"There is no control named {name!r}.")
             effective[name] = control.coerce(value)
-        with self._writing:
-            self._snapshot = dataclasses.replace(self._snapshot, **effective)
+        return effective
+
+    def _tell(self, effective: Mapping[str, Any], origin: str) -> None:
         for name, value in effective.items():
             for listener in self._listeners:
                 self._call(listener, name, value, origin)
-        return effective
 
     def handle(
         self, address: str, args: Sequence[Any], origin: str = "", *, host: str = "", reply: Reply = _no_reply
@@ -158,7 +153,7 @@ class ControlStore:
         """
         caller = Caller(origin, host, reply)
         try:
-            for target in _find(address):
+            for target in self.table.find(address):
                 self._obey(address, target, args, caller)
         except TidecastError as error:
             self._reject(address, str(error), caller)
@@ -171,7 +166,7 @@ class ControlStore:
         Raises:
             KeyError: if the table has no such command.
         """
-        if command not in {c.name for c in COMMANDS}:
+        if command not in self.table.commands_by_name:
             raise KeyError(command)
         with self._registering:
             self._handlers[command] = (*self._handlers.get(command, ()), handler)
@@ -223,23 +218,13 @@ class ControlStore:
         if is_release(command, args):
             return
         values = command.coerce(args)
-        match command.name:
-            case "prompt":
-                weights = {f"weight_{n}": float(n == 1) for n in range(1, PROMPT_SLOTS + 1)}
-                self.set_many({"prompt_1": values[0], **weights}, caller.origin)
-            case "reset":
-                with self._writing:
-                    now = self._snapshot
-                    self._snapshot = dataclasses.replace(now, resets=now.resets + 1)
-            case "anchor":
-                with self._writing:
-                    now = self._snapshot
-                    self._snapshot = dataclasses.replace(now, anchors=now.anchors + 1)
-            case "ping":
-                caller.reply("/pong", values)
-            case name if not self._handlers.get(name):
-                raise ControlError(address, "This part of Tidecast is not running.")
-        for handler in self._handlers.get(command.name, ()):
+        handlers = (*OWN_HANDLERS.get(command.name, ()), *self._handlers.get(command.name, ()))
+        owner = self._edited.get(command.name)
+        if owner is None and not handlers:
+            raise ControlError(address, "This part of Tidecast is not running.")
+        if owner is not None:
+            handlers = (functools.partial(self._edit, owner, command), *handlers)
+        for handler in handlers:
             try:
                 handler(values, caller)
             except TidecastError:
@@ -247,6 +232,14 @@ class ControlStore:
             except Exception:  # the seam to every handler: a defect there is answered, not fatal
                 log.exception("the handler of %s failed", address)
                 raise ControlError(address, "Tidecast failed to do this; its log says why.") from None
+
+    def _edit(self, owner: type[Any], command: Command, values: tuple[Any, ...], caller: Caller) -> None:
+        """Have an owner's own method change the owner, in one swap; such a method only computes."""
+        with self._writing:
+            changes: Mapping[str, Any] = getattr(self._snapshot.of(owner), command.name)(*values)
+            live = self._coerced({n: v for n, v in changes.items() if n in self.table.by_name})
+            self._snapshot = self._snapshot.replaced({**changes, **live})
+        self._tell(live, caller.origin)
 
     def _reject(self, address: str, reason: str, caller: Caller) -> None:
         self._call(caller.reply, "/error", (address, reason))
@@ -265,55 +258,3 @@ class ControlStore:
 def is_release(command: Command, args: Sequence[Any]) -> bool:
     """Whether a button was let go: a command without arguments that was sent 0, 0.0 or false."""
     return not command.arguments and len(args) == 1 and isinstance(args[0], (bool, int, float)) and not args[0]
-
-
-def _find(address: str) -> tuple[Target, ...]:
-    """What an address or an OSC 1.0 address pattern stands for.
-
-    Raises:
-        ControlError: if nothing does.
-    """
-    target = TARGETS.get(address)
-    if target is not None:
-        return (target,)
-    found: tuple[Target, ...] = ()
-    if any(sign in address for sign in "*?[{"):
-        pattern = _pattern(address)
-        found = tuple(t for a, t in TARGETS.items() if t.control is not None and pattern.fullmatch(a))
-    if not found:
-        hint = "" if address.startswith(PREFIX + "/") else f" Addresses begin with {PREFIX}/."
-        raise ControlError(address[:200], f"There is nothing at this address.{hint}")
-    return found
-
-
-def _pattern(address: str) -> re.Pattern[str]:
-    """An OSC 1.0 address pattern (`?`, `*`, `[a-z]`, `[!a-z]`, `{one,two}`) as a regular expression."""
-    if address.count("*") > MAX_WILDCARDS or len(address) > 200:
-        raise ControlError(address[:200], f"An address pattern may hold at most {MAX_WILDCARDS} asterisks.")
-    out = ""
-    for part in re.findall(r"\[[^\]]*\]|\{[^}]*\}|.", address, re.DOTALL):
-        if part == "*":
-            out += "[^/]*"
-        elif part == "?":
-            out += "[^/]"
-        elif part[0] == "{" and part[-1] == "}":
-            out += "(?:" + "|".join(re.escape(word) for word in part[1:-1].split(",")) + ")"
-        elif part[0] == "[" and part[-1] == "]" and part not in ("[]", "[!]"):
-            negate = part[1] == "!"
-            out += f"[{'^' * negate}{''.join(map(re.escape, _characters(part[1 + negate : -1])))}]"
-        else:
-            out += re.escape(part)
-    return re.compile(out)
-
-
-def _characters(listed: str) -> str:
-    """The characters that the inside of an OSC character list, such as `a-dxyz`, stands for."""
-    out = ""
-    while listed:
-        if len(listed) > 2 and listed[1] == "-" and listed[0] <= listed[2] < "\x80":
-            out += "".join(chr(c) for c in range(ord(listed[0]), ord(listed[2]) + 1))
-            listed = listed[3:]
-        else:
-            out += listed[0]
-            listed = listed[1:]
-    return out

@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from engine.controls import TELEMETRY, Kind
+from bridge.control.table import ControlTable
+from engine.control import Kind
 
 log = logging.getLogger(__name__)
-
-READINGS = {r.name: r for r in TELEMETRY}
 
 _CASTS: dict[Kind, Callable[[Any], Any]] = {Kind.FLOAT: float, Kind.INT: int, Kind.TEXT: str}
 
@@ -24,9 +23,14 @@ ErrorListener = Callable[[str, str], None]
 
 
 class Telemetry:
-    """The newest readings. Every method is thread-safe and never waits for a listener's peer."""
+    """The newest readings. Every method is thread-safe and never waits for a listener's peer.
 
-    def __init__(self) -> None:
+    Args:
+        table: every reading that there is.
+    """
+
+    def __init__(self, table: ControlTable) -> None:
+        self._readings = table.readings_by_name
         self._values: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._listeners: tuple[ErrorListener, ...] = ()
@@ -38,7 +42,7 @@ class Telemetry:
             KeyError: if the table of telemetry has no reading of that name.
             ValueError, TypeError: if a value is not of the reading's type.
         """
-        cast = {name: _CASTS[READINGS[name].kind](value) for name, value in readings.items()}
+        cast = {name: _CASTS[self._readings[name].kind](value) for name, value in readings.items()}
         with self._lock:
             self._values = {**self._values, **cast}
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 from bridge.control.store import ControlStore
 from bridge.pipeline.fit import Fitter
+from bridge.pipeline.input_controls import InputControls
+from bridge.pipeline.stages.fit_controls import FitControls
 from bridge.process.priority import prefer_this_thread
 from bridge.video.base import Options, Source, SourceInfo, open_source
 from engine.errors import TransportError
@@ -189,7 +191,7 @@ class Capture:
         self._close()
 
     def _take(self, frame: Frame) -> None:
-        controls = self._store.snapshot
+        controls = self._store.snapshot.of(FitControls)
         pixels = self._fitter.fit(frame, controls.fit, controls.mirror)
         fitted = dataclasses.replace(frame, pixels=pixels, format=PixelFormat.RGB, seq=self._seq, metadata={})
         self._seq += 1
@@ -200,7 +202,7 @@ class Capture:
 
     def _choice(self) -> str:
         """The uri that is wanted now; an index stands for a line of the last list of inputs."""
-        wanted = self._store.snapshot.input.strip() or self._start_uri
+        wanted = self._store.snapshot.of(InputControls).input.strip() or self._start_uri
         if wanted.isdecimal():
             listed = self._inputs()
             if int(wanted) < len(listed):
@@ -215,7 +217,7 @@ class Capture:
         try:
             wanted = self._choice()
         except TransportError as error:
-            wanted = self._store.snapshot.input
+            wanted = self._store.snapshot.of(InputControls).input
             if wanted != self._wanted:
                 self._wanted = wanted
                 self._complain(str(error))

@@ -58,7 +58,7 @@ class Monitor:
             self._telemetry.error("engine", facts["trouble"])
 
     def state(self) -> str:
-        """One of `engine.controls.STATES`."""
+        """One of `bridge.pipeline.readings.STATES`."""
         match self._supervisor.state:
             case EngineState.FAILED:
                 return "error"

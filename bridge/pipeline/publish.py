@@ -19,8 +19,11 @@ import numpy as np
 from PIL import Image
 
 from bridge.control.store import ControlStore
+from bridge.control.values import Snapshot
 from bridge.pipeline.capture import Moments
 from bridge.pipeline.pacing import Pacer, Pick, sleep_until
+from bridge.pipeline.panic import PanicControls
+from bridge.pipeline.stages.mix_controls import MixControls
 from bridge.pipeline.stall_detector import Patience
 from bridge.process.frame_ring import RingReader
 from bridge.process.priority import prefer_this_thread
@@ -140,7 +143,7 @@ class Publisher:
             sleep_until(self.pacer.next_ns)
             self._collect()
             controls = self._store.snapshot
-            straight = controls.bypass or not self._styled
+            straight = controls.of(PanicControls).bypass or not self._styled
             pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
             if (wet := self.pacer.shown("wet")) is not None:
                 self._moments.forget(wet.seq)  # whatever is on air: nobody will ask for older ones
@@ -173,12 +176,13 @@ class Publisher:
             self._styled = False
             self.pacer.forget("wet")
 
-    def _picture(self, controls: Controls, pick: Pick) -> Frame:
+    def _picture(self, controls: Snapshot, pick: Pick) -> Frame:
         """What to show now: black, the held picture, or what the pacer chose."""
-        if controls.black:
+        panic = controls.of(PanicControls)
+        if panic.black:
             return self._black
-        if not controls.freeze and pick.frame is not None:
-            self._held = self._mixed(pick.frame, controls.mix) if pick.track == "wet" else pick.frame
+        if not panic.freeze and pick.frame is not None:
+            self._held = self._mixed(pick.frame, controls.of(MixControls).mix) if pick.track == "wet" else pick.frame
         return self._held
 
     def _mixed(self, wet: Frame, mix: float) -> Frame:
@@ -192,7 +196,7 @@ class Publisher:
         return dataclasses.replace(wet, pixels=np.asarray(blended))
 
     def _send(self, sink: Sink, frame: Frame) -> None:
-        controls = self._store.snapshot
+        controls = self._store.snapshot.of(Controls)
         try:
             sink.send(
                 frame,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.frame import Frame
 
 

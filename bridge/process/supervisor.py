@@ -21,7 +21,8 @@ from bridge.config import EngineProcessConfig
 from bridge.process import worker
 from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.process.heartbeat import Phase, Pulse
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.errors import EngineError
 from engine.frame import Frame
 

@@ -29,7 +29,8 @@ from bridge.process.frame_ring import RingReader, RingWriter
 from bridge.process.heartbeat import Phase, Pulse
 from bridge.process.identity import IdentityEngine
 from bridge.process.priority import fine_timers
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.errors import OutOfMemoryError, TidecastError
 from engine.frame import Frame
 from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bridge.control.store import ControlStore
+from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
 from engine.errors import ControlError
 
@@ -62,15 +62,17 @@ class Hub:
     """The state that pages see.
 
     Args:
+        table: what can be controlled and read.
         about: names, ports and guides that do not change while the server runs.
         send: carries a message of a page to the bridge process.
         ask: asks the bridge process for a list.
     """
 
-    def __init__(self, about: dict[str, Any], send: Send, ask: Ask) -> None:
+    def __init__(self, table: ControlTable, about: dict[str, Any], send: Send, ask: Ask) -> None:
+        self.table = table
         self.about = about
-        self.controls = ControlStore()
-        self.telemetry = Telemetry()
+        self.controls: dict[str, Any] = {c.name: c.default for c in table.controls}
+        self.telemetry = Telemetry(table)
         self.lists: dict[str, Any] = {"inputs": None, "snapshots": [], "midi": {}}
         self.errors: deque[list[Any]] = deque(maxlen=ERRORS_KEPT)
         self.history: deque[list[float]] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
@@ -101,7 +103,7 @@ class Hub:
     def everything(self) -> dict[str, Any]:
         """The whole state as a page (or `GET /api/state`) gets it."""
         return {
-            "controls": {name: [value, ""] for name, value in self.controls.values().items()},
+            "controls": {name: [value, ""] for name, value in self.controls.items()},
             "readings": self.telemetry.snapshot(),
             "errors": list(self.errors),
             "history": list(self.history),
@@ -111,8 +113,7 @@ class Hub:
 
     def absorb(self, news: dict[str, Any]) -> None:
         """Take what the bridge process says (see `room.ControlRoom`) and pass it on to every page."""
-        for name, (value, origin) in news.get("controls", {}).items():
-            self.controls.set(name, value, origin)
+        self.controls |= {name: value for name, (value, _) in news.get("controls", {}).items()}
         if "readings" in news:
             news["readings"] = {k: v for k, v in news["readings"].items() if _finite(v)}
             self.telemetry.update(**news["readings"])

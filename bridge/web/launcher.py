@@ -238,7 +238,9 @@ class ControlRoom:
             "names": {**dataclasses.asdict(self._names), "sender": self._names.sender},
             "preview": {"fps": 1e9 / self._preview_period_ns, "kinds": KINDS, "size": self._size},
         }
-        settings = Settings(self._host, self.token, (self._names.osc_host, self._names.osc_port), self._widest, about)
+        osc = (self._names.osc_host, self._names.osc_port)
+        table = dataclasses.replace(self._store.table, owners=())
+        settings = Settings(self._host, self.token, osc, self._widest, about, table)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         readers = {kind: ring.reader() for kind, ring in self._rings.items()}
@@ -320,7 +322,7 @@ class ControlRoom:
 
     def _changed(self, name: str, value: Any, origin: str) -> None:
         with self._change:
-            self._news.setdefault("controls", {})[name] = (getattr(self._store.snapshot, name), origin)
+            self._news.setdefault("controls", {})[name] = (self._store.snapshot.value(name), origin)
             self._change.notify()
 
     def _erred(self, topic: str, reason: str) -> None:

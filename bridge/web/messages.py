@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.control.table import ControlTable
+
 KINDS = ("output", "input")
 """Kinds of preview pictures."""
 
@@ -26,6 +28,7 @@ class Settings:
         osc: host and UDP port on which OSC is listened for, for the OSCQuery tree.
         widest: longest side of a preview, pixels.
         about: names, ports and guides for the page.
+        table: every control, command and reading; without their owners, which the web process need not import.
     """
 
     host: str
@@ -33,3 +36,4 @@ class Settings:
     osc: tuple[str, int]
     widest: int
     about: dict[str, Any]
+    table: ControlTable

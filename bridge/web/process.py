@@ -22,7 +22,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from bridge.control.oscquery.http import oscquery_routes
-from bridge.control.store import TARGETS
+from bridge.control.table import ControlTable
 from bridge.process.frame_ring import RingReader
 from bridge.web.gallery import Gallery
 from bridge.web.guard import Guard
@@ -45,8 +45,9 @@ class Uplink:
     Of several values for one control that wait, only the newest is sent; commands keep their place among them.
     """
 
-    def __init__(self, pipe: Connection) -> None:
+    def __init__(self, pipe: Connection, table: ControlTable) -> None:
         self._pipe = pipe
+        self._targets = table.targets
         self._unsent: OrderedDict[Any, tuple[Any, ...]] = OrderedDict()
         self._turn = 0
         self._change = threading.Condition()
@@ -54,7 +55,7 @@ class Uplink:
 
     def say(self, address: str, args: Sequence[Any], client: str) -> None:
         """A page's OSC-like message."""
-        target = TARGETS.get(address)
+        target = self._targets.get(address)
         with self._change:
             if target is not None and target.control is not None:
                 key: Any = (self._turn, address)
@@ -138,10 +139,10 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     """Main function of the web process; returns when the bridge process says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
     logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
-    uplink = Uplink(pipe)
-    hub = Hub(settings.about, uplink.say, uplink.ask)
+    uplink = Uplink(pipe, settings.table)
+    hub = Hub(settings.table, settings.about, uplink.say, uplink.ask)
     gallery = Gallery(rings, uplink.watch, settings.widest)
-    tree = oscquery_routes(hub.controls, hub.telemetry, settings.osc, uplink.say)
+    tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
     server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
     if hasattr(os, "nice"):
         server.loop.call_soon(os.nice, NICENESS)  # this thread and those that it starts, on Linux

@@ -21,10 +21,12 @@ from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from bridge.control.store import TARGETS
+from bridge.control.table import ControlTable
+from bridge.pipeline.readings import DROP_CAUSES, STATES
 from bridge.web.gallery import Gallery, Viewer
 from bridge.web.hub import Client, Hub, parse_message
-from engine.controls import COMMANDS, CONTROLS, DROP_CAUSES, PREFIX, STAGES, STATES, TELEMETRY
+from engine.control import PREFIX
+from engine.controls import STAGES
 from engine.errors import ControlError
 
 MAX_MESSAGE = 64 * 1024
@@ -45,13 +47,13 @@ _TYPES = {
 }
 
 
-def table() -> dict[str, Any]:
+def described(table: ControlTable) -> dict[str, Any]:
     """The whole table of controls, commands and readings as JSON, from which the page builds itself."""
     return {
         "prefix": PREFIX,
-        "controls": [dataclasses.asdict(c) | {"numeric": c.numeric} for c in CONTROLS],
-        "commands": [dataclasses.asdict(c) for c in COMMANDS],
-        "telemetry": [dataclasses.asdict(r) for r in TELEMETRY],
+        "controls": [dataclasses.asdict(c) | {"numeric": c.numeric} for c in table.controls],
+        "commands": [dataclasses.asdict(c) for c in table.commands],
+        "telemetry": [dataclasses.asdict(r) for r in table.readings],
         "states": STATES,
         "stages": STAGES,
         "causes": DROP_CAUSES,
@@ -110,7 +112,7 @@ class Api:
         return self._site.answer(request.path_params["name"], request)
 
     def _table(self, request: Request) -> Response:
-        return JSONResponse({**table(), "about": self._hub.about})
+        return JSONResponse({**described(self._hub.table), "about": self._hub.about})
 
     async def _state(self, request: Request) -> Response:
         return JSONResponse(self._hub.everything(), headers={"cache-control": "no-store"})
@@ -128,7 +130,7 @@ class Api:
         """POST {"address", "args"}: one OSC-like message."""
         try:
             address, args = parse_message(await _body(request))
-            if address not in TARGETS:
+            if address not in self._hub.table.targets:
                 raise ControlError(address, "There is nothing at this address.", "GET /api/table lists them.")
         except ControlError as error:
             return _bad(error)
@@ -141,7 +143,7 @@ class Api:
             wanted = await _body(request)
             if not isinstance(wanted, dict) or not wanted:
                 raise ControlError("/api/set", "An object of names and values is needed.", 'Send {"strength": 0.5}.')
-            by_name = {c.name: c for c in CONTROLS}
+            by_name = self._hub.table.by_name
             unknown = sorted(set(wanted) - set(by_name))
             if unknown:
                 raise ControlError("/api/set", f"There is no control named {unknown[0][:60]!r}.", "GET /api/table.")

@@ -18,7 +18,8 @@ import psutil
 import torch
 
 from engine.bench.report import percentile
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.errors import WeightsMissingError
 from engine.frame import Frame
 from engine.network import attention

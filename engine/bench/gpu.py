@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from engine.bench import report, versus
 from engine.bench.engine import Ask, best_of, measure
 from engine.bench.reference import installed
-from engine.controls import Config
+from engine.config import Config
 from engine.errors import ModelError, TidecastError
 from engine.models import registry
 from engine.planning import roofline

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from engine.bench.engine import WARM_CHUNKS, scene
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.frame import Frame
 from engine.session import Session
 

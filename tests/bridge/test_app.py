@@ -27,7 +27,7 @@ from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Metronome, Receiver, Seen, Sender
 from bridge.bench.start import as_command, free_port, in_process
-from bridge.config import load
+from bridge.config_file import load
 from bridge.control.osc.packet import build, parse
 from bridge.pipeline.monitor import rate
 from bridge.process.supervisor import EngineState

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.config import AppConfig, line_of, load, presets
-from engine.controls import CONTROLS
+from bridge.config import AppConfig
+from bridge.config_file import line_of, load, presets, start_controls
+from bridge.table import TABLE, start_values
 from engine.errors import ConfigError
 
 
@@ -54,7 +55,7 @@ def test_every_preset_is_valid_and_changes_something():
     for name in presets():
         config = load(name)
         assert config != AppConfig(), name
-        config.start_controls()
+        start_controls(config)
 
 
 def test_the_command_line_wins_over_the_file(written):
@@ -62,7 +63,7 @@ def test_the_command_line_wins_over_the_file(written):
     config = load(path, {"engine.width": 640, "input.uri": "file:a.mp4"})
     assert config.engine.width == 640
     assert config.input.uri == "file:a.mp4"
-    assert config.start_controls().strength == 0.25
+    assert start_controls(config).value("strength") == 0.25
 
 
 def test_a_mistake_on_the_command_line_does_not_blame_the_file(written):
@@ -79,8 +80,9 @@ def test_a_missing_file_names_the_presets():
 
 
 def test_every_control_can_be_set_at_the_start():
-    values = {control.name: control.default for control in CONTROLS}
-    assert load(None, {f"controls.{name}": value for name, value in values.items()}).start_controls()
+    values = {control.name: control.default for control in TABLE.controls}
+    config = load(None, {f"controls.{name}": value for name, value in values.items()})
+    assert start_controls(config) == start_values({})
 
 
 def test_lines_are_found_in_every_way_of_writing():

@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import engine.session
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.errors import ModelError
 from engine.frame import Frame, PixelFormat
 from engine.models import registry

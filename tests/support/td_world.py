@@ -11,6 +11,7 @@ from pathlib import Path
 from bridge.control.osc.server import OscServer
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.table import TABLE
 from td_components.spec import HERE
 from tests.fakes.touchdesigner import FakeTouchDesigner
 from tests.fakes.touchdesigner_operators import COMP
@@ -67,8 +68,8 @@ class Bridge:
     """A real control store behind a real OSC server, reporting a state as a running Tidecast does."""
 
     def __init__(self, port: int = 0) -> None:
-        self.store = ControlStore()
-        self.telemetry = Telemetry()
+        self.store = ControlStore(TABLE)
+        self.telemetry = Telemetry(TABLE)
         self.server = OscServer(self.store, self.telemetry, host="127.0.0.1", port=port).start()
         self.port = self.server.address[1]
         self.state("running")
@@ -86,7 +87,7 @@ def connected(folder: Path) -> Iterator[tuple[World, Bridge]]:
     try:
         world.par.Port = bridge.port
         world.until(world.online, what="the first answer")
-        world.until(lambda: bridge.store.snapshot.prompt_seconds == world.par.Promptseconds.eval())
+        world.until(lambda: bridge.store.snapshot.value("prompt_seconds") == world.par.Promptseconds.eval())
         yield world, bridge
     finally:
         bridge.stop()

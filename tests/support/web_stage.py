@@ -18,6 +18,7 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.table import TABLE
 from bridge.web.launcher import ControlRoom
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
@@ -46,7 +47,7 @@ def restyle(pixels: np.ndarray, controls: Controls) -> np.ndarray:
     colour = sum(share * tint(text) for text, share in controls.prompts())
     grey = pixels.astype(np.float32)
     wet = grey * colour * 1.4
-    mixed = grey + (wet - grey) * controls.strength * controls.mix
+    mixed = grey + (wet - grey) * controls.value("strength") * controls.value("mix")
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
@@ -54,8 +55,8 @@ class Stage:
     """A running show."""
 
     def __init__(self, port: int = 0, **room: Any) -> None:
-        self.store = ControlStore()
-        self.telemetry = Telemetry()
+        self.store = ControlStore(TABLE)
+        self.telemetry = Telemetry(TABLE)
         self.inputs = [
             {"uri": "pattern:bars", "title": "Test picture", "width": 320, "height": 192, "fps": 30.0},
             {"uri": "ndi:DESK (Camera 1)", "title": "DESK (Camera 1)", "width": 1920, "height": 1080, "fps": 59.94},
@@ -135,18 +136,18 @@ class Stage:
             controls = self.store.snapshot
             pixels = input_picture(number * period)
             self.room.offer("input", Frame(pixels, seq=number))
-            if controls.black:
+            if controls.value("black"):
                 out = np.zeros_like(pixels)
-            elif controls.freeze:
+            elif controls.value("freeze"):
                 out = self.latest
-            elif controls.bypass or not self.engine_alive:
+            elif controls.value("bypass") or not self.engine_alive:
                 out = pixels
             else:
                 out = restyle(pixels, controls)
             self.latest = out
-            if controls.black and not was_black:
+            if controls.value("black") and not was_black:
                 self.black_from = number
-            was_black = controls.black
+            was_black = controls.value("black")
             bgra = np.dstack([out[:, :, ::-1], np.full(out.shape[:2], 255, np.uint8)])
             self.room.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
             self.sent += 1
@@ -163,8 +164,8 @@ class Stage:
             fps_engine=FPS - 0.4,
             latency=self.latency_ms + wobble,
             latency_p95=self.latency_ms * 1.5 + 3 * wobble,
-            noise=controls.strength * (0.8 + 0.02 * wobble),
-            steps=controls.steps,
+            noise=controls.value("strength") * (0.8 + 0.02 * wobble),
+            steps=controls.value("steps"),
             prompt=controls.prompts()[0][0],
             heartbeat=int(time_s),
             stage_upload=0.6,
@@ -174,7 +175,7 @@ class Stage:
             stage_download=0.9,
             dropped=number // 300,
             dropped_input=number // 300,
-            recording="show.mp4" if controls.record else "",
+            recording="show.mp4" if controls.value("record") else "",
         )
 
 

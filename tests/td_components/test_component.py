@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.controls import CONTROLS, TELEMETRY, Kind
+from bridge.table import TABLE, start_values
+from engine.control import Kind
 from td_components import generate, graph, network, pages
 from td_components.spec import HERE, Style
 from tests.fakes.touchdesigner import FakeTouchDesigner
@@ -98,9 +99,9 @@ def test_offline_passes_the_input_through_and_says_so(world):
 
 def test_every_control_reaches_the_store_and_comes_back(tmp_path):
     with connected(tmp_path) as (world, bridge):
-        for control in CONTROLS:
+        for control in TABLE.controls:
             world.comp.pars[pages.control_name(control.name)].val = other_value(control)
-        wanted = {c.name: other_value(c) for c in CONTROLS}
+        wanted = {c.name: other_value(c) for c in TABLE.controls}
 
         def arrived():
             held = bridge.store.values()
@@ -123,22 +124,22 @@ def test_unicode_and_20_kb_prompts_arrive_whole(tmp_path):
     with connected(tmp_path) as (world, bridge):
         for slot in range(1, 5):
             world.comp.pars[f"Prompt{slot}"].val = f"{slot}: {long}"
-        world.until(lambda: bridge.store.snapshot.prompt_4 == f"4: {long}", what="the long prompts")
-        assert bridge.store.snapshot.prompt_1 == f"1: {long}"
+        world.until(lambda: bridge.store.snapshot.value("prompt_4") == f"4: {long}", what="the long prompts")
+        assert bridge.store.snapshot.value("prompt_1") == f"1: {long}"
         bridge.store.set("prompt_1", long, "desk")
         world.until(lambda: world.par.Prompt1.eval() == long, what="the long echo")
 
 
 def test_every_reading_is_shown_and_becomes_a_channel(tmp_path):
     with connected(tmp_path) as (world, bridge):
-        values = {r.name: f"text {r.name}" if r.kind is Kind.TEXT else 3 + i for i, r in enumerate(TELEMETRY)}
+        values = {r.name: f"text {r.name}" if r.kind is Kind.TEXT else 3 + i for i, r in enumerate(TABLE.readings)}
         values["state"] = "running"
         del values["heartbeat"]  # counted by the server itself
         bridge.telemetry.update(**values)
         world.until(lambda: world.par.Statusvram.eval() == values["vram"], what="the readings")
         world.until(lambda: world.par.Statusheartbeat.eval() >= 1, what="the heartbeat")
         table = dict(world.comp.op("readings").rows)
-        for reading in TELEMETRY:
+        for reading in TABLE.readings:
             if reading.name == "heartbeat":
                 continue
             shown = world.comp.pars[pages.reading_name(reading.name)].eval()
@@ -152,7 +153,7 @@ def test_a_lost_tidecast_is_noticed_and_told_everything_when_it_is_back(tmp_path
     with connected(tmp_path) as (world, bridge):
         world.par.Strength = 0.33
         world.par.Prompt3 = "kept by the component"
-        world.until(lambda: bridge.store.snapshot.prompt_3 == "kept by the component")
+        world.until(lambda: bridge.store.snapshot.value("prompt_3") == "kept by the component")
         assert world.index == 1
         bridge.stop()
         gone = time.monotonic()
@@ -163,9 +164,9 @@ def test_a_lost_tidecast_is_noticed_and_told_everything_when_it_is_back(tmp_path
         world.frames(0.1)
         again = Bridge(bridge.port)
         try:
-            world.until(lambda: again.store.snapshot.prompt_3 == "kept by the component", what="the resend")
-            assert again.store.snapshot.strength == pytest.approx(0.33)
-            assert again.store.snapshot.steps == 4
+            world.until(lambda: again.store.snapshot.value("prompt_3") == "kept by the component", what="the resend")
+            assert again.store.snapshot.value("strength") == pytest.approx(0.33)
+            assert again.store.snapshot.value("steps") == 4
             assert world.online() and world.index == 1
         finally:
             again.stop()
@@ -179,7 +180,7 @@ def test_a_tidecast_that_restarts_within_the_silence_is_noticed_by_its_heartbeat
         world.frames(1.0)
         again = Bridge(bridge.port)
         try:
-            world.until(lambda: again.store.snapshot.strength == pytest.approx(0.7), what="the resend")
+            world.until(lambda: again.store.snapshot.value("strength") == pytest.approx(0.7), what="the resend")
             assert world.par.Strength.eval() == pytest.approx(0.7)
             assert "Tidecast does not answer: the input is passed through" not in world.log()
             assert "Tidecast was started anew" in world.log()
@@ -214,7 +215,7 @@ def test_a_failing_callback_is_logged_and_the_link_lives_on(tmp_path):
         world.until(lambda: any("ZeroDivisionError" in line for line in world.log()))
         world.par.Usecallbacks = False
         world.par.Strength = 0.2
-        world.until(lambda: bridge.store.snapshot.strength == pytest.approx(0.2))
+        world.until(lambda: bridge.store.snapshot.value("strength") == pytest.approx(0.2))
 
 
 def test_an_echo_never_pulls_against_the_hand(tmp_path):
@@ -253,7 +254,7 @@ def test_an_exported_parameter_is_left_to_its_owner(tmp_path):
     with connected(tmp_path) as (world, bridge):
         world.par.Motion.expr = "0.25"
         world.td.changed(world.par.Motion)
-        world.until(lambda: bridge.store.snapshot.motion == 0.25)
+        world.until(lambda: bridge.store.snapshot.value("motion") == 0.25)
         bridge.store.set("motion", 0.8, "desk")
         world.frames(0.6)
         assert world.par.Motion.mode is ParMode.EXPRESSION and world.par.Motion.eval() == 0.25
@@ -270,7 +271,7 @@ def test_pulses_are_commands(tmp_path):
             world.press(pulse)
         world.until(lambda: len(saved) == 2)
         assert saved == [("save", 7), ("recall", 7, 2.5)]
-        assert (bridge.store.snapshot.resets, bridge.store.snapshot.anchors) == (1, 1)
+        assert (bridge.store.snapshot.value("resets"), bridge.store.snapshot.value("anchors")) == (1, 1)
 
 
 def test_fetch_takes_the_values_of_the_other_side(tmp_path):
@@ -278,8 +279,8 @@ def test_fetch_takes_the_values_of_the_other_side(tmp_path):
         world.par.Onconnect = "fetch"
         world.frames(0.1)
         world.par.Motion = 0.25  # the last of what is under way: behind it no greeting can overwrite the desk
-        world.until(lambda: bridge.store.snapshot.motion == 0.25)
-        bridge.store._snapshot = type(bridge.store.snapshot)(strength=0.11, prompt_1="from the desk")
+        world.until(lambda: bridge.store.snapshot.value("motion") == 0.25)
+        bridge.store._snapshot = start_values({"strength": 0.11, "prompt_1": "from the desk"})
         world.press("Fetch")
         world.until(lambda: world.par.Prompt1.eval() == "from the desk", what="the fetched values")
         world.until(lambda: world.par.Strength.eval() == pytest.approx(0.11))
@@ -290,10 +291,10 @@ def test_presets_survive_and_set_the_engine(tmp_path):
         world.par.Strength, world.par.Prompt1, world.par.Preset = 0.2, "calm", 3
         world.press("Storepreset")
         world.par.Strength, world.par.Prompt1 = 0.9, "storm"
-        world.until(lambda: bridge.store.snapshot.prompt_1 == "storm")
+        world.until(lambda: bridge.store.snapshot.value("prompt_1") == "storm")
         world.press("Recallpreset")
-        world.until(lambda: bridge.store.snapshot.prompt_1 == "calm")
-        world.until(lambda: bridge.store.snapshot.strength == pytest.approx(0.2))
+        world.until(lambda: bridge.store.snapshot.value("prompt_1") == "calm")
+        world.until(lambda: bridge.store.snapshot.value("strength") == pytest.approx(0.2))
         json.dumps(world.comp.fetch("presets", search=False))
         world.comp.parent().store("presets", {"9": {"Strength": 1.0}})  # of another component around it
         world.par.Preset = 9
@@ -303,17 +304,17 @@ def test_presets_survive_and_set_the_engine(tmp_path):
 
 def test_its_own_picture_becomes_the_input_when_one_is_wired_in(tmp_path):
     with connected(tmp_path) as (world, bridge):
-        assert bridge.store.snapshot.input == ""
+        assert bridge.store.snapshot.value("input") == ""
         picture = world.comp.parent().create(world.td.td.fitTOP, "picture")
         world.comp.inputConnectors[0].connect(picture)
         world.press("Resend")
-        world.until(lambda: bridge.store.snapshot.input == "ndi:Tidecast In")
+        world.until(lambda: bridge.store.snapshot.value("input") == "ndi:Tidecast In")
         world.par.Sendname = "Stage Left"
-        world.until(lambda: bridge.store.snapshot.input == "ndi:Stage Left")
+        world.until(lambda: bridge.store.snapshot.value("input") == "ndi:Stage Left")
         world.frames(0.5)
         assert world.par.Input.eval() == "", "the echo of the own name must not fill the field"
         world.par.Transport = "spout"
-        world.until(lambda: bridge.store.snapshot.input == "spout:Stage Left")
+        world.until(lambda: bridge.store.snapshot.value("input") == "spout:Stage Left")
         assert world.index == 2
         assert world.comp.op("spout_out").par.active.eval() and not world.comp.op("ndi_out").par.active.eval()
         world.par.Bypass = True
@@ -334,9 +335,9 @@ def test_switching_off_ends_all_traffic(tmp_path):
         assert not world.online()
         world.par.Strength = 0.01
         world.frames(0.3)
-        assert bridge.store.snapshot.strength == pytest.approx(0.6)
+        assert bridge.store.snapshot.value("strength") == pytest.approx(0.6)
         world.par.Active = True
-        world.until(lambda: bridge.store.snapshot.strength == pytest.approx(0.01))
+        world.until(lambda: bridge.store.snapshot.value("strength") == pytest.approx(0.01))
 
 
 def test_the_selftest_finds_what_is_missing_and_writes_a_report(world):

@@ -16,7 +16,8 @@ import pytest
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from engine.controls import CONTROLS, PREFIX, Kind
+from bridge.table import TABLE
+from engine.control import PREFIX, Kind
 from td_components import pages
 from tests.support.td_world import World, free_port
 
@@ -83,7 +84,8 @@ def wanted(control):
 def holds(observer: Observer) -> bool:
     values = observer.values()
     return all(
-        values.get(c.address) == (pytest.approx(wanted(c), rel=1e-5) if c.numeric else wanted(c)) for c in CONTROLS
+        values.get(c.address) == (pytest.approx(wanted(c), rel=1e-5) if c.numeric else wanted(c))
+        for c in TABLE.controls
     )
 
 
@@ -116,7 +118,7 @@ def test_start_drive_lose_find_again_and_stop(world):
     world.until(lambda: world.comp.fetch("ready", 0) == 1 and world.index == 1, what="onReady")
     observer = Observer(world.par.Port.eval())
 
-    for control in CONTROLS:
+    for control in TABLE.controls:
         world.comp.pars[pages.control_name(control.name)].val = wanted(control)
     world.until(lambda: holds(observer), what="every parameter")
     world.until(lambda: "river of glass" in world.par.Statusprompt.eval(), seconds=60, what="the prompt in force")

@@ -11,20 +11,20 @@ import pytest
 import typer
 
 from bridge.cli import main, td
-from bridge.control.store import TARGETS
-from engine.controls import PREFIX, TELEMETRY
+from bridge.table import TABLE
+from engine.control import PREFIX
 from td_components import diagrams, generate, network, pages, touchosc
 from td_components.spec import HERE
 
 GUIDES = sorted((HERE / "docs").glob("*.md"))
-ANSWERS = {PREFIX + r.address for r in TELEMETRY} | {f"{PREFIX}/error", f"{PREFIX}/pong"}
+ANSWERS = {PREFIX + r.address for r in TABLE.readings} | {f"{PREFIX}/error", f"{PREFIX}/pong"}
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda p: p.stem)
 def test_a_guide_names_only_addresses_and_parameters_that_exist(guide):
     text = guide.read_text()
     for address in re.findall(r"/tidecast/[\w/]+", text):
-        assert address in TARGETS or address in ANSWERS, address
+        assert address in TABLE.targets or address in ANSWERS, address
     table = td.table()
     names = {p.name for p in network.component(table, "0").parameters}
     for name in re.findall(r"\.par\.(\w+)", text):
@@ -107,13 +107,13 @@ def test_the_layout_sends_to_addresses_that_exist_and_receives_what_is_reported(
     for node in root.iter("node"):
         for osc in node.findall("messages/osc"):
             path = osc.findtext("path/partial/value")
-            assert path in TARGETS or path in ANSWERS, path
-            assert (osc.findtext("send") == "1") <= (path in TARGETS)
+            assert path in TABLE.targets or path in ANSWERS, path
+            assert (osc.findtext("send") == "1") <= (path in TABLE.targets)
             paths[path] = osc
     faders = {p for p in paths if p.endswith("/norm")}
-    numeric = {t for t, v in TARGETS.items() if v.twin == "norm"}
+    numeric = {t for t, v in TABLE.targets.items() if v.twin == "norm"}
     assert faders == numeric, "every number has a fader"
-    toggles = {t for t, v in TARGETS.items() if v.control is not None and v.control.kind.value == "bool"}
+    toggles = {t for t, v in TABLE.targets.items() if v.control is not None and v.control.kind.value == "bool"}
     assert toggles <= paths.keys()
     assert str(touchosc.LISTEN_PORT) in (HERE / "docs" / "controllers.md").read_text()
 
@@ -132,7 +132,7 @@ def test_the_layouts_names_are_unique_and_nothing_overlaps_or_leaves_the_canvas(
 def test_values_that_the_buttons_send_are_understood():
     from bridge.control.store import ControlStore
 
-    store = ControlStore()
+    store = ControlStore(TABLE)
     recalled = []
     store.on("snapshot_recall", lambda args, caller: recalled.append(args))
     for node in layout().iter("node"):

@@ -11,6 +11,7 @@ from bridge.control.compat.server import CompatServer
 from bridge.control.osc.packet import build
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.table import TABLE
 
 LOG = """
 /composition/dashboard/link1 0.25
@@ -28,9 +29,9 @@ LOG = """
 
 
 def test_the_dashboard_is_the_desk_and_a_column_recalls_a_look():
-    store, recalled, errors = ControlStore(), [], []
+    store, recalled, errors = ControlStore(TABLE), [], []
     store.on("snapshot_recall", lambda args, caller: recalled.append(args[0]))
-    telemetry = Telemetry()
+    telemetry = Telemetry(TABLE)
     telemetry.listen_errors(lambda topic, reason: errors.append((topic, reason)))
     server = CompatServer(store, telemetry, "resolume", port=0)
     with server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as resolume:
@@ -39,14 +40,14 @@ def test_the_dashboard_is_the_desk_and_a_column_recalls_a_look():
             number = float(value) if "." in value else int(value)
             resolume.sendto(build(address, (number,)), server.address)
         limit = time.monotonic() + 5
-        while (not recalled or store.snapshot.steps != 4) and time.monotonic() < limit:
+        while (not recalled or store.snapshot.value("steps") != 4) and time.monotonic() < limit:
             time.sleep(0.01)
         assert recalled == [3] and errors == []
         now = store.snapshot
-        assert (now.strength, now.mix, now.motion) == (0.25, 0.5, 0.0)
-        assert (now.weight_1, now.weight_2, now.weight_4) == (pytest.approx(0.1), 0.0, 1.0)
+        assert (now.value("strength"), now.value("mix"), now.value("motion")) == (0.25, 0.5, 0.0)
+        assert (now.value("weight_1"), now.value("weight_2"), now.value("weight_4")) == (pytest.approx(0.1), 0.0, 1.0)
         resolume.sendto(build("/composition/dashboard/link1", ("loud",)), server.address)
         limit = time.monotonic() + 5
         while not errors and time.monotonic() < limit:
             time.sleep(0.01)
-        assert errors[0][0] == "/composition/dashboard/link1" and store.snapshot.strength == 0.25
+        assert errors[0][0] == "/composition/dashboard/link1" and store.snapshot.value("strength") == 0.25

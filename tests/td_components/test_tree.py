@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridge.cli import td
-from engine.controls import COMMANDS, CONTROLS, TELEMETRY
+from bridge.table import TABLE
 from td_components import check, expanded, generate, grammar, graph, network, pages
 from td_components.spec import HERE, Style, load_names
 
@@ -92,16 +92,16 @@ def test_a_parameter_line_is_written_as_documented():
 
 def test_every_control_command_and_reading_has_its_parameter():
     by_name = {p.name: p for p in spec().parameters}
-    for control in CONTROLS:
+    for control in TABLE.controls:
         parameter = by_name[pages.control_name(control.name)]
         assert f"/tidecast{control.address}" in parameter.help and control.help in parameter.help
         if control.numeric:
             assert (parameter.low, parameter.high) == (control.low, control.high)
         assert not parameter.read_only
-    for command in COMMANDS:
+    for command in TABLE.commands:
         shown = pages.LINK_COMMANDS.get(command.name, pages.control_name(command.name))
         assert (command.name in pages.HIDDEN_COMMANDS) != (shown in by_name and by_name[shown].style is Style.PULSE)
-    for reading in TELEMETRY:
+    for reading in TABLE.readings:
         assert by_name[pages.reading_name(reading.name)].read_only
 
 

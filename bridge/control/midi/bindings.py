@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from bridge.control.files import set_aside, write_atomically
-from bridge.control.store import TARGETS, Target
-from engine.controls import BY_NAME, PREFIX, Kind
+from bridge.control.table import ControlTable
+from engine.control import PREFIX, Kind
 from engine.errors import ControlError, TidecastError
 
 CATCH = 2.0
@@ -57,7 +57,10 @@ class Knob:
 
 
 class Binding(BaseModel):
-    """One entry of the file; see the module's docstring."""
+    """One entry of the file; see the module's docstring.
+
+    Validated with a table of controls as pydantic's context, its address must be one of that table and fit the rest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,12 +74,14 @@ class Binding(BaseModel):
     args: tuple[bool | int | float | str, ...] = ()
 
     @model_validator(mode="after")
-    def _check(self) -> Binding:
+    def _check(self, info: ValidationInfo) -> Binding:
         if (self.cc is None) == (self.note is None):
             raise ValueError("either cc or note is needed")
         if self.fine and (self.cc is None or self.cc > 31):
             raise ValueError("fine needs a cc from 0 to 31")
-        target = TARGETS.get(self.address)
+        if info.context is None:
+            return self
+        target = info.context.targets.get(self.address)
         if target is None or target.twin:
             raise ValueError(f"there is no control at {self.address!r}")
         if self.toggle and (target.control is None or target.control.kind is not Kind.BOOL):
@@ -89,11 +94,6 @@ class Binding(BaseModel):
             except ControlError as error:
                 raise ValueError(error.message) from None
         return self
-
-    @property
-    def target(self) -> Target:
-        """What its address stands for."""
-        return TARGETS[self.address]
 
     @property
     def words(self) -> str:
@@ -112,20 +112,25 @@ class Binding(BaseModel):
 
 
 DEFAULT = tuple(
-    Binding(cc=cc, address=PREFIX + BY_NAME[name].address)
-    for cc, name in (
-        (1, "strength"),
-        (7, "mix"),
-        (71, "steps"),
-        (74, "motion"),
-        (64, "freeze"),
-        (20, "weight_1"),
-        (21, "weight_2"),
-        (22, "weight_3"),
-        (23, "weight_4"),
+    Binding(cc=cc, address=PREFIX + address)
+    for cc, address in (
+        (1, "/strength"),
+        (7, "/mix"),
+        (71, "/steps"),
+        (74, "/motion"),
+        (64, "/freeze"),
+        (20, "/prompt/1/weight"),
+        (21, "/prompt/2/weight"),
+        (22, "/prompt/3/weight"),
+        (23, "/prompt/4/weight"),
     )
 )
 """What is bound while there is no file: modulation wheel, volume, resonance, cutoff, sustain pedal, CC 20 to 23."""
+
+
+def defaults(table: ControlTable) -> tuple[Binding, ...]:
+    """`DEFAULT`, without what this table does not have."""
+    return tuple(binding for binding in DEFAULT if binding.address in table.targets)
 
 
 class _File(BaseModel):
@@ -134,7 +139,7 @@ class _File(BaseModel):
     binding: list[Binding] = Field(default_factory=list)
 
 
-def load(path: Path) -> tuple[Binding, ...]:
+def load(path: Path, table: ControlTable) -> tuple[Binding, ...]:
     """The bindings of a file; `DEFAULT` if there is none.
 
     Raises:
@@ -142,9 +147,9 @@ def load(path: Path) -> tuple[Binding, ...]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return tuple(_File.model_validate(content).binding)
+        return tuple(_File.model_validate(content, context=table).binding)
     except FileNotFoundError:
-        return DEFAULT
+        return defaults(table)
     except OSError as error:
         raise BindingsError(f"{path} cannot be read ({error.strerror}).") from error
     except ValidationError as error:
@@ -178,17 +183,17 @@ def save(path: Path, bindings: tuple[Binding, ...]) -> None:
         raise BindingsError(f"{path} cannot be written ({error.strerror}).") from error
 
 
-def resolve(address: str) -> str:
+def resolve(address: str, table: ControlTable) -> str:
     """The full address of what can be bound, from a full address, one below the prefix, or a control's name.
 
     Raises:
         ControlError: if it is none, or a binding for it needs more than a knob.
     """
-    names = {n: PREFIX + c.address for n, c in BY_NAME.items()}
+    names = {n: PREFIX + c.address for n, c in table.by_name.items()}
     for full in (address, PREFIX + address, names.get(address, "")):
-        if full in TARGETS:
+        if full in table.targets:
             try:
-                Binding(cc=0, address=full)
+                Binding.model_validate({"cc": 0, "address": full}, context=table)
             except ValidationError as error:
                 reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise ControlError(full, f"It cannot be learned: {reason}.") from None
@@ -196,9 +201,9 @@ def resolve(address: str) -> str:
     raise ControlError(address, "There is no control of this address or name.", "`tidecast osc list` lists them.")
 
 
-def learned(bindings: tuple[Binding, ...], knob: Knob, address: str) -> tuple[Binding, ...]:
+def learned(bindings: tuple[Binding, ...], knob: Knob, address: str, table: ControlTable) -> tuple[Binding, ...]:
     """`bindings` with the knob bound to the address; what the knob did before and what moved it before give way."""
-    control = TARGETS[address].control
+    control = table.targets[address].control
     new = Binding(
         port=knob.port,
         channel=knob.channel,

@@ -2,7 +2,7 @@
 
 `MidiInput` looks for ports on a thread of its own, so that a controller plugged in later is found, and obeys what
 they send; changes from elsewhere go back to controllers with motors or lights. The ports are mido's, through
-python-rtmidi, rtmidi2 (`midi_rtmidi2`) or any other mido backend (`midi_loopback` for tests). Must not know OSC, the
+python-rtmidi, rtmidi2 (`rtmidi2_backend`) or any other mido backend (`loopback` for tests). Must not know OSC, the
 page or the engine.
 """
 
@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from bridge.control.midi.bindings import (
-    DEFAULT,
     Binding,
     BindingsError,
     Knob,
     Takeover,
     choice,
+    defaults,
     learned,
     load,
     press,
@@ -32,7 +32,7 @@ from bridge.control.midi.bindings import (
     summary,
 )
 from bridge.control.store import Caller, ControlStore
-from engine.controls import BY_NAME, PREFIX, Kind
+from engine.control import PREFIX, Command, Control, Kind
 from engine.errors import TidecastError
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,16 @@ LEARN_TRAVEL = 8
 
 NOT_CONTROLLERS = ("Midi Through", "RtMidi")
 """Parts of the names of ports behind which nobody turns a knob."""
+
+
+LEARN = Command(
+    "midi_learn",
+    "/midi/learn",
+    (("address", "s", True),),
+    "MIDI",
+    "Learn",
+    "Bind the next MIDI knob that moves to this control's address; an empty text stops waiting.",
+)
 
 
 class MidiError(TidecastError):
@@ -99,6 +109,7 @@ class MidiInput:
         look_s: float = LOOK_S,
     ) -> None:
         self._store = store
+        self._table = store.table
         self._path = path
         self._report = report
         self._backend = backend
@@ -123,13 +134,13 @@ class MidiInput:
         if self._thread is not None:
             return self
         try:
-            self._bindings = load(self._path)
+            self._bindings = load(self._path, self._table)
         except BindingsError as error:
-            self._bindings = DEFAULT
+            self._bindings = defaults(self._table)
             self._report("midi", str(error))
         self._stopping.clear()
         self._undo = [
-            self._store.on("midi_learn", lambda args, caller: self.learn(args[0], caller)),
+            self._store.on(LEARN.name, lambda args, caller: self.learn(args[0], caller)),
             self._store.listen(self._note_change),
         ]
         self._thread = threading.Thread(target=self._look, name="midi", daemon=True)
@@ -162,9 +173,13 @@ class MidiInput:
         Raises:
             ControlError: if nothing can be bound to the address.
         """
-        full = resolve(address) if address else ""
+        full = resolve(address, self._table) if address else ""
         with self._lock:
             self._learning, self._learner, self._travel = full, caller or Caller("midi"), {}
+
+    def _control(self, binding: Binding) -> Control | None:
+        """The control that a binding moves; None for a command."""
+        return self._table.targets[binding.address].control
 
     # Ports: the thread
 
@@ -202,7 +217,7 @@ class MidiInput:
                 if name in outputs:
                     self._outputs[name] = self._backend.open_output(name)
                     with self._lock:
-                        self._changed.update(BY_NAME)
+                        self._changed.update(self._table.by_name)
                 log.info("MIDI: %s", name)
             except OSError as error:  # taken by another program (Windows), or pulled out this very moment
                 log.warning("MIDI: %s cannot be opened: %s", name, error)
@@ -214,10 +229,10 @@ class MidiInput:
         return lambda message: self._obey(port, message)
 
     def _note_change(self, name: str, value: Any, origin: str) -> None:
-        control = BY_NAME[name]
+        control = self._table.by_name[name]
         with self._lock:
             for (binding, port), takeover in self._takeovers.items():
-                if binding.target.control is control and origin != f"midi:{port}":
+                if self._control(binding) is control and origin != f"midi:{port}":
                     takeover.changed(control.to_norm(value) * 127.0)
             if not origin.startswith("midi:"):
                 self._changed.add(name)
@@ -230,10 +245,10 @@ class MidiInput:
             return
         now = self._store.snapshot
         for binding in self._bindings:
-            control = binding.target.control
+            control = self._control(binding)
             if control is None or control.name not in names or binding.cc is None or binding.args:
                 continue
-            value = getattr(now, control.name)
+            value = now.value(control.name)
             if control.numeric:
                 midi = control.to_midi(value)
             elif control.kind is Kind.BOOL:
@@ -279,21 +294,21 @@ class MidiInput:
 
     def _turn(self, binding: Binding, knob: Knob, value: int, before: int, origin: str) -> None:
         """Carry out one binding for one message."""
-        control = binding.target.control
+        control = self._control(binding)
         pressed = value > 0 if knob.kind == "note" else press(value, before)
         if binding.args or control is None:
             if pressed:
                 self._store.handle(binding.address, binding.args, origin)
         elif binding.toggle:
             if pressed:
-                self._store.handle(binding.address, [not getattr(self._store.snapshot, control.name)], origin)
+                self._store.handle(binding.address, [not self._store.snapshot.value(control.name)], origin)
         elif control.kind is Kind.BOOL:
             self._store.handle(binding.address, [value >= 64], origin)
         elif control.kind is Kind.CHOICE:
             self._store.handle(binding.address, [choice(value, len(control.choices))], origin)
         elif knob.kind == "cc" or pressed:
             position = self._position(binding, knob, value)
-            current = control.to_norm(getattr(self._store.snapshot, control.name)) * 127.0
+            current = control.to_norm(self._store.snapshot.value(control.name)) * 127.0
             with self._lock:
                 takeover = self._takeovers.setdefault((binding, knob.port), Takeover())
                 caught = takeover.moved(position, current) or knob.kind == "note"
@@ -314,7 +329,7 @@ class MidiInput:
         moved = abs(value - first) >= LEARN_TRAVEL if knob.kind == "cc" else value > 0
         if not moved:
             return
-        self._bindings = learned(self._bindings, knob, self._learning)
+        self._bindings = learned(self._bindings, knob, self._learning, self._table)
         address, self._learning = self._learning, ""
         caller = self._learner
         log.info("MIDI: %s moves %s", knob, address)
@@ -322,5 +337,5 @@ class MidiInput:
             save(self._path, self._bindings)
         except BindingsError as error:
             self._report("midi", str(error))
-            caller.reply("/error", (PREFIX + "/midi/learn", str(error)))
+            caller.reply("/error", (PREFIX + LEARN.address, str(error)))
         caller.reply("/midi/learned", (address, str(knob)))

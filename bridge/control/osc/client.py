@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge.control.osc.packet import Message, PacketError, build, parse
 from bridge.control.osc.subscribers import SILENCE_SECONDS
-from engine.controls import PREFIX
+from engine.control import PREFIX
 from engine.errors import ConfigError
 
 RENEW_S = SILENCE_SECONDS / 3

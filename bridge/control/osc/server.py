@@ -17,9 +17,9 @@ from typing import Any
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
-from bridge.control.store import TARGETS, Caller, ControlStore
+from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import BY_NAME, PREFIX, TELEMETRY, Control
+from engine.control import PREFIX, Command, Control, Kind, Reading
 from engine.errors import ControlError, TidecastError
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,18 @@ MAX_COMPLAINERS = 256
 MAX_ASKERS = 64
 """Most clients that wait for a list of inputs."""
 
-VALUE_ADDRESSES = frozenset(a.encode() for a, t in TARGETS.items() if t.control is not None)
+SUBSCRIBE = Command(
+    "subscribe",
+    "/subscribe",
+    (("port", "i", True),),
+    "Clients",
+    "Subscribe",
+    "Send telemetry and echoes to the sender's host at this port; any message renews it; it ends after 30 s of "
+    "silence.",
+)
+RESEND = Command("resend", "/resend", (), "Clients", "Resend", "Send every effective value again.")
+INPUTS = Command("inputs", "/inputs", (), "Video", "Inputs", "Answer the list of sources that can be seen.")
+HEARTBEAT = Reading("heartbeat", "/status/heartbeat", Kind.INT, "", "Counts up once a second.", HEARTBEAT_HZ)
 
 
 class OscServer:
@@ -66,8 +77,9 @@ class OscServer:
         self._telemetry = telemetry
         self._inputs = inputs
         self.subscribers = Subscribers()
+        values = frozenset(a.encode() for a, t in store.table.targets.items() if t.control is not None)
         self._port = UdpPort(
-            host, port, latest_wins=VALUE_ADDRESSES.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
+            host, port, latest_wins=values.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
         )
         self._stop = threading.Event()
         self._wake = threading.Condition()
@@ -98,11 +110,11 @@ class OscServer:
             store.listen(lambda name, value, origin: self._note_change(name)),
             store.listen_errors(lambda address, reason: self._note_error(None, address, reason)),
             self._telemetry.listen_errors(lambda topic, reason: self._note_error(None, topic, reason)),
-            store.on("subscribe", self._subscribe),
-            store.on("resend", self._resend),
+            store.on(SUBSCRIBE.name, self._subscribe),
+            store.on(RESEND.name, self._resend),
         ]
         if self._inputs is not None:
-            self._undo.append(store.on("inputs", self._list_inputs))
+            self._undo.append(store.on(INPUTS.name, self._list_inputs))
         try:
             self._port.start()
         except TidecastError:
@@ -157,14 +169,14 @@ class OscServer:
     def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
         (port,) = args
         if not caller.host:
-            raise ControlError(PREFIX + "/subscribe", "Only OSC clients can subscribe.")
+            raise ControlError(PREFIX + SUBSCRIBE.address, "Only OSC clients can subscribe.")
         if not 0 < port < 65536:
-            raise ControlError(PREFIX + "/subscribe", f"{port} is not a UDP port (1 to 65535).")
+            raise ControlError(PREFIX + SUBSCRIBE.address, f"{port} is not a UDP port (1 to 65535).")
         target = (caller.host, port)
         source = (caller.host, int(caller.origin.rpartition(":")[2]))
         new = target not in self.subscribers.current(time.monotonic())
         if not self.subscribers.add(target, source, time.monotonic()):
-            raise ControlError(PREFIX + "/subscribe", "There are too many subscribers already.")
+            raise ControlError(PREFIX + SUBSCRIBE.address, "There are too many subscribers already.")
         if new:
             self._owe((target,))
 
@@ -190,7 +202,7 @@ class OscServer:
             try:
                 address, answer = "/inputs", tuple(self._inputs())
             except TidecastError as error:
-                address, answer = "/error", (PREFIX + "/inputs", str(error))
+                address, answer = "/error", (PREFIX + INPUTS.address, str(error))
             for caller in asked:
                 caller.reply(address, answer)
             with self._wake:
@@ -255,7 +267,7 @@ class OscServer:
             if changed and subscribers:
                 self._port.send(self._values(changed), subscribers)
             if owed:
-                self._port.send([*self._values(BY_NAME), *self._readings(True)], owed)
+                self._port.send([*self._values(self._store.table.by_name), *self._readings(True)], owed)
             if now >= next_telemetry:
                 beat = now - started >= beats / HEARTBEAT_HZ
                 if beat:
@@ -282,12 +294,12 @@ class OscServer:
             self._port.send(_told(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
     def _values(self, names: Iterable[str]) -> list[bytes]:
-        now = self._store.snapshot
-        return [datagram for name in names for datagram in echoes(BY_NAME[name], getattr(now, name))]
+        now, rows = self._store.snapshot, self._store.table.by_name
+        return [datagram for name in names for datagram in echoes(rows[name], now.value(name))]
 
     def _readings(self, beat: bool) -> list[bytes]:
         now = self._telemetry.snapshot()
-        wanted = [r for r in TELEMETRY if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
+        wanted = [r for r in self._store.table.readings if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
         return [datagram for r in wanted for datagram in _told(PREFIX + r.address, now[r.name])]
 
 

@@ -1,6 +1,6 @@
 """OSCQuery over HTTP and WebSocket: routes for any starlette application, and a server for when there is no page.
 
-`oscquery_routes` serves the tree that `oscquery` describes, and `LISTEN` over a WebSocket on the same port.
+`oscquery_routes` serves the tree that `oscquery.tree` describes, and `LISTEN` over a WebSocket on the same port.
 `OscQueryServer` puts them on a port of their own. Must not know the page, the engine or video.
 """
 
@@ -27,6 +27,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, parse
 from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
 from bridge.control.store import ControlStore
+from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
 from engine.errors import ConfigError, PortInUseError
 
@@ -42,20 +43,30 @@ TRY_LATER = 1013
 Send = Callable[[str, Sequence[Any], str], Any]
 """Carries an OSC message of a client to the store: (address, arguments, origin)."""
 
+Values = Callable[[], Mapping[str, Any]]
+"""Gives name and effective value of every control."""
+
 
 def oscquery_routes(
-    store: ControlStore, telemetry: Telemetry, osc: tuple[str, int], send: Send, *, name: str = "Tidecast"
+    table: ControlTable,
+    values: Values,
+    telemetry: Telemetry,
+    osc: tuple[str, int],
+    send: Send,
+    *,
+    name: str = "Tidecast",
 ) -> list[BaseRoute]:
     """The routes of OSCQuery, to be mounted after all others: they answer every path.
 
     Args:
-        store: holds the values in force (a mirror of the bridge's store will do).
+        table: what can be controlled and read.
+        values: gives name and effective value of every control.
         telemetry: holds the readings.
         osc: host and UDP port on which OSC is listened for.
         send: carries messages that come over the WebSocket.
         name: shown to people who choose among servers.
     """
-    served = _Served(store, telemetry, host_info(name, *osc), send)
+    served = _Served(table, values, telemetry, host_info(name, *osc), send)
     return [
         Route("/{path:path}", served.answer, methods=["GET"]),
         WebSocketRoute("/{path:path}", served.listen),
@@ -65,15 +76,18 @@ def oscquery_routes(
 class _Served:
     """What the routes share."""
 
-    def __init__(self, store: ControlStore, telemetry: Telemetry, info: Mapping[str, Any], send: Send) -> None:
-        self._store = store
+    def __init__(
+        self, table: ControlTable, values: Values, telemetry: Telemetry, info: Mapping[str, Any], send: Send
+    ) -> None:
+        self._table = table
+        self._values = values
         self._telemetry = telemetry
         self._info = info
         self._send = send
         self._listeners = 0
 
     def tree(self) -> dict[str, Any]:
-        return tree(self._store.values(), self._telemetry.snapshot())
+        return tree(self._table, self._values(), self._telemetry.snapshot())
 
     async def answer(self, request: Request) -> Response:
         """A node, or one attribute of it: 404 for an unknown path, 400 for an unknown attribute, 204 for one that
@@ -190,7 +204,7 @@ class OscQueryServer:
         def send(address: str, args: Sequence[Any], origin: str) -> None:
             store.handle(address, args, origin)
 
-        self._app = guard(Starlette(routes=oscquery_routes(store, telemetry, osc, send)))
+        self._app = guard(Starlette(routes=oscquery_routes(store.table, store.values, telemetry, osc, send)))
         self._wanted = (host, port)
         self.port = port
         self._server: uvicorn.Server | None = None

@@ -1,7 +1,7 @@
 """The OSCQuery description of the namespace: a tree of JSON nodes, made from the table. Pure.
 
 OSCQuery (proposal by Vidvox) lets Chataigne, ossia score, Vuo and others read what can be controlled, with types,
-ranges and current values. `oscquery_http` serves what is described here. Must not know HTTP or sockets.
+ranges and current values. `oscquery.http` serves what is described here. Must not know HTTP or sockets.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.controls import COMMANDS, CONTROLS, PREFIX, TELEMETRY, Command, Control, Kind, Reading
+from bridge.control.table import ControlTable
+from engine.control import PREFIX, Command, Control, Kind, Reading
 
 READ, WRITE, READ_WRITE = 1, 2, 3
 """Values of ACCESS."""
@@ -49,24 +50,25 @@ def host_info(name: str, osc_host: str, osc_port: int) -> dict[str, Any]:
     return info
 
 
-def tree(values: Mapping[str, Any], readings: Mapping[str, Any]) -> dict[str, Any]:
+def tree(table: ControlTable, values: Mapping[str, Any], readings: Mapping[str, Any]) -> dict[str, Any]:
     """The whole tree.
 
     Args:
+        table: what stands in it.
         values: name and effective value of every control.
         readings: name and newest value of the readings that have one.
     """
     root = _container("/", "Tidecast: live video, restyled while it plays.")
-    for control in CONTROLS:
+    for control in table.controls:
         value = values[control.name]
         _place(root, PREFIX + control.address, _control(control, value))
         if control.numeric:
             norm, midi = control.to_norm(value), control.to_midi(value)
             _place(root, f"{PREFIX}{control.address}/norm", _twin(control, "f", norm, 1, "0 to 1 over its range"))
             _place(root, f"{PREFIX}{control.address}/midi", _twin(control, "i", midi, 127, "0 to 127 over its range"))
-    for command in COMMANDS:
+    for command in table.commands:
         _place(root, PREFIX + command.address, _command(command))
-    for reading in TELEMETRY:
+    for reading in table.readings:
         _place(root, PREFIX + reading.address, _reading(reading, readings.get(reading.name)))
     return root
 

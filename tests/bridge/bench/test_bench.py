@@ -10,7 +10,7 @@ import torch
 
 from engine.bench import gpu, report
 from engine.bench.engine import COLUMNS, Ask, measure
-from engine.controls import Config
+from engine.config import Config
 from engine.errors import ConfigError, ModelError
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from bridge.cli.doctor import diagnose
-from bridge.config import load
+from bridge.config_file import load
 
 
 def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
@@ -93,7 +93,7 @@ INTERRUPTED = """
 import os, signal, threading
 from bridge import app
 from bridge.cli import main as cli
-from bridge.config import load
+from bridge.config_file import load
 
 class Quiet:  # in the place of the whole bridge
     failure = ""

@@ -20,7 +20,8 @@ from bridge.control.midi.input import MidiInput, open_backend
 from bridge.control.osc.server import OscServer
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import COMMANDS, CONTROLS, PREFIX, TELEMETRY
+from bridge.table import TABLE
+from engine.control import PREFIX
 
 README = Path(__file__).parents[3] / "README.md"
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -28,7 +29,7 @@ runner = CliRunner(env={"COLUMNS": "200"})
 
 @pytest.fixture
 def stage():
-    store, telemetry = ControlStore(), Telemetry()
+    store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     with OscServer(store, telemetry, host="127.0.0.1", port=0, inputs=lambda: ["pattern:bars"]) as server:
         yield store, telemetry, ["--port", str(server.address[1])]
 
@@ -42,7 +43,7 @@ def cable():
 def test_list_names_everything():
     result = runner.invoke(osc_app, ["list"])
     assert result.exit_code == 0
-    assert all(row.address in result.output for row in (*CONTROLS, *COMMANDS, *TELEMETRY))
+    assert all(row.address in result.output for row in (*TABLE.controls, *TABLE.commands, *TABLE.readings))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_words_that_the_terminal_cannot_write_are_sent_all_the_same(stage):
         command, capture_output=True, text=True, timeout=60, env=os.environ | {"PYTHONIOENCODING": "ascii"}
     )
     assert (done.returncode, done.stdout) == (0, "/tidecast/prompt/1 ?? sunset\n"), done.stderr
-    assert store.snapshot.prompt_1 == "\u65e5\u672c sunset"
+    assert store.snapshot.value("prompt_1") == "\u65e5\u672c sunset"
 
 
 @pytest.mark.parametrize("words", [["strength", "loud"], ["nowhere", "1"], ["snapshot/save", "1"]])
@@ -83,7 +84,7 @@ def test_send_shows_errors_and_exits_1(stage, words):
 
 
 def test_nobody_there_is_told_with_the_remedy():
-    with OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=0) as server:
+    with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         port = str(server.address[1])
     for command in (["send", "reset"], ["watch"]):
         result = runner.invoke(osc_app, [*command, "--port", port])
@@ -154,18 +155,18 @@ def test_learn_in_a_running_tidecast(stage, cable, tmp_path):
     midi.stop()
     assert result.output.endswith("test knobs: CC 33, channel 1 moves /tidecast/strength\n")
     assert result.exit_code == 0
-    assert any(b.cc == 33 for b in load(tmp_path / "midi.toml"))
+    assert any(b.cc == 33 for b in load(tmp_path / "midi.toml", TABLE))
 
 
 def test_learn_while_nothing_runs_writes_the_file(cable, tmp_path, monkeypatch):
-    with OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=0) as server:
+    with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         port = str(server.address[1])
     monkeypatch.setattr(control, "open_backend", lambda: open_backend("bridge.control.midi.loopback"))
     stop = turn(cable, 34)
     result = runner.invoke(midi_app, ["learn", "/mix", "--port", port, "--state-dir", str(tmp_path)])
     stop.set()
     assert result.output.endswith("test knobs: CC 34, channel 1 moves /tidecast/mix\n")
-    assert any(b.cc == 34 for b in load(tmp_path / "midi.toml"))
+    assert any(b.cc == 34 for b in load(tmp_path / "midi.toml", TABLE))
     result = runner.invoke(midi_app, ["list", "--state-dir", str(tmp_path)])
     assert result.exit_code == 0
     assert "test knobs: CC 34, channel 1" in result.output
@@ -186,8 +187,8 @@ def test_learn_ends_without_a_knob_and_refuses_what_cannot_be_bound(stage):
 
 
 def test_the_tables_name_everything_with_its_help():
-    text = markdown()
-    for row in (*CONTROLS, *COMMANDS, *TELEMETRY):
+    text = markdown(TABLE)
+    for row in (*TABLE.controls, *TABLE.commands, *TABLE.readings):
         assert any(f"`{row.address}`" in line and row.help in line for line in text.splitlines()), row.name
 
 
@@ -196,4 +197,4 @@ def test_the_readme_holds_the_tables_as_they_are_now():
     if BEGIN not in readme:
         pytest.skip("the README has no place for the tables yet")
     held = readme.partition(BEGIN)[2].partition(END)[0].strip()
-    assert held == markdown().strip(), "Paste the output of: python -m bridge.control.document"
+    assert held == markdown(TABLE).strip(), "Paste the output of: python -m bridge.table"

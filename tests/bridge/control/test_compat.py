@@ -6,10 +6,13 @@ import time
 
 import pytest
 
-from bridge.control.compat.server import DIALECTS, CompatServer
+from bridge.control.compat.dialects import DIALECTS
+from bridge.control.compat.server import CompatServer
 from bridge.control.osc.packet import build, parse
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.table import TABLE
+from engine.controls import Controls
 from engine.errors import ConfigError, PortInUseError
 
 STREAMDIFFUSIONTD_LOG = """
@@ -92,39 +95,46 @@ def eventually(condition, seconds=5.0):
 
 
 def test_a_patch_for_streamdiffusiontd_drives_tidecast():
-    store, telemetry, errors = ControlStore(), Telemetry(), []
+    store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
     telemetry.listen_errors(lambda *e: errors.append(e))
     history = []
     store.listen(lambda name, value, origin: history.append((name, value)))
     with serve("streamdiffusiontd", telemetry, store) as server:
         Peer(server).play(STREAMDIFFUSIONTD_LOG)
-        eventually(lambda: store.snapshot.bypass)
+        eventually(lambda: store.snapshot.value("bypass"))
     now = store.snapshot
     assert ("prompt_1", "a marble statue, cinematic") in history
     assert ("freeze", True) in history
-    assert now.freeze is False
-    assert (now.steps, now.strength) == (2, pytest.approx(0.6))
-    assert now.seed == 99
-    assert dict(now.prompts()) == pytest.approx({"a fire": 1 / 1.75, "森": 0.5 / 1.75, "a forest": 0.25 / 1.75})
+    assert now.value("freeze") is False
+    assert (now.value("steps"), now.value("strength")) == (2, pytest.approx(0.6))
+    assert now.value("seed") == 99
+    assert dict(now.of(Controls).prompts()) == pytest.approx(
+        {"a fire": 1 / 1.75, "森": 0.5 / 1.75, "a forest": 0.25 / 1.75}
+    )
     assert not errors
 
 
 def test_a_patch_for_scope_drives_tidecast():
-    store, telemetry, errors = ControlStore(), Telemetry(), []
+    store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
     telemetry.listen_errors(lambda *e: errors.append(e))
     telemetry.update(fps_engine=16.0)
     with serve("scope", telemetry, store) as server:
         Peer(server).play(SCOPE_LOG)
-        eventually(lambda: store.snapshot.freeze)
+        eventually(lambda: store.snapshot.value("freeze"))
     now = store.snapshot
-    assert now.prompts() == (("A 3D animated scene of a panda", 1.0),)
-    assert (now.steps, now.strength, now.motion, now.resets) == (3, pytest.approx(0.85), 0.0, 1)
-    assert now.prompt_seconds == pytest.approx(2.0)
+    assert now.of(Controls).prompts() == (("A 3D animated scene of a panda", 1.0),)
+    assert (now.value("steps"), now.value("strength"), now.value("motion"), now.value("resets")) == (
+        3,
+        pytest.approx(0.85),
+        0.0,
+        1,
+    )
+    assert now.value("prompt_seconds") == pytest.approx(2.0)
     assert not errors
 
 
 def test_streamdiffusiontd_hears_what_it_expects():
-    store, telemetry = ControlStore(), Telemetry()
+    store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     telemetry.update(fps_out=25.0, state="running", vram=11.5)
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     listener.bind(("127.0.0.1", 0))
@@ -166,7 +176,7 @@ def test_streamdiffusiontd_hears_what_it_expects():
     ],
 )
 def test_what_the_peers_do_not_document_is_reported_and_changes_nothing(dialect, address, args):
-    store, telemetry, errors = ControlStore(), Telemetry(), []
+    store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
     telemetry.listen_errors(lambda *e: errors.append(e))
     before = store.snapshot
     with serve(dialect, telemetry, store) as server:
@@ -179,11 +189,14 @@ def test_what_the_peers_do_not_document_is_reported_and_changes_nothing(dialect,
 
 
 def test_every_dialect_has_the_documented_port_and_names_a_taken_one(dialect):
-    assert (DIALECTS[dialect]().port, DIALECTS[dialect]().answer_port) in ((8247, 8248), (8000, 0))
-    with serve(dialect, Telemetry(), ControlStore()) as server, pytest.raises(PortInUseError, match=f"Stop {dialect}"):
-        CompatServer(ControlStore(), Telemetry(), dialect, port=server.address[1]).start()
+    assert (DIALECTS[dialect].port, DIALECTS[dialect].answer_port) in ((8247, 8248), (8000, 0))
+    with (
+        serve(dialect, Telemetry(TABLE), ControlStore(TABLE)) as server,
+        pytest.raises(PortInUseError, match=f"Stop {dialect}"),
+    ):
+        CompatServer(ControlStore(TABLE), Telemetry(TABLE), dialect, port=server.address[1]).start()
 
 
 def test_an_unknown_dialect_is_named_with_the_known_ones():
     with pytest.raises(ConfigError, match="streamdiffusiontd, scope"):
-        CompatServer(ControlStore(), Telemetry(), "vdmx")
+        CompatServer(ControlStore(TABLE), Telemetry(TABLE), "vdmx")

@@ -24,7 +24,8 @@ from bridge.control.midi.bindings import (
 from bridge.control.midi.input import MidiError, MidiInput, open_backend
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
-from engine.controls import BY_NAME, CONTROLS, PREFIX, Kind
+from bridge.table import TABLE
+from engine.control import PREFIX, Kind
 from engine.errors import ControlError
 
 KNOBS = "nanoKONTROL2"
@@ -33,7 +34,7 @@ KNOBS = "nanoKONTROL2"
 @pytest.fixture
 def stage(tmp_path):
     """A store, its MIDI input, the errors, the file; the device is not plugged in yet."""
-    store, errors = ControlStore(), []
+    store, errors = ControlStore(TABLE), []
     path = tmp_path / "midi.toml"
     backend = open_backend("bridge.control.midi.loopback")
     midi = MidiInput(store, path, lambda *e: errors.append(e), backend, look_s=0.05)
@@ -74,14 +75,14 @@ def test_a_controller_plugged_in_later_is_found_and_found_again(stage):
     started(midi, path, Binding(cc=1, address=PREFIX + "/motion"))
     device = plugged(midi)
     device.send(cc(1, 127))
-    assert store.snapshot.motion == 1.0
+    assert store.snapshot.value("motion") == 1.0
     cables.pull(KNOBS)
     eventually(lambda: midi.ports == ())
     device = plugged(midi)
     device.send(cc(1, 0))
     device.send(cc(1, 127))
     device.send(cc(1, 0))
-    assert store.snapshot.motion == 0.0
+    assert store.snapshot.value("motion") == 0.0
 
 
 def test_without_a_file_common_knobs_are_bound(stage):
@@ -91,12 +92,12 @@ def test_without_a_file_common_knobs_are_bound(stage):
     for value in (0, 127, 32):
         device.send(cc(1, value))
         device.send(cc(7, value))
-    assert store.snapshot.strength == pytest.approx(32 / 127)
-    assert store.snapshot.mix == pytest.approx(32 / 127)
+    assert store.snapshot.value("strength") == pytest.approx(32 / 127)
+    assert store.snapshot.value("mix") == pytest.approx(32 / 127)
     device.send(cc(64, 127))
-    assert store.snapshot.freeze is True
+    assert store.snapshot.value("freeze") is True
     device.send(cc(64, 0))
-    assert store.snapshot.freeze is False
+    assert store.snapshot.value("freeze") is False
     assert not errors
     assert not path.exists()
     assert {b.address for b in DEFAULT} == set(midi.state()["bindings"])
@@ -109,9 +110,9 @@ def test_a_fresh_knob_does_not_jump_but_catches_the_value(stage):
     store.set("strength", 0.5)
     device.send(cc(1, 10))
     device.send(cc(1, 20))
-    assert store.snapshot.strength == 0.5
+    assert store.snapshot.value("strength") == 0.5
     device.send(cc(1, 100))  # passes 0.5
-    assert store.snapshot.strength == pytest.approx(100 / 127)
+    assert store.snapshot.value("strength") == pytest.approx(100 / 127)
 
 
 def test_a_recalled_snapshot_does_not_jump_back(stage, tmp_path):
@@ -123,13 +124,13 @@ def test_a_recalled_snapshot_does_not_jump_back(stage, tmp_path):
     snapshots.save(1)
     for value in (127, 0, 64):
         device.send(cc(1, value))
-    assert store.snapshot.strength == pytest.approx(64 / 127)
+    assert store.snapshot.value("strength") == pytest.approx(64 / 127)
     snapshots.recall(1)
     device.send(cc(1, 66))
-    assert store.snapshot.strength == 0.9
+    assert store.snapshot.value("strength") == 0.9
     device.send(cc(1, 114))  # 0.9 is at 114.3
     device.send(cc(1, 120))
-    assert store.snapshot.strength == pytest.approx(120 / 127)
+    assert store.snapshot.value("strength") == pytest.approx(120 / 127)
     snapshots.stop()
 
 
@@ -141,7 +142,7 @@ def test_program_changes_recall_snapshots(stage, tmp_path):
     store.set("steps", 1)
     started(midi, path)
     plugged(midi).send(Message("program_change", program=4))
-    assert store.snapshot.steps == 4
+    assert store.snapshot.value("steps") == 4
     snapshots.stop()
 
 
@@ -169,8 +170,13 @@ def test_pads_toggle_trigger_and_send_words(stage):
         device.send(cc(50, value))
     device.send(cc(51, 127))
     now = store.snapshot
-    assert (now.bypass, now.resets, now.prompt_1, now.anchors) == (True, 1, "a burning ship", 2)
-    assert (now.fit, now.strength) == ("stretch", 0.125)
+    assert (now.value("bypass"), now.value("resets"), now.value("prompt_1"), now.value("anchors")) == (
+        True,
+        1,
+        "a burning ship",
+        2,
+    )
+    assert (now.value("fit"), now.value("strength")) == ("stretch", 0.125)
 
 
 def test_fourteen_bits_are_finer(stage):
@@ -179,11 +185,11 @@ def test_fourteen_bits_are_finer(stage):
     device = plugged(midi)
     for value in (0, 127, 64):
         device.send(cc(2, value))
-    coarse = store.snapshot.slo_latency
+    coarse = store.snapshot.value("slo_latency")
     device.send(cc(34, 1))
     low, high = 50.0, 2000.0
-    assert store.snapshot.slo_latency == pytest.approx(low + (64 * 128 + 1) / 16383 * (high - low), rel=1e-6)
-    assert 0 < store.snapshot.slo_latency - coarse < (high - low) / 8000
+    assert store.snapshot.value("slo_latency") == pytest.approx(low + (64 * 128 + 1) / 16383 * (high - low), rel=1e-6)
+    assert 0 < store.snapshot.value("slo_latency") - coarse < (high - low) / 8000
 
 
 def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
@@ -204,8 +210,8 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     assert midi.state()["learning"] == ""
     device.send(cc(12, 0, channel=3))
     device.send(cc(12, 127, channel=3))
-    assert store.snapshot.seed == 2**31 - 1
-    mine = [b for b in load(path) if b.address == PREFIX + "/seed"]
+    assert store.snapshot.value("seed") == 2**31 - 1
+    mine = [b for b in load(path, TABLE) if b.address == PREFIX + "/seed"]
     assert mine == [Binding(port="nanoKONTROL2:nanoKONTROL2 MIDI 1", channel=4, cc=12, address=PREFIX + "/seed")]
 
 
@@ -222,7 +228,7 @@ def test_learning_over_osc_and_giving_it_up(stage):
     store.handle(PREFIX + "/midi/learn", ["black"])
     device.send(note(40, 90))
     device.send(note(40, 90))
-    assert store.snapshot.black is True
+    assert store.snapshot.value("black") is True
 
 
 def test_changes_from_elsewhere_move_the_motors_and_its_own_do_not_come_back(stage):
@@ -251,7 +257,7 @@ def test_a_full_disk_while_learning_is_reported_and_the_knob_works(stage, monkey
     assert not path.exists()
     device.send(cc(3, 0))
     device.send(cc(3, 127))
-    assert store.snapshot.steps == 4
+    assert store.snapshot.value("steps") == 4
 
 
 @pytest.mark.parametrize(
@@ -282,7 +288,7 @@ def test_an_unreadable_file_is_left_where_it_is(tmp_path):
     path = tmp_path / "midi.toml"
     path.mkdir()
     with pytest.raises(BindingsError, match="cannot be read"):
-        load(path)
+        load(path, TABLE)
     assert path.is_dir()
 
 
@@ -301,12 +307,12 @@ def test_the_real_backend_carries_a_message_through_virtual_ports(tmp_path):
         out = backend.open_output("tidecast test knobs", virtual=True)
     except (MidiError, NotImplementedError, OSError) as error:
         pytest.skip(f"no virtual MIDI ports here: {error}")
-    store = ControlStore()
+    store = ControlStore(TABLE)
     midi = MidiInput(store, tmp_path / "midi.toml", pytest.fail, backend, port="tidecast test", look_s=0.1).start()
     eventually(lambda: midi.ports)
     for value in (127, 0, 32):
         out.send(cc(1, value))
-    eventually(lambda: store.snapshot.strength == pytest.approx(32 / 127))
+    eventually(lambda: store.snapshot.value("strength") == pytest.approx(32 / 127))
     midi.stop()
     out.close()
 
@@ -327,17 +333,17 @@ def test_a_knob_never_jumps_a_control_by_more_than_its_own_step(current, positio
         last = position
 
 
-@pytest.mark.parametrize("control", [c for c in CONTROLS if c.kind is not Kind.TEXT], ids=lambda c: c.name)
+@pytest.mark.parametrize("control", [c for c in TABLE.controls if c.kind is not Kind.TEXT], ids=lambda c: c.name)
 def test_every_control_can_be_learned_by_address_and_name(control):
     full = PREFIX + control.address
-    assert resolve(full) == resolve(control.address) == resolve(control.name) == full
+    assert resolve(full, TABLE) == resolve(control.address, TABLE) == resolve(control.name, TABLE) == full
     knob = Knob("x", 1, "cc", 3)
-    assert learned((), knob, full)[0].matches(knob)
+    assert learned((), knob, full, TABLE)[0].matches(knob)
 
 
 def test_texts_cannot_be_learned():
     with pytest.raises(ControlError, match="words to set"):
-        resolve(BY_NAME["prompt_1"].address)
+        resolve(TABLE.by_name["prompt_1"].address, TABLE)
 
 
 def test_the_file_is_read_as_it_was_written(tmp_path):
@@ -348,7 +354,7 @@ def test_the_file_is_read_as_it_was_written(tmp_path):
         Binding(cc=0, address=PREFIX + "/mix", fine=True),
     )
     save(path, bindings)
-    assert load(path) == bindings
+    assert load(path, TABLE) == bindings
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from bridge.control.osc.server import OscServer
 from bridge.control.osc.subscribers import MAX_SUBSCRIBERS, SILENCE_SECONDS, Subscribers
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import CONTROLS, PREFIX
+from bridge.table import TABLE
+from engine.control import PREFIX
 from engine.errors import ConfigError, PortInUseError, TransportError
 
 WAIT = 5.0
@@ -58,7 +59,7 @@ class Client:
 
 @pytest.fixture
 def stage():
-    store, telemetry = ControlStore(), Telemetry()
+    store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     with OscServer(store, telemetry, host="127.0.0.1", port=0, inputs=lambda: ["ndi:A (b)", "pattern:"]) as server:
         client = Client(server)
         yield store, telemetry, server, client
@@ -83,7 +84,7 @@ def test_a_value_is_set_and_its_effective_value_echoed_with_its_twins(stage):
     assert client.until(lambda a, v: a == "/slo/latency" and v == (2000.0,))
     assert client.until(lambda a, v: a == "/slo/latency/norm" and v == (1.0,))
     assert client.until(lambda a, v: a == "/slo/latency/midi" and v == (127,))
-    assert store.snapshot.slo_latency == 2000.0
+    assert store.snapshot.value("slo_latency") == 2000.0
 
 
 def test_a_change_from_elsewhere_reaches_every_subscriber(stage):
@@ -102,7 +103,7 @@ def test_a_new_subscriber_is_told_everything(stage):
     _, telemetry, _, client = stage
     telemetry.update(fps_in=25.0, state="running")
     client.send("/subscribe", client.port)
-    missing = {c.address for c in CONTROLS} | {"/status/fps/in", "/status/state", "/status/heartbeat"}
+    missing = {c.address for c in TABLE.controls} | {"/status/fps/in", "/status/state", "/status/heartbeat"}
 
     def tick(address, args):
         missing.discard(address)
@@ -163,7 +164,7 @@ def test_a_flood_of_questions_is_answered_a_few_times():
         time.sleep(0.2)
         return ["pattern:bars"]
 
-    with OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=0, inputs=look) as server:
+    with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0, inputs=look) as server:
         client = Client(server)
         for _ in range(300):
             client.send("/inputs")
@@ -194,7 +195,7 @@ def test_a_failing_list_of_inputs_is_answered():
     def broken():
         raise TransportError("No NDI here.", "Install it.")
 
-    with OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=0, inputs=broken) as server:
+    with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0, inputs=broken) as server:
         client = Client(server)
         client.send("/inputs")
         assert client.until(lambda a, v: a == "/error" and "No NDI here. Install it." in v[1])
@@ -213,7 +214,7 @@ def test_a_far_time_tag_blocks_nothing_and_counts_at_once(stage):
     in_a_century = struct.pack(">II", 2**32 - 1, 0)
     client.raw(b"#bundle\0" + in_a_century + struct.pack(">i", len(inner)) + inner)
     client.send("/motion", 0.5)
-    eventually(lambda: store.snapshot.mix == 0.5 and store.snapshot.motion == 0.5)
+    eventually(lambda: store.snapshot.value("mix") == 0.5 and store.snapshot.value("motion") == 0.5)
 
 
 def nested(depth):
@@ -239,7 +240,7 @@ def test_no_single_datagram_ends_the_show(stage, datagram):
     store, _, _, client = stage
     client.raw(datagram)
     client.send("/mix", 0.5)
-    eventually(lambda: store.snapshot.mix == 0.5)
+    eventually(lambda: store.snapshot.value("mix") == 0.5)
 
 
 def test_a_prompt_of_64_kilobytes_arrives_whole(stage):
@@ -247,7 +248,7 @@ def test_a_prompt_of_64_kilobytes_arrives_whole(stage):
     prompt = "ein Wald, 森 " * 3500
     client.send("/subscribe", client.port)
     client.send("/prompt", prompt)
-    eventually(lambda: store.snapshot.prompt_1 == prompt)
+    eventually(lambda: store.snapshot.value("prompt_1") == prompt)
     assert client.until(lambda a, v: a == "/prompt/1" and v == (prompt,))
     with pytest.raises(PacketError, match="do not fit"):
         build("/x", ("x" * MAX_DATAGRAM,))
@@ -268,24 +269,29 @@ def test_liblos_oscsend_plays_the_controls(stage):
         ("/reset",),
     ):
         subprocess.run(["oscsend", host, str(port), PREFIX + message[0], *message[1:]], check=True, timeout=10)
-    eventually(lambda: store.snapshot.resets == 1)
+    eventually(lambda: store.snapshot.value("resets") == 1)
     now = store.snapshot
-    assert (now.strength, now.steps, now.prompt_1, now.bypass) == (0.75, 4, "a stormy sea", True)
-    assert (now.mix, now.seed, now.motion) == (1.0, 12, 0.5)
+    assert (now.value("strength"), now.value("steps"), now.value("prompt_1"), now.value("bypass")) == (
+        0.75,
+        4,
+        "a stormy sea",
+        True,
+    )
+    assert (now.value("mix"), now.value("seed"), now.value("motion")) == (1.0, 12, 0.5)
 
 
 def test_a_taken_port_is_named_with_its_remedy(stage):
     _, _, server, _ = stage
     port = server.address[1]
     with pytest.raises(PortInUseError, match=f"{port} is already in use.*another port"):
-        OscServer(ControlStore(), Telemetry(), host="127.0.0.1", port=port).start()
+        OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=port).start()
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
-        OscServer(ControlStore(), Telemetry(), host="192.0.2.1", port=port).start()
+        OscServer(ControlStore(TABLE), Telemetry(TABLE), host="192.0.2.1", port=port).start()
 
 
 def test_fifty_starts_and_stops_leave_nothing_behind():
-    store = ControlStore()
-    server = OscServer(store, Telemetry(), host="127.0.0.1", port=0)
+    store = ControlStore(TABLE)
+    server = OscServer(store, Telemetry(TABLE), host="127.0.0.1", port=0)
     before = threading.active_count()
     for _ in range(50):
         server.start()
@@ -298,8 +304,8 @@ def test_fifty_starts_and_stops_leave_nothing_behind():
 
 
 def test_a_flood_leaves_the_last_values_and_loses_no_trigger_and_delays_no_other_control():
-    store = ControlStore()
-    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server:
+    store = ControlStore(TABLE)
+    with OscServer(store, Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         result = flood(store, server.address, seconds=2.0)
     assert result.wrong == []
     assert result.triggers_obeyed == result.triggers_sent > 0
@@ -310,8 +316,8 @@ def test_a_flood_leaves_the_last_values_and_loses_no_trigger_and_delays_no_other
 
 
 def test_after_a_fuzz_it_still_serves():
-    store = ControlStore()
-    with OscServer(store, Telemetry(), host="127.0.0.1", port=0) as server:
+    store = ControlStore(TABLE)
+    with OscServer(store, Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         result = fuzz(store, server.address, 5000)
     assert result.serving
     assert result.answered

@@ -15,15 +15,16 @@ from bridge.control.osc.packet import build, parse
 from bridge.control.oscquery.announce import Announcement
 from bridge.control.oscquery.http import OscQueryServer
 from bridge.control.oscquery.tree import find, tree
-from bridge.control.store import TARGETS, ControlStore
+from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import CONTROLS, PREFIX, TELEMETRY
+from bridge.table import TABLE
+from engine.control import PREFIX
 from engine.errors import PortInUseError
 
 
 @pytest.fixture
 def stage():
-    store, telemetry = ControlStore(), Telemetry()
+    store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     with OscQueryServer(store, telemetry, ("127.0.0.1", 9000), port=0) as server:
         yield store, telemetry, server
 
@@ -47,15 +48,15 @@ def leaves(node):
 
 
 def test_every_address_is_described_and_nothing_else():
-    root = tree(ControlStore().values(), {})
+    root = tree(TABLE, ControlStore(TABLE).values(), {})
     described = {node["FULL_PATH"]: node for node in leaves(root)}
-    assert set(described) == set(TARGETS) | {PREFIX + r.address for r in TELEMETRY}
+    assert set(described) == set(TABLE.targets) | {PREFIX + r.address for r in TABLE.readings}
     for path, node in described.items():
         assert find(root, path) is node
         assert node["DESCRIPTION"].endswith(".")
         assert len(node.get("VALUE", [])) in (0, len(node["TYPE"]))
         assert node["ACCESS"] in (1, 2, 3)
-    for control in CONTROLS:
+    for control in TABLE.controls:
         node = described[PREFIX + control.address]
         if control.numeric:
             assert node["RANGE"] == [{"MIN": control.low, "MAX": control.high}]
@@ -63,10 +64,10 @@ def test_every_address_is_described_and_nothing_else():
 
 
 def test_a_node_that_is_a_control_and_a_container_is_both():
-    node = find(tree(ControlStore().values(), {}), PREFIX + "/prompt/1")
+    node = find(tree(TABLE, ControlStore(TABLE).values(), {}), PREFIX + "/prompt/1")
     assert node["TYPE"] == "s"
     assert node["CONTENTS"]["weight"]["VALUE"] == [1.0]
-    assert find(tree(ControlStore().values(), {}), PREFIX + "/prompt")["ACCESS"] == 2
+    assert find(tree(TABLE, ControlStore(TABLE).values(), {}), PREFIX + "/prompt")["ACCESS"] == 2
 
 
 def test_http_answers_nodes_values_and_host_info(stage):
@@ -99,7 +100,7 @@ def test_a_listener_is_told_every_change_and_can_send(stage):
         client.send(build(PREFIX + "/mix", (0.0,)))
         second = {parse(client.recv(5))[0] for _ in range(2)}
         assert second == {(PREFIX + "/mix", (0.0,)), (PREFIX + "/mix/midi", (0,))}
-        assert store.snapshot.mix == 0.0
+        assert store.snapshot.value("mix") == 0.0
         client.send(json.dumps({"COMMAND": "IGNORE", "DATA": PREFIX + "/mix/midi"}))
         client.send("{not json")
         client.send(b"not OSC")
@@ -120,11 +121,11 @@ def test_a_page_of_another_site_may_not_listen(stage):
 def test_a_taken_port_is_named(stage):
     _, _, server = stage
     with pytest.raises(PortInUseError, match=str(server.port)):
-        OscQueryServer(ControlStore(), Telemetry(), ("127.0.0.1", 1), port=server.port).start()
+        OscQueryServer(ControlStore(TABLE), Telemetry(TABLE), ("127.0.0.1", 1), port=server.port).start()
 
 
 def test_it_starts_and_stops_again_and_again():
-    server = OscQueryServer(ControlStore(), Telemetry(), ("127.0.0.1", 9000), port=0)
+    server = OscQueryServer(ControlStore(TABLE), Telemetry(TABLE), ("127.0.0.1", 9000), port=0)
     for _ in range(5):
         server.start()
         assert get(server, "/?HOST_INFO")["NAME"] == "Tidecast"

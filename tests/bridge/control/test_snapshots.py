@@ -11,16 +11,17 @@ import time
 import pytest
 
 from bridge.control import files, snapshots
-from bridge.control.snapshots import KEPT, Snapshots
+from bridge.control.snapshots import Snapshots, kept_names
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import CONTROLS, PREFIX
+from bridge.table import TABLE
+from engine.control import PREFIX
 from engine.errors import ControlError
 
 
 @pytest.fixture
 def stage(tmp_path):
-    store, telemetry, errors = ControlStore(), Telemetry(), []
+    store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
     telemetry.listen_errors(lambda *e: errors.append(e))
     kept = Snapshots(store, tmp_path / "state" / "snapshots.json", telemetry.error).start()
     yield store, kept, errors, tmp_path / "state" / "snapshots.json"
@@ -36,11 +37,11 @@ def eventually(condition, seconds=5.0):
 
 def test_save_and_recall_bring_every_control_back(stage):
     store, _, _, _ = stage
-    changed = {c.name: c.from_norm(0.3) for c in CONTROLS if c.numeric}
+    changed = {c.name: c.from_norm(0.3) for c in TABLE.controls if c.numeric}
     store.set_many({**changed, "prompt_1": "森 forest", "fit": "stretch", "mirror": True, "input": "pattern:bars"})
     wanted = store.values()
     assert store.handle(PREFIX + "/snapshot/save", [7])
-    store.set_many({c.name: c.default for c in CONTROLS})
+    store.set_many({c.name: c.default for c in TABLE.controls})
     assert store.handle(PREFIX + "/snapshot/recall", ["7"])
     assert store.values() == wanted
 
@@ -50,8 +51,8 @@ def test_a_recall_leaves_recording_alone(stage):
     kept.save(1)
     store.set("record", True)
     kept.recall(1)
-    assert store.snapshot.record is True
-    assert "record" not in KEPT
+    assert store.snapshot.value("record") is True
+    assert "record" not in kept_names(TABLE)
 
 
 def test_snapshots_survive_a_restart(stage):
@@ -59,11 +60,11 @@ def test_snapshots_survive_a_restart(stage):
     store.set("strength", 0.123)
     kept.save(64)
     kept.stop()
-    other = ControlStore()
-    again = Snapshots(other, path, Telemetry().error).start()
+    other = ControlStore(TABLE)
+    again = Snapshots(other, path, Telemetry(TABLE).error).start()
     assert again.numbers() == (64,)
     again.recall(64)
-    assert other.snapshot.strength == 0.123
+    assert other.snapshot.value("strength") == 0.123
     again.stop()
     assert not errors
     assert os.listdir(path.parent) == ["snapshots.json"]
@@ -92,9 +93,9 @@ def test_a_glide_moves_what_glides_through_the_middle_and_switches_the_rest(stag
     seen = []
     store.listen(lambda name, value, origin: seen.append(value) if name == "strength" else None)
     kept.recall(2, 0.5)
-    assert (store.snapshot.steps, store.snapshot.prompt_1) == (4, "there")
-    assert store.snapshot.strength < 0.5
-    eventually(lambda: store.snapshot.strength == 1.0)
+    assert (store.snapshot.value("steps"), store.snapshot.value("prompt_1")) == (4, "there")
+    assert store.snapshot.value("strength") < 0.5
+    eventually(lambda: store.snapshot.value("strength") == 1.0)
     assert seen == sorted(seen)
     assert len([v for v in seen if 0.1 < v < 0.9]) >= 3
 
@@ -106,8 +107,8 @@ def test_a_hand_on_a_control_takes_it_out_of_the_glide(stage):
     store.set_many({"strength": 0.0, "mix": 0.0})
     kept.recall(2, 0.4)
     store.set("strength", 0.25, "osc:me")
-    eventually(lambda: store.snapshot.mix == 1.0)
-    assert store.snapshot.strength == 0.25
+    eventually(lambda: store.snapshot.value("mix") == 1.0)
+    assert store.snapshot.value("strength") == 0.25
 
 
 def test_a_second_recall_replaces_the_glide(stage):
@@ -119,7 +120,7 @@ def test_a_second_recall_replaces_the_glide(stage):
     kept.recall(1, 30.0)
     kept.recall(2)
     time.sleep(0.1)
-    assert store.snapshot.mix == 0.0
+    assert store.snapshot.value("mix") == 0.0
 
 
 def test_however_many_recalls_there_are_one_thread_moves_the_controls(stage):
@@ -131,7 +132,7 @@ def test_however_many_recalls_there_are_one_thread_moves_the_controls(stage):
         kept.recall(number % 2 + 1, 60.0)
     assert sum(thread.name == "glide" for thread in threading.enumerate()) == 1
     kept.recall(1, 0.1)
-    eventually(lambda: store.snapshot.mix == 0.0)
+    eventually(lambda: store.snapshot.value("mix") == 0.0)
     eventually(lambda: all(thread.name != "glide" for thread in threading.enumerate()))
 
 
@@ -160,7 +161,7 @@ def test_a_damaged_file_is_set_aside_and_life_goes_on(tmp_path, content):
     path = tmp_path / "snapshots.json"
     path.write_bytes(content)
     errors = []
-    kept = Snapshots(ControlStore(), path, lambda *e: errors.append(e)).start()
+    kept = Snapshots(ControlStore(TABLE), path, lambda *e: errors.append(e)).start()
     assert kept.numbers() == ()
     assert "set aside as snapshots.damaged-1.json" in errors[0][1]
     assert (tmp_path / "snapshots.damaged-1.json").read_bytes() == content
@@ -172,11 +173,11 @@ def test_a_damaged_file_is_set_aside_and_life_goes_on(tmp_path, content):
 def test_what_another_version_stored_is_left_out_alone(tmp_path):
     path = tmp_path / "snapshots.json"
     path.write_text(json.dumps({"version": 9, "snapshots": {"1": {"mix": 0.5, "warp": 3, "fit": "round"}}}))
-    store = ControlStore()
+    store = ControlStore(TABLE)
     kept = Snapshots(store, path, pytest.fail).start()
     kept.recall(1)
-    assert store.snapshot.mix == 0.5
-    assert store.snapshot.fit == "cover"
+    assert store.snapshot.value("mix") == 0.5
+    assert store.snapshot.value("fit") == "cover"
     kept.stop()
 
 

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.control.store import TARGETS, ControlStore
+from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.controls import BY_NAME, COMMANDS, CONTROLS, PREFIX, TELEMETRY, Controls, Kind
+from bridge.pipeline.stages.mix_controls import MixControls
+from bridge.table import TABLE, start_values
+from engine.control import PREFIX, Kind
+from engine.controls import Controls
 from engine.errors import ControlError
 
-NUMERIC = [c for c in CONTROLS if c.numeric]
+NUMERIC = [c for c in TABLE.controls if c.numeric]
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -27,7 +30,7 @@ VALUES = st.one_of(
 
 
 def recording_store():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     seen, errors = [], []
     store.listen(lambda *event: seen.append(event))
     store.listen_errors(lambda *error: errors.append(error))
@@ -49,7 +52,7 @@ def is_valid(control, value):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(CONTROLS), VALUES)
+@given(st.sampled_from(TABLE.controls), VALUES)
 def test_whatever_comes_is_coerced_into_a_valid_value_or_refused_with_the_address(control, value):
     try:
         effective = control.coerce(value)
@@ -88,12 +91,12 @@ def test_handle_never_raises(address, args):
 
 
 @settings(deadline=None)
-@given(st.sampled_from(sorted(TARGETS)), st.lists(VALUES, max_size=3))
+@given(st.sampled_from(sorted(TABLE.targets)), st.lists(VALUES, max_size=3))
 def test_handle_never_raises_at_a_real_address_and_every_control_stays_valid(address, args):
     store, _, errors = recording_store()
     understood = store.handle(address, args)
     assert understood or errors
-    assert all(is_valid(c, getattr(store.snapshot, c.name)) for c in CONTROLS)
+    assert all(is_valid(c, store.snapshot.value(c.name)) for c in TABLE.controls)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_handle_never_raises_at_a_real_address_and_every_control_stays_valid(add
 def test_messages_set_controls(address, value, name, effective):
     store, seen, errors = recording_store()
     assert store.handle(PREFIX + address, [value], "me")
-    assert getattr(store.snapshot, name) == effective
+    assert store.snapshot.value(name) == effective
     assert seen == [(name, effective, "me")]
     assert not errors
 
@@ -161,31 +164,41 @@ def test_an_address_without_the_prefix_is_told_about_it():
 
 
 def test_the_prompt_shortcut_shows_one_prompt_alone():
-    store = ControlStore(Controls(weight_1=0.2, weight_3=0.9))
+    store = ControlStore(TABLE, start_values({"weight_1": 0.2, "weight_3": 0.9}))
     assert store.handle(PREFIX + "/prompt", ["a tree"])
-    assert store.snapshot.prompts() == (("a tree", 1.0),)
+    assert store.snapshot.of(Controls).prompts() == (("a tree", 1.0),)
 
 
 def test_triggers_count_and_a_released_button_does_not():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     for args in ([], [1], [1.0], [True], ["go"]):
         store.handle(PREFIX + "/reset", args)
     for args in ([0], [0.0], [False]):
         store.handle(PREFIX + "/reset", args)
     store.handle(PREFIX + "/anchor", [])
-    assert (store.snapshot.resets, store.snapshot.anchors) == (5, 1)
+    assert (store.snapshot.value("resets"), store.snapshot.value("anchors")) == (5, 1)
 
 
 def test_a_pattern_sets_every_control_that_it_matches():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     assert store.handle(PREFIX + "/prompt/[2-3]/weight", [0.5])
     assert store.handle(PREFIX + "/{mix,motion}", [0.25])
     assert store.handle(PREFIX + "/prompt/?", ["x"])
     assert store.handle(PREFIX + "/prompt/[!1-3]", ["y"])
     now = store.snapshot
-    assert (now.weight_1, now.weight_2, now.weight_3, now.weight_4) == (1.0, 0.5, 0.5, 0.0)
-    assert (now.mix, now.motion, now.prompt_1, now.prompt_4) == (0.25, 0.25, "x", "y")
-    assert now.resets == 0
+    assert (now.value("weight_1"), now.value("weight_2"), now.value("weight_3"), now.value("weight_4")) == (
+        1.0,
+        0.5,
+        0.5,
+        0.0,
+    )
+    assert (now.value("mix"), now.value("motion"), now.value("prompt_1"), now.value("prompt_4")) == (
+        0.25,
+        0.25,
+        "x",
+        "y",
+    )
+    assert now.value("resets") == 0
 
 
 def test_set_many_is_one_swap_and_all_or_nothing():
@@ -220,7 +233,7 @@ def test_commands_reach_their_handlers_with_coerced_arguments_and_failures_are_a
 
 
 def test_a_broken_listener_stops_nothing():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     seen = []
 
     def broken(*event):
@@ -232,16 +245,16 @@ def test_a_broken_listener_stops_nothing():
     unlisten()
     store.set("mix", 0.6)
     assert len(seen) == 1
-    assert store.snapshot.mix == 0.6
+    assert store.snapshot.value("mix") == 0.6
 
 
 def test_writers_on_many_threads_lose_nothing():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     names = [c.name for c in NUMERIC[:4]]
 
     def write(name):
         for number in range(500):
-            store.set(name, BY_NAME[name].from_norm(number / 499))
+            store.set(name, TABLE.by_name[name].from_norm(number / 499))
             store.handle(PREFIX + "/reset", [])
 
     threads = [threading.Thread(target=write, args=(name,)) for name in names]
@@ -249,18 +262,18 @@ def test_writers_on_many_threads_lose_nothing():
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.snapshot.resets == 2000
-    assert all(getattr(store.snapshot, n) == BY_NAME[n].high for n in names)
+    assert store.snapshot.value("resets") == 2000
+    assert all(store.snapshot.value(n) == TABLE.by_name[n].high for n in names)
 
 
 def test_the_snapshot_is_immutable():
-    store = ControlStore()
+    store = ControlStore(TABLE)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        store.snapshot.mix = 0.0
+        store.snapshot.of(MixControls).mix = 0.0
 
 
 def test_telemetry_keeps_the_newest_values_and_knows_its_table():
-    telemetry = Telemetry()
+    telemetry = Telemetry(TABLE)
     telemetry.update(fps_in=30, state="running", dropped=2.0)
     telemetry.update(fps_in=29.5)
     assert telemetry.snapshot() == {"fps_in": 29.5, "state": "running", "dropped": 2}
@@ -275,7 +288,7 @@ def test_telemetry_keeps_the_newest_values_and_knows_its_table():
 
 
 def test_every_control_command_and_reading_says_what_it_is():
-    rows = [*CONTROLS, *COMMANDS, *TELEMETRY]
+    rows = [*TABLE.controls, *TABLE.commands, *TABLE.readings]
     assert all(row.help.endswith(".") and len(row.help) > 5 for row in rows)
     assert len({row.address for row in rows}) == len(rows)
-    assert all(c.label and c.group for c in [*CONTROLS, *COMMANDS])
+    assert all(c.label and c.group for c in [*TABLE.controls, *TABLE.commands])

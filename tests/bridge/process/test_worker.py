@@ -15,7 +15,8 @@ import pytest
 from bridge.process import worker
 from bridge.process.heartbeat import Phase, Pulse
 from bridge.process.worker import Server, Start
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.frame import Frame
 from engine.models import registry
 from engine.runtime.metrics import Health

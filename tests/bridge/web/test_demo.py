@@ -18,7 +18,7 @@ from pythonosc.osc_message_builder import build_msg
 from pythonosc.osc_packet import OscPacket
 
 from bridge.app import App
-from bridge.config import load
+from bridge.config_file import load
 from bridge.pipeline import publish
 from bridge.video.base import Sink
 from engine.frame import Frame

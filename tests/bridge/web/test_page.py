@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 from bridge.config import EXAMPLES
+from bridge.table import TABLE
 from bridge.web.guides import Names, guides
 from bridge.web.viewers import open_pages
-from engine.controls import COMMANDS, CONTROLS
+from engine.controls import Controls
 from engine.models.ember.vocabulary import parse
 from tests.support.browser import Browser, Tab, wait
 from tests.support.web_stage import FPS, Stage, tint
@@ -72,11 +73,11 @@ def test_pictures_move_and_nothing_is_asked_of_another_host(page: Tab, stage: St
 
 def test_every_control_and_argumentless_command_is_on_the_page(page: Tab) -> None:
     shown = set(page.js("[...document.querySelectorAll('[data-control]')].map((e) => e.dataset.control)"))
-    assert shown >= {c.name for c in CONTROLS}
+    assert shown >= {c.name for c in TABLE.controls}
     commands = set(page.js("[...document.querySelectorAll('[data-command]')].map((e) => e.dataset.command)"))
-    assert commands == {c.name for c in COMMANDS if not c.arguments and c.group not in ("Clients", "Video")}
+    assert commands == {c.name for c in TABLE.commands if not c.arguments and c.group not in ("Clients", "Video")}
     listed = page.js("[...document.querySelectorAll('#addresses tbody code')].map((e) => e.textContent)")
-    assert listed == ["/tidecast" + c.address for c in CONTROLS]
+    assert listed == ["/tidecast" + c.address for c in TABLE.controls]
 
 
 def test_a_typed_prompt_changes_the_picture(page: Tab, stage: Stage) -> None:
@@ -84,7 +85,7 @@ def test_a_typed_prompt_changes_the_picture(page: Tab, stage: Stage) -> None:
     page.click("#w-prompt_1")
     page.type("a red sea at dusk")
     page.key("Enter")
-    wait(lambda: stage.store.snapshot.prompt_1 == "a red sea at dusk", "the prompt")
+    wait(lambda: stage.store.snapshot.value("prompt_1") == "a red sea at dusk", "the prompt")
     colour = tint("a red sea at dusk")
     wait(
         lambda: np.abs(mean(page) / (mean(page).sum() + 1e-9) - colour / colour.sum()).max() < 0.08,
@@ -96,7 +97,7 @@ def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
     """One tap; the word in force is marked; every word is one that the embedded model knows."""
     stage.store.set_many({"weight_1": 0.5, "weight_2": 0.5})
     page.click("#examples button:nth-child(2)")
-    wait(lambda: stage.store.snapshot.prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
+    wait(lambda: stage.store.snapshot.of(Controls).prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
     page.until(f"document.querySelector('#examples [aria-pressed=true]')?.textContent === '{EXAMPLES[1]}'")
     assert [parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
 
@@ -108,10 +109,10 @@ def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, p
     other.open(stage.room.url)
     other.until("window.tidecast && tidecast.state.online")
     page.drag("[data-control=strength] input", (0.9, 0.5), (0.25, 0.5))
-    wait(lambda: abs(stage.store.snapshot.strength - 0.25) < 0.03, "strength at the store")
+    wait(lambda: abs(stage.store.snapshot.value("strength") - 0.25) < 0.03, "strength at the store")
     unlisten()
     assert {n for n, _, _ in heard} == {"strength"} and all(o.startswith("web:") for _, _, o in heard)
-    want = f"{stage.store.snapshot.strength:.2f}"
+    want = f"{stage.store.snapshot.value('strength'):.2f}"
     for tab in (page, other):
         tab.until(f"document.querySelector('[data-control=strength] output').textContent === '{want}'")
     other.close()
@@ -140,7 +141,7 @@ def test_black_is_black_within_one_output_frame(page: Tab, stage: Stage) -> None
     page.until("document.getElementById('state-more').textContent === 'black is on'")
     page.js("document.activeElement.blur()")
     page.key("k", "KeyK")
-    wait(lambda: not stage.store.snapshot.black, "the key to lift black")
+    wait(lambda: not stage.store.snapshot.value("black"), "the key to lift black")
     wait(lambda: mean(page).max() > 10, "the picture")
     unlisten()
 
@@ -150,7 +151,7 @@ def test_keys_do_nothing_while_typing_and_can_be_switched_off(page: Tab, stage: 
     page.type("b")
     page.key("k", "KeyK")
     page.key("Escape", "Escape", 27)
-    assert not stage.store.snapshot.black and not stage.store.snapshot.bypass
+    assert not stage.store.snapshot.value("black") and not stage.store.snapshot.value("bypass")
     page.key("?", "Slash", 191)
     page.until("document.getElementById('help').open")
     page.click("#keys-on")
@@ -159,13 +160,13 @@ def test_keys_do_nothing_while_typing_and_can_be_switched_off(page: Tab, stage: 
     page.key("k", "KeyK")
     page.js("document.getElementById('keys-on').click()")
     page.key("f", "KeyF")
-    wait(lambda: stage.store.snapshot.freeze, "the key to freeze")
-    assert not stage.store.snapshot.black
+    wait(lambda: stage.store.snapshot.value("freeze"), "the key to freeze")
+    assert not stage.store.snapshot.value("black")
     stage.store.set("freeze", False)
 
 
 def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage: Stage) -> None:
-    weights = lambda: [getattr(stage.store.snapshot, f"weight_{n}") for n in range(1, 5)]  # noqa: E731
+    weights = lambda: [stage.store.snapshot.value(f"weight_{n}") for n in range(1, 5)]  # noqa: E731
     page.drag("#pad", (0.2, 0.2), (0.98, 0.98))
     wait(lambda: weights()[3] == 1.0 and sum(weights()[:3]) == 0, "prompt 4 alone")
     page.drag("#pad", (0.9, 0.9), (0.5, 0.5))
@@ -186,7 +187,7 @@ def test_touch_moves_a_fader(page: Tab, stage: Stage) -> None:
         points = [{"x": x + width * share, "y": y + height / 2}]
         page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=points)
     page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    wait(lambda: abs(stage.store.snapshot.mix - 0.4) < 0.06, "mix by touch")
+    wait(lambda: abs(stage.store.snapshot.value("mix") - 0.4) < 0.06, "mix by touch")
     assert page.js("document.documentElement.scrollWidth") <= 390
     stage.store.set("mix", 1.0)
 
@@ -200,16 +201,16 @@ def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage
         reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))
         if page.js("document.activeElement === document.body"):
             break
-    assert reached >= {c.name for c in CONTROLS}
+    assert reached >= {c.name for c in TABLE.controls}
     stage.store.set("strength", 0.5)
     page.until("document.querySelector('#w-strength').value === '0.5'")
     page.js("document.getElementById('w-strength').focus()")
     for _ in range(4):
         page.key("ArrowRight", "ArrowRight", 39)
-    wait(lambda: stage.store.snapshot.strength == pytest.approx(0.52), "four steps up")
+    wait(lambda: stage.store.snapshot.value("strength") == pytest.approx(0.52), "four steps up")
     page.js("document.querySelector('[data-control=mirror] button').focus()")
     page.key(" ", "Space", 32)
-    wait(lambda: stage.store.snapshot.mirror, "the switch")
+    wait(lambda: stage.store.snapshot.value("mirror"), "the switch")
     stage.store.set("mirror", False)
 
 
@@ -224,7 +225,7 @@ def test_snapshots_are_stored_and_recalled_with_a_glide(page: Tab, stage: Stage)
     page.js("document.getElementById('glide').value = '2.5'")
     page.click("#pads button:nth-child(7)")
     wait(lambda: recalled == [(7, 2.5)], "the recall with its glide")
-    wait(lambda: stage.store.snapshot.motion == 0.3, "the stored value")
+    wait(lambda: stage.store.snapshot.value("motion") == 0.3, "the stored value")
     page.js("document.querySelector('#pads button:nth-child(7)').focus()")
     page.key(" ", "Space", 32)
     wait(lambda: len(recalled) == 2, "the recall by keyboard")
@@ -253,7 +254,7 @@ def test_sources_are_listed_with_size_and_rate_and_can_be_chosen(page: Tab, stag
     page.until("document.querySelectorAll('.sources button').length === 2")
     assert "1920 × 1080 · 59.94 fps" in page.js("document.querySelector('.sources button:nth-child(2)').textContent")
     page.click(".sources button:nth-child(2)")
-    wait(lambda: stage.store.snapshot.input == "ndi:DESK (Camera 1)", "the new input")
+    wait(lambda: stage.store.snapshot.value("input") == "ndi:DESK (Camera 1)", "the new input")
     stage.store.set("input", "")
 
 
@@ -294,7 +295,7 @@ def test_no_input_offers_the_test_picture(page: Tab, stage: Stage) -> None:
     stage.telemetry.update(state="no-input")
     page.until("!!document.querySelector('#notice-actions button')")
     page.js("document.querySelector('#notice-actions button').click()")
-    wait(lambda: stage.store.snapshot.input == "pattern:bars", "the test picture")
+    wait(lambda: stage.store.snapshot.value("input") == "pattern:bars", "the test picture")
     stage.telemetry.update(state="running")
     page.until("document.getElementById('notice').hidden")
     stage.store.set("input", "")
@@ -326,10 +327,10 @@ def test_the_osc_guide_names_an_address_that_can_be_reached(host: str, port: int
 
 def test_recording_starts_and_shows_its_file(page: Tab, stage: Stage) -> None:
     page.click("#record-button")
-    wait(lambda: stage.store.snapshot.record, "record")
+    wait(lambda: stage.store.snapshot.value("record"), "record")
     page.until("document.querySelector('.file').textContent.includes('show.mp4')")
     page.click("#record-button")
-    wait(lambda: not stage.store.snapshot.record, "the end of the recording")
+    wait(lambda: not stage.store.snapshot.value("record"), "the end of the recording")
 
 
 def test_views_watch_only_what_they_show(page: Tab, stage: Stage) -> None:

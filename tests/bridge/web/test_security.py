@@ -53,7 +53,7 @@ def serves(stage: Stage) -> bool:
     """Whether a page can still drive the show."""
     wanted = round(random.uniform(0.1, 0.9), 3)
     answer = HTTP.post(stage.room.url + "api/set", json={"strength": wanted})
-    wait(lambda: stage.store.snapshot.strength == wanted, "the control to arrive")
+    wait(lambda: stage.store.snapshot.value("strength") == wanted, "the control to arrive")
     return answer.json() == {"strength": wanted}
 
 
@@ -68,7 +68,7 @@ def test_rebound_host_names_are_refused(url: str, host: str) -> None:
     "origin", ["http://evil.example", "null", "https://localhost:1", "http://127.0.0.1", "file://"]
 )
 def test_other_origins_cannot_act(stage: Stage, url: str, origin: str) -> None:
-    before = stage.store.snapshot.strength
+    before = stage.store.snapshot.value("strength")
     answer = HTTP.post(url + "api/set", json={"strength": 0.111}, headers={"origin": origin})
     assert answer.status_code == 403
     with pytest.raises(InvalidStatus) as refused, connect(socket_url(url), origin=origin):  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_other_origins_cannot_act(stage: Stage, url: str, origin: str) -> None:
     preview = socket_url(url, "api/preview")
     with pytest.raises(InvalidStatus), connect(preview, origin=origin):  # type: ignore[arg-type]
         pass
-    assert stage.store.snapshot.strength == before
+    assert stage.store.snapshot.value("strength") == before
 
 
 def test_other_sites_cannot_embed(url: str) -> None:
@@ -138,7 +138,7 @@ def test_a_prompt_of_20_kilobytes_arrives_whole(stage: Stage, url: str) -> None:
     words = "ein Wald im Herbst 🍂 " * 900
     assert len(words.encode()) > 20_000
     assert HTTP.post(url + "api/set", json={"prompt_2": words}).status_code == 200
-    wait(lambda: stage.store.snapshot.prompt_2 == words, "the prompt")
+    wait(lambda: stage.store.snapshot.value("prompt_2") == words, "the prompt")
     stage.store.set("prompt_2", "")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.distributed.block_shard import share
 from engine.distributed.link import Message, Op, RankLostError, RowOrder, pack, unpack
 from engine.distributed.pipeline_stream import PipelineStream, text_versions

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from engine.controls import Config, Controls
+from engine.config import Config
+from engine.controls import Controls
 from engine.errors import CheckpointError, WeightsMissingError
 from engine.frame import Frame
 from engine.models.ember.codec import EmberCodec

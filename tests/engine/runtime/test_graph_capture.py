@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.controls import Config
+from engine.config import Config
 from engine.errors import CaptureError, ModelError
 from engine.models.ember.codec import EmberCodec
 from engine.models.spec import CacheShape, Codec, ModelSpec, Schedule

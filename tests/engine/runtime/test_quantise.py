@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from engine.controls import Config
+from engine.config import Config
 from engine.errors import ModelError
 from engine.models.spec import DiTShape
 from engine.runtime import quantise

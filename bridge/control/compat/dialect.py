@@ -1,0 +1,114 @@
+"""What a foreign program's OSC messages mean here: the interface of a dialect, and what several of them need. Pure."""
+
+from __future__ import annotations
+
+import abc
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
+
+from bridge.control.table import ControlTable
+from engine.control import as_switch
+from engine.controls import PROMPT_SLOTS
+from engine.errors import ControlError
+
+Changes = Mapping[str, Any]
+"""Controls by name, with values as they came; `reset` asks for a reset, `recall` for the snapshot of that number."""
+
+
+class Dialect(abc.ABC):
+    """What one peer's messages mean.
+
+    Args:
+        table: the controls that it moves.
+
+    Attributes:
+        name: as on the command line.
+        port: UDP port on which the peer listens.
+        answer_port: UDP port to which it reports; 0 if it does not.
+        values: addresses whose newest message makes older ones void.
+        ignored: addresses that are accepted and have no counterpart here, with the reason.
+    """
+
+    name: str
+    port: int
+    answer_port: int = 0
+    values: frozenset[str]
+    ignored: ClassVar[Mapping[str, str]]
+
+    def __init__(self, table: ControlTable) -> None:
+        self.table = table
+
+    @abc.abstractmethod
+    def translate(self, address: str, args: Sequence[Any], readings: Mapping[str, Any]) -> Changes:
+        """What a message changes.
+
+        Raises:
+            ControlError: if the peer has no such address or the arguments are not as documented.
+        """
+
+    def report(self, readings: Mapping[str, Any], elapsed: float) -> list[tuple[str, Any]]:
+        """What the peer would report now, as (address, value), `elapsed` seconds after the last report."""
+        return []
+
+    def complain(self, address: str, reason: str) -> list[tuple[str, Any]]:
+        """How the peer would report an error."""
+        return []
+
+
+def number(address: str, args: Sequence[Any]) -> float:
+    """The one argument as a finite number.
+
+    Raises:
+        ControlError: if there is not one argument, or it is no such number.
+    """
+    if len(args) != 1:
+        raise ControlError(address, f"One number is needed, {len(args)} values came.")
+    try:
+        value = float(args[0])
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ControlError(address, f"{args[0]!r:.60} is not a number.")
+    return value
+
+
+def pairs_of(address: str, args: Sequence[Any]) -> list[tuple[Any, float]]:
+    """The argument as JSON [[value, weight], ...], heaviest first, negative weights as 0.
+
+    Raises:
+        ControlError: if it is not that, or the list is empty.
+    """
+    try:
+        (text,) = args
+        pairs = [(value, max(0.0, float(weight))) for value, weight in json.loads(text)]
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise ControlError(address, "A JSON list of [value, weight] pairs is needed.") from None
+    if not pairs:
+        raise ControlError(address, "The list is empty.")
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+def prompt_alone(text: Any) -> dict[str, Any]:
+    """The changes that show one prompt alone."""
+    return {"prompt_1": text, **{f"weight_{n}": float(n == 1) for n in range(1, PROMPT_SLOTS + 1)}}
+
+
+def switch(address: str, value: Any) -> bool:
+    """An argument that means on or off.
+
+    Raises:
+        ControlError: if it means neither.
+    """
+    found = as_switch(value)
+    return wrong(address, "on or off") if found is None else found
+
+
+def wrong(address: str, want: str) -> NoReturn:
+    """Refuse the arguments of a message.
+
+    Raises:
+        ControlError: always; says what they must be.
+    """
+    raise ControlError(address, f"The arguments must be {want}.")

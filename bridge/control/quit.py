@@ -1,0 +1,41 @@
+"""The command `/quit`: the program that started Tidecast ends it, and nobody else."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+from bridge.control.store import Caller, ControlStore
+from engine.control import PREFIX, Command
+from engine.errors import ControlError
+
+log = logging.getLogger(__name__)
+
+QUIT_WORD = "TIDECAST_QUIT_WORD"
+"""Environment variable with the word by which the program that started Tidecast may end it."""
+
+QUIT = Command(
+    "quit",
+    "/quit",
+    (("word", "s", True),),
+    "Clients",
+    "Quit",
+    f"End Tidecast in good order; only for the program that started it, by the word that it passed in {QUIT_WORD}.",
+)
+
+
+def obey_quit(store: ControlStore, end: Callable[[], None]) -> Callable[[], None]:
+    """Call `end` when the command comes with the right word; returns the undoing. Without a word in the environment
+    nobody can end Tidecast."""
+
+    def asked(args: tuple[Any, ...], caller: Caller) -> None:
+        word = os.environ.get(QUIT_WORD, "")
+        if not word or not hmac.compare_digest(word.encode(), str(args[0]).encode()):
+            raise ControlError(PREFIX + QUIT.address, "The word is wrong.")
+        log.info("asked to quit by %s", caller.origin)
+        end()
+
+    return store.on(QUIT.name, asked)

@@ -1,0 +1,157 @@
+"""The table of everything that can be changed, asked or read while Tidecast plays, and the addresses it stands at.
+
+Pure data and the finding in it. Whoever needs the table is given it (`bridge.table` composes it from the owners); must
+not know the owners, sockets or the store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.control import PREFIX, Command, Control, Reading, commands_of, controls_of
+from engine.errors import ControlError
+
+MAX_WILDCARDS = 4
+"""Most `*` in one OSC address pattern; more could make matching slow on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one OSC address stands for: a control's value, its `/norm` or `/midi` twin, or a command."""
+
+    control: Control | None = None
+    command: Command | None = None
+    twin: str = ""
+
+
+@dataclass(frozen=True)
+class ControlTable:
+    """Every control, command and reading, in the order in which generated pages show them.
+
+    Attributes:
+        controls, commands, readings: the rows.
+        owners: the classes whose fields the controls are; a store needs them, a process that only describes the table
+            may do without (`dataclasses.replace(table, owners=())`) and so need not import them.
+        by_name: controls by name.
+        commands_by_name, readings_by_name: the same of the others.
+        targets: by full OSC address, what it stands for; readings, which nobody can send to, are not among them.
+
+    Raises:
+        ValueError: if two rows have the same name or address; names them.
+    """
+
+    controls: tuple[Control, ...]
+    commands: tuple[Command, ...] = ()
+    readings: tuple[Reading, ...] = ()
+    owners: tuple[type[Any], ...] = ()
+    by_name: dict[str, Control] = field(init=False, repr=False, compare=False)
+    by_address: dict[str, Control] = field(init=False, repr=False, compare=False)
+    commands_by_name: dict[str, Command] = field(init=False, repr=False, compare=False)
+    readings_by_name: dict[str, Reading] = field(init=False, repr=False, compare=False)
+    targets: dict[str, Target] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # the class is frozen
+        for rows, what in ((self.controls, "controls"), (self.commands, "commands"), (self.readings, "readings")):
+            _refuse_twice((row.name for row in rows), f"{what} named")
+        put(self, "by_name", {row.name: row for row in self.controls})
+        put(self, "by_address", {row.address: row for row in self.controls})
+        put(self, "commands_by_name", {row.name: row for row in self.commands})
+        put(self, "readings_by_name", {row.name: row for row in self.readings})
+        places = [(PREFIX + row.address, Target(control=row)) for row in self.controls]
+        for control in self.controls:
+            if control.numeric:
+                for twin in ("norm", "midi"):
+                    places.append((f"{PREFIX}{control.address}/{twin}", Target(control=control, twin=twin)))
+        places += [(PREFIX + row.address, Target(command=row)) for row in self.commands]
+        _refuse_twice([*(place for place, _ in places), *(PREFIX + row.address for row in self.readings)], "rows at")
+        put(self, "targets", dict(places))
+
+    def find(self, address: str) -> tuple[Target, ...]:
+        """What an OSC address stands for, or the controls that an OSC 1.0 address pattern matches.
+
+        Raises:
+            ControlError: if it stands for nothing.
+        """
+        target = self.targets.get(address)
+        if target is not None:
+            return (target,)
+        found: tuple[Target, ...] = ()
+        if any(sign in address for sign in "*?[{"):
+            pattern = _pattern(address)
+            found = tuple(t for a, t in self.targets.items() if t.control is not None and pattern.fullmatch(a))
+        if not found:
+            hint = "" if address.startswith(PREFIX + "/") else f" Addresses begin with {PREFIX}/."
+            raise ControlError(address[:200], f"There is nothing at this address.{hint}")
+        return found
+
+
+def compose(
+    owners: Sequence[type[Any]],
+    commands: Iterable[Command] = (),
+    readings: Iterable[Reading] = (),
+    groups: Sequence[str] = (),
+) -> ControlTable:
+    """One table of what these owners declare.
+
+    Args:
+        owners: classes with `live` fields and `command` methods.
+        commands: those that something other than an owner carries out; they come after the owners'.
+        readings: everything that is reported.
+        groups: the order of the controls' groups; others follow, in the order of the owners.
+
+    Raises:
+        ValueError: if a name or an address is used twice.
+        TypeError: if a declaration is not a control.
+    """
+    controls = [control for owner in owners for control in controls_of(owner)]
+    order = list(dict.fromkeys([*groups, *(control.group for control in controls)]))
+    return ControlTable(
+        controls=tuple(sorted(controls, key=lambda control: order.index(control.group))),
+        commands=(*(row for owner in owners for row in commands_of(owner)), *commands),
+        readings=tuple(readings),
+        owners=tuple(owners),
+    )
+
+
+def _refuse_twice(words: Iterable[str], what: str) -> None:
+    twice = [word for word, count in Counter(words).items() if count > 1]
+    if twice:
+        raise ValueError(f"There are several {what} {', '.join(twice)}.")
+
+
+def _pattern(address: str) -> re.Pattern[str]:
+    """An OSC 1.0 address pattern (`?`, `*`, `[a-z]`, `[!a-z]`, `{one,two}`) as a regular expression."""
+    if address.count("*") > MAX_WILDCARDS or len(address) > 200:
+        raise ControlError(address[:200], f"An address pattern may hold at most {MAX_WILDCARDS} asterisks.")
+    out = ""
+    for part in re.findall(r"\[[^\]]*\]|\{[^}]*\}|.", address, re.DOTALL):
+        if part == "*":
+            out += "[^/]*"
+        elif part == "?":
+            out += "[^/]"
+        elif part[0] == "{" and part[-1] == "}":
+            out += "(?:" + "|".join(re.escape(word) for word in part[1:-1].split(",")) + ")"
+        elif part[0] == "[" and part[-1] == "]" and part not in ("[]", "[!]"):
+            negate = part[1] == "!"
+            out += f"[{'^' * negate}{''.join(map(re.escape, _characters(part[1 + negate : -1])))}]"
+        else:
+            out += re.escape(part)
+    return re.compile(out)
+
+
+def _characters(listed: str) -> str:
+    """The characters that the inside of an OSC character list, such as `a-dxyz`, stands for."""
+    out = ""
+    while listed:
+        if len(listed) > 2 and listed[1] == "-" and listed[0] <= listed[2] < "\x80":
+            out += "".join(chr(c) for c in range(ord(listed[0]), ord(listed[2]) + 1))
+            listed = listed[3:]
+        else:
+            out += listed[0]
+            listed = listed[1:]
+    return out

@@ -1,0 +1,20 @@
+"""What the capture obeys: which source is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.control import live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputControls:
+    """The chosen source."""
+
+    input: str = live(
+        "",
+        "/input",
+        "Switch the source: ndi:NAME, spout:NAME, file:PATH, pattern:NAME, or an index from the list of inputs.",
+        group="Video",
+        label="Input",
+    )

@@ -1,0 +1,16 @@
+"""What the publisher obeys at its next frame, whatever the engine does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.control import live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanicControls:
+    """The panic buttons: black wins over freeze, freeze over bypass."""
+
+    bypass: bool = live(False, "/bypass", "Panic: the input straight through.", group="Panic", label="Bypass")
+    freeze: bool = live(False, "/freeze", "Panic: hold the last frame.", group="Panic", label="Freeze")
+    black: bool = live(False, "/black", "Panic: black.", group="Panic", label="Black")

@@ -1,0 +1,39 @@
+"""What the bridge itself reports; `bridge.pipeline.monitor` measures most of it."""
+
+from __future__ import annotations
+
+from engine.control import Kind, Reading
+
+STATES = ("loading", "running", "no-input", "stalled", "error")
+"""Values of the reading `state`."""
+
+DROP_CAUSES = ("input", "late", "engine")
+"""Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, or lost with a
+dead engine."""
+
+RATES = (
+    Reading("state", "/status/state", Kind.TEXT, "", "One of " + ", ".join(STATES) + "."),
+    Reading("fps_in", "/status/fps/in", Kind.FLOAT, "1/s", "Frames that arrive per second."),
+    Reading("fps_out", "/status/fps/out", Kind.FLOAT, "1/s", "Frames that are sent per second."),
+    Reading("fps_engine", "/status/fps/engine", Kind.FLOAT, "1/s", "Restyled frames per second."),
+    Reading("latency", "/status/latency", Kind.FLOAT, "ms", "From capture to send, median of the last seconds."),
+    Reading("latency_p95", "/status/latency/p95", Kind.FLOAT, "ms", "From capture to send, 95th percentile."),
+)
+"""How the show runs."""
+
+DROPS = (
+    Reading("dropped", "/status/dropped", Kind.INT, "", "Frames dropped since the start."),
+    *(
+        Reading(f"dropped_{c}", f"/status/dropped/{c}", Kind.INT, "", f"Frames dropped since the start, cause {c}.")
+        for c in DROP_CAUSES
+    ),
+)
+"""Frames that were lost, by cause."""
+
+NAMES = (
+    Reading("input", "/status/input", Kind.TEXT, "", "The source that is connected."),
+    Reading("output", "/status/output", Kind.TEXT, "", "The output's name."),
+    Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
+    Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
+)
+"""What is connected, and what is to be said about it."""

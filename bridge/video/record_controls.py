@@ -1,0 +1,22 @@
+"""What the recorder obeys and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.control import Kind, Reading, live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordControls:
+    """What is recorded."""
+
+    record: bool = live(False, "/record", "Record the output to a file.", group="Recording", label="Record")
+    record_input: bool = live(
+        False, "/record/input", "Record the input beside the output.", group="Recording", label="Record input too"
+    )
+
+
+RECORDING = Reading(
+    "recording", "/status/recording", Kind.TEXT, "", "The file that is being recorded; empty when none is."
+)

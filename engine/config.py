@@ -1,0 +1,64 @@
+"""What the engine is told before it starts: `Config`, frozen from then on. Knows neither torch nor sockets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """What the engine is told before it starts; frozen from then on. An unknown key is an error.
+
+    Sizes are in pixels and must be multiples of 16 (the model's stride times its patch).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field("ember", description="Name of a row in the model table (tidecast models list).")
+    width: int = Field(256, ge=32, le=4096, multiple_of=16, description="Width of the model's picture.")
+    height: int = Field(256, ge=32, le=4096, multiple_of=16, description="Height of the model's picture.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    devices: tuple[str, ...] = Field(
+        (),
+        description="Devices that share the network, in pipeline order, the first encodes and the last decodes; "
+        'empty for `device` alone. "remote" is a rank that is started on another machine.',
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the network; auto is bfloat16 on a GPU or a CPU with matrix units (AMX), "
+        "else float32.",
+    )
+    weights_dtype: Literal["auto", "float8"] = Field(
+        "auto",
+        description="How the network's large weights are held and multiplied; auto is as dtype, float8 takes "
+        "half the memory of bfloat16 and needs an NVIDIA GPU of compute capability 8.9 or newer.",
+    )
+    vae: Literal["auto", "full", "light", "tiny", "light-tiny"] = Field(
+        "auto", description="The model's own video autoencoder, or the tiny fast one; auto is the model's choice."
+    )
+    text_device: Literal["auto", "cpu", "cuda", "offload"] = Field(
+        "auto", description="Where prompts are encoded; offload keeps the encoder on the CPU between prompts."
+    )
+    text_weights: Literal["bfloat16", "float8"] = Field(
+        "bfloat16", description="How the text encoder's weights are held; float8 takes half the memory."
+    )
+    batch: bool = Field(True, description="Run the denoising steps of successive chunks in one forward (stream batch).")
+    max_steps: int = Field(4, ge=1, le=4, description="Most denoising steps that can be chosen live.")
+    cache: Literal["auto", "reference", "honest", "adaptive"] = Field(
+        "auto", description="Rule for the sink frames of the rolling cache; auto is the model's own."
+    )
+    travel: Literal["slerp", "linear"] = Field(
+        "slerp", description="How prompts are blended and travel: on the arc between them, or the straight line."
+    )
+    noise: Literal["released", "paper"] = Field(
+        "released", description="Motion-aware noise as the release computes it, or as the paper writes it."
+    )
+    weights_dir: str = Field("", description="Folder with model files; empty for the user's cache folder.")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch.")
+    warmup: bool = Field(True, description="Run every path once before the first frame.")
+    compile: Literal["auto", "off", "graphs", "full"] = Field(
+        "auto",
+        description="graphs captures the steps in CUDA graphs at warm-up, full also compiles the chains of "
+        "small operations; auto is graphs on one GPU, off elsewhere.",
+    )

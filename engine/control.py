@@ -1,0 +1,351 @@
+"""What a control, a command and a reading are, and how an owner declares them.
+
+An owner is a frozen dataclass that stands in the module which obeys it. Each of its fields made with `live` is a
+control; each of its methods marked with `command` is a command that changes nothing but the owner:
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class MixControls:
+        mix: float = live(1.0, "/mix", "Dry to wet.", group="Stream", label="Mix", low=0.0, high=1.0)
+
+        @command("/mix/half", "Half dry, half wet.", group="Stream", label="Half")
+        def half(self) -> dict[str, Any]:
+            return {"mix": 0.5}
+
+A command that does something else is a `Command` beside the class that carries it out. `bridge.table` composes all
+owners into one table. Knows neither torch nor sockets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from engine.errors import ControlError
+
+PREFIX = "/tidecast"
+"""Root of the OSC namespace; the addresses of controls, commands and readings are relative to it."""
+
+Arguments = tuple[tuple[str, str, bool], ...]
+"""(name, OSC type tag letter or `*` for any, required) of each argument of a command."""
+
+
+class Kind(enum.StrEnum):
+    """Type of a control's value."""
+
+    FLOAT = "float"
+    INT = "int"
+    BOOL = "bool"
+    TEXT = "text"
+    CHOICE = "choice"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One live control: a row of the table.
+
+    Attributes:
+        name: the field of its owner, a Python identifier.
+        address: OSC address below `PREFIX`.
+        kind: type of its value.
+        default: value at the start.
+        low, high: inclusive range; None for text, choice and bool.
+        unit: unit symbol, empty where there is none.
+        choices: the permitted words of a choice.
+        group: heading under which generated pages show it.
+        label: short human name.
+        help: one sentence that says what it does, for artists.
+        glides: whether a snapshot's recall may move it gradually.
+    """
+
+    name: str
+    address: str
+    kind: Kind
+    default: Any
+    low: float | None
+    high: float | None
+    unit: str
+    choices: tuple[str, ...]
+    group: str
+    label: str
+    help: str
+    glides: bool
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the control has a range (and so `/norm` and `/midi` twins)."""
+        return self.kind in (Kind.FLOAT, Kind.INT)
+
+    def coerce(self, value: Any) -> Any:
+        """Turn what a client sent into a valid value of this control.
+
+        Numbers, bools and numeric strings are accepted wherever a number is meant; values out of range are
+        clamped. Integers are rounded half away from zero.
+
+        Raises:
+            ControlError: if `value` cannot be understood; names the address and the reason.
+        """
+        if self.kind is Kind.TEXT:
+            if isinstance(value, bytes):
+                try:
+                    return value.decode("utf-8")
+                except UnicodeDecodeError:
+                    raise self._bad(value, "text in UTF-8") from None
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE:
+                return str(value)
+            if isinstance(value, str) and _has_utf8(value):
+                return value
+            raise self._bad(value, "text")
+        if self.kind is Kind.CHOICE:
+            word = value.strip().lower() if isinstance(value, str) else None
+            if word in self.choices:
+                return word
+            index = _number(value)
+            if index is not None and index == int(index) and 0 <= index < len(self.choices):
+                return self.choices[int(index)]
+            raise self._bad(value, "one of " + ", ".join(self.choices))
+        if self.kind is Kind.BOOL:
+            switch = as_switch(value)
+            if switch is None:
+                raise self._bad(value, "on or off")
+            return switch
+        number = _number(value)
+        if number is None:
+            raise self._bad(value, "a number")
+        assert self.low is not None and self.high is not None
+        number = min(max(number, self.low), self.high)
+        return math.floor(number + 0.5) if self.kind is Kind.INT else number
+
+    def to_norm(self, value: float) -> float:
+        """Map a value to 0..1 over the range."""
+        assert self.low is not None and self.high is not None
+        return (float(value) - self.low) / (self.high - self.low)
+
+    def from_norm(self, norm: Any) -> Any:
+        """Map 0..1 (clamped) to a value over the range.
+
+        Raises:
+            ControlError: if `norm` is not a number.
+        """
+        number = _number(norm)
+        if number is None:
+            raise self._bad(norm, "a number from 0 to 1")
+        assert self.low is not None and self.high is not None
+        return self.coerce(self.low + min(max(number, 0.0), 1.0) * (self.high - self.low))
+
+    def to_midi(self, value: float) -> int:
+        """Map a value to 0..127 over the range."""
+        return math.floor(self.to_norm(value) * 127.0 + 0.5)
+
+    def from_midi(self, midi: Any) -> Any:
+        """Map 0..127 (clamped; fractions are kept, for finer controllers) to a value over the range.
+
+        Raises:
+            ControlError: if `midi` is not a number.
+        """
+        number = _number(midi)
+        if number is None:
+            raise self._bad(midi, "a number from 0 to 127")
+        return self.from_norm(number / 127.0)
+
+    def _bad(self, value: Any, want: str) -> ControlError:
+        return ControlError(PREFIX + self.address, f"{_shown(value)} is not {want}.")
+
+
+def as_switch(value: Any) -> bool | None:
+    """`value` as on or off: a word such as on, true or no, or a number, on from 0.5; None if it is neither."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word in ("on", "true", "yes"):
+        return True
+    if word in ("off", "false", "no"):
+        return False
+    number = _number(value)
+    return None if number is None else number >= 0.5
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a finite float, or None."""
+    if isinstance(value, (bool, int, float, str)):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            return None
+        return number if math.isfinite(number) else None
+    return None
+
+
+HUGE = 10**20
+"""Integers from here on are nobody's meaning; Python refuses to print the longest."""
+
+
+def _has_utf8(text: str) -> bool:
+    """Whether a text can be sent and stored: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    """`value` as an error message shows it: short, whatever came."""
+    if isinstance(value, int) and abs(value) >= HUGE:
+        return "a huge number"
+    text = repr(value)
+    return f"{text[:60]}..." if len(text) > 60 else text
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that is done once when its message arrives.
+
+    Attributes:
+        name: Python identifier by which handlers are registered.
+        address: OSC address below `PREFIX`.
+        arguments: see `Arguments`.
+        group, label, help: as in `Control`.
+    """
+
+    name: str
+    address: str
+    arguments: Arguments
+    group: str
+    label: str
+    help: str
+
+    def coerce(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """Turn what a client sent into valid arguments. Numbers are accepted as numeric strings and rounded
+        where an integer is meant; a command without arguments takes any (buttons send 1).
+
+        Raises:
+            ControlError: if an argument is missing, too many or cannot be understood.
+        """
+        address = PREFIX + self.address
+        if any(tag == "*" for _, tag, _ in self.arguments):
+            return tuple(args)
+        if not self.arguments:
+            return ()
+        need = sum(required for _, _, required in self.arguments)
+        if not need <= len(args) <= len(self.arguments):
+            names = ", ".join(name if required else f"[{name}]" for name, _, required in self.arguments)
+            raise ControlError(address, f"The arguments are {names}; {len(args)} came.")
+        return tuple(
+            _argument(address, name, tag, value) for (name, tag, _), value in zip(self.arguments, args, strict=False)
+        )
+
+
+def _argument(address: str, name: str, tag: str, value: Any) -> Any:
+    """One argument of a command as its type tag (`s`, `i` or `f`) wants it."""
+    if tag == "s":
+        if not isinstance(value, str):
+            raise ControlError(address, f"{name}: {_shown(value)} is not text.")
+        return value
+    number = _number(value)
+    if number is None:
+        raise ControlError(address, f"{name}: {_shown(value)} is not a number.")
+    return math.floor(number + 0.5) if tag == "i" else number
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value that Tidecast reports to its subscribers.
+
+    Attributes:
+        name: key under which the telemetry holds it.
+        address: OSC address below `PREFIX`.
+        kind: type of its value.
+        unit, help: as in `Control`.
+        hertz: how often it is sent; 0 for readings that are sent when they occur.
+    """
+
+    name: str
+    address: str
+    kind: Kind
+    unit: str
+    help: str
+    hertz: float = 10.0
+
+
+def live(
+    default: Any,
+    address: str,
+    help: str,
+    *,
+    group: str,
+    label: str,
+    low: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
+    glides: bool = False,
+) -> Any:
+    """Declare a field of an owner as a live control; the arguments are the attributes of `Control`.
+
+    The field's annotation (float, int, bool or str) gives the kind; a str with `choices` is a choice.
+    """
+    row = dict(
+        address=address,
+        help=help,
+        group=group,
+        label=label,
+        low=low,
+        high=high,
+        unit=unit,
+        choices=choices,
+        glides=glides,
+    )
+    return dataclasses.field(default=default, metadata={"live": row})
+
+
+Edit = TypeVar("Edit", bound=Callable[..., Mapping[str, Any]])
+"""A method of an owner: takes the command's arguments, gives the fields to change with their new values."""
+
+
+def command(address: str, help: str, *, group: str, label: str, arguments: Arguments = ()) -> Callable[[Edit], Edit]:
+    """Declare a method of an owner as a command; its name is the command's."""
+
+    def mark(method: Edit) -> Edit:
+        row = Command(method.__name__, address, arguments, group, label, help)
+        method.command = row  # type: ignore[attr-defined]
+        return method
+
+    return mark
+
+
+def controls_of(owner: type[Any]) -> tuple[Control, ...]:
+    """The live controls that an owner declares, in its order.
+
+    Raises:
+        TypeError: if a declaration is not a control; names the field and says what is wrong.
+    """
+    found = []
+    for item in dataclasses.fields(owner):
+        row = item.metadata.get("live")
+        if row is None:
+            continue
+        where = f"{owner.__name__}.{item.name}"
+        annotation = item.type if isinstance(item.type, str) else item.type.__name__
+        if annotation not in _KINDS:
+            raise TypeError(f"{where}: a live control is a float, int, bool or str, not {annotation}.")
+        kind = Kind.CHOICE if row["choices"] else _KINDS[annotation]
+        control = Control(name=item.name, kind=kind, default=item.default, **row)
+        if control.numeric and (control.low is None or control.high is None or not control.low < control.high):
+            raise TypeError(f"{where}: a number needs `low` and `high`.")
+        if not control.address.startswith("/"):
+            raise TypeError(f"{where}: the address {control.address!r} does not begin with a slash.")
+        if control.coerce(control.default) != control.default:
+            raise TypeError(f"{where}: the default {control.default!r} is outside the range.")
+        found.append(control)
+    return tuple(found)
+
+
+_KINDS = {"float": Kind.FLOAT, "int": Kind.INT, "bool": Kind.BOOL, "str": Kind.TEXT}
+
+
+def commands_of(owner: type[Any]) -> tuple[Command, ...]:
+    """The commands that an owner declares as methods, in its order."""
+    found = (getattr(method, "command", None) for method in vars(owner).values())
+    return tuple(row for row in found if isinstance(row, Command))
