@@ -10,6 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bridge.control.values import Snapshot
 from bridge.table import TABLE, start_values
 from engine.errors import ConfigError, ControlError
 
-CONFIGS_DIR = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS_DIR = Path(str(resources.files("configs")))
 """Folder of the presets that ship with Tidecast; `--config laptop` finds `laptop.toml` in it."""
 
 

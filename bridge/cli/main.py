@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -72,6 +74,7 @@ Compat = Annotated[
 ]
 CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page, only OSCQuery.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.0, help="End after this time; else on Ctrl+C.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Log lines instead of the status line.")]
 Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its dotted name: --set output.fps=25")]
 
@@ -97,6 +100,7 @@ def run(
     compat_port: CompatPort = UNSET,
     no_web: NoWeb = False,
     plain: Plain = False,
+    seconds: Seconds = UNSET,
     set: Setting = UNSET,
 ) -> None:
     """Restyle a live source until Ctrl+C."""
@@ -118,7 +122,7 @@ def run(
         **measured(size),
         **assignments(set or []),
     }
-    serve(load(config, {key: value for key, value in given.items() if value is not None}), plain)
+    serve(load(config, {key: value for key, value in given.items() if value is not None}), plain, seconds=seconds)
 
 
 @app.command()
@@ -131,6 +135,7 @@ def demo(
     web_host: WebHost = UNSET,
     no_web: NoWeb = False,
     plain: Plain = False,
+    seconds: Seconds = UNSET,
     set: Setting = UNSET,
 ) -> None:
     """Show what Tidecast does: no camera, no GPU, nothing to download."""
@@ -147,7 +152,7 @@ def demo(
         **assignments(set or []),
     }
     chosen = load("demo", {key: value for key, value in given.items() if value is not None})
-    serve(chosen, plain, fall_back=output is None)
+    serve(chosen, plain, seconds=seconds, fall_back=output is None)
 
 
 @app.command()
@@ -184,8 +189,8 @@ def doctor(
     raise typer.Exit(1 if any(finding.level == "bad" for finding in findings) else 0)
 
 
-def serve(config: AppConfig, plain: bool, fall_back: bool = False) -> None:
-    """Run the bridge until Ctrl+C, SIGTERM or `/quit`.
+def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_back: bool = False) -> None:
+    """Run the bridge until Ctrl+C, SIGTERM or `/quit`, or for so many `seconds`.
 
     Raises:
         TidecastError: a part could not be started, or the model cannot be opened at all.
@@ -209,8 +214,9 @@ def serve(config: AppConfig, plain: bool, fall_back: bool = False) -> None:
         bridge.start()
     try:
         out.print(introduction(bridge), highlight=False)
+        end_s = math.inf if seconds is None else time.monotonic() + seconds
         with StatusLine(bridge, out, live) as status:
-            while not (asked or bridge.quit.wait(status.period_s)):
+            while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):
                 if bridge.failure:
                     raise EngineError(bridge.failure)
                 status.show()
