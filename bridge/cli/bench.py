@@ -1,4 +1,7 @@
-"""`tidecast bench`: every figure of the README, and the fault drill and soak. A table for people, then JSON."""
+"""`tidecast bench`: every figure of the documents. A table for people, then one line of JSON.
+
+Drills that break or flood a running program (`bridge.drills`) are for a checkout and not in the installed package.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ class Benches(LazyGroup):
         "slo": ("bridge.bench.model", "slo", "The schedule on invented clocks."),
         "compare": ("bridge.bench.model", "compare", "Two files of figures."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
-        "faults": ("bridge.bench.faults", "faults", "The fault drill."),
-        "flood": ("bridge.bench.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
-        "soak": ("bridge.bench.soak", "soak", "Hours in short: memory, threads, handles, drift."),
-        "web": ("bridge.bench.web", "web", "What three open pages cost the stage."),
-        "start": ("bridge.bench.start", "start", "Start and stop many times: what is left behind."),
+        "faults": ("bridge.drills.faults", "faults", "The fault drill."),
+        "flood": ("bridge.drills.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
+        "soak": ("bridge.drills.soak", "soak", "Hours in short: memory, threads, handles, drift."),
+        "web": ("bridge.drills.web", "web", "What three open pages cost the stage."),
+        "start": ("bridge.drills.start", "start", "Start and stop many times: what is left behind."),
     }
 
 

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from engine.errors import ConfigError
+
 
 class LazyGroup(TyperGroup):
     """A group with further commands in other modules.
@@ -41,7 +43,15 @@ class LazyGroup(TyperGroup):
         module, name, help_text = self.parts[cmd_name]
         if self._listing:
             return TyperCommand(cmd_name, help=help_text)
-        found = getattr(importlib.import_module(module), name)
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise ConfigError(
+                f"{cmd_name} is for developers and is not part of the installed package.",
+                f"Run it in a checkout: python3 -m bridge ... {cmd_name}",
+            ) from None
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False)
             alone.command(cmd_name)(found)

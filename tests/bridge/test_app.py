@@ -26,9 +26,9 @@ from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Metronome, Receiver, Seen, Sender
-from bridge.bench.start import as_command, free_port, in_process
 from bridge.config_file import load
 from bridge.control.osc.packet import build, parse
+from bridge.drills.start import as_command, free_port, in_process
 from bridge.pipeline.monitor import rate
 from bridge.process.supervisor import EngineState
 from bridge.video.pattern import read_counter

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.bench.stress import flood, fuzz, malformed
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, coalesce, parse
 from bridge.control.osc.server import OscServer
 from bridge.control.osc.subscribers import MAX_SUBSCRIBERS, SILENCE_SECONDS, Subscribers
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.drills.stress import flood, fuzz, malformed
 from bridge.table import TABLE
 from engine.control import PREFIX
 from engine.errors import ConfigError, PortInUseError, TransportError

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from bridge.config import EXAMPLES
+from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
 from bridge.web.guides import Names, guides
-from bridge.web.viewers import open_pages
 from engine.controls import Controls
 from engine.models.ember.vocabulary import parse
 from tests.support.browser import Browser, Tab, wait

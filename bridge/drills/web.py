@@ -2,7 +2,7 @@
 
 A whole Tidecast runs here with the identity engine and a test picture; the pages are a process of their own that
 takes both pictures as fast as they come and acknowledges them, as a browser does. Phases without and with pages
-alternate, so that a slow drift of the machine falls on both. `tidecast bench web`, or `python -m bridge.bench.web`.
+alternate, so that a slow drift of the machine falls on both. `tidecast bench web`, or `python -m bridge.drills.web`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import typer
 
 from bridge.app import App
 from bridge.config_file import load
+from bridge.drills.viewers import open_pages
 from bridge.pipeline.pacing import WINDOW_NS
-from bridge.web.viewers import open_pages
 from engine.bench.report import say
 
 SETTLE_S = 2.0

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from bridge.app import App
-from bridge.bench import stress
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.config_file import load
+from bridge.drills import stress
 from engine.bench.report import quantiles, say, slashed
 
 FPS = 60.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.bench.faults import BAR_MS, Drill
 from bridge.bench.peers import Seen, longest_held_ms
+from bridge.drills.faults import BAR_MS, Drill
 from bridge.process.worker import PAUSE_S
 
 CASES = (
