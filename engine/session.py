@@ -1,7 +1,8 @@
 """The public face of the engine: open a model by name, feed frames, step, get restyled frames back.
 
     >>> import numpy as np
-    >>> from engine.controls import Config, Controls
+    >>> from engine.config import Config
+    >>> from engine.controls import Controls
     >>> from engine.frame import Frame
     >>> from engine.session import Session
     >>>
