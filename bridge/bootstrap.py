@@ -1,7 +1,11 @@
-"""Makes a fresh checkout run: virtual environment, libraries, system packages; then starts again in it.
+"""Prepares a fresh checkout: virtual environment, libraries, system packages; then restarts in that environment.
 
-Standard library only, for it runs before anything else is there. Where the libraries can already be imported
+Standard library only, because it runs before anything else is installed. Where the libraries can already be imported
 it does nothing. It knows nothing of what Tidecast does.
+
+System packages are installed only on Debian as root, and only with permission: `TIDECAST_APT=yes` or `no` decides;
+otherwise a terminal is asked. Without a terminal nobody can be asked: an unattended start as root (CI, a container)
+counts as permission, and what will be installed is printed first.
 """
 
 from __future__ import annotations
@@ -27,14 +31,14 @@ CPU_TORCH = "torch==2.13.0"
 """Installed first where no NVIDIA GPU is found: the build that needs none."""
 
 CUDA_TORCH = ("uv", "pip", "install", "--torch-backend", "auto")
-"""Installs torch for an NVIDIA GPU on Windows. What pip finds there computes on CPUs alone; uv knows where the build
-that fits the driver is."""
+"""Installs torch for an NVIDIA GPU on Windows, where pip finds only the build for CPUs; uv picks the one that fits the
+driver."""
 
 NEEDED = {
     "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
     "tests": ("torch", "typer", "pytest", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
 }
-"""Modules whose presence says that the environment can run `python -m bridge` or `python -m tests`."""
+"""Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""
 
 EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
 DEBIAN = {
@@ -43,11 +47,15 @@ DEBIAN = {
 }
 """System packages of each part, as Debian names them."""
 
+PERMISSION = "TIDECAST_APT"
+"""Environment variable: `yes` lets apt-get install system packages without a question, `no` forbids it."""
+
 
 def ensure(part: str) -> None:
-    """Return when the libraries of `part` ("bridge" or "tests") can be imported; else prepare and restart.
+    """Return when the libraries of `part` ("bridge" or "tests") can be imported; otherwise prepare and restart.
 
-    Ends the process with a clear sentence (exit code 2) when something is missing that it cannot install.
+    Ends the process with exit code 2 and a sentence that says what to do, when something is missing that it may not or
+    cannot install.
     """
     if tuple(sys.version_info) < OLDEST_PYTHON:
         stop(f"Tidecast needs Python 3.11 or newer, this is {sys.version.split()[0]}. Use a newer python3.")
@@ -68,7 +76,7 @@ def python() -> Path:
 
 
 def stamp(part: str) -> Path:
-    """The file that says that `part` is installed as asked today; the tests need the most."""
+    """The file that marks `part` as installed; its name changes with pyproject.toml, so a change installs again."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + EXTRAS[part].encode()).hexdigest()[:16]
     return VENV / f".tidecast-{part}-{digest}"
 
@@ -133,7 +141,7 @@ def has_nvidia() -> bool:
 
 
 def system_packages(part: str) -> None:
-    """Install the Debian packages that `part` needs and that are missing, or say how to."""
+    """Install the missing Debian packages of `part`, or say how to."""
     if not sys.platform.startswith("linux"):
         return
     present = {
@@ -149,14 +157,16 @@ def system_packages(part: str) -> None:
 
 
 def debian_install(packages: Sequence[str], purpose: str) -> None:
-    """Install `packages` with apt-get where that needs no question; else say what to do and end."""
+    """Install `packages` with apt-get as root and with permission; otherwise name the command and end."""
     names = " ".join(packages)
     if sys.platform == "win32" or shutil.which("apt-get") is None:
         say(f"{names} (Debian's names) missing, {purpose}: install them with this system's package manager.")
         return
     if os.geteuid() != 0:
         stop(f"These packages are missing, {purpose}. Run: sudo apt-get install {names}")
-    say(f"installing {names} ({purpose})")
+    if not may_install(names, purpose):
+        stop(f"Nothing was installed. {names} are needed {purpose}. Run: apt-get install {names}")
+    say(f"installing {names} with apt-get ({purpose}; {PERMISSION}=no forbids it)")
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
     command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
     if subprocess.run(command, stderr=subprocess.DEVNULL, **quiet).returncode == 0:
@@ -164,6 +174,24 @@ def debian_install(packages: Sequence[str], purpose: str) -> None:
     subprocess.run(["apt-get", "update", "--quiet"], **quiet)
     if subprocess.run(command, **quiet).returncode != 0:
         stop(f"apt-get could not install {names}. Install them by hand, then start again.")
+
+
+def may_install(names: str, purpose: str) -> bool:
+    """Whether apt-get may be called: as `TIDECAST_APT` says, else as the terminal answers, else yes.
+
+    Ends the process when `TIDECAST_APT` is neither yes nor no.
+    """
+    told = os.environ.get(PERMISSION, "").strip().lower()
+    if told in ("yes", "no"):
+        return told == "yes"
+    if told:
+        stop(f"{PERMISSION} is {told!r}. Set it to yes or no, or unset it.")
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return True
+    print(f"tidecast: {names} are missing, {purpose}. Install them with apt-get? [Y/n] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    answer = sys.stdin.readline()  # empty: the end of the input, which is no answer
+    return bool(answer) and answer.strip().lower() in ("", "y", "yes")
 
 
 def has_library(name: str) -> bool:
