@@ -1,4 +1,4 @@
-"""Frame slots between processes: order, drop-oldest, waiting, and what is left when a peer is killed."""
+"""Frames between processes: order, drop-oldest, waiting, and what is left when a peer is killed."""
 
 from __future__ import annotations
 
@@ -332,7 +332,7 @@ def test_a_writer_that_another_thread_closes_during_a_put_ends_after_it(monkeypa
             copy(*args)
 
         with monkeypatch.context() as slow:
-            slow.setattr("bridge.process.frame_ring.np.copyto", copy_slowly)
+            slow.setattr("bridge.process.ring_ends.np.copyto", copy_slowly)
             assert writer.put(Frame(np.full((64, 64, 3), 9, np.uint8)))
         closer.join()
         assert (reader.get().pixels == 9).all()

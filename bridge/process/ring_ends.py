@@ -1,0 +1,218 @@
+"""The two ends of a ring of frames: `RingWriter` in one process, `RingReader` in another. See `frame_ring`."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import weakref
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bridge.process.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
+from engine.frame import Frame, PixelFormat
+
+
+class RingEnd:
+    """What both ends share: mapping on first use, pickling as a process argument, closing."""
+
+    def __init__(self, layout: Layout, bell: socket.socket) -> None:
+        self._layout = layout
+        self._bell = bell
+        self._memory: Memory | None = None
+        self._close_bell = weakref.finalize(self, bell.close)
+
+    def __getstate__(self) -> tuple[Layout, socket.socket]:
+        return self._layout, self._bell
+
+    def __setstate__(self, state: tuple[Layout, socket.socket]) -> None:
+        type(self).__init__(self, *state)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up this process's mapping and socket; idempotent. The ring itself stays."""
+        if self._memory is not None:
+            self._memory.close()
+        self._close_bell()
+
+    @property
+    def dropped(self) -> int:
+        """Frames that were overwritten or skipped before they were read, since the ring was made."""
+        words = self._open().words
+        following = int(words[NEXT])
+        overrun = max(0, int(words[HEAD]) - self._layout.depth - following)
+        return following - int(words[TAKEN]) + overrun
+
+    @property
+    def written(self) -> int:
+        """Frames put since the ring was made."""
+        return int(self._open().words[HEAD])
+
+    @property
+    def pending(self) -> int:
+        """Frames that wait to be read (0 to depth)."""
+        words = self._open().words
+        return max(0, min(int(words[HEAD]) - int(words[NEXT]), self._layout.depth))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the ring's frames in pixels."""
+        return self._layout.width, self._layout.height
+
+    def _open(self) -> Arrays:
+        if self._memory is None:
+            if not self._close_bell.alive:
+                raise ValueError("this end of the ring is closed")
+            self._memory = Memory(self._layout)
+        return self._memory.arrays
+
+
+class RingWriter(RingEnd):
+    """The writing end. One process and one thread at a time, but any thread may close it, also during a `put`."""
+
+    def __init__(self, layout: Layout, bell: socket.socket) -> None:
+        super().__init__(layout, bell)
+        self._using = threading.Lock()
+
+    def close(self) -> None:
+        """Give up this process's mapping and socket once a `put` in progress is done; idempotent."""
+        with self._using:
+            super().close()
+
+    def put(self, frame: Frame) -> bool:
+        """Copy a frame into the ring; the oldest goes when the ring is full. Never blocks.
+
+        Args:
+            frame: RGB, of the ring's size.
+
+        Returns:
+            False when every reading end is closed for good (its owner is gone), else True.
+
+        Raises:
+            ValueError: wrong size or format, metadata beyond the ring's room for it, or the end is closed.
+        """
+        with self._using:
+            return self._put(frame)
+
+    def _put(self, frame: Frame) -> bool:
+        layout, memory = self._layout, self._open()
+        if frame.format is not PixelFormat.RGB or (frame.width, frame.height) != self.size:
+            raise ValueError(
+                f"this ring carries rgb frames of {layout.width}x{layout.height}, "
+                f"got {frame.format.value} {frame.width}x{frame.height}"
+            )
+        blob = json.dumps(dict(frame.metadata)).encode() if frame.metadata else b""
+        if len(blob) > layout.metadata_bytes:
+            raise ValueError(f"metadata of {len(blob)} bytes; this ring has room for {layout.metadata_bytes}")
+        number = int(memory.words[HEAD])
+        slot = number % layout.slots
+        stamp = memory.stamps[slot]
+        stamp[AT.BEGIN] = number + 1
+        stamp[AT.PTS] = frame.pts_ns
+        stamp[AT.CAPTURED] = frame.captured_ns
+        stamp[AT.SEQ] = frame.seq
+        stamp[AT.QUEUED] = time.monotonic_ns()
+        stamp[AT.METADATA] = len(blob)
+        if blob:
+            memory.metadata[slot][: len(blob)] = np.frombuffer(blob, np.uint8)
+        np.copyto(memory.pixels[slot], frame.pixels)
+        stamp[AT.END] = number + 1
+        memory.words[HEAD] = number + 1
+        return self._wake_reader()
+
+    def _wake_reader(self) -> bool:
+        self._bell.setblocking(False)
+        try:
+            self._bell.send(b"\0")
+        except BlockingIOError:
+            pass  # full: the reader has wake-ups enough
+        except (BrokenPipeError, ConnectionError):
+            return False
+        return True
+
+
+class RingReader(RingEnd):
+    """The reading end. One process and one thread at a time.
+
+    Attributes:
+        queued_ns: `time.monotonic_ns()` at which the frame last returned was put; its age in the ring.
+    """
+
+    queued_ns: int = 0
+
+    @property
+    def waitable(self) -> socket.socket:
+        """Becomes readable when there may be a frame; for `multiprocessing.connection.wait`."""
+        return self._bell
+
+    def get(
+        self, timeout_s: float | None = 0.0, *, newest: bool = False, into: NDArray[np.uint8] | None = None
+    ) -> Frame | None:
+        """Take the oldest frame in the ring, or the newest; wait for one if there is none.
+
+        Args:
+            timeout_s: longest wait in seconds; 0 does not wait, None waits for ever.
+            newest: skip to the newest frame (the skipped ones count as dropped).
+            into: uint8 array [height, width, 3] to copy the pixels to (for instance page-locked memory);
+                a new array by default.
+
+        Returns:
+            A frame that owns its pixels, or None when the time is over.
+
+        Raises:
+            EOFError: every writing end is closed for good (its owner is gone) and the ring is empty.
+            ValueError: this end is closed.
+        """
+        frame = self._take(newest, into)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while frame is None:
+            wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            self._bell.settimeout(wait_s)
+            try:
+                rung = self._bell.recv(4096)
+            except (TimeoutError, BlockingIOError):
+                return self._take(newest, into)
+            except ConnectionError:
+                rung = b""
+            frame = self._take(newest, into)
+            if frame is None and not rung:
+                raise EOFError("the other end of the ring is gone")
+        return frame
+
+    def skip(self) -> int:
+        """Drop everything that waits; returns how many frames that were."""
+        words = self._open().words
+        skipped = self.pending
+        words[NEXT] = words[HEAD]
+        return skipped
+
+    def _take(self, newest: bool, into: NDArray[np.uint8] | None) -> Frame | None:
+        layout, memory = self._layout, self._open()
+        words = memory.words
+        while True:
+            head = int(words[HEAD])
+            number = max(int(words[NEXT]), head - (1 if newest else layout.depth))
+            if number >= head:
+                return None
+            slot = number % layout.slots
+            stamp = memory.stamps[slot]
+            if int(stamp[AT.BEGIN]) == int(stamp[AT.END]) == number + 1:
+                pixels = np.empty((layout.height, layout.width, 3), np.uint8) if into is None else into
+                np.copyto(pixels, memory.pixels[slot])
+                blob = memory.metadata[slot][: int(stamp[AT.METADATA])].tobytes()
+                _, _, pts, captured, seq, queued, _ = stamp[: len(AT)].tolist()
+                if int(stamp[AT.BEGIN]) == number + 1:
+                    words[NEXT] = number + 1
+                    words[TAKEN] += 1
+                    self.queued_ns = queued
+                    metadata = json.loads(blob) if blob else {}
+                    return Frame(pixels, PixelFormat.RGB, pts, captured, seq, metadata)
+            # Overtaken: the writer is a whole ring ahead by now, so the next pass takes a newer frame.
