@@ -13,7 +13,7 @@ import threading
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import platformdirs
 
@@ -31,8 +31,9 @@ from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
+from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
 from bridge.process.priority import fine_timers
-from bridge.process.supervisor import EngineState, Report, Supervisor
+from bridge.process.supervisor import EngineState, Supervisor
 from bridge.table import TABLE
 from bridge.video.base import Options, SourceInfo, list_sources
 from bridge.video.record import Recorder
@@ -287,24 +288,25 @@ class App:
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)
 
-    def _hear(self, report: Report) -> None:
+    def _hear(self, event: EngineEvent) -> None:
         """What the supervisor tells."""
-        match report.topic:
-            case "loading":
-                self.telemetry.update(message=report.text)
-            case "ready":
+        match event:
+            case Loading(text):
+                self.telemetry.update(message=text)
+            case Ready(model):
                 self._ever_ready = True
-                self.telemetry.update(message="", **report.facts)
-            case "health":
-                self.monitor.health(report.facts, report.text)
-            case "error":
-                self.telemetry.error(report.facts["topic"], report.text)
-            case "failed":
+                self.telemetry.update(message="", model=model)
+            case Health():
+                self.monitor.health(event)
+            case Complaint(topic, reason):
+                self.telemetry.error(topic, reason)
+            case Restarting(reason, retry_s):
                 if not self._ever_ready:
-                    self.failure = report.text
-                wait = report.facts["retry_s"]
-                self.telemetry.error("engine", f"{report.text} It starts again in {wait:.1f} s.")
-                self.telemetry.update(message=report.text)
+                    self.failure = reason
+                self.telemetry.error("engine", f"{reason} It starts again in {retry_s:.1f} s.")
+                self.telemetry.update(message=reason)
+            case _:
+                assert_never(event)
 
     @property
     def engine_state(self) -> EngineState:

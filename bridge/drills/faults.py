@@ -27,7 +27,7 @@ from bridge.bench.overhead import wait_until_running
 from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms, longest_held_ms
 from bridge.config import AppConfig
 from bridge.config_file import load
-from bridge.process.worker import PAUSE_S
+from bridge.process.faults import PAUSE_S
 from engine.bench.report import say
 from engine.errors import EngineError, PortInUseError
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.publish import Publisher
+from bridge.process.messages import Health
 from bridge.process.supervisor import EngineState, Supervisor
 from engine.controls import STAGES
 
@@ -47,15 +47,13 @@ class Monitor:
             self._thread.join()
             self._thread = None
 
-    def health(self, facts: Mapping[str, Any], reason: str) -> None:
-        """What the engine process said about its last chunk; `reason` is the schedule's."""
-        stages = {f"stage_{name}": facts["stages"].get(name, 0.0) for name in STAGES}
-        self._telemetry.update(
-            noise=facts["noise"], steps=facts["steps"], prompt=facts["prompt"], vram=facts["vram"], **stages
-        )
-        self._said = reason
-        if facts["trouble"]:
-            self._telemetry.error("engine", facts["trouble"])
+    def health(self, health: Health) -> None:
+        """What the engine process said about its last chunk."""
+        stages = {f"stage_{name}": health.stages.get(name, 0.0) for name in STAGES}
+        self._telemetry.update(noise=health.noise, steps=health.steps, prompt=health.prompt, vram=health.vram, **stages)
+        self._said = health.reason
+        if health.trouble:
+            self._telemetry.error("engine", health.trouble)
 
     def state(self) -> str:
         """One of `bridge.pipeline.readings.STATES`."""

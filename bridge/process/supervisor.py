@@ -1,4 +1,4 @@
-"""Starts the engine process, watches its pulse, ends it when it hangs, and brings it back with all controls.
+"""Starts the engine process, watches its heartbeat, ends it when it hangs, and brings it back with all controls.
 
 Owns the two rings of frames and outlives every engine process. It knows neither models nor transports, and what it
 learns it hands on through callbacks: nothing that the engine does can hold up whoever reads `state`.
@@ -12,15 +12,33 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any, cast
+from typing import assert_never
 
 from bridge.config import EngineProcessConfig
 from bridge.process import worker
+from bridge.process.channel import Channel, MessageError
+from bridge.process.faults import Fault
 from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
-from bridge.process.heartbeat import Phase, Pulse
+from bridge.process.heartbeat import Heartbeat, Phase
+from bridge.process.messages import (
+    FROM_ENGINE,
+    Complaint,
+    ControlsChanged,
+    EngineEvent,
+    Failed,
+    FromEngine,
+    Health,
+    InjectFault,
+    Loading,
+    LogLine,
+    Ready,
+    Restarting,
+    Start,
+    Stop,
+    ToEngine,
+)
 from engine.config import Config
 from engine.controls import Controls
 from engine.errors import EngineError
@@ -29,7 +47,7 @@ from engine.frame import Frame
 log = logging.getLogger(__name__)
 
 TICK_S = 0.02
-"""How often the watch looks at the pulse and passes on changed controls."""
+"""How often the watch looks at the heartbeat and passes on changed controls."""
 
 CALM_S = 30.0
 """After this long without a failure the wait before a restart is the shortest again."""
@@ -40,6 +58,8 @@ HANG_STEPS = 8.0
 INBOX_DEPTH = 12
 OUTBOX_DEPTH = 12
 """Frames that a ring holds: three chunks of four."""
+
+EngineChannel = Channel[ToEngine, FromEngine]
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -53,18 +73,6 @@ class EngineState(enum.StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What the supervisor tells: a topic and its text, with facts for the telemetry.
-
-    `topic` is one of: loading, ready, health, prompt, error, failed.
-    """
-
-    topic: str
-    text: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 class Supervisor:
     """Keeps one engine process alive.
 
@@ -73,7 +81,7 @@ class Supervisor:
         process: how it is watched.
         fps: the output's rate for the schedule; 0 for the input's.
         controls: gives the live controls in force.
-        tell: receives every `Report`, on the supervisor's thread; must be quick.
+        tell: receives every `EngineEvent`, on the supervisor's thread; must be quick.
     """
 
     def __init__(
@@ -82,7 +90,7 @@ class Supervisor:
         process: EngineProcessConfig,
         fps: float,
         controls: Callable[[], Controls],
-        tell: Callable[[Report], None],
+        tell: Callable[[EngineEvent], None],
     ) -> None:
         self._config = config
         self._process_config = process
@@ -96,11 +104,11 @@ class Supervisor:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = 0
-        self._pulse = Pulse()
+        self._heartbeat = Heartbeat()
         self._lost = 0
         self._skipped = 0
         self._purged = 0
-        self._fault = ""
+        self._fault: Fault | None = None
         self.state = EngineState.STOPPED
         self.restarts = 0
 
@@ -112,12 +120,12 @@ class Supervisor:
     @property
     def frames_replaced(self) -> int:
         """Frames that the engine never saw, or left out, because newer ones were there."""
-        return self.to_engine.dropped - self._purged + self._skipped + self._pulse.skipped
+        return self.to_engine.dropped - self._purged + self._skipped + self._heartbeat.skipped
 
     @property
     def finished(self) -> int:
         """Frames that the present engine has given back."""
-        return self._pulse.finished
+        return self._heartbeat.finished
 
     @property
     def process_id(self) -> int:
@@ -147,16 +155,16 @@ class Supervisor:
             self.to_engine.put(frame)
 
     def inject(self, fault: str) -> None:
-        """Have the engine process suffer one of `worker.FAULTS`; for the fault drill.
+        """Have the engine process suffer the `Fault` of this name; for the fault drill.
 
         Raises:
             EngineError: for an unknown fault, or when the engine was not started for debugging.
         """
-        if fault not in worker.FAULTS:
-            raise EngineError(f"There is no fault {fault!r}.", f"Known: {', '.join(worker.FAULTS)}.")
+        if fault not in tuple(Fault):
+            raise EngineError(f"There is no fault {fault!r}.", f"Known: {', '.join(Fault)}.")
         if not self._process_config.debug:
             raise EngineError("The engine was not started for debugging.", "Set process.debug = true.")
-        self._fault = fault
+        self._fault = Fault(fault)
 
     def _run(self) -> None:
         backoff = self._process_config.backoff_seconds
@@ -170,22 +178,23 @@ class Supervisor:
             self.restarts += 1
             if time.monotonic() - began > CALM_S:
                 backoff = self._process_config.backoff_seconds
-            self._tell(Report("failed", reason, {"retry_s": backoff}))
+            self._tell(Restarting(reason, backoff))
             self._stopping.wait(backoff)
             backoff = min(2 * backoff + 0.1, self._process_config.backoff_max_seconds)
         self.state = EngineState.STOPPED
 
     def _live(self) -> str:
         """One engine process from start to end; returns why it ended."""
-        self._pulse = pulse = Pulse()
+        self._heartbeat = heartbeat = Heartbeat()
         sent = self._controls()
-        start = worker.Start(
+        start = Start(
             self._config, self._process_config.kind == "identity", self._process_config.debug, self._fps, sent
         )
-        ours, theirs = cast("tuple[Connection, Connection]", _SPAWN.Pipe())  # Windows has another class of them
+        ours, theirs = _SPAWN.Pipe()
         inbox, outbox = self._inbox.reader(), self._outbox.writer()
+        channel: EngineChannel = Channel(ours, FROM_ENGINE)
         process = _SPAWN.Process(
-            target=worker.main, args=(start, inbox, outbox, theirs, pulse), name="tidecast-engine", daemon=True
+            target=worker.main, args=(start, inbox, outbox, theirs, heartbeat), name="tidecast-engine", daemon=True
         )
         try:
             process.start()
@@ -193,84 +202,90 @@ class Supervisor:
             theirs.close()
             inbox.close()
             outbox.close()
-            return self._watch(process, ours, pulse, sent)
+            return self._watch(process, channel, heartbeat, sent)
         finally:
-            end(process, gently=self._stopping.is_set(), connection=ours)
-            ours.close()
+            end(process, gently=self._stopping.is_set(), channel=channel)
+            channel.close()
             with self._inbox.reader() as left:
                 waiting = left.skip()
             self._purged += waiting
             self._lost += waiting
-            self._lost += max(0, pulse.taken - pulse.skipped - pulse.finished)
-            self._skipped += pulse.skipped
-            self._pulse = Pulse()
+            self._lost += max(0, heartbeat.taken - heartbeat.skipped - heartbeat.finished)
+            self._skipped += heartbeat.skipped
+            self._heartbeat = Heartbeat()
             self._pid = 0
 
-    def _watch(self, process: BaseProcess, connection: Connection, pulse: Pulse, sent: Controls) -> str:
+    def _watch(self, process: BaseProcess, channel: EngineChannel, heartbeat: Heartbeat, sent: Controls) -> str:
         longest_step = 0.0
         reason = ""
         while not self._stopping.is_set():
-            ready = wait([connection, process.sentinel], TICK_S)
-            while connection.poll():
-                try:
-                    message = connection.recv()
-                except (EOFError, OSError):
-                    break
-                reason = self._hear(message) or reason
+            ready = wait([channel.connection, process.sentinel], TICK_S)
+            reason = self._hear_all(channel) or reason
             if process.sentinel in ready:
                 process.join()
                 return reason or f"The engine process ended by itself ({_exit_text(process.exitcode)})."
             current = self._controls()
             try:
                 if current is not sent:
-                    connection.send(("controls", current))
+                    channel.send(ControlsChanged(current))
                     sent = current
-                if self._fault:
-                    connection.send(("fault", self._fault))
-                    self._fault = ""
-            except (BrokenPipeError, ConnectionError, OSError):
+                if self._fault is not None:
+                    channel.send(InjectFault(self._fault))
+                    self._fault = None
+            except OSError:
                 continue  # the sentinel says so at the next turn
-            if pulse.phase is Phase.STEPPING:
-                longest_step = max(longest_step, pulse.step_s)
-            limit = self._limit(pulse, longest_step)
-            if pulse.silent_s > limit:
+            if heartbeat.phase is Phase.STEPPING:
+                longest_step = max(longest_step, heartbeat.step_s)
+            limit = self._limit(heartbeat, longest_step)
+            if heartbeat.silent_s > limit:
                 return f"The engine hung: no sign of life for {limit:.1f} s."
         return ""
 
-    def _limit(self, pulse: Pulse, longest_step: float) -> float:
+    def _limit(self, heartbeat: Heartbeat, longest_step: float) -> float:
         """Silence in s after which this engine counts as hung. The first chunk still belongs to loading."""
-        if pulse.phase in (Phase.STARTING, Phase.LOADING) or (pulse.phase is Phase.STEPPING and not pulse.chunks):
+        first_chunk = heartbeat.phase is Phase.STEPPING and not heartbeat.chunks
+        if first_chunk or heartbeat.phase in (Phase.STARTING, Phase.LOADING):
             return self._process_config.load_seconds
         return max(self._process_config.hang_seconds, HANG_STEPS * longest_step)
 
-    def _hear(self, message: tuple[Any, ...]) -> str:
+    def _hear_all(self, channel: EngineChannel) -> str:
+        """Obey every message that is there; returns the reason if the engine process announces its end."""
+        reason = ""
+        try:
+            while channel.connection.poll():
+                try:
+                    reason = self._hear(channel.receive()) or reason
+                except MessageError as error:
+                    log.error("%s", error)
+                    self._tell(Complaint("engine", str(error)))
+        except (EOFError, OSError):
+            pass  # the process has ended: its sentinel says so
+        return reason
+
+    def _hear(self, message: FromEngine) -> str:
         """Obey one message of the engine process; returns the reason if it announces its end."""
         match message:
-            case ("loading", text):
-                self._tell(Report("loading", text))
-            case ("ready", facts):
+            case Ready():
                 self.state = EngineState.RUNNING
-                self._tell(Report("ready", "", facts))
-            case ("health", readings, reason):
-                self._tell(Report("health", reason, readings))
-            case ("prompt", text):
-                self._tell(Report("prompt", text))
-            case ("error", topic, reason):
-                self._tell(Report("error", reason, {"topic": topic}))
-            case ("log", level, name, text):
-                logging.getLogger(name).log(level, "%s", text)
-            case ("failed", _, reason):
-                return str(reason)
+                self._tell(message)
+            case Loading() | Health() | Complaint():
+                self._tell(message)
+            case LogLine(level, logger, text):
+                logging.getLogger(logger).log(level, "%s", text)
+            case Failed(reason):
+                return reason
+            case _:
+                assert_never(message)
         return ""
 
 
-def end(process: BaseProcess, gently: bool, connection: Connection) -> None:
+def end(process: BaseProcess, gently: bool, channel: EngineChannel) -> None:
     """End an engine process: ask first when `gently`, then kill. Returns when it is gone."""
     if gently and process.is_alive():
         try:
-            connection.send(("stop",))
+            channel.send(Stop())
             process.join(2.0)
-        except (BrokenPipeError, ConnectionError, OSError):
+        except OSError:
             pass
     if process.is_alive():
         process.kill()

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.bench.peers import Seen, longest_held_ms
 from bridge.drills.faults import BAR_MS, Drill
-from bridge.process.worker import PAUSE_S
+from bridge.process.faults import PAUSE_S
 
 CASES = (
     "source killed and restarted",

@@ -12,9 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from bridge.process import worker
-from bridge.process.heartbeat import Phase, Pulse
-from bridge.process.worker import Server, Start
+from bridge.process import loop
+from bridge.process.heartbeat import Heartbeat, Phase
+from bridge.process.loop import Loop
+from bridge.process.messages import Start
 from engine.config import Config
 from engine.controls import Controls
 from engine.frame import Frame
@@ -33,7 +34,6 @@ class World:
         self._period, self._last, self._next = 1.0 / fps, last, 0
         self.back: list[tuple[float, Frame]] = []
         self.controls = Controls(steps=1, slo_latency=2000.0)
-        self.fault = ""
 
     @property
     def stopped(self) -> bool:
@@ -59,7 +59,7 @@ class World:
     def put(self, frame: Frame) -> None:
         self.back.append((self.now, frame))
 
-    def send(self, *message: Any) -> None:
+    def tell(self, message: Any) -> None:
         pass
 
 
@@ -113,45 +113,45 @@ class Device:
         return frames
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, world: World, device: Device) -> Pulse:
+def serve(monkeypatch: pytest.MonkeyPatch, world: World, device: Device) -> Heartbeat:
     """Run the loop until the last frame was taken."""
-    monkeypatch.setattr(worker, "time", world)
-    pulse = Pulse()
+    monkeypatch.setattr(loop, "time", world)
+    heartbeat = Heartbeat()
     start = Start(Config(batch=True), identity=False, debug=False, fps=0.0, controls=world.controls)
     ends = cast(Any, world)
-    Server(start, cast(Any, device), ends, ends, ends, ends, pulse).serve()
-    return pulse
+    Loop(start, cast(Any, device), ends, ends, ends, heartbeat).serve()
+    return heartbeat
 
 
 def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fps=100, last=2000)
     device = Device(world, upload_s=0.004, compute_s=0.060, download_s=0.006)
-    pulse = serve(monkeypatch, world, device)
+    heartbeat = serve(monkeypatch, world, device)
     assert device.most == 2
     assert sum(device.idle[5:]) < 0.001 * len(device.idle)
     seqs = [frame.seq for _, frame in world.back]
     assert seqs == sorted(set(seqs))
-    assert pulse.skipped > 0
-    assert pulse.step_s == pytest.approx(0.060, rel=0.02)
-    assert max(device.early[5:]) < 0.004 + 3 * worker.BUSY_S + 0.006  # no sooner than it must: its frames are fresh
+    assert heartbeat.skipped > 0
+    assert heartbeat.step_s == pytest.approx(0.060, rel=0.02)
+    assert max(device.early[5:]) < 0.004 + 3 * loop.BUSY_S + 0.006  # no sooner than it must: its frames are fresh
 
 
 def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fps=50, last=1000)
     device = Device(world, upload_s=0.002, compute_s=0.030, download_s=0.001)
-    pulse = serve(monkeypatch, world, device)
+    heartbeat = serve(monkeypatch, world, device)
     assert device.most == 1
-    assert pulse.skipped == 0
+    assert heartbeat.skipped == 0
     waits = [now - frame.captured_ns / 1e9 for now, frame in world.back if frame.seq % FRAMES == FRAMES - 1]
-    assert max(waits[1:]) < 0.033 + 2 * worker.BUSY_S
+    assert max(waits[1:]) < 0.033 + 2 * loop.BUSY_S
 
 
 def test_where_the_host_computes_a_chunk_is_collected_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fps=100, last=1000)
     device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, beside=False)
-    pulse = serve(monkeypatch, world, device)
+    heartbeat = serve(monkeypatch, world, device)
     assert device.most == 1
-    assert pulse.step_s == pytest.approx(0.061)
+    assert heartbeat.step_s == pytest.approx(0.061)
 
 
 def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign_of_life(
@@ -167,13 +167,13 @@ def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign
         self.compute_s = 0.030 if chunks < 20 else 0.090 if chunks < 60 else float("inf")
         return original(self)
 
-    def beat(self: Pulse, phase: Phase) -> None:
+    def beat(self: Heartbeat, phase: Phase) -> None:
         beats.append((world.now, phase))
 
     monkeypatch.setattr(Device, "collect", collect)
-    monkeypatch.setattr(Pulse, "beat", beat)
-    pulse = serve(monkeypatch, world, device)
-    assert pulse.step_s == pytest.approx(0.090, rel=0.03)
+    monkeypatch.setattr(Heartbeat, "beat", beat)
+    heartbeat = serve(monkeypatch, world, device)
+    assert heartbeat.step_s == pytest.approx(0.090, rel=0.03)
     assert sum(device.idle[24:60]) < 0.001 * 36
     assert device.most == 2
     last, phase = beats[-1]

@@ -1,0 +1,180 @@
+"""The engine process's loop, one for every session: frames from the ring -> chunks -> frames into the other ring.
+
+Knows the schedule and what a session looks like (`EngineSession`), not the network; it knows no transport, no OSC and
+no clock but its own durations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bridge.process.engine_session import EngineSession
+from bridge.process.faults import suffer
+from bridge.process.heartbeat import Heartbeat, Phase
+from bridge.process.messages import Health, Start
+from bridge.process.owner import Owner
+from bridge.process.prompt_thread import PromptThread
+from bridge.process.ring_ends import RingReader, RingWriter
+from engine.controls import Controls
+from engine.frame import Frame
+from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan
+
+HEALTH_S = 0.1
+"""Least time between two messages about health, in s."""
+
+FPS_WINDOW = 30
+"""Frames over which the input's rate is averaged."""
+
+IDLE_S, BUSY_S = 0.05, 0.001
+"""Longest wait for a frame, in s: while nothing is computed, and while a chunk is, which is looked after between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A chunk that was begun: under which plan, and when, in s."""
+
+    plan: Plan
+    began: float
+
+
+class Loop:
+    """Gather frames, plan, begin a chunk, collect its frames and give them back.
+
+    Where the device computes beside the host, the next chunk is begun just before the last one is finished: as late as
+    possible, so that its frames and controls are fresh, and early enough that the device does not wait for it.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        session: EngineSession,
+        inbox: RingReader,
+        outbox: RingWriter,
+        owner: Owner,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._start = start
+        self._session = session
+        self._inbox = inbox
+        self._outbox = outbox
+        self._owner = owner
+        self._heartbeat = heartbeat
+        self._prompts = PromptThread(session, owner.tell)
+        self._waiting: deque[Frame] = deque()
+        self._arrivals: deque[int] = deque(maxlen=FPS_WINDOW)
+        self._policy = Policy()
+        self._cost = Cost()
+        self._running: deque[Running] = deque()
+        self._free = 0.0  # when the device ended what is no longer running
+        self._begin_s = 0.0
+        self._reported = 0.0
+
+    def serve(self) -> None:
+        """Serve frames until told to stop. While a chunk runs, its end is the only sign of life."""
+        while not self._owner.stopped:
+            if not self._running:
+                self._heartbeat.beat(Phase.WAITING)
+            self._gather()
+            if self._start.debug and (fault := self._owner.take_fault()) is not None:
+                self._heartbeat.beat(Phase.WAITING)
+                suffer(fault)
+            if not self._running or (len(self._running) == 1 and self._nearly_done()):
+                self._begin()
+            if self._running and self._session.arrived:
+                self._collect()
+
+    def _gather(self) -> None:
+        """Take every frame that is there; wait a moment for one when there is nothing else to do."""
+        enough = len(self._waiting) >= self._session.frames_needed
+        wait_s = BUSY_S if self._running else 0.0 if enough else IDLE_S
+        frame = self._inbox.get(wait_s)
+        while frame is not None:
+            self._heartbeat.count(taken=1)
+            self._arrivals.append(frame.captured_ns)
+            self._waiting.append(frame)
+            frame = self._inbox.get(0.0)
+
+    def _nearly_done(self) -> bool:
+        """Whether the chunk that runs will be finished by the time that another could be begun."""
+        running = self._running[0]
+        end = max(running.began, self._free) + expected(self._cost, running.plan)
+        return self._session.arrived or end - time.perf_counter() <= self._begin_s + 2 * BUSY_S
+
+    def _begin(self) -> None:
+        """Begin a chunk if its frames are there."""
+        session, controls = self._session, self._owner.controls
+        need = session.frames_needed
+        if len(self._waiting) < need:
+            return
+        decided = self._plan(controls, need)
+        frames = evenly_spaced(self._waiting, need, decided.skip)
+        self._heartbeat.count(skipped=decided.skip)
+        for _ in range(need + decided.skip):
+            self._waiting.popleft()
+        for frame in frames:
+            session.feed(frame)
+        self._heartbeat.beat(Phase.STEPPING)
+        began = time.perf_counter()
+        session.begin(dataclasses.replace(controls, steps=decided.steps))
+        self._begin_s = time.perf_counter() - began
+        self._running.append(Running(decided, began))
+
+    def _collect(self) -> None:
+        """Give back the frames of the chunk that has ended."""
+        session, ended, now = self._session, self._running.popleft(), time.perf_counter()
+        took, self._free = now - max(ended.began, self._free), now
+        self._heartbeat.beat(Phase.STEPPING)
+        self._heartbeat.chunk(int(took * 1e9))
+        before = session.health.chunks
+        done = session.collect()
+        if session.health.chunks > before:  # a reset alone only lets go what was in flight
+            self._cost = observe(self._cost, ended.plan, took)
+        for frame in done:
+            self._outbox.put(frame)
+        self._heartbeat.count(finished=len(done))
+        self._prompts.want(session.health.missing_prompts)
+        if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
+            self._reported = time.monotonic()
+            self._owner.tell(health_message(session, ended.plan.reason))
+
+    def _plan(self, controls: Controls, need: int) -> Plan:
+        spec, config = self._session.spec, self._start.config
+        now = time.monotonic_ns()
+        load = Load(len(self._waiting), (now - self._waiting[0].captured_ns) / 1e9, self._input_fps())
+        goal = Goal(
+            steps=min(controls.steps, config.max_steps),
+            latency_s=controls.slo_latency / 1e3,
+            fps=self._start.fps,
+            frames_per_latent=spec.frames_per_latent,
+            batch=config.batch,
+        )
+        decided, self._policy = plan(goal, load, self._cost, self._policy)
+        spare = len(self._waiting) - need
+        if not controls.slo_auto:
+            return Plan(latents=1, rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
+        return dataclasses.replace(decided, skip=min(decided.skip, spare))
+
+    def _input_fps(self) -> float:
+        if len(self._arrivals) < 2:
+            return 0.0
+        seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9
+        return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+
+
+def evenly_spaced(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]:
+    """Choose `need` of the first `need + skip` frames, evenly spaced and with the newest of them.
+
+    Leaving out frames between, not before, keeps motion steady when the engine is slower than the input.
+    """
+    frames = list(waiting)[: need + skip]
+    return [frames[(n + 1) * len(frames) // need - 1] for n in range(need)]
+
+
+def health_message(session: EngineSession, reason: str) -> Health:
+    """What the owner is told about the last chunk; `reason` is the schedule's."""
+    health = session.health
+    return Health(health.noise, health.steps, health.prompt, health.vram, health.stages, reason, health.trouble)
