@@ -23,7 +23,7 @@ from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.fit_controls import FitControls
 from bridge.pipeline.stages.mix_controls import MixControls
-from bridge.video.record_controls import RECORDING, RecordControls
+from bridge.video.files.record_controls import RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
 OWNERS = (Controls, MixControls, PanicControls, FitControls, InputControls, RecordControls)

@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from bridge.video.base import Options, Ticker, open_sink, open_source
-from bridge.video.pattern import bars, draw_strip, read_counter
+from bridge.video.synthetic.pattern import bars, draw_strip, read_counter
 from engine.errors import TidecastError
 from engine.frame import Frame, PixelFormat
 

@@ -31,7 +31,7 @@ from bridge.control.osc.packet import build, parse
 from bridge.drills.start import as_command, free_port, in_process
 from bridge.pipeline.monitor import rate
 from bridge.process.supervisor import EngineState
-from bridge.video.pattern import read_counter
+from bridge.video.synthetic.pattern import read_counter
 from engine.errors import NameTakenError
 from tests.support.video_peers import Peer, mix_with_cyndilib, serve_with_cyndilib
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bridge.video.base import Options, open_sink, open_source
-from bridge.video.pattern import bars, read_counter
+from bridge.video.synthetic.pattern import bars, read_counter
 from engine.frame import Frame, PixelFormat
 
 SPAWN = multiprocessing.get_context("spawn")

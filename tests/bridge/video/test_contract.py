@@ -17,9 +17,10 @@ import av
 import numpy as np
 import pytest
 
-from bridge.video import base, pattern
+from bridge.video import base
 from bridge.video.base import Options, list_sources, open_sink, open_source, parse_uri, unavailable
-from bridge.video.live import Device, LiveSource
+from bridge.video.devices.live import Device, LiveSource
+from bridge.video.synthetic import pattern
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 from tests.fakes import spoutgl
@@ -64,7 +65,7 @@ def loop(request, monkeypatch):
     if request.param == "syphon":
         for name in ("syphon", "syphon.utils", "syphon.utils.numpy", "syphon.utils.raw"):
             monkeypatch.setitem(sys.modules, name, syphon_fake)
-        monkeypatch.setattr("bridge.video.syphon._LOOK_EVERY_S", 0.1)
+        monkeypatch.setattr("bridge.video.textures.syphon._LOOK_EVERY_S", 0.1)
     yield Loop(request.param)
     assert spoutgl.contexts == 0, "a GL context was left open"
 
@@ -328,7 +329,7 @@ def test_a_file_that_is_none_is_an_error_with_its_name(tmp_path, content):
 
 
 def test_a_device_that_ends_is_opened_again(monkeypatch):
-    monkeypatch.setattr("bridge.video.live.RETRY_S", 0.05)
+    monkeypatch.setattr("bridge.video.devices.live.RETRY_S", 0.05)
     device = Device("lavfi", "testsrc=size=64x48:rate=30:duration=0.2,realtime")
     with LiveSource("camera:test", "Test", device) as source:
         frames, problems = 0, set()
@@ -398,13 +399,13 @@ def test_what_is_missing_is_said_with_its_remedy(monkeypatch):
 
 
 def test_ndi_without_its_system_library_names_the_package(monkeypatch):
-    from bridge.video import ndi_runtime
+    from bridge.video.ndi import runtime
 
     def fails(name: str):
         raise ImportError("libavahi-client.so.3: cannot open shared object file: No such file or directory")
 
-    monkeypatch.setattr(ndi_runtime, "_loaded", None)
-    monkeypatch.setattr(ndi_runtime, "importlib", SimpleNamespace(import_module=fails))
+    monkeypatch.setattr(runtime, "_loaded", None)
+    monkeypatch.setattr(runtime, "importlib", SimpleNamespace(import_module=fails))
     assert "libavahi-client3" in unavailable("ndi")
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from bridge.video.base import Options, open_sink, open_source
-from bridge.video.ndi_metadata import from_xml, to_xml
-from bridge.video.ndi_runtime import choose, short_name
-from bridge.video.pattern import BARS, bars, read_counter
+from bridge.video.ndi.metadata import from_xml, to_xml
+from bridge.video.ndi.runtime import choose, short_name
+from bridge.video.synthetic.pattern import BARS, bars, read_counter
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 from tests.support.video_peers import (

@@ -14,8 +14,8 @@ import av
 import numpy as np
 import pytest
 
-from bridge.video import record
-from bridge.video.record import Recorder
+from bridge.video.files import record
+from bridge.video.files.record import Recorder
 from engine.frame import Frame
 from tests.support.browser import wait
 

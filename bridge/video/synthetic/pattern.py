@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo, Ticker
-from bridge.video.dance import dance
+from bridge.video.synthetic.dance import dance
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 

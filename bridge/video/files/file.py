@@ -13,7 +13,7 @@ import av
 import av.container
 
 from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo
-from bridge.video.decode import Converter, Failure, open_container, reason
+from bridge.video.files.decode import Converter, Failure, open_container, reason
 from engine.errors import TransportError
 from engine.frame import Frame
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 
 from bridge.video.base import Options, SourceInfo
-from bridge.video.decode import Failure
-from bridge.video.live import Device, LiveSource, wishes
+from bridge.video.devices.live import Device, LiveSource, wishes
+from bridge.video.files.decode import Failure
 from engine.errors import TransportError
 
 _SYSFS = Path("/sys/class/video4linux")

@@ -21,9 +21,9 @@ import numpy as np
 
 from bridge.pipeline.fit import Unpacker, Widener
 from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo, Tally
-from bridge.video.ndi_connect import connect, destroy
-from bridge.video.ndi_metadata import from_xml, to_xml
-from bridge.video.ndi_runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
+from bridge.video.ndi.connect import connect, destroy
+from bridge.video.ndi.metadata import from_xml, to_xml
+from bridge.video.ndi.runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 

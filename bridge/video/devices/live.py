@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from bridge.video.base import Source, SourceInfo
-from bridge.video.decode import Converter, Failure, open_container, reason
+from bridge.video.files.decode import Converter, Failure, open_container, reason
 from engine.errors import TransportError
 from engine.frame import Frame
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge.pipeline.fit import Widener
 from bridge.video.base import Options, Sink, Source, SourceInfo
-from bridge.video.glthread import GlThread
+from bridge.video.textures.gl_thread import GlThread
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 

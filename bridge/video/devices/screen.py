@@ -10,7 +10,7 @@ import os
 import sys
 
 from bridge.video.base import Options, SourceInfo
-from bridge.video.live import Device, LiveSource, wishes
+from bridge.video.devices.live import Device, LiveSource, wishes
 from engine.errors import TransportError
 
 
