@@ -35,9 +35,10 @@ from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Rea
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.table import TABLE
-from bridge.video.base import Options, SourceInfo, list_sources
+from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
 from bridge.video.files.record_controls import RecordControls
+from bridge.video.opening import list_sources
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guard import Guard
 from bridge.web.launcher import ControlRoom

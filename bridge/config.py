@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bridge.video.table import examples
 from engine.config import Config
 
 
@@ -22,7 +23,7 @@ class Section(BaseModel):
 class InputConfig(Section):
     """Where the picture comes from."""
 
-    uri: str = Field("pattern:bars", description="ndi:NAME, spout:NAME, file:PATH, camera:0, pattern:NAME.")
+    uri: str = Field("pattern:bars", description=f"Transport and name: {examples()}")
     extra_ips: tuple[str, ...] = Field(
         (),
         description="Addresses of machines whose NDI sources mDNS does not reach.",
@@ -32,7 +33,7 @@ class InputConfig(Section):
 class OutputConfig(Section):
     """Where the restyled picture goes."""
 
-    uri: str = Field("ndi:Tidecast", description="ndi:NAME, spout:NAME, file:PATH or null:")
+    uri: str = Field("ndi:Tidecast", description=f"Transport and name: {examples(writes=True)}")
     fps: float = Field(0.0, ge=0.0, le=240.0, description="Frames per second; 0 follows the source.")
 
 

@@ -18,8 +18,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from bridge.video.base import Options, Ticker, open_sink, open_source
+from bridge.video.base import Options
+from bridge.video.opening import open_sink, open_source
 from bridge.video.synthetic.pattern import bars, draw_strip, read_counter
+from bridge.video.ticker import Ticker
 from engine.errors import TidecastError
 from engine.frame import Frame, PixelFormat
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bridge.config import AppConfig
+from bridge.video.opening import lacking
+from bridge.video.table import rows
 
 Level = Literal["ok", "note", "bad"]
 
@@ -63,7 +65,7 @@ def diagnose(config: AppConfig) -> list[Finding]:
     torch = _ask(_TORCH)
     findings += _torch(torch)
     findings += _model(config.engine.model, torch)
-    findings += [_ndi(), *_textures(), _ffmpeg()]
+    findings += [*_transports(config), _ffmpeg()]
     findings += _ports(config)
     findings.append(Finding("note", "network", "not tested", NETWORK_HINT))
     return findings
@@ -126,33 +128,16 @@ def _model(name: str, torch: dict) -> Iterable[Finding]:
         yield Finding("ok", f"model {name}", needs)
 
 
-def _ndi() -> Finding:
-    try:
-        import NDIlib
-    except ImportError as error:
-        remedy = "pip install ndi-python"
-        if "avahi" in str(error):
-            remedy = "Install the system library: sudo apt-get install libavahi-client3"
-        return Finding("bad", "NDI", str(error), remedy)
-    if not NDIlib.initialize():
-        return Finding("bad", "NDI", "the library refuses this processor", "NDI needs SSE4.2 or newer.")
-    return Finding("ok", "NDI", "library present")
-
-
-def _textures() -> Iterable[Finding]:
-    libraries = {"win32": ("SpoutGL", "Spout"), "darwin": ("syphon", "Syphon")}
-    if sys.platform not in libraries:
-        yield Finding(
-            "note", "Spout, Syphon", "not on this system", "Spout needs Windows, Syphon needs macOS; use NDI."
-        )
-        return
-    module, name = libraries[sys.platform]
-    try:
-        __import__(module)
-    except ImportError as error:
-        yield Finding("bad", name, str(error), f"pip install {'SpoutGL' if module == 'SpoutGL' else 'syphon-python'}")
-        return
-    yield Finding("ok", name, "library present")
+def _transports(config: AppConfig) -> Iterable[Finding]:
+    used = {uri.partition(":")[0] for uri in (config.input.uri, config.output.uri)}
+    for row in rows():
+        name = f"{row.scheme}:"
+        if row.platforms and sys.platform not in row.platforms:
+            yield Finding("note", name, "not on this system", "Use ndi: instead.")
+        elif error := lacking(row.scheme):
+            yield Finding("bad" if row.scheme in used else "note", name, error.message, error.remedy)
+        else:
+            yield Finding("ok", name, row.what)
 
 
 def _ffmpeg() -> Finding:

@@ -27,6 +27,7 @@ from bridge.cli.lazy import LazyGroup
 from bridge.cli.status import StatusLine, introduction
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
+from bridge.video.table import examples, rows
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 
 
@@ -57,8 +58,8 @@ err = Console(stderr=True)
 ConfigFile = Annotated[
     str, typer.Option("--config", "-c", help=f"TOML file, or a preset: {', '.join(presets())}.", show_default=False)
 ]
-Input = Annotated[str, typer.Option("--input", "-i", help="ndi:NAME, file:PATH, camera:0, pattern:NAME ...")]
-Output = Annotated[str, typer.Option("--output", "-o", help="ndi:NAME, spout:NAME, file:PATH or null:")]
+Input = Annotated[str, typer.Option("--input", "-i", help=f"What to restyle: {examples()} and a name.")]
+Output = Annotated[str, typer.Option("--output", "-o", help=f"Where it goes: {examples(writes=True)} and a name.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
 Size = Annotated[str, typer.Option("--size", help="The model's picture, for instance 512x512.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
@@ -160,16 +161,17 @@ def sources(
     extra_ip: Annotated[list[str], typer.Option(help="Machine whose NDI sources mDNS does not reach.")] = UNSET,
 ) -> None:
     """List what can be seen, with size and rate."""
-    from bridge.video.base import TRANSPORTS, Options, list_sources, unavailable
+    from bridge.video.base import Options
+    from bridge.video.opening import list_sources, unavailable
 
     table = Table("no.", "open it with", "what", "size", "fps")
     for number, source in enumerate(list_sources(options=Options(extra_ips=tuple(extra_ip or ())))):
         size = f"{source.width}x{source.height}" if source.width else ""
         table.add_row(str(number), source.uri, source.title, size, f"{source.fps:g}" if source.fps else "")
     out.print(table)
-    for scheme in TRANSPORTS:
-        if reason := unavailable(scheme):
-            out.print(f"{scheme}: {reason}", style="dim", highlight=False)
+    for row in rows():
+        if reason := unavailable(row.scheme):
+            out.print(f"{row.scheme}: {reason}", style="dim", highlight=False)
 
 
 @app.command()

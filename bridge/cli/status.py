@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bridge.video.table import told
 from bridge.web.access import qr_text
 from engine.control import PREFIX
 
@@ -27,16 +28,9 @@ COLOURS = {"running": "green", "loading": "cyan", "no-input": "yellow", "stalled
 def introduction(bridge: App) -> str:
     """What to open and what to try, as lines of text."""
     config = bridge.config
-    scheme, _, name = config.output.uri.partition(":")
-    where = {
-        "ndi": f"NDI source {name!r}: open it in OBS, Resolume, TouchDesigner or NDI Studio Monitor",
-        "spout": f"Spout sender {name!r}",
-        "syphon": f"Syphon server {name!r}",
-        "null": "no output; watch the page",
-    }
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
-    lines.append(f"output  {where.get(scheme, config.output.uri)}")
+    lines.append(f"output  {told(config.output.uri)}")
     if bridge.room is not None:
         lines.append(f"page    {bridge.room.url}")
         lines += qr_text(bridge.room.url).splitlines()

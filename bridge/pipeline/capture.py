@@ -18,7 +18,8 @@ from bridge.pipeline.fit import Fitter
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.stages.fit_controls import FitControls
 from bridge.process.priority import prefer_this_thread
-from bridge.video.base import Options, Source, SourceInfo, open_source
+from bridge.video.base import Options, Source, SourceInfo
+from bridge.video.opening import open_source
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 

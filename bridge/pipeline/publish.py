@@ -28,7 +28,8 @@ from bridge.pipeline.stall_detector import Patience
 from bridge.process.frame_ring import RingReader
 from bridge.process.priority import prefer_this_thread
 from bridge.process.supervisor import EngineState, Supervisor
-from bridge.video.base import Options, Sink, open_sink
+from bridge.video.base import Options, Sink
+from bridge.video.opening import open_sink
 from engine.controls import Controls
 from engine.errors import TransportError
 from engine.frame import Frame

@@ -26,7 +26,7 @@ class Names:
 
     @property
     def transport(self) -> str:
-        """Scheme of the output: ndi, spout, syphon, file, null."""
+        """Scheme of the output, as in `bridge.video.table`."""
         return self.output.partition(":")[0]
 
     @property

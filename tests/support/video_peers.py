@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge.video.base import Options, open_sink, open_source
+from bridge.video.base import Options
+from bridge.video.opening import open_sink, open_source
 from bridge.video.synthetic.pattern import bars, read_counter
 from engine.frame import Frame, PixelFormat
 

@@ -20,8 +20,9 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo, Ticker
+from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo
 from bridge.video.synthetic.dance import dance
+from bridge.video.ticker import Ticker
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 

@@ -131,6 +131,6 @@ def test_doctor_has_a_remedy_for_everything_that_is_wrong():
     by_name = {finding.what: finding for finding in findings}
     assert by_name[f"port {port} (OSC)"].level == "bad"
     assert by_name["torch"].level == "ok"
-    assert by_name["NDI"].level == "ok"
+    assert by_name["ndi:"].level == "ok"
     assert by_name["model wan21-14b"].level == "bad"  # no GPU here; 46 GiB and more are rare anywhere
     assert all(finding.remedy for finding in findings if finding.level == "bad")

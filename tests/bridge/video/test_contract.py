@@ -5,6 +5,7 @@ NDI is the real library. Spout and Syphon, which cannot run here, are played by 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import socket
 import sys
@@ -17,9 +18,10 @@ import av
 import numpy as np
 import pytest
 
-from bridge.video import base
-from bridge.video.base import Options, list_sources, open_sink, open_source, parse_uri, unavailable
+from bridge.video import table
+from bridge.video.base import Options, Sink, Source
 from bridge.video.devices.live import Device, LiveSource
+from bridge.video.opening import list_sources, open_sink, open_source, parse_uri, unavailable
 from bridge.video.synthetic import pattern
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
@@ -43,7 +45,7 @@ class Loop:
         self.sink_uri, self.source_uri = f"{scheme}:{self.name}", f"{scheme}:{full}"
         self.exact = scheme != "ndi"
 
-    def meet(self, sink: base.Sink, source: base.Source, frame: Frame | None = None) -> Frame:
+    def meet(self, sink: Sink, source: Source, frame: Frame | None = None) -> Frame:
         """Send until a frame arrives that is like the one that is sent."""
         frame = frame or solid((200, 40, 90))
         deadline = time.monotonic() + 15.0
@@ -76,7 +78,9 @@ def source(request, tmp_path):
     if request.param == "pattern":
         made = pattern.PatternSource("counter", Options(width=128, height=96, fps=FPS))
     elif request.param == "file":
-        made = base._module("file").source(str(make_file(tmp_path / "clip.mp4", 20)), Options())
+        made = importlib.import_module("bridge.video.files.file").source(
+            str(make_file(tmp_path / "clip.mp4", 20)), Options()
+        )
     else:
         made = LiveSource("camera:test", "Test", Device("lavfi", "testsrc=size=128x96:rate=30,realtime"))
     yield made
@@ -409,7 +413,13 @@ def test_ndi_without_its_system_library_names_the_package(monkeypatch):
     assert "libavahi-client3" in unavailable("ndi")
 
 
-def test_every_transport_has_its_module_and_a_direction():
-    for scheme in base.TRANSPORTS:
-        module = base._module(scheme)
-        assert hasattr(module, "source") or hasattr(module, "sink"), scheme
+def test_every_row_tells_the_truth_about_its_module():
+    for row in table.rows():
+        module = importlib.import_module(row.module)
+        assert hasattr(module, "source") == bool(row.reads), row.scheme
+        assert hasattr(module, "sink") == bool(row.writes), row.scheme
+
+
+def test_a_file_is_no_output_and_the_error_says_what_is():
+    with pytest.raises(TransportError, match=r"no output.*ndi:"):
+        open_sink("file:show.mp4")

@@ -13,9 +13,10 @@ import time
 import numpy as np
 import pytest
 
-from bridge.video.base import Options, open_sink, open_source
+from bridge.video.base import Options
 from bridge.video.ndi.metadata import from_xml, to_xml
 from bridge.video.ndi.runtime import choose, short_name
+from bridge.video.opening import open_sink, open_source
 from bridge.video.synthetic.pattern import BARS, bars, read_counter
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
@@ -205,7 +206,7 @@ def test_odd_sizes_are_cut_to_even_ones_and_nothing_is_too_small():
 
 HASTY = """
 import sys, time
-from bridge.video.base import open_sink, open_source
+from bridge.video.opening import open_sink, open_source
 from tests.support.video_peers import solid
 sink = open_sink(f"ndi:{sys.argv[1]}")
 source = open_source(f"ndi:{sys.argv[1]} of nobody")

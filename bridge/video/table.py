@@ -1,0 +1,148 @@
+"""The table of video transports: one row each. Command line, `doctor`, `sources`, page and documents read it.
+
+To add a transport, write a module with the rules of `bridge.video.base` and one row here, or call `register` with the
+row from outside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """A way for pictures to come in or go out.
+
+    Attributes:
+        scheme: what stands before the colon.
+        module: where it is implemented; imported when it is first used.
+        what: what it is, in a few words.
+        reads: what the name of an input means; empty when it can be no input.
+        writes: what the name of an output means; empty when it can be no output.
+        platforms: values of `sys.platform` that it works on; empty for all.
+        shown_as: how the output called `{name}` is told at the start; empty for its address.
+        run_on: where it was really run, and what stands in elsewhere, for the documents.
+    """
+
+    scheme: str
+    module: str
+    what: str
+    reads: str = ""
+    writes: str = ""
+    platforms: tuple[str, ...] = ()
+    shown_as: str = ""
+    run_on: str = ""
+
+
+_ROWS: list[Transport] = [
+    Transport(
+        "ndi",
+        "bridge.video.ndi.transport",
+        "NDI source or output on this machine or the network",
+        reads="the whole name `MACHINE (SOURCE)`, the source's name alone, a wildcard (`ndi:*OBS*`) or a part of it; "
+        "empty for any source",
+        writes="the name that others see",
+        shown_as="NDI source {name!r}: open it in OBS, Resolume, TouchDesigner or NDI Studio Monitor",
+        run_on="Linux: NDI 6.3 between processes, in every test run, also with another binding (cyndilib); OBS 30.2 "
+        "with DistroAV as receiver and sender",
+    ),
+    Transport(
+        "spout",
+        "bridge.video.textures.spout",
+        "Spout sender on this machine (Windows)",
+        reads="the sender's name; empty for the active one",
+        writes="the name that others see",
+        platforms=("win32",),
+        shown_as="Spout sender {name!r}",
+        run_on="never with pictures; its registry under Wine 10; tested against a strict fake of SpoutGL",
+    ),
+    Transport(
+        "syphon",
+        "bridge.video.textures.syphon",
+        "Syphon server on this machine (macOS)",
+        reads="the server's or its program's name; empty for the first",
+        writes="the name that others see",
+        platforms=("darwin",),
+        shown_as="Syphon server {name!r}",
+        run_on="never; tested against a strict fake of syphon-python",
+    ),
+    Transport(
+        "file",
+        "bridge.video.files.file",
+        "video file, looped",
+        reads="path of any video; looped at its own rate",
+        run_on="Linux",
+    ),
+    Transport(
+        "camera",
+        "bridge.video.devices.camera",
+        "camera or capture card",
+        reads="number, name or `/dev/videoN`; empty for the first",
+        run_on="its reader on Linux with a synthetic device; no real camera",
+    ),
+    Transport(
+        "screen",
+        "bridge.video.devices.screen",
+        "a monitor's picture",
+        reads="empty for the first screen",
+        run_on="never (needs a desktop)",
+    ),
+    Transport(
+        "pattern",
+        "bridge.video.synthetic.pattern",
+        "moving test picture",
+        reads="`bars`, `counter`, `waves`, `dance`",
+        run_on="everywhere",
+    ),
+    Transport(
+        "null",
+        "bridge.video.synthetic.null",
+        "nothing: never gives a frame, throws away what it gets",
+        reads="empty",
+        writes="empty",
+        shown_as="no output; watch the page",
+        run_on="everywhere",
+    ),
+]
+
+
+def rows() -> tuple[Transport, ...]:
+    """Every transport, in the order in which lists show them."""
+    return tuple(_ROWS)
+
+
+def find(scheme: str) -> Transport | None:
+    """The transport of this scheme."""
+    return next((row for row in _ROWS if row.scheme == scheme), None)
+
+
+def register(row: Transport) -> None:
+    """Add a transport of one's own, before the program starts.
+
+    Raises:
+        ValueError: its scheme is taken, or it can neither be read nor written.
+    """
+    if find(row.scheme) is not None:
+        raise ValueError(f"there is a transport {row.scheme}: already")
+    if not (row.reads or row.writes):
+        raise ValueError(f"the transport {row.scheme}: says neither what its inputs nor what its outputs are called")
+    _ROWS.append(row)
+
+
+def examples(*, writes: bool = False) -> str:
+    """The transports that can be an input (or an output), as a line of help: `ndi:, file:, camera:`."""
+    return ", ".join(f"{row.scheme}:" for row in _ROWS if (row.writes if writes else row.reads))
+
+
+def told(uri: str) -> str:
+    """An output's address in words for the person who has just started it."""
+    scheme, _, name = uri.partition(":")
+    row = find(scheme)
+    return row.shown_as.format(name=name) if row is not None and row.shown_as else uri
+
+
+def markdown() -> str:
+    """The table for the documents."""
+    lines = ["| transport | input: what the name means | output | run where |", "|---|---|---|---|"]
+    lines += [f"| `{row.scheme}:` | {row.reads or 'no'} | {row.writes or 'no'} | {row.run_on} |" for row in _ROWS]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,52 @@
+"""A transport is added with one module and one row: nothing of the product names this one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from bridge.app import App
+from bridge.bench.overhead import identity
+from bridge.cli.doctor import diagnose
+from bridge.cli.main import app as command
+from bridge.config_file import load
+from bridge.video import table
+from bridge.video.opening import list_sources
+from tests.support import toy_transport
+
+
+@pytest.fixture(autouse=True)
+def shelf() -> Iterator[None]:
+    table.register(toy_transport.ROW)
+    yield
+    table._ROWS.remove(toy_transport.ROW)
+    toy_transport.SHELVES.clear()
+
+
+def test_it_is_input_and_output_of_a_whole_program() -> None:
+    settings = identity("shelf:100", "shelf:out", width=64, height=48)
+    with App(load(None, settings)):
+        until = time.monotonic() + 30.0
+        while not any((frame.rgb() == 100).all() for frame in toy_transport.SHELVES.get("out", [])):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+def test_lists_doctor_and_documents_know_it() -> None:
+    assert "shelf:100" in [source.uri for source in list_sources()]
+    assert "shelf:" in [finding.what for finding in diagnose(load(None, {}))]
+    assert "| `shelf:` | the grey of its pictures, 0 to 255 | the shelf's name | in one test |" in table.markdown()
+    assert table.told("shelf:out") == "the shelf 'out'"
+    assert "shelf:" in table.examples() and "shelf:" in table.examples(writes=True)
+    listed = CliRunner().invoke(command, ["sources"])
+    assert "shelf:100" in listed.output
+
+
+def test_a_row_is_refused_that_could_do_nothing_or_is_there_already() -> None:
+    with pytest.raises(ValueError, match="already"):
+        table.register(toy_transport.ROW)
+    with pytest.raises(ValueError, match="neither"):
+        table.register(table.Transport("empty", "nowhere", "nothing"))
