@@ -15,9 +15,6 @@ PAGES = ("Stream", "Prompts", "Connection", "Engine", "Health", "Callbacks", "Ab
 PAGE_OF_GROUP = {"Prompts": "Prompts"}
 """Groups of the table that do not stand on the page Stream."""
 
-PULSES = ("reset", "anchor", "snapshot_save", "snapshot_recall")
-"""Commands of the table that the component shows as pulses on the page of their group."""
-
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
 """Commands that stand on the page Connection, with the name of their pulse."""
 
@@ -28,7 +25,7 @@ HIDDEN_COMMANDS = {
     "ping": "The component sends it by itself.",
     "quit": "Stop sends it.",
 }
-"""Commands that have no parameter, and why."""
+"""Commands that have no parameter, and why. All others are pulses on the page of their group."""
 
 STYLES = {
     "float": Style.FLOAT,
@@ -37,6 +34,13 @@ STYLES = {
     "text": Style.STR,
     "choice": Style.MENU,
 }
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "i": {"style": Style.INT, "default": 1, "low": 1, "high": 64},
+    "f": {"style": Style.FLOAT, "default": 0.0, "low": 0.0, "high": 60.0},
+    "s": {"style": Style.STR, "default": ""},
+}
+"""How the parameter of a command's argument looks, by the argument's OSC type tag."""
 
 EXTRA_HELP = {
     "input": " Empty: the picture that is wired into this component.",
@@ -105,7 +109,7 @@ def _commands(table: dict[str, Any]) -> list[Parameter]:
     rows: list[Parameter] = []
     asked: set[str] = set()
     for command in table["commands"]:
-        if command["name"] not in PULSES:
+        if command["name"] in HIDDEN_COMMANDS or command["name"] in LINK_COMMANDS:
             continue
         page = PAGE_OF_GROUP.get(command["group"], "Stream")
         first = not any(r.page == page for r in rows) or (bool(command["arguments"]) and not asked)
@@ -119,10 +123,7 @@ def _commands(table: dict[str, Any]) -> list[Parameter]:
                     name=name,
                     label=f"{command['group'].removesuffix('s')} {argument}",
                     page=page,
-                    style=Style.INT if tag == "i" else Style.FLOAT,
-                    default=1 if tag == "i" else 0.0,
-                    low=1 if tag == "i" else 0.0,
-                    high=64 if tag == "i" else 60.0,
+                    **ARGUMENTS[tag],
                     help=f"{argument.capitalize()} that the pulses below send along.",
                     section=first,
                 )

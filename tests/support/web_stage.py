@@ -18,6 +18,7 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.control.values import Snapshot
 from bridge.table import TABLE
 from bridge.web.launcher import ControlRoom
 from engine.controls import Controls
@@ -42,9 +43,9 @@ def input_picture(time_s: float) -> np.ndarray:
     return np.repeat((waves * 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
-def restyle(pixels: np.ndarray, controls: Controls) -> np.ndarray:
+def restyle(pixels: np.ndarray, controls: Snapshot) -> np.ndarray:
     """The stand-in for the engine: the picture in the colours of the prompts."""
-    colour = sum(share * tint(text) for text, share in controls.prompts())
+    colour = sum(share * tint(text) for text, share in controls.of(Controls).prompts())
     grey = pixels.astype(np.float32)
     wet = grey * colour * 1.4
     mixed = grey + (wet - grey) * controls.value("strength") * controls.value("mix")
@@ -166,7 +167,7 @@ class Stage:
             latency_p95=self.latency_ms * 1.5 + 3 * wobble,
             noise=controls.value("strength") * (0.8 + 0.02 * wobble),
             steps=controls.value("steps"),
-            prompt=controls.prompts()[0][0],
+            prompt=controls.of(Controls).prompts()[0][0],
             heartbeat=int(time_s),
             stage_upload=0.6,
             stage_encode=8.2 + wobble / 9,

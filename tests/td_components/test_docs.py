@@ -149,5 +149,5 @@ def test_values_that_the_buttons_send_are_understood():
 
 
 def test_pages_and_commands_of_the_table_are_told_apart():
-    shown = {*pages.PULSES, *pages.LINK_COMMANDS}
+    shown = {*pages.LINK_COMMANDS}
     assert not shown & pages.HIDDEN_COMMANDS.keys()
