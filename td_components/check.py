@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from td_components.grammar import GrammarError, Tree, read
-from td_components.spec import Names, load_names
+from td_components.definition.spec import Names, load_names
+from td_components.output.grammar import GrammarError, Tree, read
 
 PYTHON = (3, 11)
 """The Python of current TouchDesigner builds."""

@@ -12,8 +12,9 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from td_components import builder, diagrams, expanded, network, touchosc
-from td_components.spec import HERE
+from td_components.definition import network
+from td_components.definition.spec import HERE
+from td_components.output import builder, diagrams, expanded, touchosc
 
 TABLE = "controls.json"
 LAYOUT = "docs/Tidecast.tosc"

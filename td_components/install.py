@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from td_components.network import NAME
-from td_components.spec import HERE
+from td_components.definition.network import NAME
+from td_components.definition.spec import HERE
 
 SECONDS = 120
 """Longest time that toecollapse may take."""

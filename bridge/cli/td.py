@@ -24,7 +24,7 @@ from engine.control import PREFIX
 from td_components import check as checker
 from td_components import generate as generator
 from td_components import install as installer
-from td_components.spec import HERE
+from td_components.definition.spec import HERE
 
 app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True)
 console = Console()

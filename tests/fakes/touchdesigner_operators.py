@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from td_components.graph import Graph, plain
-from td_components.spec import load_names
+from td_components.definition.graph import Graph, plain
+from td_components.definition.spec import load_names
 
 if TYPE_CHECKING:
     from tests.fakes.touchdesigner import FakeTouchDesigner

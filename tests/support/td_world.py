@@ -12,7 +12,7 @@ from bridge.control.osc.server import OscServer
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
-from td_components.spec import HERE
+from td_components.definition.spec import HERE
 from tests.fakes.touchdesigner import FakeTouchDesigner
 from tests.fakes.touchdesigner_operators import COMP
 

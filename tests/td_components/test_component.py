@@ -14,8 +14,9 @@ import pytest
 
 from bridge.table import TABLE, start_values
 from engine.control import Kind
-from td_components import generate, graph, network, pages
-from td_components.spec import HERE, Style
+from td_components import generate
+from td_components.definition import graph, network, pages
+from td_components.definition.spec import HERE, Style
 from tests.fakes.touchdesigner import FakeTouchDesigner
 from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected

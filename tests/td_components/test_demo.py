@@ -18,7 +18,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from bridge.table import TABLE
 from engine.control import PREFIX, Kind
-from td_components import pages
+from td_components.definition import pages
 from tests.support.td_world import World, free_port
 
 LONG = ("水晶の川 🌊 a river of glass, slowly, " * 600).encode()[:20_480].decode(errors="ignore")

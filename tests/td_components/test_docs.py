@@ -13,8 +13,10 @@ import typer
 from bridge.cli import main, td
 from bridge.table import TABLE
 from engine.control import PREFIX
-from td_components import diagrams, generate, network, pages, touchosc
-from td_components.spec import HERE
+from td_components import generate
+from td_components.definition import network, pages
+from td_components.definition.spec import HERE
+from td_components.output import diagrams, touchosc
 
 GUIDES = sorted((HERE / "docs").glob("*.md"))
 ANSWERS = {PREFIX + r.address for r in TABLE.readings} | {f"{PREFIX}/error", f"{PREFIX}/pong"}

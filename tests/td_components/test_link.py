@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.cli import td
-from td_components import network
+from td_components.definition import network
 from td_components.scripts import link as link_script
 
 MANIFEST = json.loads(next(n.text for n in network.component(td.table(), "0").nodes if n.name == "manifest") or "{}")

@@ -15,8 +15,10 @@ import pytest
 
 from bridge.cli import td
 from bridge.table import TABLE
-from td_components import check, expanded, generate, grammar, graph, network, pages
-from td_components.spec import HERE, Style, load_names
+from td_components import check, generate
+from td_components.definition import graph, network, pages
+from td_components.definition.spec import HERE, Style, load_names
+from td_components.output import expanded, grammar
 
 TREE = "Tidecast.tox.dir"
 TOC = "Tidecast.tox.toc"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
+"""The folder `td_components`, in which everything generated lies."""
 
 BUILD = "2023.11340"
 """The TouchDesigner build in whose text format the expanded tree is written."""

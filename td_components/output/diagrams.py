@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from td_components import touchosc
-from td_components.drawing import (
+from td_components.definition.spec import Component, Parameter, Style
+from td_components.output import touchosc
+from td_components.output.drawing import (
     CONTROL,
     EDGE,
     INK,
@@ -23,7 +24,6 @@ from td_components.drawing import (
     svg,
     text,
 )
-from td_components.spec import Component, Parameter, Style
 
 
 def _tidecast(x: int, y: int, *lines: str) -> Box:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from td_components.graph import Graph
-from td_components.spec import Style
+from td_components.definition.graph import Graph
+from td_components.definition.spec import Style
 
 KINDS = ("n", "cparm", "parm", "network", "text")
 """Endings of the files that an operator can have, in the order of the table of contents."""

@@ -13,8 +13,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from td_components import pages
-from td_components.spec import HERE, Component, Names, Node, Parameter, Setting, load_names
+from td_components.definition import pages
+from td_components.definition.spec import HERE, Component, Names, Node, Parameter, Setting, load_names
 
 NAME = "Tidecast"
 

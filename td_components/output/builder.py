@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from td_components import graph
-from td_components.spec import HERE, Component, load_names
+from td_components.definition import graph
+from td_components.definition.spec import Component, load_names
 
 HEADER = '''# ruff: noqa
 # fmt: off
@@ -34,7 +35,7 @@ def write(component: Component) -> str:
     data = json.dumps(plain, indent=1)
     if "'''" in data:
         raise ValueError("The component holds three apostrophes in a row; its data cannot be written.")
-    steps = (HERE / "build_steps.py").read_text(encoding="utf-8")
+    steps = Path(__file__).with_name("build_steps.py").read_text(encoding="utf-8")
     _head, marker, body = steps.partition("COMPONENT = {}  # replaced by the component that is to be built\n")
     if not marker:
         raise ValueError("build_steps.py has lost the line that the component replaces.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from td_components.spec import BUILD, Component, Node, Parameter, Setting, Style
+from td_components.definition.spec import BUILD, Component, Node, Parameter, Setting, Style
 
 STAMP = "Wed Jul  3 09:32:19 2024"
 """Time in `.build`; fixed, so that the tree only changes when the component does."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from td_components.spec import Parameter, Style
+from td_components.definition.spec import Parameter, Style
 
 PAGES = ("Stream", "Prompts", "Connection", "Engine", "Health", "Callbacks", "About")
 

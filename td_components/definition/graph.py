@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from td_components.spec import Component, Node, Parameter, Setting
+from td_components.definition.spec import Component, Node, Parameter, Setting
 
 Graph = dict[str, Any]
 
