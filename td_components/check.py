@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from td_components.definition.spec import Names, load_names
-from td_components.output.grammar import GrammarError, Tree, read
+from td_components.output.grammar import Tree, read
+from td_components.output.lines import GrammarError
 
 PYTHON = (3, 11)
 """The Python of current TouchDesigner builds."""

@@ -1,8 +1,7 @@
 """One plain form of a component, in which its three shapes can be compared.
 
-The spec (`of`), the expanded tree (`grammar.read`) and what a builder made inside the fake TouchDesigner
-(`fake_ops.graph`) all come down to the same dictionary. What differs between them by nature (the constant that
-lies under an expression) is left out.
+The spec (`of`), the expanded tree (`grammar.read`) and what the builder made in the fake TouchDesigner of the tests all
+come down to the same dictionary. What differs between them by nature (the constant under an expression) is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The steps that build a component inside TouchDesigner. `builder.py` puts a component in front of them.
 
-Only TouchDesigner's own Python runs this text (and the fake of `fake_td.py`), as part of `build_in_td.py`.
+Only TouchDesigner's own Python runs this text (and the fake in `tests/fakes`), as part of `build_in_td.py`.
 """
 
 import os

@@ -14,6 +14,7 @@ from typing import Any
 
 from td_components.definition.graph import Graph
 from td_components.definition.spec import Style
+from td_components.output.lines import GrammarError, Lines
 
 KINDS = ("n", "cparm", "parm", "network", "text")
 """Endings of the files that an operator can have, in the order of the table of contents."""
@@ -24,56 +25,6 @@ WORD_BASE, SECTION, HELP, ENABLE, MENU_SOURCE = 0x2E100000, 0x80000000, 0x40000,
 
 TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)')
 CUSTOM_NAME = re.compile(r"[A-Z][a-z0-9]*$")
-
-
-class GrammarError(Exception):
-    """A file does not follow the format.
-
-    Args:
-        path: the file, relative to the folder that was read.
-        reason: what is wrong.
-        line: its number from 1; 0 when no single line is at fault.
-    """
-
-    def __init__(self, path: str, reason: str, line: int = 0) -> None:
-        super().__init__(f"{path}{f':{line}' if line else ''}: {reason}")
-        self.path, self.reason, self.line = path, reason, line
-
-
-@dataclass
-class Lines:
-    """The lines of one file, with errors that name it."""
-
-    path: str
-    lines: list[str]
-    at: int = 0
-
-    def error(self, reason: str) -> GrammarError:
-        """An error at the line that was read last."""
-        return GrammarError(self.path, reason, self.at)
-
-    def next(self) -> str:
-        """The next line."""
-        if self.at >= len(self.lines):
-            raise self.error("the file ends too early")
-        self.at += 1
-        return self.lines[self.at - 1]
-
-    def peek(self) -> str:
-        """The next line, without taking it; empty at the end."""
-        return self.lines[self.at] if self.at < len(self.lines) else ""
-
-    def expect(self, wanted: str) -> None:
-        """Take one line that must be `wanted`."""
-        found = self.next()
-        if found != wanted:
-            raise self.error(f"{wanted!r} was expected, {found!r} stands there")
-
-    def done(self) -> None:
-        """No line may follow."""
-        if self.at < len(self.lines):
-            self.at += 1
-            raise self.error(f"{self.lines[self.at - 1]!r} stands after the end")
 
 
 @dataclass

@@ -1,0 +1,276 @@
+"""The custom parameters that do not come from the table of controls: presets, connection, engine process, about.
+
+Each function gives the parameters of one page, or of one section of it, in the order in which the page shows them.
+"""
+
+from __future__ import annotations
+
+from td_components.definition.spec import Parameter, Style
+
+
+def presets() -> list[Parameter]:
+    """Presets, on the page Stream."""
+    return [
+        Parameter(
+            "Preset",
+            "Preset",
+            "Stream",
+            Style.INT,
+            1,
+            low=1,
+            high=64,
+            section=True,
+            help="Number of a preset. Presets keep the parameters of the pages Stream and Prompts in this "
+            "component's storage, and so in the .toe file.",
+        ),
+        Parameter(
+            "Storepreset",
+            "Store Preset",
+            "Stream",
+            Style.PULSE,
+            0,
+            help="Keep the parameters of the pages Stream and Prompts under this number.",
+        ),
+        Parameter(
+            "Recallpreset",
+            "Recall Preset",
+            "Stream",
+            Style.PULSE,
+            0,
+            help="Set the parameters that were kept under this number.",
+        ),
+    ]
+
+
+def connection() -> list[Parameter]:
+    """The page Connection: how Tidecast is reached."""
+    page = "Connection"
+    return [
+        Parameter(
+            "Active",
+            "Active",
+            page,
+            Style.TOGGLE,
+            True,
+            help="Talk to Tidecast. A Tidecast that already runs, here or on another machine, is found "
+            "as soon as it answers at the address below.",
+        ),
+        Parameter(
+            "Address",
+            "Address",
+            page,
+            Style.STR,
+            "127.0.0.1",
+            help="Machine on which Tidecast runs. It must listen there: tidecast run --osc-host 0.0.0.0",
+        ),
+        Parameter(
+            "Port", "OSC Port", page, Style.INT, 9000, low=1, high=65535, help="UDP port at which Tidecast listens."
+        ),
+        Parameter(
+            "Listenport",
+            "Listen Port",
+            page,
+            Style.INT,
+            9010,
+            low=1,
+            high=65535,
+            help="UDP port at which this component hears the answers. Two components need two ports.",
+        ),
+        Parameter(
+            "Onconnect",
+            "On Connect",
+            page,
+            Style.MENU,
+            "send",
+            menu=(("send", "Send my values"), ("fetch", "Take its values")),
+            help="Whose values count when Tidecast becomes ready.",
+        ),
+        Parameter(
+            "Transport",
+            "Transport",
+            page,
+            Style.MENU,
+            "ndi",
+            section=True,
+            menu=(("ndi", "NDI"), ("spout", "Spout / Syphon")),
+            help="How pictures travel. Spout (Windows) and Syphon (macOS) need both on one machine.",
+        ),
+        Parameter(
+            "Sendname",
+            "Send Name",
+            page,
+            Style.STR,
+            "Tidecast In",
+            help="Name under which this component sends its input. Unique on this machine.",
+        ),
+        Parameter("Receivename", "Receive Name", page, Style.STR, "Tidecast", help="Name of the output of Tidecast."),
+        Parameter(
+            "Source",
+            "NDI Source",
+            page,
+            Style.STR,
+            "",
+            read_only=True,
+            help="The full NDI name that was found for Receive Name.",
+        ),
+        Parameter(
+            "Extraips",
+            "Extra IPs",
+            page,
+            Style.STR,
+            "",
+            help="Addresses of machines whose NDI sources are not found by themselves.",
+        ),
+        Parameter(
+            "Width", "Width", page, Style.INT, 512, low=32, high=4096, help="Width at which the input is sent (pixels)."
+        ),
+        Parameter(
+            "Height",
+            "Height",
+            page,
+            Style.INT,
+            512,
+            low=32,
+            high=4096,
+            help="Height at which the input is sent (pixels).",
+        ),
+        Parameter(
+            "Resend",
+            "Send All",
+            page,
+            Style.PULSE,
+            0,
+            section=True,
+            help="Send every parameter of the pages Stream and Prompts again.",
+        ),
+        Parameter("Fetch", "Fetch All", page, Style.PULSE, 0, help="Take every value from Tidecast."),
+        Parameter(
+            "Listinputs",
+            "List Inputs",
+            page,
+            Style.PULSE,
+            0,
+            help="Write the sources that Tidecast can see into the log.",
+        ),
+    ]
+
+
+def engine() -> list[Parameter]:
+    """The page Engine: Tidecast as a process on this machine."""
+    page = "Engine"
+    return [
+        Parameter(
+            "Start",
+            "Start",
+            page,
+            Style.PULSE,
+            0,
+            help="Start Tidecast on this machine as a process of its own. When one already answers, that one is used.",
+        ),
+        Parameter(
+            "Stop",
+            "Stop",
+            page,
+            Style.PULSE,
+            0,
+            help="End the Tidecast that this component started: asked by OSC first, then ended with all its processes.",
+        ),
+        Parameter(
+            "Process",
+            "Process",
+            page,
+            Style.STR,
+            "stopped",
+            read_only=True,
+            help="What the process that this component started is doing.",
+        ),
+        Parameter(
+            "Executable",
+            "Executable",
+            page,
+            Style.FILE,
+            "",
+            section=True,
+            help="The program tidecast, or the python of the environment in which it is installed. Empty: "
+            "it is looked for.",
+        ),
+        Parameter(
+            "Arguments",
+            "Arguments",
+            page,
+            Style.STR,
+            "run",
+            help="Command and options, such as: run --config laptop. Input, output and OSC port are added "
+            "by this component.",
+        ),
+        Parameter(
+            "Autostart", "Start with Project", page, Style.TOGGLE, False, help="Start Tidecast when the project opens."
+        ),
+        Parameter(
+            "Keeprunning",
+            "Keep Running",
+            page,
+            Style.TOGGLE,
+            False,
+            help="Leave Tidecast running when TouchDesigner quits.",
+        ),
+        Parameter(
+            "Logfile",
+            "Log File",
+            page,
+            Style.STR,
+            "",
+            read_only=True,
+            help="File to which the process writes; its lines also appear at the third output.",
+        ),
+    ]
+
+
+def callbacks() -> list[Parameter]:
+    """The page Callbacks: the user's own functions."""
+    page = "Callbacks"
+    return [
+        Parameter(
+            "Usecallbacks",
+            "Use Callbacks",
+            page,
+            Style.TOGGLE,
+            True,
+            help="Call the functions onReady, onError and onPromptDone of the DAT below.",
+        ),
+        Parameter(
+            "Callbackdat",
+            "Callback DAT",
+            page,
+            Style.STR,
+            "callbacks",
+            help="Path of the DAT with your functions, seen from inside this component; an absolute path "
+            "survives an update of the component.",
+        ),
+    ]
+
+
+def about(version: str) -> list[Parameter]:
+    """The page About, with this version of Tidecast."""
+    page = "About"
+    return [
+        Parameter(
+            "Version",
+            "Version",
+            page,
+            Style.STR,
+            version,
+            read_only=True,
+            help="Version of Tidecast from which this component was generated.",
+        ),
+        Parameter(
+            "Verified",
+            "Verified",
+            page,
+            Style.STR,
+            "see VERIFIED.md",
+            read_only=True,
+            help="Which TouchDesigner builds a person has opened this component in stands in the file "
+            "VERIFIED.md of Tidecast.",
+        ),
+    ]
