@@ -27,7 +27,7 @@ from bridge.table import COMMANDS, GROUPS, OWNERS, READINGS, TABLE
 from bridge.web.launcher import ControlRoom
 from engine.control import PREFIX, Command, Kind, Reading, command, live
 from engine.controls import Controls
-from td_components import network
+from td_components.definition import network
 
 BASE = PREFIX + "/grain"
 
