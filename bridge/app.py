@@ -21,7 +21,8 @@ from bridge.config import AppConfig
 from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
-from bridge.control.midi.input import MidiError, MidiInput, open_backend
+from bridge.control.midi.backend import MidiError, open_backend
+from bridge.control.midi.input import MidiInput
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from engine.coercion import HUGE, as_switch, finite, has_utf8, shown
 from engine.errors import ControlError
 
 PREFIX = "/tidecast"
@@ -96,14 +97,14 @@ class Control:
                     raise self._bad(value, "text in UTF-8") from None
             if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE:
                 return str(value)
-            if isinstance(value, str) and _has_utf8(value):
+            if isinstance(value, str) and has_utf8(value):
                 return value
             raise self._bad(value, "text")
         if self.kind is Kind.CHOICE:
             word = value.strip().lower() if isinstance(value, str) else None
             if word in self.choices:
                 return word
-            index = _number(value)
+            index = finite(value)
             if index is not None and index == int(index) and 0 <= index < len(self.choices):
                 return self.choices[int(index)]
             raise self._bad(value, "one of " + ", ".join(self.choices))
@@ -112,7 +113,7 @@ class Control:
             if switch is None:
                 raise self._bad(value, "on or off")
             return switch
-        number = _number(value)
+        number = finite(value)
         if number is None:
             raise self._bad(value, "a number")
         assert self.low is not None and self.high is not None
@@ -130,7 +131,7 @@ class Control:
         Raises:
             ControlError: if `norm` is not a number.
         """
-        number = _number(norm)
+        number = finite(norm)
         if number is None:
             raise self._bad(norm, "a number from 0 to 1")
         assert self.low is not None and self.high is not None
@@ -146,56 +147,13 @@ class Control:
         Raises:
             ControlError: if `midi` is not a number.
         """
-        number = _number(midi)
+        number = finite(midi)
         if number is None:
             raise self._bad(midi, "a number from 0 to 127")
         return self.from_norm(number / 127.0)
 
     def _bad(self, value: Any, want: str) -> ControlError:
-        return ControlError(PREFIX + self.address, f"{_shown(value)} is not {want}.")
-
-
-def as_switch(value: Any) -> bool | None:
-    """`value` as on or off: a word such as on, true or no, or a number, on from 0.5; None if it is neither."""
-    word = value.strip().lower() if isinstance(value, str) else value
-    if word in ("on", "true", "yes"):
-        return True
-    if word in ("off", "false", "no"):
-        return False
-    number = _number(value)
-    return None if number is None else number >= 0.5
-
-
-def _number(value: Any) -> float | None:
-    """`value` as a finite float, or None."""
-    if isinstance(value, (bool, int, float, str)):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            return None
-        return number if math.isfinite(number) else None
-    return None
-
-
-HUGE = 10**20
-"""Integers from here on are nobody's meaning; Python refuses to print the longest."""
-
-
-def _has_utf8(text: str) -> bool:
-    """Whether a text can be sent and stored: half a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _shown(value: Any) -> str:
-    """`value` as an error message shows it: short, whatever came."""
-    if isinstance(value, int) and abs(value) >= HUGE:
-        return "a huge number"
-    text = repr(value)
-    return f"{text[:60]}..." if len(text) > 60 else text
+        return ControlError(PREFIX + self.address, f"{shown(value)} is not {want}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,11 +199,11 @@ def _argument(address: str, name: str, tag: str, value: Any) -> Any:
     """One argument of a command as its type tag (`s`, `i` or `f`) wants it."""
     if tag == "s":
         if not isinstance(value, str):
-            raise ControlError(address, f"{name}: {_shown(value)} is not text.")
+            raise ControlError(address, f"{name}: {shown(value)} is not text.")
         return value
-    number = _number(value)
+    number = finite(value)
     if number is None:
-        raise ControlError(address, f"{name}: {_shown(value)} is not a number.")
+        raise ControlError(address, f"{name}: {shown(value)} is not a number.")
     return math.floor(number + 0.5) if tag == "i" else number
 
 

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from bridge.control.document import arguments_text, range_text
 from bridge.control.files import state_dir
+from bridge.control.midi.backend import open_backend
 from bridge.control.midi.bindings import load, resolve
-from bridge.control.midi.input import MidiInput, open_backend
+from bridge.control.midi.input import MidiInput
 from bridge.control.osc.client import OscClient
 from bridge.control.osc.packet import Message
 from bridge.control.store import Caller, ControlStore
@@ -221,4 +222,5 @@ def _learn_here(full: str, seconds: float, setting: str, backend: Any = None) ->
         raise TidecastError(trouble[0])
     if not answers:
         raise TidecastError(f"No knob moved within {seconds:g} s.", "Is the controller listed by: tidecast midi list?")
-    return answers[0][1]
+    learned_address, knob = answers[0][1]
+    return str(learned_address), str(knob)

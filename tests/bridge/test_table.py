@@ -16,7 +16,8 @@ import pytest
 from bridge.cli import td
 from bridge.control.document import markdown
 from bridge.control.midi import loopback as cables
-from bridge.control.midi.input import MidiInput, open_backend
+from bridge.control.midi.backend import open_backend
+from bridge.control.midi.input import MidiInput
 from bridge.control.osc.packet import build, parse
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.http import OscQueryServer

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn
 
 from bridge.control.table import ControlTable
-from engine.control import as_switch
+from engine.coercion import as_switch
 from engine.controls import PROMPT_SLOTS
 from engine.errors import ControlError
 

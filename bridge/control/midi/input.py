@@ -9,7 +9,6 @@ page or the engine.
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +32,6 @@ from bridge.control.midi.bindings import (
 )
 from bridge.control.store import Caller, ControlStore
 from engine.control import PREFIX, Command, Control, Kind
-from engine.errors import TidecastError
 
 log = logging.getLogger(__name__)
 
@@ -56,34 +54,6 @@ LEARN = Command(
     "Learn",
     "Bind the next MIDI knob that moves to this control's address; an empty text stops waiting.",
 )
-
-
-class MidiError(TidecastError):
-    """MIDI cannot be used on this machine."""
-
-
-BACKEND = "mido.backends.rtmidi" if sys.version_info < (3, 13) else "bridge.control.midi.rtmidi2_backend"
-"""See the extra `midi` in pyproject.toml."""
-
-
-def open_backend(name: str = BACKEND) -> Any:
-    """The mido backend of this module name, loaded and proved to work.
-
-    Raises:
-        MidiError: if the packages are not installed, or the system has no MIDI.
-    """
-    try:
-        import mido
-
-        backend = mido.Backend(name, load=True)
-        backend.get_input_names()
-    except ImportError as error:
-        raise MidiError(f"MIDI is not installed ({error.name}).", "Run: pip install 'tidecast[midi]'.") from error
-    except OSError as error:
-        raise MidiError(
-            f"This system has no MIDI ({error}).", "On Linux load the ALSA sequencer: sudo modprobe snd-seq."
-        ) from error
-    return backend
 
 
 class MidiInput:

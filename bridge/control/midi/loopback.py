@@ -67,7 +67,7 @@ def _device(name: str | None) -> Device:
         return _devices[name]
 
 
-class Input(BaseInput):
+class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
     """A port from which messages of the device come."""
 
     def _open(self, callback: Callable[[Message], None] | None = None, **kwargs: Any) -> None:
@@ -86,7 +86,7 @@ class Input(BaseInput):
             self._messages.append(message)
 
 
-class Output(BaseOutput):
+class Output(BaseOutput):  # type: ignore[misc]  # mido has no annotations
     """A port through which messages go to the device (its motors and lights)."""
 
     def _open(self, **kwargs: Any) -> None:

@@ -60,7 +60,7 @@ def _opened(port: Any, name: str | None) -> Any:
     return port
 
 
-class Input(BaseInput):
+class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
     """A port from which messages of the device come, on RtMidi's thread where there is a callback."""
 
     def _open(self, callback: Callable[[Message], None] | None = None, **_: Any) -> None:
@@ -87,7 +87,7 @@ class Input(BaseInput):
         self._port.close_port()
 
 
-class Output(BaseOutput):
+class Output(BaseOutput):  # type: ignore[misc]  # mido has no annotations
     """A port through which messages go to the device (its motors and lights)."""
 
     def _open(self, **_: Any) -> None:

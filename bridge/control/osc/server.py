@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from bridge.control.osc.echoes import echoes, told_at
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
-from engine.control import PREFIX, Command, Control, Kind, Reading
+from engine.control import PREFIX, Command, Kind, Reading
 from engine.errors import ControlError, TidecastError
 
 log = logging.getLogger(__name__)
@@ -287,11 +288,11 @@ class OscServer:
             for address, reason in mine.items():
                 fresh = [t for t in targets if (t, address) not in told]
                 told.update((t, address) for t in fresh)
-                self._port.send(_told(PREFIX + "/error", address, reason), fresh)
+                self._port.send(told_at(PREFIX + "/error", address, reason), fresh)
         if more:
             senders = [s for s in errors if s is not None]
             text = f"{more} more messages were not understood."
-            self._port.send(_told(PREFIX + "/error", "/", text), {*subscribers, *senders})
+            self._port.send(told_at(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
     def _values(self, names: Iterable[str]) -> list[bytes]:
         now, rows = self._store.snapshot, self._store.table.by_name
@@ -300,24 +301,4 @@ class OscServer:
     def _readings(self, beat: bool) -> list[bytes]:
         now = self._telemetry.snapshot()
         wanted = [r for r in self._store.table.readings if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
-        return [datagram for r in wanted for datagram in _told(PREFIX + r.address, now[r.name])]
-
-
-def echoes(control: Control, value: Any) -> list[bytes]:
-    """The datagrams that tell a control's effective value: at its address and at its twins."""
-    base = PREFIX + control.address
-    found = _told(base, int(value) if isinstance(value, bool) else value)
-    if control.numeric:
-        found += _told(base + "/norm", control.to_norm(value))
-        found += _told(base + "/midi", control.to_midi(value))
-    return found
-
-
-def _told(address: str, *values: Any) -> list[bytes]:
-    """One message as a list of datagrams; empty, with a line in the log, for what OSC cannot say: a text too long
-    for a datagram, a path whose name is not Unicode."""
-    try:
-        return [build(address, values)]
-    except PacketError as error:
-        log.warning("%s", error)
-        return []
+        return [datagram for r in wanted for datagram in told_at(PREFIX + r.address, now[r.name])]

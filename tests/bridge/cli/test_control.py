@@ -15,8 +15,9 @@ from bridge.cli import control
 from bridge.cli.control import argument, midi_app, osc_app
 from bridge.control.document import BEGIN, END, markdown
 from bridge.control.midi import loopback as cables
+from bridge.control.midi.backend import open_backend
 from bridge.control.midi.bindings import load
-from bridge.control.midi.input import MidiInput, open_backend
+from bridge.control.midi.input import MidiInput
 from bridge.control.osc.server import OscServer
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mido import Message
 
 from bridge.control.midi import loopback as cables
+from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.bindings import (
     DEFAULT,
     Binding,
@@ -21,7 +22,7 @@ from bridge.control.midi.bindings import (
     save,
     stable_name,
 )
-from bridge.control.midi.input import MidiError, MidiInput, open_backend
+from bridge.control.midi.input import MidiInput
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.table import TABLE

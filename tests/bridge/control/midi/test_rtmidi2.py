@@ -14,7 +14,7 @@ from typing import Any
 import mido
 import pytest
 
-from bridge.control.midi.input import MidiError, open_backend
+from bridge.control.midi.backend import MidiError, open_backend
 
 NAME = "bridge.control.midi.rtmidi2_backend"
 
@@ -131,7 +131,7 @@ def test_a_system_without_midi_is_said_so(cable: Cable) -> None:
 
 
 def test_the_backend_is_the_one_that_is_installed() -> None:
-    from bridge.control.midi.input import BACKEND
+    from bridge.control.midi.backend import BACKEND
 
     newer = sys.version_info >= (3, 13)
     assert (BACKEND == NAME) == newer

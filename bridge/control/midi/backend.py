@@ -1,0 +1,36 @@
+"""The mido backend through which MIDI ports are reached, chosen for this Python. Loads mido only when asked."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from engine.errors import TidecastError
+
+
+class MidiError(TidecastError):
+    """MIDI cannot be used on this machine."""
+
+
+BACKEND = "mido.backends.rtmidi" if sys.version_info < (3, 13) else "bridge.control.midi.rtmidi2_backend"
+"""See the extra `midi` in pyproject.toml."""
+
+
+def open_backend(name: str = BACKEND) -> Any:
+    """The mido backend of this module name, loaded and proved to work.
+
+    Raises:
+        MidiError: if the packages are not installed, or the system has no MIDI.
+    """
+    try:
+        import mido
+
+        backend = mido.Backend(name, load=True)
+        backend.get_input_names()
+    except ImportError as error:
+        raise MidiError(f"MIDI is not installed ({error.name}).", "Run: pip install 'tidecast[midi]'.") from error
+    except OSError as error:
+        raise MidiError(
+            f"This system has no MIDI ({error}).", "On Linux load the ALSA sequencer: sudo modprobe snd-seq."
+        ) from error
+    return backend
