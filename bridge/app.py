@@ -42,7 +42,7 @@ from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guard import Guard
-from bridge.web.launcher import ControlRoom
+from bridge.web.launcher import WebProcess
 from engine.controls import Controls
 from engine.frame import Frame
 
@@ -74,7 +74,7 @@ class App:
         self._stack: contextlib.ExitStack | None = None
         self._inputs: list[SourceInfo] = []
         self._ever_ready = False
-        self.room: ControlRoom | None = None
+        self.room: WebProcess | None = None
         self.oscquery_url = ""
         self.midi: MidiInput | None = None
 
@@ -212,13 +212,13 @@ class App:
             self.midi = MidiInput(self.store, path, self.telemetry.error, backend, port=port).start()
             stack.callback(self.midi.stop)
 
-    def _start_room(self, stack: contextlib.ExitStack) -> ControlRoom | None:
+    def _start_room(self, stack: contextlib.ExitStack) -> WebProcess | None:
         """The page, which serves OSCQuery too."""
         web, midi = self.config.web, self.midi
         if not web.enabled:
             return None
         osc = self.osc.address if self.osc is not None else ("", 0)
-        room = ControlRoom(
+        room = WebProcess(
             self.store,
             self.telemetry,
             self.config.engine.width,

@@ -137,7 +137,7 @@ def _token_in_address(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     if len(query) > 4096:
         return ""
-    return parse_qs(query, max_num_fields=None).get("token", [""])[0]
+    return str(parse_qs(query, max_num_fields=None).get("token", [""])[0])
 
 
 def _tokens(scope: Scope, headers: dict[str, str]) -> Iterable[str]:

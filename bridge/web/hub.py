@@ -8,15 +8,27 @@ the pipe. Everything here runs on the event loop's thread.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, assert_never, cast
 
 from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
-from engine.errors import ControlError
+from bridge.web.messages import (
+    ControlsChanged,
+    ErrorNote,
+    ErrorsReported,
+    InputsFound,
+    MidiState,
+    News,
+    ReadingsChanged,
+    Reply,
+    SnapshotsStored,
+)
+from bridge.web.page_messages import PageAsks, PageNews, PageSays
 
 ERRORS_KEPT = 40
 HISTORY_SECONDS = 120.0
@@ -25,9 +37,6 @@ HISTORY_READINGS = ("latency", "latency_p95", "fps_out")
 
 Send = Callable[[str, Sequence[Any], str], None]
 """Hands (full OSC address, arguments, name of the client) to the bridge process; never waits."""
-
-Ask = Callable[[str], None]
-"""Asks the bridge process for a fresh list ("inputs"); never waits."""
 
 
 class Client:
@@ -38,7 +47,7 @@ class Client:
         self._pending: dict[str, Any] = {}
         self._wake = asyncio.Event()
 
-    def tell(self, news: dict[str, Any]) -> None:
+    def tell(self, news: PageNews) -> None:
         """Merge `news`: mappings are updated, lists of happenings extended, everything else replaced."""
         for key, value in news.items():
             if key in ("controls", "readings"):
@@ -50,12 +59,12 @@ class Client:
                 self._pending[key] = value
         self._wake.set()
 
-    async def news(self) -> dict[str, Any]:
+    async def news(self) -> PageNews:
         """Wait until there is something to say and take it."""
         await self._wake.wait()
         self._wake.clear()
         taken, self._pending = self._pending, {}
-        return {k: list(v) if isinstance(v, deque) else v for k, v in taken.items()}
+        return cast(PageNews, {k: list(v) if isinstance(v, deque) else v for k, v in taken.items()})
 
 
 class Hub:
@@ -65,19 +74,21 @@ class Hub:
         table: what can be controlled and read.
         about: names, ports and guides that do not change while the server runs.
         send: carries a message of a page to the bridge process.
-        ask: asks the bridge process for a list.
+        find_inputs: asks the bridge process for the list of sources; never waits.
     """
 
-    def __init__(self, table: ControlTable, about: dict[str, Any], send: Send, ask: Ask) -> None:
+    def __init__(self, table: ControlTable, about: dict[str, Any], send: Send, find_inputs: Callable[[], None]) -> None:
         self.table = table
         self.about = about
         self.controls: dict[str, Any] = {c.name: c.default for c in table.controls}
         self.telemetry = Telemetry(table)
-        self.lists: dict[str, Any] = {"inputs": None, "snapshots": [], "midi": {}}
-        self.errors: deque[list[Any]] = deque(maxlen=ERRORS_KEPT)
+        self.inputs: list[dict[str, Any]] | None = None
+        self.snapshots: list[int] = []
+        self.midi: dict[str, Any] = {}
+        self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self.history: deque[list[float]] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
         self.send = send
-        self.ask = ask
+        self.find_inputs = find_inputs
         self._clients: dict[str, Client] = {}
         self._count = 0
         self._next_history = 0.0
@@ -93,14 +104,14 @@ class Hub:
         client = Client(f"web:{self._count}")
         self._clients[client.name] = client
         client.tell({"you": client.name, **self.everything()})
-        self.ask("inputs")
+        self.find_inputs()
         return client
 
     def leave(self, client: Client) -> None:
         """Forget a page."""
         self._clients.pop(client.name, None)
 
-    def everything(self) -> dict[str, Any]:
+    def everything(self) -> PageNews:
         """The whole state as a page (or `GET /api/state`) gets it."""
         return {
             "controls": {name: [value, ""] for name, value in self.controls.items()},
@@ -108,42 +119,54 @@ class Hub:
             "errors": list(self.errors),
             "history": list(self.history),
             "clients": self.clients,
-            **self.lists,
+            "inputs": self.inputs,
+            "snapshots": self.snapshots,
+            "midi": self.midi,
         }
 
-    def absorb(self, news: dict[str, Any]) -> None:
-        """Take what the bridge process says (see `room.ControlRoom`) and pass it on to every page."""
-        self.controls |= {name: value for name, (value, _) in news.get("controls", {}).items()}
-        if "readings" in news:
-            news["readings"] = {k: v for k, v in news["readings"].items() if _finite(v)}
-            self.telemetry.update(**news["readings"])
-            self._remember()
-        self.errors.extend(news.get("errors", ()))
-        for key in self.lists.keys() & news.keys():
-            self.lists[key] = news[key]
-        for name, address, args in news.get("replies", ()):
-            if name in self._clients:
-                self._clients[name].tell({"replies": [[address, list(args)]]})
-        public = {k: v for k, v in news.items() if k != "replies"}
-        if public:
-            self.tell_all(public)
+    def absorb(self, message: News) -> None:
+        """Take what the bridge process tells and pass it on to every page, a reply to the one that it is for."""
+        match message:
+            case ControlsChanged(controls):
+                self.controls |= {name: value for name, (value, _) in controls.items()}
+                self.tell_all({"controls": dict(controls)})
+            case ReadingsChanged(values):
+                readings = {name: value for name, value in values.items() if _finite(value)}
+                self.telemetry.update(**readings)
+                self._remember()
+                self.tell_all({"readings": readings})
+            case ErrorsReported(notes):
+                self.errors.extend(notes)
+                self.tell_all({"errors": list(notes)})
+            case InputsFound(sources):
+                self.inputs = [dataclasses.asdict(source) for source in sources]
+                self.tell_all({"inputs": self.inputs})
+            case SnapshotsStored(numbers):
+                self.snapshots = list(numbers)
+                self.tell_all({"snapshots": self.snapshots})
+            case MidiState():
+                self.midi = dataclasses.asdict(message)
+                self.tell_all({"midi": self.midi})
+            case Reply(name, address, args):
+                if name in self._clients:
+                    self._clients[name].tell({"replies": [[address, list(args)]]})
+            case _:
+                assert_never(message)
 
-    def tell_all(self, news: dict[str, Any]) -> None:
+    def tell_all(self, news: PageNews) -> None:
         """Tell every page."""
         for client in self._clients.values():
             client.tell(news)
 
-    def obey(self, client: Client, message: Any) -> None:
-        """Carry out one message of a page: `{"address": ..., "args": [...]}` or `{"ask": "inputs"}`.
-
-        Raises:
-            ControlError: if the message is not of that form; the text says how it should be.
-        """
-        if isinstance(message, dict) and message.get("ask") == "inputs":
-            self.ask("inputs")
-            return
-        address, args = parse_message(message)
-        self.send(address, args, client.name)
+    def obey(self, client: Client, message: PageSays | PageAsks) -> None:
+        """Carry out one message of a page."""
+        match message:
+            case PageAsks():
+                self.find_inputs()
+            case PageSays(address, args):
+                self.send(address, args, client.name)
+            case _:
+                assert_never(message)
 
     def _remember(self) -> None:
         """Keep the readings that are drawn as a plot, twice a second."""
@@ -162,19 +185,3 @@ class Hub:
 def _finite(value: Any) -> bool:
     """Whether JSON can say it: it knows no NaN."""
     return not isinstance(value, float) or math.isfinite(value)
-
-
-def parse_message(message: Any) -> tuple[str, tuple[Any, ...]]:
-    """The (address, arguments) of a decoded JSON message.
-
-    Raises:
-        ControlError: if it is not `{"address": text, "args": [numbers, texts or booleans, at most 8]}`.
-    """
-    address, args = (message.get("address"), message.get("args", [])) if isinstance(message, dict) else (None, [])
-    if isinstance(address, str) and len(address) <= 200 and isinstance(args, list) and len(args) <= 8:
-        plain = tuple(a for a in args if isinstance(a, (str, int, float, bool)))
-        if len(plain) == len(args):
-            return address, plain
-    raise ControlError(
-        "/api", "This message is not understood.", 'Send {"address": "/tidecast/strength", "args": [0.5]}.'
-    )

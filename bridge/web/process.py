@@ -1,6 +1,6 @@
-"""The web process: everything of the control room that costs time, away from the stage.
+"""The web process: everything of the page that costs time, away from the picture.
 
-`serve` is its main function, started by `room.ControlRoom`. It reads what the bridge process says from a pipe,
+`serve` is its main function, started by `launcher.WebProcess`. It reads what the bridge process says from a pipe,
 serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe does, so
 that it never outlives the bridge. Knows no video transport and no engine.
 """
@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,11 +23,12 @@ from starlette.types import ASGIApp
 
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.table import ControlTable
+from bridge.process.channel import Channel, MessageError
 from bridge.process.frame_ring import RingReader
 from bridge.web.gallery import Gallery
 from bridge.web.guard import Guard
 from bridge.web.hub import Hub
-from bridge.web.messages import Settings
+from bridge.web.messages import TO_WEB, FindInputs, FromWeb, News, Say, Serving, Settings, Stop, ToWeb, Watch
 from bridge.web.server import MAX_MESSAGE, application
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ class Uplink:
     Of several values for one control that wait, only the newest is sent; commands keep their place among them.
     """
 
-    def __init__(self, pipe: Connection, table: ControlTable) -> None:
-        self._pipe = pipe
+    def __init__(self, channel: Channel[FromWeb, ToWeb], table: ControlTable) -> None:
+        self._channel = channel
         self._targets = table.targets
-        self._unsent: OrderedDict[Any, tuple[Any, ...]] = OrderedDict()
+        self._unsent: OrderedDict[Hashable, FromWeb] = OrderedDict()
         self._turn = 0
         self._change = threading.Condition()
         threading.Thread(target=self._run, name="uplink", daemon=True).start()
@@ -58,28 +59,28 @@ class Uplink:
         target = self._targets.get(address)
         with self._change:
             if target is not None and target.control is not None:
-                key: Any = (self._turn, address)
+                key: Hashable = (self._turn, address)
             else:
                 self._turn += 1
                 key = self._turn
-            self._put(key, ("say", address, tuple(args), client))
+            self._put(key, Say(address, tuple(args), client))
 
     def watch(self, kinds: frozenset[str]) -> None:
         """Which pictures are watched."""
         with self._change:
-            self._put("watch", ("watch", kinds))
+            self._put(Watch, Watch(kinds))
 
-    def ask(self, what: str) -> None:
-        """Ask for a list."""
+    def find_inputs(self) -> None:
+        """Ask for the list of sources."""
         with self._change:
-            self._put(("ask", what), ("ask", what))
+            self._put(FindInputs, FindInputs())
 
-    def tell(self, *message: Any) -> None:
-        """Any other message; the newest of its kind wins."""
+    def serving(self) -> None:
+        """Pages can be opened."""
         with self._change:
-            self._put(message[0], message)
+            self._put(Serving, Serving())
 
-    def _put(self, key: Any, message: tuple[Any, ...]) -> None:
+    def _put(self, key: Hashable, message: FromWeb) -> None:
         self._unsent.pop(key, None)
         self._unsent[key] = message
         while len(self._unsent) > MAX_UNSENT:
@@ -92,7 +93,8 @@ class Uplink:
                 self._change.wait_for(lambda: self._unsent)
                 batch, self._unsent = list(self._unsent.values()), OrderedDict()
             try:
-                self._pipe.send(batch)
+                for message in batch:
+                    self._channel.send(message)
             except OSError:  # the bridge process is gone; the reading side of the pipe ends this process
                 return
 
@@ -139,20 +141,33 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     """Main function of the web process; returns when the bridge process says so or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
     logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
-    uplink = Uplink(pipe, settings.table)
-    hub = Hub(settings.table, settings.about, uplink.say, uplink.ask)
+    channel: Channel[FromWeb, ToWeb] = Channel(pipe, TO_WEB)
+    uplink = Uplink(channel, settings.table)
+    hub = Hub(settings.table, settings.about, uplink.say, uplink.find_inputs)
     gallery = Gallery(rings, uplink.watch, settings.widest)
     tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
     server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
     if hasattr(os, "nice"):
         server.loop.call_soon(os.nice, NICENESS)  # this thread and those that it starts, on Linux
     server.loop.call_soon(gallery.start, server.loop)
-    server.loop.call_soon(lambda: uplink.tell("serving"))
+    server.loop.call_soon(uplink.serving)
     server.start()
-    try:
-        while (news := pipe.recv()) is not None:
-            server.loop.call_soon_threadsafe(hub.absorb, news)
-    except (EOFError, OSError):
-        log.info("the bridge process is gone")
+    listen_to_bridge(channel, lambda news: server.loop.call_soon_threadsafe(hub.absorb, news))
     gallery.stop()
     server.stop()
+
+
+def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], object]) -> None:
+    """Hand on what the bridge process tells, until it says stop or is gone; garbled messages are logged."""
+    while True:
+        try:
+            message = channel.receive()
+        except (EOFError, OSError):
+            log.info("the bridge process is gone")
+            return
+        except MessageError as error:
+            log.error("%s", error)
+            continue
+        if isinstance(message, Stop):
+            return
+        absorb(message)

@@ -1,7 +1,7 @@
 """The HTTP and WebSocket face of the control room: the page's files, the API, the preview sockets.
 
 A starlette application over `Hub` (state) and `Gallery` (pictures). The API is described in README.md beside this
-file. Must not know the pipe, the slots or the bridge process.
+file. Knows neither the pipe nor the frame rings.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, assert_never
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,10 +25,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
 from bridge.web.gallery import Gallery, Viewer
-from bridge.web.hub import Client, Hub, parse_message
+from bridge.web.hub import Client, Hub
+from bridge.web.page_messages import PageDrew, PageWatches, parse_control, parse_preview, parse_said
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError
+
+log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 64 * 1024
 """Longest request body or WebSocket message, bytes."""
@@ -129,7 +133,8 @@ class Api:
     async def _send(self, request: Request) -> Response:
         """POST {"address", "args"}: one OSC-like message."""
         try:
-            address, args = parse_message(await _body(request))
+            said = parse_said(await _body(request))
+            address, args = said.address, said.args
             if address not in self._hub.table.targets:
                 raise ControlError(address, "There is nothing at this address.", "GET /api/table lists them.")
         except ControlError as error:
@@ -163,7 +168,7 @@ class Api:
         try:
             async for text in _texts(socket):
                 try:
-                    self._hub.obey(client, _decode(text))
+                    self._hub.obey(client, parse_control(_decode(text)))
                 except ControlError as error:
                     client.tell({"replies": [["/error", [error.address, str(error)]]]})
         finally:
@@ -180,13 +185,17 @@ class Api:
         try:
             async for text in _texts(socket):
                 try:
-                    message = _decode(text)
-                except ControlError:
+                    message = parse_preview(_decode(text))
+                except ControlError as error:
+                    log.debug("preview: %s", error)
                     continue
-                if isinstance(message, dict) and isinstance(message.get("watch"), list):
-                    self._gallery.watch(viewer, message["watch"])
-                elif message == "drawn":
-                    viewer.drawn()
+                match message:
+                    case PageWatches(kinds):
+                        self._gallery.watch(viewer, kinds)
+                    case PageDrew():
+                        viewer.drawn()
+                    case _:
+                        assert_never(message)
         finally:
             self._sockets -= 1
             self._gallery.leave(viewer)

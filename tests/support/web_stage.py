@@ -20,7 +20,8 @@ from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.control.values import Snapshot
 from bridge.table import TABLE
-from bridge.web.launcher import ControlRoom
+from bridge.video.base import SourceInfo
+from bridge.web.launcher import WebProcess
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
 
@@ -59,8 +60,8 @@ class Stage:
         self.store = ControlStore(TABLE)
         self.telemetry = Telemetry(TABLE)
         self.inputs = [
-            {"uri": "pattern:bars", "title": "Test picture", "width": 320, "height": 192, "fps": 30.0},
-            {"uri": "ndi:DESK (Camera 1)", "title": "DESK (Camera 1)", "width": 1920, "height": 1080, "fps": 59.94},
+            SourceInfo("pattern:bars", "Test picture", 320, 192, 30.0),
+            SourceInfo("ndi:DESK (Camera 1)", "DESK (Camera 1)", 1920, 1080, 59.94),
         ]
         self.stored: dict[int, dict[str, Any]] = {}
         self.learning = ""
@@ -75,7 +76,7 @@ class Stage:
             "snapshots": lambda: self.stored,
             "midi": self._midi,
         }
-        self.room = ControlRoom(self.store, self.telemetry, *SIZE, **(options | room))
+        self.room = WebProcess(self.store, self.telemetry, *SIZE, **(options | room))
         self.engine_alive = True
         self.latency_ms = 110.0
         self.sent = 0

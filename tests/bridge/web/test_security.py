@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from bridge.web.access import is_loopback, page_url, qr_text
 from bridge.web.guard import host_name
-from bridge.web.launcher import ControlRoom
+from bridge.web.launcher import WebProcess
 from bridge.web.server import MAX_MESSAGE, MAX_SOCKETS
 from engine.errors import PortInUseError
 from tests.support.browser import wait
@@ -275,7 +275,7 @@ def test_a_new_token_each_time_unless_given() -> None:
 
 
 def test_a_taken_port_is_named(stage: Stage) -> None:
-    room = ControlRoom(stage.store, stage.telemetry, *SIZE, port=stage.room.port)
+    room = WebProcess(stage.store, stage.telemetry, *SIZE, port=stage.room.port)
     with pytest.raises(PortInUseError, match=str(stage.room.port)):
         room.start()
     room.stop()

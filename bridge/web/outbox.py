@@ -1,0 +1,114 @@
+"""What waits to be told to the web process, merged so that a slow or dead one costs no memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.web.messages import (
+    ControlsChanged,
+    ControlValue,
+    ErrorNote,
+    ErrorsReported,
+    InputsFound,
+    MidiState,
+    ReadingsChanged,
+    Reply,
+    SnapshotsStored,
+    ToWeb,
+)
+
+ERRORS_KEPT = 40
+MAX_PENDING_REPLIES = 64
+
+
+class Outbox:
+    """Messages to the web process: of a control or a reading only the newest value waits. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._controls: dict[str, ControlValue] = {}
+        self._readings: dict[str, Any] = {}
+        self._told_readings: dict[str, Any] = {}
+        self._all_errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
+        self._errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
+        self._replies: deque[Reply] = deque(maxlen=MAX_PENDING_REPLIES)
+        self._lists: dict[type[ToWeb], ToWeb] = {}
+        self._told_lists: dict[type[ToWeb], ToWeb] = {}
+
+    def begin_anew(self, controls: Mapping[str, Any]) -> None:
+        """A new web process knows nothing: it is told these controls, every reading, list and kept error."""
+        with self._change:
+            self._controls = {name: ControlValue(value, "") for name, value in controls.items()}
+            self._readings |= self._told_readings
+            self._errors = deque(self._all_errors, maxlen=ERRORS_KEPT)
+            self._lists = {**self._told_lists, **self._lists}
+            self._told_readings, self._told_lists = {}, {}
+            self._replies.clear()
+            self._change.notify()
+
+    def control(self, name: str, value: Any, origin: str) -> None:
+        """A control was set."""
+        with self._change:
+            self._controls[name] = ControlValue(value, origin)
+            self._change.notify()
+
+    def readings(self, values: Mapping[str, Any]) -> None:
+        """The newest readings; those that did not change are not told again. Wakes nobody."""
+        with self._change:
+            changed = {name: value for name, value in values.items() if self._told_readings.get(name) != value}
+            self._readings |= changed
+
+    def error(self, topic: str, reason: str) -> None:
+        """An error was reported."""
+        with self._change:
+            note = ErrorNote(time.time(), topic, reason)
+            self._all_errors.append(note)
+            self._errors.append(note)
+            self._change.notify()
+
+    def reply(self, reply: Reply) -> None:
+        """A page is answered."""
+        with self._change:
+            self._replies.append(reply)
+            self._change.notify()
+
+    def whole(self, message: InputsFound | SnapshotsStored | MidiState) -> None:
+        """The newest state of something; told only when it has changed, and the newest of its kind wins."""
+        with self._change:
+            kind = type(message)
+            if isinstance(message, InputsFound) or self._told_lists.get(kind) != message:  # a page waits for the former
+                self._lists[kind] = message
+                self._change.notify()
+
+    def wake(self) -> None:
+        """Let `wait` return."""
+        with self._change:
+            self._change.notify()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until there is something that cannot wait, or the time is over."""
+        with self._change:
+            if not (self._controls or self._errors or self._replies or self._lists):
+                self._change.wait(timeout_s)
+
+    def take(self) -> list[ToWeb]:
+        """Everything that waits."""
+        with self._change:
+            messages: list[ToWeb] = []
+            if self._controls:
+                messages.append(ControlsChanged(self._controls))
+            if self._readings:
+                messages.append(ReadingsChanged(self._readings))
+            if self._errors:
+                messages.append(ErrorsReported(tuple(self._errors)))
+            messages += [*self._lists.values(), *self._replies]
+            self._told_readings |= self._readings
+            self._told_lists |= self._lists
+            self._controls, self._readings, self._lists = {}, {}, {}
+            self._errors.clear()
+            self._replies.clear()
+            return messages

@@ -1,0 +1,68 @@
+"""The bridge's side of the preview: frames that some page watches are copied into a frame ring, one ring a kind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.web.messages import KINDS
+from engine.frame import Frame
+
+
+class Preview:
+    """Rings for the pictures of every kind. `open` and `close` are repeatable.
+
+    Args:
+        width, height: size of every offered frame, pixels.
+        fps: most pictures per second and kind.
+
+    Attributes:
+        watched: the kinds that some page watches; nothing else is copied.
+    """
+
+    def __init__(self, width: int, height: int, fps: float) -> None:
+        self.size = (width, height)
+        self.fps = fps
+        self.watched: frozenset[str] = frozenset()
+        self._period_ns = int(1e9 / fps)
+        self._rings: dict[str, FrameRing] = {}
+        self._writers: dict[str, RingWriter] = {}
+        self._next_ns: dict[str, int] = {}
+
+    def open(self) -> None:
+        """Make the rings."""
+        self._rings = {kind: FrameRing(*self.size, depth=1, metadata_bytes=0) for kind in KINDS}
+        self._writers = {kind: ring.writer() for kind, ring in self._rings.items()}
+        self._next_ns = dict.fromkeys(KINDS, 0)
+
+    def close(self) -> None:
+        """Give the rings' memory back."""
+        self.watched = frozenset()
+        for writer in self._writers.values():
+            writer.close()
+        for ring in self._rings.values():
+            ring.close()
+        self._writers, self._rings = {}, {}
+
+    def readers(self) -> dict[str, RingReader]:
+        """A reading end of every ring, for the web process."""
+        return {kind: ring.reader() for kind, ring in self._rings.items()}
+
+    def offer(self, which: str, frame: Frame) -> None:
+        """Copy a frame if somebody watches its kind and the last one was long enough ago. Never waits.
+
+        Not thread-safe for one kind: each kind belongs to one thread.
+
+        Args:
+            which: one of `KINDS`.
+            frame: of the size given at the start; others are left out.
+        """
+        if which not in self.watched:
+            return
+        now = time.monotonic_ns()
+        if now < self._next_ns[which] or (frame.width, frame.height) != self.size:
+            return
+        self._next_ns[which] = max(self._next_ns[which] + self._period_ns, now - self._period_ns)
+        with contextlib.suppress(ValueError, KeyError):  # stopped at this very moment
+            self._writers[which].put(Frame(frame.rgb(), seq=frame.seq))
