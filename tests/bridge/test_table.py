@@ -25,7 +25,7 @@ from bridge.control.store import Caller, ControlStore
 from bridge.control.table import compose
 from bridge.control.telemetry import Telemetry
 from bridge.table import COMMANDS, GROUPS, OWNERS, READINGS, TABLE
-from bridge.web.launcher import ControlRoom
+from bridge.web.launcher import WebProcess
 from engine.control import PREFIX, Command, Kind, Reading, command, live
 from engine.controls import Controls
 from td_components.definition import network
@@ -183,7 +183,7 @@ def test_oscquery_describes_it(show):
 
 def test_the_page_is_told_of_it_by_its_own_process_and_drives_it(show):
     store, telemetry, _ = show
-    room = ControlRoom(store, telemetry, 64, 48, port=0)
+    room = WebProcess(store, telemetry, 64, 48, port=0)
     room.start()
     try:
         url = f"http://127.0.0.1:{room.port}"
