@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
-from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+from engine.models.wan21.vae import WanCodec, WanVAE
+from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 
 LIMITS = {

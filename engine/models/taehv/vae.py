@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.models import conv
 from engine.models.codec_memory import CodecMemory, CodecStates, to_images, to_video
-from engine.models.wan21.vae import VAEShape
+from engine.models.wan21.vae_shape import VAEShape
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncod
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.models.wan21 import checkpoint
 from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
-from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+from engine.models.wan21.vae import WanCodec, WanVAE
+from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 
 log = logging.getLogger(__name__)

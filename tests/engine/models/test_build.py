@@ -12,7 +12,8 @@ from engine.errors import CheckpointError
 from engine.models.registry import get
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.models.wan21 import build
-from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+from engine.models.wan21.vae import WanCodec, WanVAE
+from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 
 SPEC = get("wan21-tiny")

@@ -17,8 +17,9 @@ from engine.models.ember.codec import EmberCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.training.denoise import DenoiseTask
 from engine.models.ember.training.footage.data import Painter, draw, random_prompt
+from engine.models.ember.training.footage.marks import CELL
 from engine.models.ember.training.footage.scenes import clip
-from engine.models.ember.training.footage.styles import CELL, STYLES, apply
+from engine.models.ember.training.footage.styles import STYLES, apply
 from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import FILLER, SYNONYMS, WORDS, WordTable, parse

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.errors import ModelError
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
-from engine.models.wan21.vae import VAEShape
+from engine.models.wan21.vae_shape import VAEShape
 
 SIZE = (32, 48)
 NARROW = TinyShape(encoder=8, decoder=(16, 8, 8, 8))

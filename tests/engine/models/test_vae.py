@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from engine.errors import ModelError
 from engine.models.conv import TemporalConv, UpsampleConv
-from engine.models.wan21.vae import VAEShape, WanCodec, WanVAE
+from engine.models.wan21.vae import WanCodec, WanVAE
+from engine.models.wan21.vae_shape import VAEShape
 
 SIZE = (32, 48)
 

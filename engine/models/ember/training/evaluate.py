@@ -28,8 +28,9 @@ import torch
 from torch import Tensor
 
 from engine.models.ember.training.denoise import style_share
+from engine.models.ember.training.footage.marks import CELL
 from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
-from engine.models.ember.training.footage.styles import CELL, apply
+from engine.models.ember.training.footage.styles import apply
 from engine.models.ember.training.losses import pixel_loss
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN

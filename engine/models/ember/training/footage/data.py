@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.models.ember.codec import GROUP
-from engine.models.ember.training.footage.styles import STYLES, Stage, apply, luma, saturate
+from engine.models.ember.training.footage.marks import luma, saturate
+from engine.models.ember.training.footage.styles import STYLES, Stage, apply
 from engine.models.ember.training.pool import LARGE, TRAINING
 
 TINTS = [word for word, style in STYLES.items() if style.stage is Stage.TINT]

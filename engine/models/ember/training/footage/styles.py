@@ -18,10 +18,28 @@ from enum import IntEnum
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-CELL = 16
-"""All textures repeat after this many pixels."""
+from engine.models.ember.training.footage.marks import (
+    CELL,
+    blur,
+    box,
+    bristles,
+    contrast,
+    edges,
+    gradient,
+    grain,
+    grid,
+    hue,
+    kuwahara,
+    luma,
+    ramp,
+    rgb_of,
+    saturate,
+    step,
+    terraces,
+    tiles,
+    tone,
+)
 
 Operator = Callable[[Tensor], Tensor]
 
@@ -33,138 +51,6 @@ class Stage(IntEnum):
     DRAW = 1
     GRADE = 2
     TINT = 3
-
-
-# --- tools -----------------------------------------------------------------------------------------------------
-
-
-def _rgb(x: Tensor, red: float, green: float, blue: float) -> Tensor:
-    return x.new_tensor([red, green, blue]).view(1, 3, 1, 1)
-
-
-def luma(x: Tensor) -> Tensor:
-    """Rec. 601 luma, [N, 1, H, W]."""
-    return (x * _rgb(x, 0.299, 0.587, 0.114)).sum(1, keepdim=True)
-
-
-def box(x: Tensor, width: int) -> Tensor:
-    """Mean over an odd square."""
-    pad = width // 2
-    x = functional.pad(x, (pad,) * 4, mode="replicate")
-    return functional.avg_pool2d(functional.avg_pool2d(x, (width, 1), 1), (1, width), 1)
-
-
-def blur(x: Tensor, width: int) -> Tensor:
-    """Two box means: a smooth blur."""
-    return box(box(x, width), width)
-
-
-def step(low: float, high: float, x: Tensor) -> Tensor:
-    """Smooth step from 0 at `low` to 1 at `high`."""
-    s = ((x - low) / (high - low)).clamp(0, 1)
-    return s * s * (3 - 2 * s)
-
-
-def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y (twice the derivative)."""
-    p = functional.pad(x, (1, 1, 1, 1), mode="replicate")
-    return p[..., 1:-1, 2:] - p[..., 1:-1, :-2], p[..., 2:, 1:-1] - p[..., :-2, 1:-1]
-
-
-def edges(x: Tensor, smooth: int = 3) -> Tensor:
-    """Strength of luma edges, about 0..0.5."""
-    gx, gy = gradient(box(luma(x), smooth))
-    return torch.sqrt(gx * gx + gy * gy + 1e-8)
-
-
-def saturate(x: Tensor, gain: float) -> Tensor:
-    """Move away from (or towards) grey."""
-    grey = luma(x)
-    return (grey + (x - grey) * gain).clamp(0, 1)
-
-
-def contrast(x: Tensor, gain: float) -> Tensor:
-    """Stretch around mid grey."""
-    return ((x - 0.5) * gain + 0.5).clamp(0, 1)
-
-
-def tone(x: Tensor) -> Tensor:
-    """Luma with its local contrast raised and its local mean drawn to the middle."""
-    grey = luma(x)
-    mean = blur(grey, 15)
-    return ((grey - mean) * 1.4 + (mean - 0.5) * 0.9 + 0.5).clamp(0, 1)
-
-
-def terraces(x: Tensor, levels: int) -> Tensor:
-    """Quantise to `levels` steps with soft risers."""
-    scaled = x.clamp(0, 1) * levels
-    floor = scaled.floor()
-    return (floor + step(0.3, 0.7, scaled - floor)) / levels
-
-
-def ramp(value: Tensor, *colours: str) -> Tensor:
-    """Colour of a value 0..1 on a gradient of hexadecimal colours at equal distances."""
-    stops = value.new_tensor([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])
-    place = value[:, 0].clamp(0, 1) * (len(colours) - 1)
-    index = place.long().clamp(0, len(colours) - 2)
-    part = (place - index)[..., None]
-    return (stops[index] * (1 - part) + stops[index + 1] * part).permute(0, 3, 1, 2)
-
-
-def hue(turn: Tensor) -> Tensor:
-    """Pure colour of a hue in turns, [N, 3, H, W]."""
-    return ((turn * 6 + _rgb(turn, 0.0, 4.0, 2.0)) % 6 - 3).abs().sub(1).clamp(0, 1)
-
-
-def tiles(x: Tensor, width: int) -> Tensor:
-    """Mean of every tile, spread over it."""
-    return functional.interpolate(functional.avg_pool2d(x, width), scale_factor=width, mode="nearest")
-
-
-def grid(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Column and row numbers, broadcastable to [N, 1, H, W]."""
-    height, width = x.shape[-2:]
-    columns = torch.arange(width, device=x.device, dtype=x.dtype).view(1, 1, 1, width)
-    return columns.expand(1, 1, height, width), torch.arange(height, device=x.device, dtype=x.dtype).view(
-        1, 1, height, 1
-    ).expand(1, 1, height, width)
-
-
-_GRAIN = torch.rand(1, 1, CELL, CELL, generator=torch.Generator().manual_seed(7))
-
-
-_DRAWN = torch.stack([torch.roll(_GRAIN, (k, k), (-2, -1)) for k in range(5)]).mean(0)
-_BRISTLES = (_DRAWN - _DRAWN.mean()) / (2 * _DRAWN.std())
-
-
-def _in_every_cell(cell: Tensor, x: Tensor) -> Tensor:
-    return cell.to(x).repeat(1, 1, x.shape[-2] // CELL, x.shape[-1] // CELL)
-
-
-def grain(x: Tensor) -> Tensor:
-    """The same random values 0..1 in every cell."""
-    return _in_every_cell(_GRAIN, x)
-
-
-def bristles(x: Tensor) -> Tensor:
-    """Marks of a brush drawn from corner to corner, the same in every cell, about -1..1."""
-    return _in_every_cell(_BRISTLES, x)
-
-
-def kuwahara(x: Tensor, radius: int) -> Tensor:
-    """Edge-keeping smoothing: a soft choice of the calmest of four neighbouring squares."""
-    width = radius + 1
-
-    def squares(y: Tensor) -> Tensor:
-        return functional.avg_pool2d(functional.pad(y, (radius,) * 4, mode="replicate"), width, 1)
-
-    grey = luma(x)
-    means, variances = squares(x), squares(grey * grey) - squares(grey) ** 2
-    height, columns = x.shape[-2:]
-    corners = [(row, col) for row in (0, radius) for col in (0, radius)]
-    mean = torch.stack([means[..., r : r + height, c : c + columns] for r, c in corners])
-    spread = torch.stack([variances[..., r : r + height, c : c + columns] for r, c in corners])
-    return (mean * torch.softmax(-spread * 1500, 0)).sum(0)
 
 
 # --- paint -----------------------------------------------------------------------------------------------------
@@ -188,7 +74,7 @@ def watercolor(x: Tensor) -> Tensor:
 def dream(x: Tensor) -> Tensor:
     """Bright bloom and a breath of rose."""
     soft = blur(x, 13)
-    return (1 - (1 - x * 0.7) * (1 - soft * 0.8) + _rgb(x, 0.07, -0.02, 0.07)).clamp(0, 1)
+    return (1 - (1 - x * 0.7) * (1 - soft * 0.8) + rgb_of(x, 0.07, -0.02, 0.07)).clamp(0, 1)
 
 
 def vivid(x: Tensor) -> Tensor:
@@ -215,7 +101,7 @@ def neon(x: Tensor) -> Tensor:
     line = step(0.03, 0.16, torch.sqrt(gx * gx + gy * gy + 1e-8))
     colour = hue((torch.atan2(gy, gx) / (2 * math.pi) + 0.85) % 1) * 0.9 + 0.1
     tube = colour * line
-    return (tube * 1.1 + blur(tube, 9) * 1.1 + x * 0.14 * _rgb(x, 0.5, 0.35, 1.0)).clamp(0, 1)
+    return (tube * 1.1 + blur(tube, 9) * 1.1 + x * 0.14 * rgb_of(x, 0.5, 0.35, 1.0)).clamp(0, 1)
 
 
 def ink(x: Tensor) -> Tensor:
@@ -223,7 +109,7 @@ def ink(x: Tensor) -> Tensor:
     grey = luma(x)
     line = step(-0.03, 0.005, blur(grey, 3) - 0.98 * blur(grey, 9))
     paper = torch.minimum(line, step(0.14, 0.26, box(grey, 5)))
-    return paper * _rgb(x, 0.9, 0.87, 0.8) + 0.04
+    return paper * rgb_of(x, 0.9, 0.87, 0.8) + 0.04
 
 
 def sketch(x: Tensor) -> Tensor:
@@ -231,7 +117,7 @@ def sketch(x: Tensor) -> Tensor:
     grey = luma(x)
     line = (box(grey, 3) / (blur(grey, 11) + 0.04)).clamp(0, 1) ** 3
     shade = 0.72 + 0.28 * step(0.1, 0.5, grey + 0.2 * (grain(x) - 0.5))
-    return (line * shade * _rgb(x, 0.98, 0.97, 0.95)).clamp(0, 1)
+    return (line * shade * rgb_of(x, 0.98, 0.97, 0.95)).clamp(0, 1)
 
 
 def hatch(x: Tensor) -> Tensor:
@@ -242,7 +128,7 @@ def hatch(x: Tensor) -> Tensor:
     for axis, period, below in ((columns + rows, 8, 0.75), (columns - rows, 8, 0.5), (rows, 4, 0.28)):
         wave = torch.cos(axis * 2 * math.pi / period) * 0.5 + 0.5
         paper = paper * (1 - step(0, 0.25, below - grey) * step(0.35, 0.75, wave))
-    return (paper * (1 - step(0.06, 0.3, edges(x))) * _rgb(x, 0.95, 0.92, 0.84) + 0.03).clamp(0, 1)
+    return (paper * (1 - step(0.06, 0.3, edges(x))) * rgb_of(x, 0.95, 0.92, 0.84) + 0.03).clamp(0, 1)
 
 
 def blueprint(x: Tensor) -> Tensor:
@@ -250,7 +136,7 @@ def blueprint(x: Tensor) -> Tensor:
     columns, rows = grid(x)
     ruled = ((columns % CELL == 0) | (rows % CELL == 0)).to(x) * 0.14
     line = step(0.03, 0.16, edges(x))
-    return (_rgb(x, 0.03, 0.15, 0.45) * (0.7 + 0.5 * luma(x)) + ruled + line * 0.85).clamp(0, 1)
+    return (rgb_of(x, 0.03, 0.15, 0.45) * (0.7 + 0.5 * luma(x)) + ruled + line * 0.85).clamp(0, 1)
 
 
 def comic(x: Tensor) -> Tensor:
@@ -269,7 +155,7 @@ def chalk(x: Tensor) -> Tensor:
     line = step(0.02, 0.2, edges(x)) * (0.45 + 0.55 * step(0.25, 0.6, grain(x)))
     dust = 0.35 * step(0.45, 0.95, luma(x)) * step(0.4, 0.8, grain(x))
     colour = saturate(box(x, 7), 1.6) * 0.6 + 0.45
-    return (_rgb(x, 0.06, 0.12, 0.1) + (line + dust) * colour).clamp(0, 1)
+    return (rgb_of(x, 0.06, 0.12, 0.1) + (line + dust) * colour).clamp(0, 1)
 
 
 def contour(x: Tensor) -> Tensor:
@@ -340,7 +226,7 @@ def halftone(x: Tensor) -> Tensor:
     dot = torch.cos(columns * math.pi / 4) * torch.cos(rows * math.pi / 4) * 0.5 + 0.5
     printed = step(-0.14, 0.14, dot * 0.96 + 0.02 - contrast(box(luma(x), 5), 1.2))
     ink = saturate(box(x, 7), 1.8) * 0.75
-    return (_rgb(x, 0.96, 0.94, 0.88) * (1 - printed) + ink * printed).clamp(0, 1)
+    return (rgb_of(x, 0.96, 0.94, 0.88) * (1 - printed) + ink * printed).clamp(0, 1)
 
 
 def glitch(x: Tensor) -> Tensor:
@@ -362,7 +248,7 @@ def hologram(x: Tensor) -> Tensor:
     rim = step(0.02, 0.3, edges(x))
     body = ramp(tone(x) * 0.65 + 0.6 * rim, "00040a", "003a52", "18b8d8", "c8ffff")
     scan = 0.55 + 0.45 * (torch.cos(rows * math.pi / 2) * 0.5 + 0.5)
-    return (body * scan + 0.25 * blur(rim, 7) * _rgb(x, 0.1, 0.7, 1.0)).clamp(0, 1)
+    return (body * scan + 0.25 * blur(rim, 7) * rgb_of(x, 0.1, 0.7, 1.0)).clamp(0, 1)
 
 
 def matrix(x: Tensor) -> Tensor:
@@ -406,7 +292,7 @@ def gold(x: Tensor) -> Tensor:
 def night(x: Tensor) -> Tensor:
     """Moonlight, with warm lamps where it is bright."""
     height = tone(x)
-    lamps = blur(step(0.72, 0.95, height), 7) * _rgb(x, 0.95, 0.6, 0.15)
+    lamps = blur(step(0.72, 0.95, height), 7) * rgb_of(x, 0.95, 0.6, 0.15)
     return (ramp(height, "02030c", "0a1840", "2a4c90", "a8c8f0") + lamps * 0.8).clamp(0, 1)
 
 

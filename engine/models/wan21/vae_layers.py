@@ -1,0 +1,186 @@
+"""Layers of Wan2.1's causal video autoencoder. Keys are those of `Wan2.1_VAE.pth`.
+
+Activations are time-major: N = T * B images, image t * B + b, each channels last, so that a run of frames is one
+contiguous piece of memory and most layers are plain 2-D convolutions over all frames at once. What a layer needs
+of the past (two frames per temporal convolution, one before a temporal downsampling) lies in a `CodecMemory`.
+
+Shape letters: N images (T * B), C channels, H W height and width, O output channels, K temporal taps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.errors import ModelError
+from engine.models import conv
+from engine.models.codec_memory import CodecMemory
+
+
+class CausalConv(nn.Module):
+    """3-D convolution that sees the present and the past, in a window that brings both. Space is padded with zeros."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int] = (3, 3, 3)) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
+        self.bias = nn.Parameter(torch.empty(out_channels))
+        self.arranged: conv.TemporalConv | None = None
+
+    @property
+    def past(self) -> int:
+        """Input frames that it needs from before the present."""
+        return int(self.weight.shape[2]) - 1
+
+    def prepare(self) -> None:
+        """Arrange the weights for running; again after they or their device changed."""
+        self.arranged = conv.TemporalConv(self.weight, self.bias)
+
+    def forward(self, window_NCHW: Tensor, batch: int) -> Tensor:
+        """Convolve a window of `past` + T frames into T frames."""
+        if self.arranged is None:
+            raise ModelError("the autoencoder was used before prepare().")
+        return self.arranged(window_NCHW, batch)
+
+
+class NormSiLU(nn.Module):
+    """RMS norm over channels, then SiLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.empty(channels, 1, 1, 1))
+
+    def forward(self, x_NCHW: Tensor, out_NCHW: Tensor) -> None:
+        """Write SiLU(norm(x)) into `out_NCHW`."""
+        _rms_norm(x_NCHW, self.gamma.view(1, -1, 1, 1), out_NCHW)
+        F.silu(out_NCHW, inplace=True)
+
+
+def _rms_norm(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
+    smallest = max(1e-12, torch.finfo(x_NCHW.dtype).tiny)
+    length_N1HW = torch.linalg.vector_norm(x_NCHW, dim=1, keepdim=True).clamp_(min=smallest)
+    torch.mul(x_NCHW, length_N1HW.reciprocal_(), out=out_NCHW)
+    out_NCHW.mul_(gamma_1C11 * x_NCHW.shape[1] ** 0.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass through a stack: its memory, the batch size, and whether these are the stream's first frames."""
+
+    memory: CodecMemory
+    batch: int
+    first: bool
+
+
+class ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, around a shortcut."""
+
+    def __init__(self, name: str, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.name = name
+        self.residual = nn.ModuleDict(
+            {
+                "0": NormSiLU(in_channels),
+                "2": CausalConv(in_channels, out_channels),
+                "3": NormSiLU(out_channels),
+                "6": CausalConv(out_channels, out_channels),
+            }
+        )
+        self.shortcut = CausalConv(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
+
+    def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
+        """Same images, `out_channels` wide."""
+        h_NCHW = x_NCHW
+        for norm, convolution in (("0", "2"), ("3", "6")):
+            name = f"{self.name}.residual.{convolution}"
+            window_NCHW, room_NCHW = run.memory.window(name, h_NCHW)
+            self.residual[norm](h_NCHW, room_NCHW)
+            h_NCHW = self.residual[convolution](window_NCHW, run.batch)
+            run.memory.remember(name, window_NCHW)
+        return h_NCHW.add_(x_NCHW if self.shortcut is None else self.shortcut(x_NCHW, run.batch))
+
+
+class Attention(nn.Module):
+    """Self-attention of each image over its own positions, with one head."""
+
+    class _Gain(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.gamma = nn.Parameter(torch.empty(channels, 1, 1))
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = self._Gain(channels)
+        self.to_qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
+        """Same shape."""
+        n, c, height, width = x_NCHW.shape
+        h_NCHW = torch.empty_like(x_NCHW)
+        _rms_norm(x_NCHW, self.norm.gamma[None], h_NCHW)
+        tokens_NLC = h_NCHW.permute(0, 2, 3, 1).reshape(n, height * width, c)
+        qkv_NLC = F.linear(tokens_NLC, self.to_qkv.weight.view(3 * c, c), self.to_qkv.bias)
+        q, k, v = qkv_NLC[:, None].chunk(3, dim=-1)
+        mixed_NLC = F.scaled_dot_product_attention(q, k, v)[:, 0]
+        mixed_NLC = F.linear(mixed_NLC, self.proj.weight.view(c, c), self.proj.bias)
+        return x_NCHW + mixed_NLC.view(n, height, width, c).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Module):
+    """Halves the picture, and time where asked. The stream's first frame keeps its own time step."""
+
+    def __init__(self, name: str, channels: int, temporal: bool) -> None:
+        super().__init__()
+        self.name = f"{name}.time_conv"
+        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels, 3, stride=2)})
+        self.time_conv = CausalConv(channels, channels, (3, 1, 1)) if temporal else None
+
+    def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C, H/2, W/2], or half the T where time is halved."""
+        x_NCHW = self.resample["1"](F.pad(x_NCHW, (0, 1, 0, 1)))
+        if self.time_conv is None:
+            return x_NCHW
+        if run.first:
+            run.memory.remember(self.name, x_NCHW)
+            return x_NCHW
+        window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
+        room_NCHW.copy_(x_NCHW)
+        run.memory.remember(self.name, window_NCHW)
+        window_TBCHW = window_NCHW.unflatten(0, (-1, run.batch))
+        taps = [window_TBCHW[k : k - 2 or None : 2].flatten(0, 1) for k in range(3)]
+        return conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
+
+
+class Upsample(nn.Module):
+    """Doubles the picture (nearest, then a convolution to half the width), and time where asked."""
+
+    def __init__(self, name: str, channels: int, temporal: bool) -> None:
+        super().__init__()
+        self.name = f"{name}.time_conv"
+        self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels // 2, 3, padding=1)})
+        self.time_conv = CausalConv(channels, 2 * channels, (3, 1, 1)) if temporal else None
+        self.arranged: conv.UpsampleConv | None = None
+
+    def prepare(self) -> None:
+        """Arrange the weights for running."""
+        convolution = cast(nn.Conv2d, self.resample["1"])
+        self.arranged = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
+
+    def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
+        """[T*B, C, H, W] to [T*B, C/2, 2H, 2W], or twice the T; the stream's first frame stays single."""
+        if self.time_conv is not None and not run.first:
+            window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
+            room_NCHW.copy_(x_NCHW)
+            run.memory.remember(self.name, window_NCHW)
+            n = x_NCHW.shape[0]
+            taps = [window_NCHW[k * run.batch : k * run.batch + n] for k in range(3)]
+            pair_NCHW = conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
+            pair_TBCHW = pair_NCHW.unflatten(0, (-1, run.batch))
+            x_NCHW = torch.stack(pair_TBCHW.chunk(2, dim=2), dim=1).flatten(0, 2)
+        if self.arranged is None:
+            raise ModelError("the autoencoder was used before prepare().")
+        return self.arranged(x_NCHW.contiguous(memory_format=torch.channels_last))
