@@ -24,7 +24,7 @@ from engine.models import registry
 from engine.models.spec import CacheShape
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 PUBLISHED_MS: dict[tuple[str, int, bool], tuple[float, float]] = {
@@ -59,7 +59,7 @@ def run(case: Case) -> dict[str, Any]:
     cpu = torch.device("cpu")
     spec = replace(registry.get("wan21-1.3b"), dit=case.shape, cache=CacheShape(slots=6, sinks=3))
     parts = registry.builder(spec)
-    stream = Stream(
+    stream = LocalStream(
         spec,
         parts.build_dit(spec, cpu, torch.float32, {}),
         parts.build_codec(spec, "full", cpu, torch.float32, {}),

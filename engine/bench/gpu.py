@@ -45,7 +45,7 @@ from engine.planning import roofline
 from engine.runtime import graph_capture, quantise
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 SIZES = "512x512,832x480"
@@ -120,7 +120,7 @@ class HostNoise:
 
 def tiny_stream(
     device: torch.device, dtype: torch.dtype, steps: int, mode: str, size: int, vae: str = "full"
-) -> Stream:
+) -> LocalStream:
     """The tiny model with random weights, made ready in a mode.
 
     Raises:
@@ -134,7 +134,7 @@ def tiny_stream(
         quantise.quantise(dit)
     codec = parts.build_codec(spec, vae, device, dtype, {})
     noise = HostNoise((16, size // 8, size // 8), device)
-    stream = Stream(
+    stream = LocalStream(
         spec,
         dit,
         codec,
@@ -156,7 +156,7 @@ def tiny_stream(
     return stream
 
 
-def play(stream: Stream, steps: int) -> tuple[Tensor, Tensor]:
+def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
     """Latents and pixels of a short moving scene."""
     device, (_, height, width) = stream.device, stream.state.controller.last_frame.shape
     shape, dtype = stream.spec.dit, stream.dit.patch_embedding.weight.dtype

@@ -30,7 +30,7 @@ from engine.network.dit import CausalDiT
 from engine.runtime import graph_capture
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import mix
 
 COLUMNS = {
@@ -174,13 +174,13 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
 def _ours(
     spec: ModelSpec, case: Case, device: torch.device, dtype: torch.dtype
-) -> tuple[Stream, dict[str, Tensor], dict[str, Tensor] | None]:
+) -> tuple[LocalStream, dict[str, Tensor], dict[str, Tensor] | None]:
     parts = registry.builder(spec)
     dit: CausalDiT = parts.build_dit(spec, device, dtype, {})
     weights = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
     codec = cast(WanCodec, parts.build_codec(spec, "full", device, dtype, {}))
     vae = {name: tensor.clone() for name, tensor in codec.network.state_dict().items()} if case.vae else None
-    stream = Stream(
+    stream = LocalStream(
         spec,
         dit,
         codec,

@@ -1,9 +1,9 @@
 """The stream over several GPUs: the same numbers as `engine.stream.stream.Stream`, later.
 
 The ranks of a ring share the blocks of the network. To keep all of them busy, as many calls are under way as there are
-ranks; a call takes the rows of one lane, and lanes take turns. So a chunk's next step comes not one call later but a
+ranks; a call takes the rows of one slot, and slots take turns. So a chunk's next step comes not one call later but a
 whole turn later. What is done to it is settled when the single process would have done it: each chunk carries a
-script of its levels, its noise and the text of every step. Only the time of execution differs, and finished chunks
+plan of its levels, its noise and the text of every step. Only the time of execution differs, and finished chunks
 leave in the order in which they came.
 
 Shape letters: as in `engine.stream.stream`.
@@ -25,16 +25,24 @@ from engine.distributed.link import Message, Op, RowOrder
 from engine.distributed.ring import Ring
 from engine.distributed.split import Split, place, worthwhile
 from engine.errors import ModelError
+from engine.models.spec import Codec, ModelSpec
+from engine.network.dit import CausalDiT
+from engine.network.rope import rope_for
 from engine.runtime.metrics import StageTimers
-from engine.stream.stream import Flight, Stream
-from engine.stream.timesteps import Steps, mix
+from engine.stream.ends import NoiseSource, VideoEnds
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import NoiseRule
+from engine.stream.protocol import Saved
+from engine.stream.state import InFlight, new_cache
+from engine.stream.stream import all_steps, time_table, wrapped
+from engine.stream.timesteps import Sigmas, Steps, mix
 
 REBALANCE_CALLS = 128
 """Calls between two looks at the measured times."""
 
 
 @dataclass(slots=True, eq=False)
-class Script:
+class ChunkPlan:
     """One chunk on its way, and what the single process would have done to it.
 
     Attributes:
@@ -48,7 +56,7 @@ class Script:
         clean: the last thought of its picture.
     """
 
-    flight: Flight
+    flight: InFlight
     index: int
     timesteps: tuple[int, ...]
     texts: list[int] = field(default_factory=list)
@@ -64,36 +72,71 @@ class Script:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class InterleaveSlot:
     """Chunks of every so-many-th call, newest first.
 
     `x_SCFhw` is what enters the next call, by rows; `called` the chunks whose call is under way.
     """
 
     x_SCFhw: Tensor
-    scripts: list[Script] = field(default_factory=list)
-    called: list[Script] = field(default_factory=list)
+    plans: list[ChunkPlan] = field(default_factory=list)
+    called: list[ChunkPlan] = field(default_factory=list)
 
 
-class PipelineStream(Stream):
-    """A `Stream` whose blocks lie on the ranks of a ring; takes the settings of `Stream`, of this rank's blocks.
+class PipelineStream:
+    """A `Stream` (see `engine.stream.protocol`) whose blocks lie on the ranks of a ring.
 
     Args:
         ring: the other ranks, set up for the same picture size and rules.
+        spec: the model's row, with the layers of this rank only.
+        dit: the network with this rank's blocks only.
+        codec, height, width, noise, rule, noise_rule, batch, max_steps: as of `LocalStream`.
 
     Raises:
         ModelError: if the stream is not batched.
     """
 
-    def __init__(self, ring: Ring, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        if not self.batch:
+    def __init__(
+        self,
+        ring: Ring,
+        spec: ModelSpec,
+        dit: CausalDiT,
+        codec: Codec,
+        *,
+        height: int,
+        width: int,
+        noise: NoiseSource,
+        rule: Rule,
+        noise_rule: NoiseRule,
+        batch: bool,
+        max_steps: int,
+    ) -> None:
+        if not batch:
             raise ModelError("Several GPUs need the stream batch.", "Leave batch on, or use one GPU.")
+        self.spec, self.dit, self.noise, self.max_steps = spec, dit, noise, max_steps
+        dit.fuse()
+        self.device = dit.patch_embedding.weight.device
+        self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device)
+        self.sigmas = Sigmas(spec.schedule, self.device)
+        self.cache = new_cache(
+            spec,
+            rule,
+            height=height,
+            width=width,
+            layers=spec.dit.layers,
+            rows=max_steps,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        self._number = self._position = 0
         self.ring = ring
         versions = text_versions(self.max_steps, ring.world)
-        self.part = Part(self.dit, self.state.cache, self.rope, self.time_N, versions)
-        self._lanes = [Lane(torch.zeros_like(self.state.x_SCFhw)) for _ in range(ring.world)]
-        self._scripts: deque[Script] = deque()
+        h, w = height // spec.stride, width // spec.stride
+        rope = rope_for(spec.dit, h // spec.dit.patch[1], w // spec.dit.patch[2], self.device)
+        self.part = Part(dit, self.cache, rope, time_table(dit, self.device), versions)
+        latent = (max_steps, spec.dit.latent_channels, spec.frames_per_block, h, w)
+        self._slots = [InterleaveSlot(torch.zeros(latent, device=self.device)) for _ in range(ring.world)]
+        self._plans: deque[ChunkPlan] = deque()
         self._decoded: deque[Tensor] = deque()
         self._version = 0
         self._calls = 0
@@ -102,14 +145,53 @@ class PipelineStream(Stream):
         self.timers = StageTimers(self.device)
         self._began: tuple[float, int] | None = None
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the network."""
+        return self.dit.patch_embedding.weight.dtype
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first block has been seen."""
+        return self._number > 0
+
+    @property
+    def noise_share(self) -> Tensor:
+        """See `Stream`."""
+        return self.ends.controller.previous
+
+    def save(self) -> Saved:
+        """Refused: keys, values and chunks in flight lie on other ranks, and the file would lack them.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            f"A stream on {self.ring.world} devices cannot be saved: the caches of the other ranks would be missing.",
+            "Open the model on one device (devices = []) to save, or go on without a saved stream.",
+        )
+
+    def restore(self, saved: Saved) -> None:
+        """Refused, as `save` is.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            f"A saved stream cannot be resumed on {self.ring.world} devices.",
+            "Open the model on one device (devices = []).",
+        )
+
     def reset(self) -> None:
-        """Forget the history and whatever is in flight."""
+        """See `Stream`."""
         self._drain()
-        super().reset()
-        for lane in self._lanes:
-            lane.scripts = []
-            lane.x_SCFhw.zero_()
-        self._scripts.clear()
+        self.cache.reset()
+        self.ends.reset()
+        self._number = self._position = 0
+        for slot in self._slots:
+            slot.plans = []
+            slot.x_SCFhw.zero_()
+        self._plans.clear()
         self._decoded.clear()
         self._calls = 0
         self.ring.tell(Message(Op.RESET))
@@ -118,19 +200,19 @@ class PipelineStream(Stream):
         """End the chunks in flight as far as the single process would be, oldest first. Then `reset` the stream."""
         self._run_out(self._calls)
         finished = self._finished()
-        begun = [(s.flight.ticket, s.clean) for s in self._scripts if s.clean is not None]
-        self._scripts.clear()
+        begun = [(s.flight.ticket, s.clean) for s in self._plans if s.clean is not None]
+        self._plans.clear()
         self._decode_there(begun)
         return finished + begun
 
     @property
     def in_flight(self) -> int:
         """Chunks that were begun and are not finished."""
-        return sum(script.index >= 0 for script in self._scripts)
+        return sum(plan.index >= 0 for plan in self._plans)
 
-    def abandon(self) -> tuple[tuple[int, ...], list[Any]]:
+    def losses(self) -> tuple[tuple[int, ...], list[Any]]:
         """Ranks that died, and tickets of the chunks in flight, oldest first."""
-        return self.ring.lost(), [s.flight.ticket for s in self._scripts if s.index >= 0]
+        return self.ring.lost(), [s.flight.ticket for s in self._plans if s.index >= 0]
 
     def close(self) -> None:
         """End the ranks."""
@@ -143,20 +225,20 @@ class PipelineStream(Stream):
         self.part.resplit(self.ring.link, self.split, split)
         self.split = split
 
-    def deepen(self, depth: int) -> None:
+    def set_depth(self, depth: int) -> None:
         """Keep this many calls under way (1 to the number of ranks): more keep more ranks busy, fewer lag less."""
         self._run_out(self._calls)
         waiting = sorted(
-            ((script, lane.x_SCFhw[script.taken].clone()) for lane in self._lanes for script in lane.scripts),
+            ((plan, slot.x_SCFhw[plan.taken].clone()) for slot in self._slots for plan in slot.plans),
             key=lambda item: item[0].taken,
         )
-        for lane in self._lanes:
-            lane.scripts = []
+        for slot in self._slots:
+            slot.plans = []
         self.depth = min(max(depth, 1), self.ring.world)
-        lane = self._lanes[self._calls % self.depth]
-        for script, x_CFhw in waiting:
-            lane.scripts.append(script)
-            lane.x_SCFhw[script.taken].copy_(x_CFhw)
+        slot = self._slots[self._calls % self.depth]
+        for plan, x_CFhw in waiting:
+            slot.plans.append(plan)
+            slot.x_SCFhw[plan.taken].copy_(x_CFhw)
 
     def rebalance(self) -> bool:
         """Adapt to what was measured since the last time: calls under way, and the split of the blocks.
@@ -199,12 +281,12 @@ class PipelineStream(Stream):
         chunk_s = (self._began[0] - began[0]) / (self._calls - began[1])
         depth = math.ceil(around_s / chunk_s + 0.1)
         if depth != self.depth:
-            self.deepen(depth)
+            self.set_depth(depth)
 
     @torch.inference_mode()
     def read(self, embedding_LE: Tensor) -> None:
         """Make this prompt the one in force from the next call on; steps settled before keep theirs."""
-        needed = {text for s in self._scripts for text in s.texts[s.taken :]}
+        needed = {text for s in self._plans for text in s.texts[s.taken :]}
         self._version = next(v for v in range(len(self.part.texts[0][0])) if v not in needed)
         embedding_LE = embedding_LE.to(self.device)
         self.part.read(self._version, embedding_LE)
@@ -215,10 +297,17 @@ class PipelineStream(Stream):
         self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
     ) -> list[tuple[Any, Tensor]]:
         """As `Stream.denoise`; results come up to (ranks - 1) calls later for every step."""
+        frames = x_1CFhw.shape[2]
         opening = not self.begun
-        finished = super().denoise(x_1CFhw, first, timesteps, ticket, anchor)
+        flight = InFlight(ticket, timesteps, self._number, self._position, anchor)
+        self._number += frames
+        self._position = wrapped(self._position + frames, self.spec.cache, self.cache.rule)
         if opening:
+            finished = [(ticket, self._first_block(x_1CFhw, first, flight))]
+            self._warm_rows(timesteps)
             self._decode_there(finished)
+        else:
+            finished = self._one_step_each(x_1CFhw, first, flight)
         if self._calls and self._calls % REBALANCE_CALLS == 0:
             self.rebalance()
         return finished
@@ -227,7 +316,7 @@ class PipelineStream(Stream):
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
         """As `Stream.encode`, timed for `rebalance`."""
         with self.timers.stage("encode"):
-            return super().encode(video_3THW, steps, motion)
+            return self.ends.encode(video_3THW, steps, motion, begun=self.begun)
 
     @torch.inference_mode()
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
@@ -235,54 +324,60 @@ class PipelineStream(Stream):
         if self.ring.decodes:
             return self._decoded.popleft()
         with self.timers.stage("decode"):
-            return super().decode(clean_1CFhw)
+            return self.ends.decode(clean_1CFhw)
 
-    def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[Flight], again: bool = False) -> Tensor:
-        """A forward of the first block: nothing else is under way."""
-        rows = [RowOrder(f.number, f.position, f.anchor, self._version) for f in flights]
-        self._send(rows, x_SCFhw, t_S, again=again)
-        return self.ring.receive().parts[0]
+    def _first_block(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
+        """All steps of the stream's first block on row 0; nothing else is under way."""
+
+        def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
+            self._send([RowOrder(flight.number, flight.position, flight.anchor, self._version)], x, t_S, again=again)
+            return self.ring.receive().parts[0]
+
+        return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
-        super()._warm_rows(timesteps)
-        for row, empty in enumerate(self.state.flights, start=1):
+        """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
+        if not self.cache.warms_rows:
+            return
+        empty = InFlight(None, timesteps, self._number, self._position, False)
+        for row in range(1, len(timesteps)):
+            self.cache.copy_row(0, row)
             self.ring.tell(Message(Op.COPY, copy=(0, row)))
-            nothing = self._lanes[0].x_SCFhw[:1]
-            script = Script(empty, -row, timesteps, [self._version] * row, [nothing] * row, taken=row)
-            self._lanes[0].scripts.append(script)
-            self._scripts.appendleft(script)
-        self.state.flights = []
+            nothing = self._slots[0].x_SCFhw[:1]
+            plan = ChunkPlan(empty, -row, timesteps, [self._version] * row, [nothing] * row, taken=row)
+            self._slots[0].plans.append(plan)
+            self._plans.appendleft(plan)
 
-    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: Flight) -> list[tuple[Any, Tensor]]:
-        lane = self._lanes[self._calls % self.depth]
-        self._collect(lane)
-        script = Script(newest, self._calls, newest.timesteps)
+    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Any, Tensor]]:
+        slot = self._slots[self._calls % self.depth]
+        self._collect(slot)
+        plan = ChunkPlan(newest, self._calls, newest.timesteps)
         self._calls += 1
-        self._scripts.append(script)
-        self._settle(script)
-        lane.scripts.insert(0, script)
-        lane.x_SCFhw[:1].copy_(x_1CFhw)
-        for row, other in reversed(list(enumerate(lane.scripts))):
+        self._plans.append(plan)
+        self._settle(plan)
+        slot.plans.insert(0, plan)
+        slot.x_SCFhw[:1].copy_(x_1CFhw)
+        for row, other in reversed(list(enumerate(slot.plans))):
             if other.taken in other.joins or other.taken > row:
                 self._run_out(other.index + (other.taken > row))
-        self._call(lane, lane.scripts, first)
+        self._call(slot, slot.plans, first)
         return self._finished()
 
-    def _settle(self, newest: Script) -> None:
+    def _settle(self, newest: ChunkPlan) -> None:
         """Decide for every chunk that the single process would have in flight what it would do to it in this call."""
-        flying = [s for s in reversed(self._scripts) if newest.index - s.index < len(s.timesteps)]
+        flying = [s for s in reversed(self._plans) if newest.index - s.index < len(s.timesteps)]
         going = []
-        for step, script in enumerate(flying):
-            script.timesteps = script.timesteps[: max(len(newest.timesteps), step + 1)]
-            script.texts.append(self._version)
-            if len(script.timesteps) > step + 1:
-                going.append(script)
+        for step, plan in enumerate(flying):
+            plan.timesteps = plan.timesteps[: max(len(newest.timesteps), step + 1)]
+            plan.texts.append(self._version)
+            if len(plan.timesteps) > step + 1:
+                going.append(plan)
         if len(going) == len(flying):
             flying[-1].joins.add(len(flying) - 1)
         if going:
-            noise = self.noise.draw(1, len(going), self.state.x_SCFhw.shape[2])
-            for row, script in enumerate(going):
-                script.noises.append(noise[row : row + 1])
+            noise = self.noise.draw(1, len(going), self.spec.frames_per_block)
+            for row, plan in enumerate(going):
+                plan.noises.append(noise[row : row + 1])
 
     def _run_out(self, index: int) -> None:
         """Take every settled step of the chunks before this one, oldest first, in calls that nothing else shares.
@@ -291,29 +386,29 @@ class PipelineStream(Stream):
         follow each other: both for a moment after the steps were lowered.
         """
         self._drain()
-        for script in [s for s in self._scripts if s.index < index]:
-            lane = next((lane for lane in self._lanes if script in lane.scripts), None)
-            while lane is not None and not script.done and script.taken < len(script.texts):
-                self._call(lane, [script])
-                self._collect(lane)
+        for plan in [s for s in self._plans if s.index < index]:
+            slot = next((slot for slot in self._slots if plan in slot.plans), None)
+            while slot is not None and not plan.done and plan.taken < len(plan.texts):
+                self._call(slot, [plan])
+                self._collect(slot)
 
-    def _call(self, lane: Lane, scripts: list[Script], first: Tensor | None = None) -> None:
-        """Send the next step of these chunks of a lane on its way; they lie in successive rows."""
-        row = scripts[0].taken
-        t_S = torch.tensor([s.timesteps[s.taken] for s in scripts], device=self.device)
+    def _call(self, slot: InterleaveSlot, plans: list[ChunkPlan], first: Tensor | None = None) -> None:
+        """Send the next step of these chunks of a slot on its way; they lie in successive rows."""
+        row = plans[0].taken
+        t_S = torch.tensor([s.timesteps[s.taken] for s in plans], device=self.device)
         if first is not None:
             t_S[0] = first
-        rows = [RowOrder(s.flight.number, s.flight.position, s.flight.anchor, s.texts[s.taken]) for s in scripts]
-        last = scripts[-1]
+        rows = [RowOrder(s.flight.number, s.flight.position, s.flight.anchor, s.texts[s.taken]) for s in plans]
+        last = plans[-1]
         self._send(
             rows,
-            lane.x_SCFhw[row : row + len(scripts)],
+            slot.x_SCFhw[row : row + len(plans)],
             t_S,
             row=row,
             copy=(last.taken, last.taken + 1) if last.taken in last.joins else None,
-            finished=sum(1 << i for i, s in enumerate(scripts) if s.index >= 0 and s.taken + 1 == len(s.timesteps)),
+            finished=sum(1 << i for i, s in enumerate(plans) if s.index >= 0 and s.taken + 1 == len(s.timesteps)),
         )
-        lane.called = list(scripts)
+        slot.called = list(plans)
 
     def _send(
         self,
@@ -327,8 +422,8 @@ class PipelineStream(Stream):
         finished: int = 0,
     ) -> None:
         """Take rows through this rank's blocks and send them to the next."""
-        frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
-        held = [min(order.number + frames, slots) for order in rows]
+        frames, most = x_SCFhw.shape[2], self.spec.cache.slots
+        held = [min(order.number + frames, most) for order in rows]
         message = Message(
             Op.FORWARD,
             tuple(rows),
@@ -344,35 +439,35 @@ class PipelineStream(Stream):
         message.parts = [x_SLD, t_S, x_SCFhw.contiguous()]
         self.ring.tell(message)
 
-    def _collect(self, lane: Lane) -> None:
-        """Wait for the lane's call, if one is under way, and prepare the next steps of its chunks."""
-        if not lane.called:
+    def _collect(self, slot: InterleaveSlot) -> None:
+        """Wait for the slot's call, if one is under way, and prepare the next steps of its chunks."""
+        if not slot.called:
             return
         clean, *video = self.ring.receive().parts
         if video:
             self._decoded.extend(video[0].split(self.spec.frames_per_latent * self.spec.frames_per_block, dim=1))
-        for row, script in enumerate(lane.called):
-            script.clean, step = clean[row : row + 1], script.taken
-            script.taken = step + 1
-            if not script.done:
-                sigma = self.sigmas.by_timestep[script.timesteps[step + 1]]
-                lane.x_SCFhw[step + 1 : step + 2] = mix(script.clean, script.noises[step], sigma)
-        lane.called = []
-        lane.scripts = [s for s in lane.scripts if not s.done]
+        for row, plan in enumerate(slot.called):
+            plan.clean, step = clean[row : row + 1], plan.taken
+            plan.taken = step + 1
+            if not plan.done:
+                sigma = self.sigmas.by_timestep[plan.timesteps[step + 1]]
+                slot.x_SCFhw[step + 1 : step + 2] = mix(plan.clean, plan.noises[step], sigma)
+        slot.called = []
+        slot.plans = [s for s in slot.plans if not s.done]
 
     def _drain(self) -> None:
         """Wait for every call that is under way, oldest first."""
         turn = self._calls % self.depth
-        for lane in self._lanes[turn : self.depth] + self._lanes[:turn]:
-            self._collect(lane)
+        for slot in self._slots[turn : self.depth] + self._slots[:turn]:
+            self._collect(slot)
 
     def _finished(self) -> list[tuple[Any, Tensor]]:
         """Chunks that have taken all their steps, as long as none before them is still under way."""
         finished = []
-        while self._scripts and self._scripts[0].done:
-            script = self._scripts.popleft()
-            if script.index >= 0 and script.clean is not None:
-                finished.append((script.flight.ticket, script.clean))
+        while self._plans and self._plans[0].done:
+            plan = self._plans.popleft()
+            if plan.index >= 0 and plan.clean is not None:
+                finished.append((plan.flight.ticket, plan.clean))
         return finished
 
     def _decode_there(self, finished: list[tuple[Any, Tensor]]) -> None:

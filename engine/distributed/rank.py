@@ -20,7 +20,8 @@ from engine.models import registry
 from engine.models.spec import Codec
 from engine.network.rope import rope_for
 from engine.runtime.metrics import StageTimers
-from engine.stream.kv_cache import KVCache, Rule
+from engine.stream.kv_cache import Rule
+from engine.stream.state import new_cache
 from engine.stream.stream import time_table
 from engine.stream.timesteps import Sigmas
 
@@ -39,15 +40,13 @@ class Rank:
         dit = share(builder.build_dit(self.spec, torch.device("cpu"), dtype, job.paths()), start, end).to(device)
         dit.fuse()
         self.rows = job.height // self.spec.stride // shape.patch[1], job.width // self.spec.stride // shape.patch[2]
-        cache = KVCache(
-            self.spec.cache,
+        cache = new_cache(
+            self.spec,
             Rule(job.rule),
-            block=self.spec.frames_per_block,
+            height=job.height,
+            width=job.width,
             layers=end - start,
             rows=job.max_steps,
-            tokens=self.rows[0] * self.rows[1],
-            heads=shape.heads,
-            width=shape.head_dim,
             device=device,
             dtype=dtype,
         )

@@ -27,7 +27,9 @@ from engine.models.spec import ModelSpec
 from engine.network import attention
 from engine.runtime import compile_blocks
 from engine.runtime.graph_checker import Rehearsal
-from engine.stream.stream import Form, Stream, StreamState
+from engine.stream.protocol import Stream
+from engine.stream.state import Form, StreamState
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 log = logging.getLogger(__name__)
@@ -210,20 +212,27 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
 
     Returns:
         What went wrong, in words, and how it goes on; empty if all is well.
+
+    Raises:
+        ModelError: if a stream of several processes is to be captured or compiled.
     """
     device = stream.device
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # sizes never change: the fastest convolution is found once
+    if mode == "off":
+        with attention.deciding(device.type == "cuda"):
+            warm_up(spec, stream, height, width, say)
+        return ""
+    if not isinstance(stream, LocalStream):
+        raise ModelError(f"compile = {mode!r} is for one device.", 'Choose compile = "auto".')
+    stream.whole_text = True  # a prompt of another length would be captured or compiled anew
     if mode == "full":
         say("compiling (the first time it takes minutes)")
         compile_blocks.compile_chains(stream.dit)
-        stream.whole_text = True  # a prompt of another length would be compiled anew
     captured = None
-    if mode == "graphs" or (mode == "full" and device.type == "cuda"):
+    if mode == "graphs" or device.type == "cuda":
         backend = CudaGraphs(device) if device.type == "cuda" else Rehearsal()
-        tolerance = TOLERANCE[stream.dit.patch_embedding.weight.dtype]
-        stream.whole_text = True
-        stream.run = captured = Captured(stream.state, backend, tolerance)
+        stream.run = captured = Captured(stream.state, backend, TOLERANCE[stream.dtype])
         stream.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(1)))
     with attention.deciding(device.type == "cuda"):
         warm_up(spec, stream, height, width, say)

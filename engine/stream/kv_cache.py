@@ -116,6 +116,11 @@ class KVCache:
         self._frames = 0
         self.reset()
 
+    @property
+    def warms_rows(self) -> bool:
+        """Whether, as in the reference, rows that no chunk has reached yet begin with row 0's history."""
+        return self.per_layer and self.rule is Rule.REFERENCE
+
     def reset(self) -> None:
         """Make it equal to a new cache."""
         for tensor in self.tensors().values():

@@ -180,6 +180,17 @@ class Prompts:
         self.missing = ()
         return found
 
+    def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What is in force and on its way: tensors by name, and the rest as JSON takes it."""
+        return self.travel.tensors(), {"travel": self.travel.facts(), "aim": self.aim, "unknown": self.unknown}
+
+    def restore(self, saved: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
+        """Become what `save` was taken from."""
+        tensors, facts = saved
+        self.travel.restore(tensors, facts["travel"])
+        self.aim = tuple((text, share) for text, share in facts["aim"])
+        self.unknown = tuple(facts["unknown"])
+
     def in_words(self) -> str:
         """What is in force or on its way, for people."""
         if len(self.aim) <= 1:

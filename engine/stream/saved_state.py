@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,96 @@ from engine.chunker import Chunk
 from engine.controls import Controls
 from engine.errors import ModelError
 from engine.frame import Frame
+from engine.stream.protocol import Saved
 
 KEY = "tidecast"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """A session as it is on disk.
+
+    Attributes:
+        model: name of its row.
+        stream: what outlives a chunk; tickets are its chunks.
+        noise, seed: state of the seeded noise.
+        waiting: frames that are in no chunk yet.
+        prompts: tensors and facts of what is in force and on its way.
+        counters: resets and anchors that were obeyed; None before the first chunk.
+        chunks: chunks begun.
+    """
+
+    model: str
+    stream: Saved
+    noise: Mapping[str, Tensor]
+    seed: int
+    waiting: tuple[Frame, ...]
+    prompts: tuple[dict[str, Tensor], dict[str, Any]]
+    counters: tuple[int, int] | None
+    chunks: int
+
+
+def write_session(path: Path, session: Session) -> None:
+    """Write a session to one file."""
+    travel, prompts = session.prompts
+    tensors = {
+        **_named("stream", session.stream.tensors),
+        **_named("noise", session.noise),
+        **_named("travel", travel),
+    }
+    tensors["waiting"], waiting = pack_frames(session.waiting)
+    flights = []
+    for row, (fact, ticket) in enumerate(zip(session.stream.facts["flights"], session.stream.tickets, strict=True)):
+        chunk = None
+        if ticket is not None:
+            tensors[f"flight.{row}"], chunk = pack_chunk(ticket)
+        flights.append({**fact, "chunk": chunk})
+    write(
+        path,
+        tensors,
+        {
+            **session.stream.facts,
+            **prompts,
+            "flights": flights,
+            "model": session.model,
+            "waiting": waiting,
+            "counters": session.counters,
+            "chunks": session.chunks,
+            "seed": session.seed,
+        },
+    )
+
+
+def read_session(path: Path) -> Session:
+    """The session that `write_session` wrote.
+
+    Raises:
+        ModelError: if the file holds none.
+    """
+    tensors, facts = read(path)
+    tickets = [
+        None if flight["chunk"] is None else unpack_chunk(tensors[f"flight.{row}"], flight["chunk"])
+        for row, flight in enumerate(facts["flights"])
+    ]
+    return Session(
+        model=facts["model"],
+        stream=Saved(_unnamed("stream", tensors), facts, tickets),
+        noise=_unnamed("noise", tensors),
+        seed=facts["seed"],
+        waiting=tuple(unpack_frames(tensors["waiting"], facts["waiting"])),
+        prompts=(_unnamed("travel", tensors), facts),
+        counters=tuple(facts["counters"]) if facts["counters"] else None,
+        chunks=facts["chunks"],
+    )
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def _unnamed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{prefix}."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -50,20 +139,27 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{path} holds no saved stream: {error}.", "Name a file that `save` wrote.") from None
 
 
-def fill(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors into those of the same name, which stay where they are.
-
-    Raises:
-        ModelError: if one is missing or has another shape; nothing is copied then.
+def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
+    """Raises:
+    ModelError: if a saved tensor is missing or has another shape than the held one.
     """
-    pairs = list(held)
-    wrong = [n for n, tensor in pairs if n not in saved or saved[n].shape != tensor.shape]
+    wrong = [n for n, tensor in held if n not in saved or saved[n].shape != tensor.shape]
     if wrong:
         raise ModelError(
             f"The saved stream does not fit this session: {', '.join(wrong[:5])}"
             f"{' and others' if len(wrong) > 5 else ''} differ.",
             "Open the same model with the same size, batch and cache.",
         )
+
+
+def fill(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into those of the same name, which stay where they are.
+
+    Raises:
+        ModelError: as `check`; nothing is copied then.
+    """
+    pairs = list(held)
+    check(pairs, saved)
     for name, tensor in pairs:
         tensor.copy_(saved[name])
 

@@ -1,13 +1,20 @@
-"""The stream: one chunk of video in, and whatever chunks are finished out.
+"""The stream in one process: one chunk of video in, and whatever chunks are finished out. Read this one first.
 
-`StreamState` is every tensor that outlives a chunk; `Stream` is the arithmetic. A chunk is encoded, mixed with
-noise, taken through its denoising steps and decoded. In the stream batch each call runs one forward over S rows:
-row r takes its chunk's step r, so a chunk needs as many calls as it has steps, and the chunks in flight, newest
-first, are the rows. Unbatched, all steps of a chunk run at once on row 0 and write the same slot of the cache.
-It must not know frames, prompts as text, controls by name, clocks or threads.
+Streaming diffusion in one page (StreamDiffusionV2, arXiv 2511.07399, section 4):
 
-The three pieces of heavy work (encode, forward, decode) go through `Stream.run`, each with its `Form`: everything about
-it that is not in a tensor. Run at once they are plain calls; `engine.runtime.graph_capture` replays them instead.
+1. `encode`: the autoencoder turns T pixel frames into F latent frames, and noise is mixed into them: the more, the
+   further the picture may depart from the input; the less, the faster the input moves (`ends`, `noise`).
+2. `denoise`: the network predicts the clean latents from noisy ones at a timestep; noise of the next, lower level is
+   mixed in, and so on for each denoising step (`timesteps`). It is causal: a frame attends only to itself and to frames
+   before it, whose keys and values are in a rolling cache (`kv_cache`), so nothing is computed twice.
+3. `decode`: the autoencoder turns clean latents back into pixels (`ends`).
+
+In the *stream batch* each call runs one forward over S rows: row r takes its chunk's step r. So a chunk needs as many
+calls as it has steps, each call finishes one, and the chunks in flight, newest first, are the rows. Unbatched, all
+steps of a chunk run at once on row 0 and write the same slot of the cache; the first chunk of a stream always does.
+
+Encode, forward and decode go through `LocalStream.run`, each with its `Form`: everything about it that is not in a
+tensor. Run at once they are plain calls; `engine.runtime.graph_capture` replays them instead.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size, T pixel
 frames, H W pixels, E width and L length of a text embedding.
@@ -16,132 +23,28 @@ frames, H W pixels, E width and L length of a text embedding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from engine.models.spec import Codec, CodecState, ModelSpec
+from engine.models.spec import CacheShape, Codec, ModelSpec
 from engine.network.dit import CausalDiT, Time
 from engine.network.rope import rope_for
-from engine.stream.kv_cache import Arrival, KVCache, Rule
-from engine.stream.noise import NoiseController, NoiseRule
+from engine.stream import saved_state
+from engine.stream.ends import NoiseSource, VideoEnds
+from engine.stream.kv_cache import Arrival, Rule
+from engine.stream.noise import NoiseRule
+from engine.stream.protocol import Saved
+from engine.stream.state import Form, InFlight, Runner, StreamState, new_cache
 from engine.stream.timesteps import TIMESTEPS, Sigmas, Steps, mix
 
 
-class NoiseSource(Protocol):
-    """Where Gaussian noise comes from."""
-
-    def draw(self, step: int, count: int, frames: int) -> Tensor:
-        """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A chunk in flight.
-
-    Attributes:
-        ticket: whatever the caller wants back with the result; None for the empty chunks of a warm start.
-        timesteps: its levels; the first is only known on the device where motion moves it.
-        number: latent frames of the stream before it; decides cache slots, never wraps.
-        position: its place on the time axis of the rotary positions; wraps.
-        anchor: whether its frames replace the sinks.
-    """
-
-    ticket: Any
-    timesteps: tuple[int, ...]
-    number: int
-    position: int
-    anchor: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What a piece of work is apart from its tensors: two of equal form do the same to other numbers.
-
-    Attributes:
-        stage: "encode", "forward" or "decode".
-        frames: latent frames of each row; of "encode" pixel frames.
-        steady: whether it is what every chunk of a running stream brings, once the cache is full.
-        rows: rows of the stream batch.
-        visible, even, again: as in `Arrival`.
-    """
-
-    stage: str
-    frames: int
-    steady: bool
-    rows: int = 1
-    visible: int = 0
-    even: bool = True
-    again: bool = False
-
-
-class Runner(Protocol):
-    """Gets the heavy work done."""
-
-    def __call__(self, form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`work(*inputs)`, or the same by other means. The result belongs to the caller."""
-        ...
-
-
-def at_once(form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Just do it."""
-    return work(*inputs)
-
-
-@dataclass(slots=True, eq=False)
-class StreamState:
-    """Every tensor that outlives a chunk, at a fixed address, and the few counts that the host keeps.
-
-    Attributes:
-        cache: keys and values of the frames that were.
-        x_SCFhw: noisy latents of the rows, as they enter the next forward.
-        clean_SCFhw: what the last forward thought the rows' pictures are, row by row.
-        text: per block the keys and values of the prompt in force.
-        controller: memory of the motion-aware noise.
-        encoder, decoder: memory of the video autoencoder at both ends.
-        flights: chunks in flight, newest first: flight r is in row r.
-        number, position: of the next latent frame.
-    """
-
-    cache: KVCache
-    x_SCFhw: Tensor
-    clean_SCFhw: Tensor
-    text: list[tuple[Tensor, Tensor]]
-    controller: NoiseController
-    encoder: CodecState
-    decoder: CodecState
-    flights: list[Flight] = field(default_factory=list)
-    number: int = 0
-    position: int = 0
-
-    def reset(self) -> None:
-        """Make it equal to a new state (the prompt stays)."""
-        for part in (self.cache, self.controller, self.encoder, self.decoder):
-            part.reset()
-        self.x_SCFhw.zero_()
-        self.clean_SCFhw.zero_()
-        self.flights = []
-        self.number = self.position = 0
-
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor by name, for saving, resuming and counting bytes."""
-        yield "x", self.x_SCFhw
-        yield "clean", self.clean_SCFhw
-        for layer, (k, v) in enumerate(self.text):
-            yield f"text.{layer}.k", k
-            yield f"text.{layer}.v", v
-        for name in ("cache", "controller", "encoder", "decoder"):
-            for key, tensor in getattr(self, name).tensors().items():
-                yield f"{name}.{key}", tensor
-
-
-class Stream:
-    """The arithmetic of one stream of one picture size.
+class LocalStream:
+    """A `Stream` (see `protocol`) in one process.
 
     Args:
         spec: the model's row.
@@ -154,7 +57,7 @@ class Stream:
         max_steps: most steps that a chunk can have.
 
     Attributes:
-        run: gets the heavy work done.
+        ends: what happens before and after the network.
         whole_text: whether every prompt is attended at its full length, so that forwards differ in numbers only.
     """
 
@@ -177,7 +80,7 @@ class Stream:
         self.batch, self.max_steps = batch, max_steps
         weight = dit.patch_embedding.weight
         self.device, dtype = weight.device, weight.dtype
-        self.run: Runner = at_once
+        self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device)
         self.whole_text = self.device.type != "cpu"
         shape = spec.dit
         rows, columns = height // spec.stride // shape.patch[1], width // spec.stride // shape.patch[2]
@@ -188,15 +91,13 @@ class Stream:
         latent = (depth, shape.latent_channels, spec.frames_per_block, height // spec.stride, width // spec.stride)
         keys = (1, shape.text_len, shape.heads, shape.head_dim)
         self.state = StreamState(
-            cache=KVCache(
-                spec.cache,
+            cache=new_cache(
+                spec,
                 rule,
-                block=spec.frames_per_block,
+                height=height,
+                width=width,
                 layers=shape.layers,
                 rows=depth,
-                tokens=rows * columns,
-                heads=shape.heads,
-                width=shape.head_dim,
                 device=self.device,
                 dtype=dtype,
             ),
@@ -206,19 +107,38 @@ class Stream:
                 (torch.zeros(keys, device=self.device, dtype=dtype), torch.zeros(keys, device=self.device, dtype=dtype))
                 for _ in range(shape.layers)
             ],
-            controller=NoiseController(noise_rule, height, width, self.device),
-            encoder=codec.encoder_state(1, height, width),
-            decoder=codec.decoder_state(1, height, width),
+            controller=self.ends.controller,
+            encoder=self.ends.encoder,
+            decoder=self.ends.decoder,
         )
         self._text = self.state.text
         self._text_bias: Tensor | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Arithmetic of the network."""
+        return self.dit.patch_embedding.weight.dtype
+
+    @property
+    def run(self) -> Runner:
+        """What gets the heavy work done."""
+        return self.ends.run
+
+    @run.setter
+    def run(self, runner: Runner) -> None:
+        self.ends.run = runner
+
+    @property
+    def noise_share(self) -> Tensor:
+        """See `Stream`."""
+        return self.state.controller.previous
 
     def reset(self) -> None:
         """Forget the history and whatever is in flight."""
         self.state.reset()
 
     def flush(self) -> list[tuple[Any, Tensor]]:
-        """End the chunks in flight as far as they are, oldest first: as from `denoise`. Then `reset` the stream."""
+        """See `Stream`."""
         flights, clean = self.state.flights, self.state.clean_SCFhw
         self.state.flights = []
         return [(f.ticket, clean[r : r + 1]) for r, f in reversed(list(enumerate(flights))) if f.ticket is not None]
@@ -228,7 +148,7 @@ class Stream:
         """Chunks that were begun and are not finished."""
         return sum(flight.ticket is not None for flight in self.state.flights)
 
-    def abandon(self) -> tuple[tuple[int, ...], list[Any]]:
+    def losses(self) -> tuple[tuple[int, ...], list[Any]]:
         """Ranks that were lost, and tickets of the chunks in flight, oldest first. One process loses no rank."""
         return (), [flight.ticket for flight in reversed(self.state.flights) if flight.ticket is not None]
 
@@ -258,41 +178,24 @@ class Stream:
 
     @torch.inference_mode()
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Encode the next chunk's pixels in [-1, 1] and mix noise into them.
-
-        Returns:
-            The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
-        """
-        mean_1CFhw, controller = self.mean(video_3THW), self.state.controller
-        if self.begun:
-            share, first = controller.follow(video_3THW, steps, motion)
-        else:
-            share, first = controller.begin(video_3THW, steps)
-        noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])
-        return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
+        """See `Stream`."""
+        return self.ends.encode(video_3THW, steps, motion, begun=self.begun)
 
     @torch.inference_mode()
     def mean(self, video_3THW: Tensor) -> Tensor:
         """The next chunk's pixels in [-1, 1] as latents [1, C, F, h, w], without noise; a part of `encode`."""
-        encoder = self.state.encoder
-        form = Form("encode", video_3THW.shape[1], steady=bool(encoder.started))
-        return self.run(form, lambda video: self.codec.encode(video, encoder), video_3THW[None])
+        return self.ends.mean(video_3THW)
 
     @torch.inference_mode()
     def denoise(
         self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
     ) -> list[tuple[Any, Tensor]]:
-        """Send noisy latents on their way through `timesteps`, of which `first` replaces the first.
-
-        Returns:
-            (ticket, clean latents [1, C, F, h, w]) of every chunk that is finished, oldest first. A chunk with
-            more steps than the newest one is finished with as many as that.
-        """
+        """See `Stream`."""
         state, frames = self.state, x_1CFhw.shape[2]
-        flight = Flight(ticket, timesteps, state.number, state.position, anchor)
+        flight = InFlight(ticket, timesteps, state.number, state.position, anchor)
         opening = not self.begun
         state.number += frames
-        state.position = self._wrapped(state.position + frames)
+        state.position = wrapped(state.position + frames, self.spec.cache, state.cache.rule)
         if opening or not self.batch:
             clean = self._all_steps(x_1CFhw, first, flight)
             if opening and self.batch:
@@ -302,23 +205,38 @@ class Stream:
 
     @torch.inference_mode()
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
-        """Clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
-        decoder, frames = self.state.decoder, clean_1CFhw.shape[2]
-        form = Form("decode", frames, steady=bool(decoder.started) and frames == self.spec.frames_per_block)
-        return self.run(form, lambda clean: self.codec.decode(clean, decoder), clean_1CFhw)[0]
+        """See `Stream`."""
+        return self.ends.decode(clean_1CFhw)
 
-    def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: Flight) -> Tensor:
+    def save(self) -> Saved:
+        """See `Stream`."""
+        state = self.state
+        flights = [
+            {"timesteps": f.timesteps, "number": f.number, "position": f.position, "anchor": f.anchor}
+            for f in state.flights
+        ]
+        facts = {"number": state.number, "position": state.position, "flights": flights}
+        return Saved(dict(state.tensors()), facts, [f.ticket for f in state.flights])
+
+    def restore(self, saved: Saved) -> None:
+        """See `Stream`."""
+        state, facts = self.state, saved.facts
+        saved_state.fill(state.tensors(), saved.tensors)
+        state.number, state.position = facts["number"], facts["position"]
+        state.flights = [
+            InFlight(ticket, tuple(f["timesteps"]), f["number"], f["position"], f["anchor"])
+            for ticket, f in zip(saved.tickets, facts["flights"], strict=True)
+        ]
+
+    def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
         """All steps of one chunk on row 0; the first one chooses the slots, the others write the same ones."""
-        clean = x_1CFhw
-        for step, t in enumerate(flight.timesteps):
-            t_S = first[None] if step == 0 else torch.full((1,), t, dtype=torch.int64, device=self.device)
-            clean = self._forward(x_1CFhw, t_S, [flight], again=step > 0)
-            if step + 1 < len(flight.timesteps):
-                sigma = self.sigmas.by_timestep[flight.timesteps[step + 1]]
-                x_1CFhw = mix(clean, self.noise.draw(step + 1, 1, x_1CFhw.shape[2]), sigma)
-        return clean
 
-    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: Flight) -> list[tuple[Any, Tensor]]:
+        def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
+            return self._forward(x, t_S, [flight], again)
+
+        return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
+
+    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Any, Tensor]]:
         """One forward: the newest chunk enters row 0, every chunk in flight takes its next step."""
         state = self.state
         most = len(newest.timesteps)
@@ -346,7 +264,7 @@ class Stream:
         done = reversed(range(going, rows))
         return [(flights[r].ticket, clean[r : r + 1]) for r in done if flights[r].ticket is not None]
 
-    def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[Flight], again: bool = False) -> Tensor:
+    def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[InFlight], again: bool = False) -> Tensor:
         """One forward of the rows and the clean latents that it predicts, fp32."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
         orders_S3 = self._sent([[f.number, f.position, f.anchor] for f in flights])
@@ -379,19 +297,43 @@ class Stream:
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
         """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
         state = self.state
-        if not (state.cache.per_layer and state.cache.rule is Rule.REFERENCE):
+        if not state.cache.warms_rows:
             return
-        empty = Flight(None, timesteps, state.number, state.position, False)
+        empty = InFlight(None, timesteps, state.number, state.position, False)
         state.flights = [empty] * (len(timesteps) - 1)
         for row in range(1, len(timesteps)):
             state.cache.copy_row(0, row)
 
-    def _wrapped(self, position: int) -> int:
-        """The position itself, or where it starts again when it leaves the range that the model knows."""
-        cache = self.spec.cache
-        if position < cache.wrap_at:
-            return position
-        return 0 if self.state.cache.rule is Rule.ADAPTIVE else cache.slots - 1
+
+def all_steps(
+    forward: Callable[[Tensor, Tensor, bool], Tensor],
+    x_1CFhw: Tensor,
+    first: Tensor,
+    timesteps: tuple[int, ...],
+    sigmas: Sigmas,
+    noise: NoiseSource,
+) -> Tensor:
+    """Take one chunk through all its steps, one after the other: clean latents [1, C, F, h, w].
+
+    Args:
+        forward: (noisy latents, timesteps [1], whether this is a further step) to clean latents.
+        first: replaces the first of `timesteps`; int64 scalar on the device.
+    """
+    clean = x_1CFhw
+    for step, t in enumerate(timesteps):
+        t_S = first[None] if step == 0 else torch.full((1,), t, dtype=torch.int64, device=x_1CFhw.device)
+        clean = forward(x_1CFhw, t_S, step > 0)
+        if step + 1 < len(timesteps):
+            sigma = sigmas.by_timestep[timesteps[step + 1]]
+            x_1CFhw = mix(clean, noise.draw(step + 1, 1, x_1CFhw.shape[2]), sigma)
+    return clean
+
+
+def wrapped(position: int, cache: CacheShape, rule: Rule) -> int:
+    """A rotary position, or where it starts again when it leaves the range that the model was trained on."""
+    if position < cache.wrap_at:
+        return position
+    return 0 if rule is Rule.ADAPTIVE else cache.slots - 1
 
 
 def read_text(

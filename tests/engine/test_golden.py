@@ -20,7 +20,7 @@ from engine.distributed.split import even_split, rebalance
 from engine.models.spec import Schedule
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, NoiseController
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import Sigmas, Steps, mix, steps_for
 from tests.support.golden_models import text_encoder, tiny_autoencoder
 from tests.support.golden_set import GoldenSet, Replay, Report
@@ -295,10 +295,10 @@ def _again(noise_NFCHW: Tensor, batch: bool) -> list[Tensor]:
 
 def _stream(
     golden: GoldenSet, slots: int, sinks: int, threshold: float, wrap_at: int | None, steps: int, kind: str
-) -> tuple[Stream, Replay]:
+) -> tuple[LocalStream, Replay]:
     noise = Replay()
     config = golden.config
-    stream = Stream(
+    stream = LocalStream(
         golden.spec(slots, sinks, threshold, wrap_at),
         golden.dit,
         golden.codec(),

@@ -18,13 +18,14 @@ from engine.distributed.block_shard import share
 from engine.distributed.link import Message, Op, RankLostError, RowOrder, pack, unpack
 from engine.distributed.pipeline_stream import PipelineStream, text_versions
 from engine.distributed.ring import Job, Ring
+from engine.errors import ModelError
 from engine.frame import Frame
 from engine.models import registry
 from engine.models.wan21.build import WordVectors
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 SPEC = registry.get("wan21-tiny")
@@ -44,7 +45,7 @@ def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
         height=size, width=size, noise=noise, rule=rule, noise_rule=RULES["released"], batch=True, max_steps=4
     )
     if split is None:
-        return Stream(SPEC, dit, codec, **settings), noise
+        return LocalStream(SPEC, dit, codec, **settings), noise
     job = Job(
         SPEC.name, size, size, split, 4, text_versions(4, len(split)), str(rule), "full", "float32", decodes, threads=1
     )
@@ -53,10 +54,10 @@ def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
     return PipelineStream(ring, own, share(dit, *split[0]), codec, **settings), noise
 
 
-def play(stream: Stream, noise: Gaussian, between=None):
+def play(stream: LocalStream | PipelineStream, noise: Gaussian, between=None):
     """A show with a change of steps, strength, prompt, seed or anchor at almost every chunk."""
     words, generator, out = WordVectors(SPEC), torch.Generator().manual_seed(3), []
-    size = stream.state.controller.last_frame.shape[-1]
+    size = stream.ends.controller.last_frame.shape[-1]
     scene = torch.rand(3, 1, size, size, generator=generator) * 2 - 1
     for index, count in enumerate(STEPS):
         if between is not None:
@@ -143,11 +144,15 @@ def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
         stream.ring.close()
 
 
-def test_session_goes_on_when_a_rank_is_killed():
+def test_session_refuses_to_save_half_a_stream_and_goes_on_when_a_rank_is_killed(tmp_path):
     config = Config(model=SPEC.name, width=64, height=64, devices=("cpu", "cpu"), threads=1)
     controls = Controls(prompt_1="sea", strength=0.8, steps=2)
     out, troubles = [], []
     with Session.open(config, files={}) as session:
+        with pytest.raises(ModelError, match="caches of the other ranks") as refused:
+            session.save(tmp_path / "stream")
+        assert "one device" in refused.value.remedy
+        assert list(tmp_path.iterdir()) == []
         for seq in range(61):
             session.feed(Frame(np.full((64, 64, 3), seq, np.uint8), pts_ns=seq * 33_333_333, seq=seq))
             if seq == 30:

@@ -25,7 +25,7 @@ from engine.runtime.graph_checker import Rehearsal
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 from tests.engine.stream.test_stream import DIT, SHAPE, SIDE, SPEC, stream
 from tests.engine.test_session import CONTROLS, play
@@ -54,7 +54,7 @@ class Counting(Rehearsal):
         return counted
 
 
-def captured(made: Stream, monkeypatch: pytest.MonkeyPatch) -> Counting:
+def captured(made: LocalStream, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """Prepare a stream as a GPU would; it is as new afterwards."""
     counting = Counting()
     monkeypatch.setattr(graph_capture, "Rehearsal", lambda: counting)
@@ -63,7 +63,7 @@ def captured(made: Stream, monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
-def show(made: Stream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]]:
+def show(made: LocalStream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]]:
     """A stream with everything that changes live: prompt, strength, 1..4 steps up and down, anchor, reset."""
     spec, out = made.spec, []
     generator = torch.Generator().manual_seed(5)
@@ -165,8 +165,8 @@ def test_other_autoencoders_are_replayed_too(vae: str, monkeypatch: pytest.Monke
     else:
         codec = build_codec(SPEC, vae, CPU, torch.float32, {})
 
-    def made() -> Stream:
-        return Stream(
+    def made() -> LocalStream:
+        return LocalStream(
             SPEC,
             DIT,
             codec,

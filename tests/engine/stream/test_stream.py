@@ -16,7 +16,7 @@ from engine.models.wan21.build import build_codec
 from engine.network.dit import CausalDiT
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 SHAPE = DiTShape(dim=48, heads=2, layers=2, ffn=64, text_dim=16, text_len=6, freq_dim=32)
@@ -49,9 +49,9 @@ def stream(
     rule: Rule = Rule.REFERENCE,
     steps: int = 4,
     dit: CausalDiT | None = None,
-) -> Stream:
+) -> LocalStream:
     noise = Gaussian((16, SIDE // 8, SIDE // 8), "cpu", steps=steps, fixed=spec.schedule.fixed_noise, seed=3)
-    made = Stream(
+    made = LocalStream(
         spec,
         dit or (DIT if spec.dit == SHAPE else network(spec.dit)),
         CODEC,
@@ -72,7 +72,7 @@ def latents(count: int, frames: int = 1, seed: int = 0) -> list[Tensor]:
     return [torch.randn(1, 16, frames, SIDE // 8, SIDE // 8, generator=generator) for _ in range(count)]
 
 
-def run(made: Stream, xs: list[Tensor], timesteps: tuple[int, ...] = (700,)) -> list[tuple[int, Tensor]]:
+def run(made: LocalStream, xs: list[Tensor], timesteps: tuple[int, ...] = (700,)) -> list[tuple[int, Tensor]]:
     out = []
     for ticket, x in enumerate(xs):
         out += made.denoise(x, torch.tensor(timesteps[0]), timesteps, ticket)
@@ -216,3 +216,19 @@ def test_a_long_run_keeps_memory_flat_and_values_finite() -> None:
     assert abs(sum(late) / len(late) - spread[50]) < 0.25 * spread[50]
     print(f"\n{chunks} chunks: {sizes[2]:.1f} MiB after a tenth, {sizes[-1]:.1f} MiB at the end")
     assert sizes[-1] - sizes[2] < 8.0
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_a_stream_that_was_saved_and_restored_goes_on_as_the_one_that_was_not(batch: bool) -> None:
+    xs = latents(12)
+    whole = run(stream(batch=batch), xs, (900, 700, 500))
+    before, after = stream(batch=batch), stream(batch=batch)
+    first = run(before, xs[:7], (900, 700, 500))
+    after.restore(before.save())
+    kept = before.noise.tensors()
+    after.noise.resume(before.noise.seed, kept["generator"])
+    rest = []
+    for ticket, x in enumerate(xs[7:], start=7):
+        rest += after.denoise(x, torch.tensor(900), (900, 700, 500), ticket)
+    assert [ticket for ticket, _ in first + rest] == [ticket for ticket, _ in whole]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first + rest, whole, strict=True))

@@ -19,7 +19,7 @@ from engine.models.spec import CacheShape
 from engine.network.dit import CausalDiT
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
-from engine.stream.stream import Stream
+from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 
@@ -36,7 +36,7 @@ class Player:
         self.spec = EMBER
         if not cached:
             self.spec = replace(EMBER, cache=CacheShape(slots=1, sinks=0, rule="honest"), first_latents=1)
-        self._stream: Stream | None = None
+        self._stream: LocalStream | None = None
         self._noise: Gaussian | None = None
 
     def play(self, video_T3HW: Tensor, prompt: str, strength: float, steps: int, seed: int = 0) -> Tensor:
@@ -71,12 +71,12 @@ class Player:
                 break
         return ((torch.cat(made, dim=1).transpose(0, 1) + 1) / 2).clamp(0, 1)[: len(video_T3HW)]
 
-    def _open(self, height: int, width: int) -> tuple[Stream, Gaussian]:
+    def _open(self, height: int, width: int) -> tuple[LocalStream, Gaussian]:
         size = (height // self.spec.stride, width // self.spec.stride)
         if self._stream is None or self._noise is None or self._stream.state.x_SCFhw.shape[-2:] != size:
             most = len(self.spec.schedule.steps)
             self._noise = Gaussian((self.codec.latent_channels, *size), "cpu", steps=most, fixed=True)
-            self._stream = Stream(
+            self._stream = LocalStream(
                 self.spec,
                 self.dit,
                 self.codec,

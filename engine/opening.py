@@ -1,0 +1,135 @@
+"""From a configuration to what a session plays: device, arithmetic, files, network, autoencoder, stream, text encoder.
+
+`Session.open` calls `opened` once; `Opened.build` is called again when a device is lost, with those that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.config import Config
+from engine.distributed.launch import open_pipeline
+from engine.errors import ModelError, OutOfMemoryError
+from engine.models import registry, weights
+from engine.models.spec import ModelSpec
+from engine.runtime import graph_capture, quantise
+from engine.runtime.device import device_for, dtype_for, keep_memory
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import RULES, Gaussian
+from engine.stream.prompts import BLENDS, Prompts
+from engine.stream.protocol import Stream
+from engine.stream.stream import LocalStream
+
+Progress = Callable[[str], None]
+
+Build = Callable[[Sequence[str]], tuple[Stream, str]]
+"""Devices to a warm stream over them, and what went wrong meanwhile, in words (empty if nothing did)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A model that is ready to play.
+
+    Attributes:
+        spec: its row.
+        stream, noise, prompts: what a session plays.
+        build: makes the stream anew on other devices.
+        trouble: what went wrong and how it goes on, in words; empty if nothing did.
+    """
+
+    spec: ModelSpec
+    stream: Stream
+    noise: Gaussian
+    prompts: Prompts
+    build: Build
+    trouble: str
+
+
+def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registry.Files | None) -> Opened:
+    """Open the model that `config` names; arguments and errors as of `Session.open`."""
+    spec = registry.get(config.model)
+    device, dtype = _prepare_device(config, spec)
+    which = spec.default_vae if config.vae == "auto" else config.vae
+    if files is None:
+        files = weights.locate(spec, weights.folder(config.weights_dir), vae=which)
+    max_steps = min(config.max_steps, len(spec.schedule.steps))
+    noise = Gaussian(
+        (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
+        device,
+        steps=max_steps,
+        fixed=spec.schedule.fixed_noise,
+    )
+    settings: dict[str, Any] = dict(
+        height=config.height,
+        width=config.width,
+        noise=noise,
+        rule=Rule(spec.cache.rule if config.cache == "auto" else config.cache),
+        noise_rule=RULES[config.noise],
+        batch=config.batch,
+        max_steps=max_steps,
+    )
+    parts = registry.builder(spec)
+
+    def build(devices: Sequence[str]) -> tuple[Stream, str]:
+        trouble = ""
+        stream: Stream
+        if len(devices) > 1:
+            say(f"loading {spec.title} on {len(devices)} devices")
+            stream = open_pipeline(spec, devices, dtype, files, which, settings, threads=config.threads)
+        else:
+            say(f"loading {spec.title}")
+            dit = parts.build_dit(spec, device, dtype, files)
+            if config.weights_dtype == "float8":
+                say("rounding weights to 8 bits")
+                quantise.quantise(dit)
+            say("loading the video autoencoder")
+            stream = LocalStream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
+        mode = graph_capture.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
+        if config.warmup and (mode != "off" or device.type != "cpu"):  # else a CPU has nothing to tune
+            trouble = graph_capture.prepare(spec, stream, mode, config.height, config.width, say)
+            noise.reset()
+        if trouble:
+            say(trouble)
+        return stream, trouble
+
+    try:
+        stream, trouble = build(config.devices)
+        say("loading the text encoder")
+        text = parts.build_text(spec, device, files, where=config.text_device, storage=config.text_weights)
+    except torch.OutOfMemoryError as error:
+        raise too_big(spec, config, error) from None
+    prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
+    return Opened(spec, stream, noise, prompts, build, trouble)
+
+
+def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
+    """Choose device and arithmetic, refuse what cannot run, and set the process up for them."""
+    device = device_for(config.devices[0] if config.devices else config.device)
+    if device.type == "cpu" and config.device == "auto" and not config.devices and spec.needs_gpu:
+        raise ModelError(
+            f"{spec.title} needs a GPU with {spec.vram_gib:g} GiB, and torch can use none here.",
+            'tidecast doctor tells why. device = "cpu" runs it all the same, far too slowly for a stage.',
+        )
+    dtype = dtype_for(config.dtype, device)
+    graph_capture.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
+    if config.weights_dtype == "float8":
+        quantise.check(device, dtype, devices=len(config.devices))
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # streams, events and graphs are the current device's
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    if device.type == "cpu":
+        keep_memory()
+    return device, dtype
+
+
+def too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
+    """What to say when a device's memory does not suffice."""
+    return OutOfMemoryError(
+        f"{spec.title} at {config.width}x{config.height} does not fit into the memory: {error}",
+        'Choose a smaller size, vae = "tiny", or a smaller model.',
+    )

@@ -1,0 +1,81 @@
+"""Frames to a stream's pixels and back: scaled to the model's size, uploaded, downloaded, mixed with the input.
+
+At low strength the restyled picture is mixed with the input's own (dry and wet), because the networks do not become the
+identity when little noise is mixed in: so strength 0 is the input to the bit.
+
+Shape letters: T pixel frames, H W pixels, C colours (RGB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from engine.chunker import Chunk
+from engine.errors import ModelError
+from engine.frame import Frame, PixelFormat
+from engine.runtime.transfers import staging
+
+FULLY_WET = 0.3
+"""Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def fitted(frame: Frame, width: int, height: int) -> Frame:
+    """The frame in RGB; another size than the model's is scaled and cropped to it."""
+    rgb = frame.rgb()
+    if (frame.width, frame.height) != (width, height):
+        rgb = np.asarray(ImageOps.fit(Image.fromarray(np.ascontiguousarray(rgb)), (width, height)))
+    return replace(frame, pixels=rgb, format=PixelFormat.RGB)
+
+
+def stacked(frames: Sequence[Frame], device: torch.device) -> Tensor:
+    """RGB frames side by side in host memory that uploads quickly: uint8 [T, H, W, C]."""
+    pixels = [frame.pixels for frame in frames]
+    video_THWC = staging((len(pixels), *pixels[0].shape), device)
+    np.stack(pixels, out=video_THWC.numpy())
+    return video_THWC
+
+
+def to_video(pixels_THWC: Tensor) -> Tensor:
+    """uint8 pixels to what a stream takes: fp32 in [-1, 1], [3, T, H, W]."""
+    return pixels_THWC.permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_pixels(video_3THW: Tensor) -> Tensor:
+    """What a stream gives, in [-1, 1], to uint8 pixels [T, H, W, C]."""
+    pixels_THWC = video_3THW.permute(1, 2, 3, 0).float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    return pixels_THWC.to(torch.uint8).contiguous()
+
+
+def restyled(chunk: Chunk, pixels_THWC: Pixels) -> list[Frame]:
+    """A chunk's pixels as frames, with what each frame came with; as far as its strength says, mixed with the input."""
+    if len(pixels_THWC) != len(chunk.frames):
+        raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels_THWC)} came out.")
+    wet = _wet(chunk.controls.strength)
+    return [
+        replace(frame, pixels=_blend(frame.pixels, pixels, wet))
+        for frame, pixels in zip(chunk.frames, pixels_THWC, strict=True)
+    ]
+
+
+def _wet(strength: float) -> float:
+    """Share of the restyled picture in the output: 0 at strength 0, 1 from `FULLY_WET`, smooth between."""
+    x = min(strength / FULLY_WET, 1.0)
+    return x * x * (3 - 2 * x)
+
+
+def _blend(dry: Pixels, wet: Pixels, share: float) -> Pixels:
+    if share >= 1.0:
+        return wet
+    if share <= 0.0:
+        return np.ascontiguousarray(dry)
+    mixed = dry.astype(np.float32) + (wet.astype(np.float32) - dry) * np.float32(share)
+    return np.rint(mixed).astype(np.uint8)
