@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, assert_never
@@ -32,10 +33,12 @@ from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
+from bridge.pipeline.stages.base import StageRow
+from bridge.pipeline.stages.table import STAGES
 from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import EngineState, Supervisor
-from bridge.table import TABLE
+from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
 from bridge.video.files.record_controls import RecordControls
@@ -57,6 +60,7 @@ class App:
 
     Args:
         config: everything that is chosen before the start.
+        stages: the table of stages.
 
     Attributes:
         store, telemetry: live controls and readings; valid from the start on, they survive a stop.
@@ -65,10 +69,12 @@ class App:
         failure: why the engine could not be opened the first time; empty when it could, or has not failed yet.
     """
 
-    def __init__(self, config: AppConfig) -> None:
+    def __init__(self, config: AppConfig, stages: Sequence[StageRow] = STAGES) -> None:
         self.config = config
-        self.store = ControlStore(TABLE, start_controls(config))
-        self.telemetry = Telemetry(TABLE)
+        self._stages = stages
+        table = table_of(stages)
+        self.store = ControlStore(table, start_controls(config, table))
+        self.telemetry = Telemetry(table)
         self.quit = threading.Event()
         self.failure = ""
         self._stack: contextlib.ExitStack | None = None
@@ -123,13 +129,22 @@ class App:
         self.recorder = self._make_recorder(stack)
         wishes = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
-            config.input.uri, self._input_options(), width, height, store, lambda: self._inputs, self._taken, tell
+            config.input.uri,
+            self._input_options(),
+            width,
+            height,
+            store,
+            self._stages,
+            lambda: self._inputs,
+            self._taken,
+            tell,
         )
         self.publisher = Publisher(
             config.output.uri,
             wishes,
             self.supervisor,
-            self.capture.moments,
+            self.capture.history,
+            self._stages,
             store,
             fps,
             (width, height),

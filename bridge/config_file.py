@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import AppConfig
+from bridge.control.table import ControlTable
 from bridge.control.values import Snapshot
 from bridge.table import TABLE, start_values
 from engine.errors import ConfigError, ControlError
@@ -25,24 +26,24 @@ CONFIGS_DIR = Path(str(resources.files("configs")))
 """Folder of the presets that ship with Tidecast; `--config laptop` finds `laptop.toml` in it."""
 
 
-def start_controls(config: AppConfig) -> Snapshot:
+def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
     """The live controls that are in force at the start.
 
     Raises:
         ConfigError: if `controls` names an unknown control or holds a value that it cannot take.
     """
-    return start_values({name: start_value(name, value) for name, value in config.controls.items()})
+    return start_values({name: start_value(name, value, table) for name, value in config.controls.items()}, table)
 
 
-def start_value(name: str, value: Any) -> Any:
+def start_value(name: str, value: Any, table: ControlTable = TABLE) -> Any:
     """The valid value of the live control `name`, which `value` was written for in `[controls]`.
 
     Raises:
         ConfigError: for an unknown name or a value that the control cannot take; ranges are not clamped here.
     """
-    control = TABLE.by_name.get(name)
+    control = table.by_name.get(name)
     if control is None:
-        raise ConfigError(f"There is no control named {name!r}.", suggestion(name, TABLE.by_name))
+        raise ConfigError(f"There is no control named {name!r}.", suggestion(name, table.by_name))
     try:
         valid = control.coerce(value)
     except ControlError as error:

@@ -1,4 +1,4 @@
-"""The capture thread: the newest frame of the chosen source, fitted to the model's size, for everybody.
+"""The capture thread: the newest frame of the chosen source, through the stages of the input, for everybody.
 
 Switches sources live, holds on to the old one when the new one cannot be opened, and never ends before it is told
 to. It knows transports only through `bridge.video.base`, and knows neither the engine nor the output.
@@ -10,13 +10,14 @@ import dataclasses
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from bridge.control.store import ControlStore
-from bridge.pipeline.fit import Fitter
+from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
-from bridge.pipeline.stages.fit_controls import FitControls
+from bridge.pipeline.stages.base import Context, Place, StageRow
+from bridge.pipeline.stages.chain import StageChain
 from bridge.process.priority import prefer_this_thread
 from bridge.video.base import Options, Source, SourceInfo
 from bridge.video.opening import open_source
@@ -31,43 +32,6 @@ READ_S = 0.1
 LOST_S = 1.0
 """Without a frame for this long the input counts as lost."""
 
-KEPT_BYTES = 256 << 20
-KEPT_FRAMES = 300
-"""Bounds of the input frames that are kept for mixing until their restyled twins are sent."""
-
-
-class Moments:
-    """Fitted input frames by number, until the restyled frame of the same moment was shown. Thread-safe."""
-
-    def __init__(self, frame_bytes: int) -> None:
-        self._most = max(2, min(KEPT_FRAMES, KEPT_BYTES // frame_bytes))
-        self._frames: OrderedDict[int, Frame] = OrderedDict()
-        self._lock = threading.Lock()
-        self.newest: Frame | None = None
-
-    def __len__(self) -> int:
-        """How many frames are kept."""
-        return len(self._frames)
-
-    def add(self, frame: Frame) -> None:
-        """Keep one more frame."""
-        with self._lock:
-            self._frames[frame.seq] = frame
-            while len(self._frames) > self._most:
-                self._frames.popitem(last=False)
-        self.newest = frame
-
-    def at(self, seq: int) -> Frame | None:
-        """The frame of this number, or None if it is no longer kept."""
-        with self._lock:
-            return self._frames.get(seq)
-
-    def forget(self, before: int | None = None) -> None:
-        """Keep no frame whose number is lower than this; none at all by default."""
-        with self._lock:
-            while self._frames and (before is None or next(iter(self._frames)) < before):
-                self._frames.popitem(last=False)
-
 
 class Capture:
     """Receives frames and puts them into the engine's inbox.
@@ -76,13 +40,15 @@ class Capture:
         uri: the source at the start; the control `input` takes over when it is not empty.
         options: wishes for the source.
         width, height: the model's size in pixels.
-        store: live controls (`input`, `fit`, `mirror`).
+        store: live controls (`input`, and those of the stages).
+        stages: the table of stages, of which those of the input run here; what leaves them has the model's size.
         inputs: the last list of sources that was shown, for a choice by index.
         take: receives every fitted frame; must be quick.
         tell: receives (topic, text) about what goes wrong.
 
     Attributes:
-        moments: the frames, for the mix.
+        history: the frames, for the stages that look back.
+        stages: the stages of the input.
         arrived_at: `time.monotonic_ns()` of the last frames.
     """
 
@@ -93,6 +59,7 @@ class Capture:
         width: int,
         height: int,
         store: ControlStore,
+        stages: Sequence[StageRow],
         inputs: Callable[[], Sequence[SourceInfo]],
         take: Callable[[Frame], None],
         tell: Callable[[str, str], None],
@@ -100,7 +67,7 @@ class Capture:
         self._start_uri = uri
         self._options = options
         self.width, self.height = width, height
-        self._fitter = Fitter(width, height)
+        self.stages = StageChain(stages, Place.INPUT, width, height, tell)
         self._store = store
         self._inputs = inputs
         self._give = take
@@ -118,7 +85,7 @@ class Capture:
         self._last_arrival = 0.0
         self._began = 0.0
         self._skipped_before = 0
-        self.moments = Moments(width * height * 3)
+        self.history = FrameHistory(width * height * 3)
 
     def start(self) -> None:
         """Open the source, on the thread that will read it, and begin.
@@ -192,14 +159,16 @@ class Capture:
         self._close()
 
     def _take(self, frame: Frame) -> None:
-        controls = self._store.snapshot.of(FitControls)
-        pixels = self._fitter.fit(frame, controls.fit, controls.mirror)
-        fitted = dataclasses.replace(frame, pixels=pixels, format=PixelFormat.RGB, seq=self._seq, metadata={})
-        self._seq += 1
-        self._last_arrival = time.monotonic()
-        self.arrived_at.append(time.monotonic_ns())
-        self.moments.add(fitted)
-        self._give(fitted)
+        context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
+        for made in self.stages.run(frame, context):
+            if made.format is not PixelFormat.RGB or (made.width, made.height) != (self.width, self.height):
+                continue  # the stage that fits failed, and said so; the engine takes nothing else
+            numbered = dataclasses.replace(made, seq=self._seq, metadata={})
+            self._seq += 1
+            self._last_arrival = time.monotonic()
+            self.arrived_at.append(time.monotonic_ns())
+            self.history.add(numbered)
+            self._give(numbered)
 
     def _choice(self) -> str:
         """The uri that is wanted now; an index stands for a line of the last list of inputs."""

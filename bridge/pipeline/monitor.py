@@ -91,6 +91,8 @@ class Monitor:
                 dropped=sum(by_cause.values()),
                 **{f"dropped_{cause}": count for cause, count in by_cause.items()},
                 input=str(info) if info is not None else "",
+                **capture.stages.readings(),
+                **publisher.stage_readings(),
             )
             if state == "no-input":
                 self._telemetry.update(message=capture.problem or "No picture comes from the input.")

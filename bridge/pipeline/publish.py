@@ -1,36 +1,35 @@
 """The publish thread: at every tick of the output one picture leaves, whatever the engine and the input do.
 
-Restyled frames go out at their own pace, mixed with the input frame of the same moment; the panic buttons act at the
-next tick; when the engine is late the last picture is repeated, when it is gone or gives nothing for too long the
-input goes straight through.
+Restyled frames pass their stages, go out at their own pace, and pass the stages of the tick (the mix with the input
+frame of the same moment); the panic buttons act at the next tick; when the engine is late the last picture is
+repeated, when it is gone or gives nothing for too long the input goes straight through.
 Knows sinks only through `bridge.video.base`, and nothing of models.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
-from bridge.pipeline.capture import Moments
+from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing import Pacer, Pick, sleep_until
 from bridge.pipeline.panic import PanicControls
-from bridge.pipeline.stages.mix_controls import MixControls
+from bridge.pipeline.stages.base import Context, Place, StageRow
+from bridge.pipeline.stages.chain import StageChain
 from bridge.pipeline.stall_detector import Patience
 from bridge.process.frame_ring import RingReader
 from bridge.process.priority import prefer_this_thread
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.video.base import Options, Sink
 from bridge.video.opening import open_sink
-from engine.controls import Controls
 from engine.errors import TransportError
 from engine.frame import Frame
 
@@ -44,7 +43,8 @@ class Publisher:
     Args:
         uri, options: the sink.
         supervisor: where restyled frames come from, and whether there is an engine.
-        moments: the input frames, for the mix.
+        history: the input frames, for the stages.
+        stages: the table of stages, of which those of restyled frames and of the tick run here.
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
         size: width and height of the output in pixels.
@@ -65,7 +65,8 @@ class Publisher:
         uri: str,
         options: Options,
         supervisor: Supervisor,
-        moments: Moments,
+        history: FrameHistory,
+        stages: Sequence[StageRow],
         store: ControlStore,
         fps: float,
         size: tuple[int, int],
@@ -80,13 +81,15 @@ class Publisher:
         self._refused: TransportError | None = None
         self._supervisor = supervisor
         self._outbox: RingReader = supervisor.from_engine
-        self._moments = moments
+        self._history = history
         self._store = store
         self._offer = offer
         self._tell = tell
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         width, height = size
+        self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
+        self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
         self._black = Frame(np.zeros((height, width, 3), np.uint8))
         self._held = self._black
         self._styled = False
@@ -125,6 +128,10 @@ class Publisher:
         sink = self._sink
         return sink.receivers if sink is not None else 0
 
+    def stage_readings(self) -> dict[str, Any]:
+        """The newest readings of the stages that run here."""
+        return self._restyled_stages.readings() | self._tick_stages.readings()
+
     def _run(self) -> None:
         prefer_this_thread()
         try:
@@ -147,7 +154,7 @@ class Publisher:
             straight = controls.of(PanicControls).bypass or not self._styled
             pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
             if (wet := self.pacer.shown("wet")) is not None:
-                self._moments.forget(wet.seq)  # whatever is on air: nobody will ask for older ones
+                self._history.forget(wet.captured_ns)  # whatever is on air: nobody will ask for older ones
             frame = self._picture(controls, pick)
             self._send(sink, frame)
             if pick.new and frame.captured_ns:
@@ -158,24 +165,34 @@ class Publisher:
         patience = self.patience
         if self._supervisor.state is not EngineState.RUNNING:
             patience.restart()
-            self._moments.forget()
+            self._history.forget()
             if self._styled:
-                self._styled = False
                 self._outbox.skip()
-                self.pacer.forget("wet")
+                self._forget_wet()
             return
         while (frame := self._outbox.get(0.0)) is not None:
             self.styled_at.append(self._outbox.queued_ns)
             if patience.answered(frame.captured_ns):
                 self._styled = True
-                self.pacer.wet.offer(frame, self._outbox.queued_ns)
+                self._offer_wet(frame, self._outbox.queued_ns)
             else:
                 self.pacer.wet.late += 1
-        if self._moments.newest is not None:
-            patience.fed(self._moments.newest.captured_ns)
+        if self._history.newest is not None:
+            patience.fed(self._history.newest.captured_ns)
         if patience.over and self._styled:
-            self._styled = False
-            self.pacer.forget("wet")
+            self._forget_wet()
+
+    def _offer_wet(self, frame: Frame, queued_ns: int) -> None:
+        """Hand what the stages make of a restyled frame to the pacer; it was ready when it was queued, they later."""
+        context = Context(time.monotonic_ns(), self._history, self._store.snapshot, wet=True)
+        for made in self._restyled_stages.run(frame, context):
+            self.pacer.wet.offer(made, queued_ns if made is frame else time.monotonic_ns())
+
+    def _forget_wet(self) -> None:
+        self._styled = False
+        self.pacer.forget("wet")
+        self._restyled_stages.reset()
+        self._tick_stages.reset()
 
     def _picture(self, controls: Snapshot, pick: Pick) -> Frame:
         """What to show now: black, the held picture, or what the pacer chose."""
@@ -183,31 +200,20 @@ class Publisher:
         if panic.black:
             return self._black
         if not panic.freeze and pick.frame is not None:
-            self._held = self._mixed(pick.frame, controls.of(MixControls).mix) if pick.track == "wet" else pick.frame
+            context = Context(time.monotonic_ns(), self._history, controls, wet=pick.track == "wet")
+            made = self._tick_stages.run(pick.frame, context)
+            self._held = made[-1] if made else self._held
         return self._held
 
-    def _mixed(self, wet: Frame, mix: float) -> Frame:
-        """The restyled frame, blended with the input frame of the same moment."""
-        dry = self._moments.at(wet.seq)
-        if mix >= 1.0 or dry is None:
-            return wet
-        if mix <= 0.0:
-            return dry
-        blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(wet.pixels), mix)
-        return dataclasses.replace(wet, pixels=np.asarray(blended))
-
     def _send(self, sink: Sink, frame: Frame) -> None:
-        controls = self._store.snapshot.of(Controls)
         try:
             sink.send(
                 frame,
                 {
+                    **frame.metadata,  # a restyled frame says with which prompt, strength and steps it was made
                     "seq": str(frame.seq),
                     "captured_ns": str(frame.captured_ns),
                     "sent_ns": str(time.monotonic_ns()),
-                    "prompt": controls.prompt_1,
-                    "strength": f"{controls.strength:g}",
-                    "steps": str(controls.steps),
                 },
             )
         except TransportError as error:

@@ -26,6 +26,9 @@ from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, p
 HEALTH_S = 0.1
 """Least time between two messages about health, in s."""
 
+PROMPT_CHARACTERS = 500
+"""Of a prompt, as many characters travel with each frame."""
+
 FPS_WINDOW = 30
 """Frames over which the input's rate is averaged."""
 
@@ -115,8 +118,9 @@ class Loop:
         self._heartbeat.count(skipped=decided.skip)
         for _ in range(need + decided.skip):
             self._waiting.popleft()
+        said = spoken(controls, decided.steps)
         for frame in frames:
-            session.feed(frame)
+            session.feed(dataclasses.replace(frame, metadata={**frame.metadata, **said}))
         self._heartbeat.beat(Phase.STEPPING)
         began = time.perf_counter()
         session.begin(dataclasses.replace(controls, steps=decided.steps))
@@ -163,6 +167,15 @@ class Loop:
             return 0.0
         seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9
         return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+
+
+def spoken(controls: Controls, steps: int) -> dict[str, str]:
+    """What a frame says about the controls that its chunk was made with; long prompts are cut to the ring's room."""
+    return {
+        "prompt": controls.prompt_1[:PROMPT_CHARACTERS],
+        "strength": f"{controls.strength:g}",
+        "steps": str(steps),
+    }
 
 
 def evenly_spaced(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]:

@@ -199,13 +199,13 @@ def test_no_input_frames_pile_up_whatever_is_on_air():
     with App(load(None, identity("pattern:bars", "null:", 64, 48) | {"process.kind": "model"})) as app:
         assert app.engine_state is EngineState.LOADING
         time.sleep(1.0)
-        assert len(app.capture.moments) < 10, "while the engine loads"
+        assert len(app.capture.history) < 10, "while the engine loads"
     with App(load(None, identity("pattern:bars", "null:", 64, 48))) as app:
         wait_until_running(app)
         for control in ("black", "freeze", "bypass"):
             app.store.set(control, True)
             time.sleep(1.0)
-            assert len(app.capture.moments) < 10, control
+            assert len(app.capture.history) < 10, control
             app.store.set(control, False)
 
 

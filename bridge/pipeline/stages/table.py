@@ -1,0 +1,28 @@
+"""The table of stages: one row each, in the order in which they run. To add a stage, add its module and its row.
+
+The modules are imported when the stages are made, so that whoever only describes the controls need not load them.
+"""
+
+from __future__ import annotations
+
+from bridge.pipeline.stages.base import Place, Stage, StageRow
+from bridge.pipeline.stages.fit_controls import FitControls
+from bridge.pipeline.stages.mix_controls import MixControls
+
+
+def _fit(width: int, height: int) -> Stage:
+    from bridge.pipeline.stages.fit import Fit
+
+    return Fit(width, height)
+
+
+def _mix(width: int, height: int) -> Stage:
+    from bridge.pipeline.stages.mix import Mix
+
+    return Mix()
+
+
+STAGES = (
+    StageRow("fit", Place.INPUT, _fit, FitControls, budget_ms=3.0),
+    StageRow("mix", Place.TICK, _mix, MixControls, budget_ms=3.0),
+)

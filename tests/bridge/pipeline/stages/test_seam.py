@@ -1,0 +1,161 @@
+"""A stage of one's own is a module and a row: here both stand in the tests, and no file of the product changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge.app import App
+from bridge.bench.overhead import identity
+from bridge.config_file import load
+from bridge.control.osc.packet import build
+from bridge.control.values import Snapshot
+from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
+from bridge.pipeline.stages.chain import RETRY_NS, StageChain
+from bridge.pipeline.stages.mix import Mix
+from bridge.pipeline.stages.mix_controls import MixControls
+from bridge.pipeline.stages.table import STAGES
+from bridge.video.synthetic.null import NullSink
+from engine.control import Kind, Reading, live
+from engine.frame import Frame
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BetweenControls:
+    """What the toy obeys."""
+
+    between: float = live(0.5, "/between", "Share of the later neighbour.", group="Toy", label="Between", low=0, high=1)
+
+
+class Between(Stage):
+    """Doubles the rate: before every frame a blend of it with the one before."""
+
+    def __init__(self) -> None:
+        self._last: Frame | None = None
+        self.made = 0
+        self.share = -1.0
+
+    def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+        self.share = context.controls.of(BetweenControls).between
+        last, self._last = self._last, frame
+        if last is None:
+            return (frame,)
+        self.made += 1
+        half = dataclasses.replace(
+            frame,
+            pixels=(last.pixels * (1.0 - self.share) + frame.pixels * self.share).astype(np.uint8),
+            pts_ns=(last.pts_ns + frame.pts_ns) // 2,
+            captured_ns=(last.captured_ns + frame.captured_ns) // 2,
+            metadata={**frame.metadata, "between": f"{self.share:g}"},
+        )
+        return (half, frame)
+
+    def readings(self) -> Mapping[str, Any]:
+        return {"halves": self.made}
+
+    def reset(self) -> None:
+        self._last = None
+
+
+HALVES = Reading("halves", "/status/halves", Kind.INT, "", "Frames that the toy made.")
+TOY = StageRow("between", Place.RESTYLED, lambda width, height: Between(), BetweenControls, (HALVES,))
+
+
+def soon(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30.0
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def test_a_row_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, Mapping[str, str]]] = []
+
+    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        sent.append((frame.captured_ns, dict(metadata or {})))
+
+    monkeypatch.setattr(NullSink, "send", record)
+    chosen = {"output.fps": 60.0, "osc.enabled": True, "osc.host": "127.0.0.1", "osc.port": 0}
+    config = load(None, identity("pattern:bars", "null:", 64, 48) | chosen)
+    with App(config, stages=(*STAGES, TOY)) as app, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk:
+        assert app.osc is not None
+        desk.sendto(build("/tidecast/between", (0.25,)), app.osc.address)
+        soon(lambda: app.store.snapshot.of(BetweenControls).between == 0.25, "the control is set over OSC")
+        soon(lambda: any(said.get("between") == "0.25" for _, said in sent), "the frames obey it")
+        soon(lambda: app.telemetry.snapshot().get("halves", 0) > 10, "its reading arrives")
+        assert app.telemetry.snapshot()["cost_between"] > 0.0
+        sent.clear()
+        time.sleep(2.0)
+        seen = list(sent)
+    times = [captured for captured, _ in seen]
+    assert times == sorted(times)
+    assert len(set(times)) > 0.8 * 2.0 * 60, "30 frames a second became 60"
+    made = [said for _, said in seen if "between" in said]
+    assert 0.35 < len(made) / len(seen) < 0.65, "every other picture is the stage's"
+    assert all(said["strength"] == "0.6" for said in made), "each says what it was made with"
+
+
+def frame(value: int, captured_ns: int) -> Frame:
+    return Frame(np.full((4, 4, 3), value, np.uint8), pts_ns=captured_ns, captured_ns=captured_ns)
+
+
+def context(history: FrameHistory, now_ns: int = 0, **mix: float) -> Context:
+    return Context(now_ns, history, Snapshot([MixControls(**mix)]), wet=True)
+
+
+def test_a_stage_that_fails_is_left_out_and_said_once() -> None:
+    class Broken(Stage):
+        tries = 0
+
+        def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+            self.tries += 1
+            raise RuntimeError("no")
+
+        def readings(self) -> Mapping[str, Any]:
+            return {"undeclared": 1}
+
+    broken, told = Broken(), list[tuple[str, str]]()
+    rows = (StageRow("broken", Place.TICK, lambda w, h: broken), *STAGES)
+    chain = StageChain(rows, Place.TICK, 4, 4, lambda topic, text: told.append((topic, text)))
+    history = FrameHistory(48)
+    for n in range(100):
+        picture = frame(n, n)
+        assert chain.run(picture, context(history, n * RETRY_NS // 50)) == [picture]
+    assert broken.tries == 2, "it is tried again after a while"
+    assert [topic for topic, _ in told] == ["broken"] and "RuntimeError: no" in told[0][1]
+    assert set(chain.readings()) == {"cost_broken", "cost_mix"}
+
+
+def test_the_mix_finds_its_input_by_time() -> None:
+    history = FrameHistory(48)
+    for n in range(4):
+        history.add(frame(10 * n, n * 40 * MS))
+    wet = frame(200, 80 * MS)
+    (blend,) = Mix().process(wet, context(history, mix=0.5))
+    assert blend.pixels[0, 0, 0] == 110, "the input of the same moment"
+    between = frame(200, 95 * MS)
+    assert Mix().process(between, context(history, mix=0.0))[0].captured_ns == 80 * MS, "the nearest in time"
+    late = frame(200, 500 * MS)
+    assert Mix().process(late, context(history, mix=0.5)) == (late,), "none is near"
+
+
+def test_the_history_keeps_both_neighbours_of_what_is_on_air() -> None:
+    history = FrameHistory(48)
+    for n in range(5):
+        history.add(frame(n, n * 40))
+    history.forget(90)
+    before, after = history.around(90)
+    assert (before and before.captured_ns, after and after.captured_ns) == (80, 120)
+    assert len(history) == 3
+    history.forget()
+    assert len(history) == 0 and history.around(90) == (None, None)
