@@ -13,7 +13,7 @@ import typer
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
 from bridge.config_file import load
-from bridge.pipeline.pacing import CREDIT, SAVED
+from bridge.pipeline.pacing.output_clock import CREDIT, SAVED
 from engine.bench.report import say
 
 SETTLE_S = 15.0

@@ -20,7 +20,7 @@ import typer
 from bridge.app import App
 from bridge.config_file import load
 from bridge.drills.viewers import open_pages
-from bridge.pipeline.pacing import WINDOW_NS
+from bridge.pipeline.pacing.latency import WINDOW_NS
 from engine.bench.report import say
 
 SETTLE_S = 2.0

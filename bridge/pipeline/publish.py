@@ -20,7 +20,8 @@ import numpy as np
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
 from bridge.pipeline.frame_history import FrameHistory
-from bridge.pipeline.pacing import Pacer, Pick, sleep_until
+from bridge.pipeline.pacing.output_clock import sleep_until
+from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain

@@ -14,19 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.pipeline.pacing import (
-    CREDIT,
-    SAVED,
-    SECOND,
-    FrameCount,
-    LatencyMeter,
-    OutputClock,
-    Pacer,
-    Pick,
-    RateMeter,
-    quantile,
-    sleep_until,
-)
+from bridge.pipeline.pacing.latency import SECOND, LatencyMeter, quantile
+from bridge.pipeline.pacing.output_clock import CREDIT, SAVED, OutputClock, sleep_until
+from bridge.pipeline.pacing.pacer import Pacer, Pick
+from bridge.pipeline.pacing.source import FrameCount, RateMeter
 from engine.frame import Frame
 
 MS = 1_000_000

@@ -1,0 +1,79 @@
+"""The output's clock: steady ticks that follow a source's phase, as a genlock does, and the sleep until one."""
+
+from __future__ import annotations
+
+import math
+import time
+from fractions import Fraction
+
+from bridge.pipeline.pacing.latency import SECOND
+
+PULL = 0.02
+"""Most that one tick may be moved towards the source's phase, as a share of the period, or of what it is behind."""
+
+CREDIT = 0.0007
+"""Share of the ticks that may be gained by running faster after pauses, in the long run."""
+
+SAVED = 8
+"""Most gained ticks that are saved up for a pause to come, in periods."""
+
+
+class OutputClock:
+    """Ticks at a steady rate, moved gently towards a source's phase.
+
+    Attributes:
+        next_ns: time of the next tick.
+        credit_ns: by how much it may still run ahead of the source.
+    """
+
+    def __init__(self, fps: Fraction) -> None:
+        self.next_ns = 0
+        self.credit_ns = SAVED * float(SECOND / fps)
+        self._ticks = 0  # since the source last made a frame
+        self._remainder = Fraction(0)
+        self.fps = fps
+
+    @property
+    def fps(self) -> Fraction:
+        """Ticks per second; may be changed at any time."""
+        return self._fps
+
+    @fps.setter
+    def fps(self, fps: Fraction) -> None:
+        if fps <= 0:
+            raise ValueError(f"a frame rate must be positive, got {fps}")
+        self._fps = fps
+        self._period = Fraction(SECOND) / fps
+        self.period_ns = round(self._period)
+
+    def source_went_on(self, periods: float | None) -> None:
+        """The source has made frames for so many periods of this clock since the last call; None: not known."""
+        gained = 0.0 if periods is None else self._ticks - periods
+        self.credit_ns += (CREDIT * self._ticks - gained) * self.period_ns
+        self.credit_ns = max(-float(SECOND), min(self.credit_ns, SAVED * self.period_ns))
+        self._ticks = 0
+
+    def advance(self, now_ns: int, phase_error_ns: int = 0) -> int:
+        """Go on to the tick after this one and return its planned time (`next_ns`), which is later than `now_ns`.
+
+        Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
+        """
+        self._ticks += 1
+        most = PULL * max(self.period_ns, abs(phase_error_ns))
+        pull = max(-most, min(most, phase_error_ns * 0.1, max(0.0, self.credit_ns)))
+        exact = self._period + self._remainder
+        step = math.floor(exact)
+        self._remainder = exact - step
+        following = self.next_ns + step - round(pull)
+        if 0 <= now_ns - following < SECOND:
+            following += ((now_ns - following) // self.period_ns + 1) * self.period_ns
+        elif not now_ns < following <= now_ns + 3 * self.period_ns:
+            following = now_ns + self.period_ns
+        self.next_ns = following
+        return following
+
+
+def sleep_until(when_ns: int) -> None:
+    """Sleep until `time.monotonic_ns()` reaches a time; returns at once if it has passed."""
+    while (left := when_ns - time.monotonic_ns()) > 0:
+        time.sleep(left / SECOND)
