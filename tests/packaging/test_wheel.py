@@ -51,6 +51,8 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(built[1])]
     done = subprocess.run(pip, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+    size = sum(path.stat().st_size for path in (home / "env").rglob("*") if path.is_file())
+    print(f"\nenvironment with the wheel, without libraries: {size / 1e6:.1f} MB")
     own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], **_captured())
     (Path(own.stdout.strip()) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
@@ -81,6 +83,8 @@ def test_it_holds_what_it_needs_and_nothing_for_developers(built: tuple[Path, Pa
         "engine/py.typed",
         "bridge/py.typed",
         "td_components/py.typed",
+        "td_components/scripts/link.py",
+        "td_components/output/build_steps.py",
     ):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
