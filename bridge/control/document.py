@@ -1,6 +1,7 @@
 """The table of controls, commands and readings as Markdown; `python -m bridge.table` prints it.
 
-The README holds its output between two markers; a test fails when that is stale. Must not know anything but the table.
+`docs/controls.md` holds its output between two markers; a test fails when that is stale. Must not know
+anything but the table.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from engine.control import PREFIX, Command, Control, Kind
 
 BEGIN = "<!-- controls:begin -->"
 END = "<!-- controls:end -->"
-"""Between these lines of the README stands what `markdown` gives."""
+"""Between these lines of `docs/controls.md` stands what `markdown` gives."""
 
 _TAGS = {Kind.FLOAT: "f", Kind.INT: "i", Kind.BOOL: "bool", Kind.TEXT: "s", Kind.CHOICE: "s"}
 

@@ -24,7 +24,7 @@ from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
 from engine.control import PREFIX
 
-README = Path(__file__).parents[3] / "README.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "controls.md"
 runner = CliRunner(env={"COLUMNS": "200"})
 
 
@@ -193,9 +193,8 @@ def test_the_tables_name_everything_with_its_help():
         assert any(f"`{row.address}`" in line and row.help in line for line in text.splitlines()), row.name
 
 
-def test_the_readme_holds_the_tables_as_they_are_now():
-    readme = README.read_text(encoding="utf-8")
-    if BEGIN not in readme:
-        pytest.skip("the README has no place for the tables yet")
-    held = readme.partition(BEGIN)[2].partition(END)[0].strip()
+def test_the_document_holds_the_tables_as_they_are_now():
+    held_in = DOCUMENT.read_text(encoding="utf-8")
+    assert BEGIN in held_in
+    held = held_in.partition(BEGIN)[2].partition(END)[0].strip()
     assert held == markdown(TABLE).strip(), "Paste the output of: python -m bridge.table"

@@ -1,0 +1,39 @@
+"""A cue script: what a show sends, and when. Edit CUES, start Tidecast, run this.
+
+tidecast demo
+python examples/cues.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bridge.control.osc.client import OscClient
+
+Cue = tuple[float, str, tuple[Any, ...]]
+"""(seconds from the start, OSC address, arguments)."""
+
+CUES: Sequence[Cue] = (
+    (0.0, "/tidecast/prompt/seconds", (4.0,)),
+    (0.0, "/tidecast/prompt", ("neon",)),
+    (8.0, "/tidecast/strength", (0.8,)),
+    (16.0, "/tidecast/prompt", ("fire",)),
+    (24.0, "/tidecast/black", (1,)),
+    (26.0, "/tidecast/black", (0,)),
+)
+
+
+def play(cues: Sequence[Cue], port: int = 9000) -> None:
+    """Send each cue at its time."""
+    begin = time.monotonic()
+    with OscClient("127.0.0.1", port) as tidecast:
+        for at, address, args in sorted(cues, key=lambda cue: cue[0]):
+            time.sleep(max(0.0, begin + at - time.monotonic()))
+            tidecast.send(address, args)
+            print(f"{at:6.1f} s  {address} {' '.join(map(str, args))}")
+
+
+if __name__ == "__main__":
+    play(CUES)

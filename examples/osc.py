@@ -1,0 +1,31 @@
+"""Drive a running Tidecast over OSC, and hear what took effect.
+
+tidecast demo                # in one terminal
+python examples/osc.py       # in another
+"""
+
+from __future__ import annotations
+
+import sys
+
+from bridge.control.osc.client import OscClient
+
+
+def main(port: int = 9000) -> float | None:
+    """Set a prompt and the strength; the strength in force, or None when nobody answers."""
+    with OscClient("127.0.0.1", port) as tidecast:
+        if not tidecast.answers():
+            return None
+        tidecast.send("/tidecast/prompt", ("fire",))
+        tidecast.send("/tidecast/strength", (0.8,))
+        tidecast.send("/tidecast/resend")
+        for message in tidecast.watch(2.0):
+            if message.address == "/tidecast/strength":
+                return float(message.args[0])
+    return None
+
+
+if __name__ == "__main__":
+    strength = main()
+    print("Nobody answers at UDP 9000: start tidecast demo." if strength is None else f"strength {strength:g}")
+    sys.exit(strength is None)

@@ -1,0 +1,48 @@
+"""The pages: links lead somewhere, modules and tests that are named exist, the README stays short."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from bridge.video import table
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(p for top in ("docs", "engine", "bridge", "td_components") for p in (ROOT / top).rglob("*.md")),
+    ]
+)
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_modules_and_tests_that_are_named_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for module in re.findall(r"python3? -m ((?:bridge|engine|td_components|tests)(?:\.\w+)*)", text):
+        assert importlib.util.find_spec(module), module
+    for path in re.findall(r"(?<![\w/])tests/[\w/]+(?:\.py)?", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
+
+
+def test_the_table_of_transports_is_as_it_is_now() -> None:
+    page = (ROOT / "docs" / "operators" / "video.md").read_text("utf-8")
+    held = page.partition("<!-- transports:begin -->")[2].partition("<!-- transports:end -->")[0].strip()
+    assert held == table.markdown().strip()
