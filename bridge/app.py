@@ -80,7 +80,7 @@ class App:
         self._stack: contextlib.ExitStack | None = None
         self._inputs: list[SourceInfo] = []
         self._ever_ready = False
-        self.room: WebProcess | None = None
+        self.web: WebProcess | None = None
         self.oscquery_url = ""
         self.midi: MidiInput | None = None
 
@@ -163,7 +163,7 @@ class App:
         self.supervisor.start()
         stack.callback(self.monitor.stop)
         self.monitor.start()
-        self.room = self._start_room(stack)
+        self.web = self._start_web(stack)
         self.oscquery_url = self._start_oscquery(stack)
 
     def _start_osc(self, stack: contextlib.ExitStack) -> OscServer | None:
@@ -227,13 +227,13 @@ class App:
             self.midi = MidiInput(self.store, path, self.telemetry.error, backend, port=port).start()
             stack.callback(self.midi.stop)
 
-    def _start_room(self, stack: contextlib.ExitStack) -> WebProcess | None:
+    def _start_web(self, stack: contextlib.ExitStack) -> WebProcess | None:
         """The page, which serves OSCQuery too."""
         web, midi = self.config.web, self.midi
         if not web.enabled:
             return None
         osc = self.osc.address if self.osc is not None else ("", 0)
-        room = WebProcess(
+        page = WebProcess(
             self.store,
             self.telemetry,
             self.config.engine.width,
@@ -249,10 +249,10 @@ class App:
             midi=midi.state if midi is not None else None,
             examples=web.examples,
         )
-        stack.callback(room.stop)
-        room.start()
-        self._announce(stack, room.port)
-        return room
+        stack.callback(page.stop)
+        page.start()
+        self._announce(stack, page.port)
+        return page
 
     def _start_oscquery(self, stack: contextlib.ExitStack) -> str:
         """OSCQuery at the page's address when there is no page; returns its URL, empty when it is not served."""
@@ -299,8 +299,8 @@ class App:
 
     def _preview(self, which: str, frame: Frame) -> None:
         self.recorder.offer(which, frame)
-        if self.room is not None:
-            self.room.offer(which, frame)
+        if self.web is not None:
+            self.web.offer(which, frame)
 
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)

@@ -31,9 +31,9 @@ def introduction(bridge: App) -> str:
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
     lines.append(f"output  {told(config.output.uri)}")
-    if bridge.room is not None:
-        lines.append(f"page    {bridge.room.url}")
-        lines += qr_text(bridge.room.url).splitlines()
+    if bridge.web is not None:
+        lines.append(f"page    {bridge.web.url}")
+        lines += qr_text(bridge.web.url).splitlines()
     if bridge.oscquery_url:
         lines.append(f"query   {bridge.oscquery_url} (OSCQuery)")
     if bridge.osc is not None:

@@ -49,10 +49,10 @@ class Phase:
 
 def measure(app: App, seconds: float, pages: int) -> Phase:
     """Run one phase."""
-    assert app.room is not None
-    url = app.room.url.replace("http", "ws", 1) + "api/preview"
+    assert app.web is not None
+    url = app.web.url.replace("http", "ws", 1) + "api/preview"
     with open_pages(url, pages) if pages else contextlib.nullcontext(lambda: 0) as count:
-        while pages and app.room.watched != {"output", "input"}:
+        while pages and app.web.watched != {"output", "input"}:
             time.sleep(0.05)
         time.sleep(SETTLE_S)
         publisher = app.publisher

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import logging
 import multiprocessing
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
@@ -39,6 +38,7 @@ from bridge.process.messages import (
     Stop,
     ToEngine,
 )
+from bridge.service import Service
 from engine.config import Config
 from engine.controls import Controls
 from engine.errors import EngineError
@@ -101,8 +101,8 @@ class Supervisor:
         self._outbox = FrameRing(config.width, config.height, OUTBOX_DEPTH)
         self.to_engine: RingWriter = self._inbox.writer()
         self.from_engine: RingReader = self._outbox.reader()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service("supervisor", self._run, lambda topic, text: tell(Complaint(topic, text)))
+        self._stopping = self._service.stopping
         self._pid = 0
         self._heartbeat = Heartbeat()
         self._lost = 0
@@ -134,15 +134,11 @@ class Supervisor:
 
     def start(self) -> None:
         """Start the engine process and the watch."""
-        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
-        self._thread.start()
+        self._service.start()
 
     def stop(self) -> None:
         """End the engine process and give back the shared memory; idempotent."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._service.stop()
         self.state = EngineState.STOPPED
         self.to_engine.close()
         self.from_engine.close()
@@ -171,7 +167,11 @@ class Supervisor:
         while not self._stopping.is_set():
             self.state = EngineState.LOADING
             began = time.monotonic()
-            reason = self._live()
+            try:
+                reason = self._live()
+            except Exception as error:  # whatever it is, an engine that cannot be started is tried again
+                log.exception("the engine process failed to start")
+                reason = f"The engine process could not be started: {type(error).__name__}: {error}."
             if self._stopping.is_set():
                 break
             self.state = EngineState.FAILED
@@ -281,6 +281,8 @@ class Supervisor:
 
 def end(process: BaseProcess, gently: bool, channel: EngineChannel) -> None:
     """End an engine process: ask first when `gently`, then kill. Returns when it is gone."""
+    if process.pid is None:  # it could not be started
+        return
     if gently and process.is_alive():
         try:
             channel.send(Stop())

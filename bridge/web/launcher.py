@@ -20,6 +20,7 @@ from typing import Any, assert_never
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.process.channel import Channel, MessageError
+from bridge.service import Service
 from bridge.video.base import SourceInfo
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guides import Names, guides
@@ -131,7 +132,10 @@ class WebProcess:
         self._listening: socket.socket | None = None
         self._process: Any = None
         self._channel: WebChannel | None = None
-        self._threads: list[threading.Thread] = []
+        self._services = [
+            Service("web-receive", self._receive, telemetry.error),
+            Service("web-tell", self._tell, telemetry.error),
+        ]
         self._unlisten: list[Callable[[], None]] = []
         self._stopping = threading.Event()
         self._life = threading.Lock()  # held while the process is replaced or ended
@@ -177,12 +181,8 @@ class WebProcess:
             self._telemetry.listen_errors(self._outbox.error),
         ]
         self._launch()
-        self._threads = [
-            threading.Thread(target=self._receive, name="web-receive", daemon=True),
-            threading.Thread(target=self._tell, name="web-tell", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        for service in self._services:
+            service.start()
         if not self._serving.wait(START_WAIT_S):
             self._telemetry.error("web", "The page is slow to come up; the show goes on without it until it is there.")
 
@@ -199,8 +199,8 @@ class WebProcess:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
-        for thread in self._threads:
-            thread.join()
+        for service in self._services:
+            service.stop()
         self._process.close()
         self._process = None
         if self._channel is not None:

@@ -182,3 +182,29 @@ def test_an_identity_engine_comes_up_gives_frames_back_and_stops():
     finally:
         supervisor.stop()
     assert supervisor.state is EngineState.STOPPED
+
+
+def test_an_engine_that_cannot_be_started_is_said_and_tried_again():
+    told: list[messages.EngineEvent] = []
+    ready = threading.Event()
+    failures = iter([OSError("no more processes")])
+
+    def controls() -> Controls:
+        for failure in failures:
+            raise failure
+        return Controls()
+
+    def tell(event: messages.EngineEvent) -> None:
+        told.append(event)
+        if isinstance(event, messages.Ready):
+            ready.set()
+
+    process = EngineProcessConfig(kind="identity", backoff_seconds=0.0)
+    supervisor = Supervisor(Config(width=64, height=64), process, 0.0, controls, tell)
+    supervisor.start()
+    try:
+        assert ready.wait(60)
+    finally:
+        supervisor.stop()
+    assert isinstance(told[0], messages.Restarting) and "no more processes" in told[0].reason
+    assert supervisor.restarts == 1

@@ -227,10 +227,10 @@ def test_black_on_the_page_is_black_within_one_output_frame(monkeypatch: pytest.
     }
     pressed: list[float] = []
     with App(load("demo", settings)) as app, Browser() as browser:
-        assert app.room is not None
+        assert app.web is not None
         app.store.listen(lambda name, value, origin: pressed.append(time.monotonic()) if name == "black" else None)
         tab = browser.tab()
-        tab.open(app.room.url)
+        tab.open(app.web.url)
         tab.until("window.tidecast && tidecast.drawn.output > 2")
         tab.click("[data-control=black] button")
         wait(lambda: pressed and sum(at > pressed[0] for at, _ in sink.frames) >= 4, "four frames after the press")
