@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from bridge.app import App
+from bridge.bench.overhead import identity
+from bridge.config_file import load
 from bridge.control.osc.packet import parse
+from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
+from bridge.video import table
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -35,3 +44,29 @@ def test_cues_arrive_in_order_and_have_addresses_that_exist() -> None:
         heard = [m.address for _ in cues for m in parse(desk.recv(65536))]
     assert heard == [address for _, address, _ in cues]
     assert set(heard) <= TABLE.targets.keys()
+
+
+def soon(happened: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30.0
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("stage")
+    with App(load(None, identity("pattern:bars", "null:", 64, 48)), stages=(*STAGES, example.ROW)) as app:
+        app.store.set("level", 0.5)
+        assert app.store.snapshot.of(example.LevelControls).level == 0.5
+        soon(lambda: app.telemetry.snapshot().get("cost_level", 0.0) > 0.0)
+
+
+def test_transport(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    example = importlib.import_module("transport")
+    monkeypatch.setattr(table, "_ROWS", [*table.rows(), example.ROW])
+    with App(load(None, identity("pattern:bars", f"numbers:{tmp_path}", 64, 48))):
+        soon(lambda: (tmp_path / "000001.png").exists())
+    with Image.open(tmp_path / "000000.png") as picture:
+        assert picture.size[0] > 0

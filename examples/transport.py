@@ -1,0 +1,64 @@
+"""A transport of one's own, `numbers:FOLDER`: writes what leaves as numbered PNG files, one a second.
+
+python examples/transport.py pictures      # three seconds of a test picture into the folder pictures
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from bridge.app import App
+from bridge.config_file import load
+from bridge.video import table
+from bridge.video.base import Options, Sink
+from engine.frame import Frame
+
+ROW = table.Transport("numbers", __name__, "numbered pictures", writes="the folder", run_on="Linux")
+
+
+class NumberedPictures(Sink):
+    """Keeps a picture a second; must be quick, for the show waits for it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(f"numbers:{folder}")
+        self._folder = Path(folder)
+        self._number = 0
+        self._next = 0.0
+
+    def open(self) -> None:
+        """Make the folder."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the frame, when a second has gone by since the last one."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + 1.0
+            Image.fromarray(frame.rgb()).save(self._folder / f"{self._number:06d}.png", compress_level=1)
+            self._number += 1
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    @property
+    def receivers(self) -> int:
+        """A folder cannot tell."""
+        return -1
+
+
+def sink(name: str, options: Options) -> NumberedPictures:
+    """What the table calls to make an output."""
+    return NumberedPictures(name)
+
+
+if __name__ == "__main__":
+    table.register(ROW)
+    folder = sys.argv[1] if len(sys.argv) > 1 else "pictures"
+    settings = {"process.kind": "identity", "input.uri": "pattern:dance", "output.uri": f"numbers:{folder}"}
+    with App(load(None, settings)):
+        time.sleep(3.0)
