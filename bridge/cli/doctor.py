@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from bridge.config import AppConfig
 from bridge.video.opening import lacking
@@ -79,7 +79,7 @@ def _python() -> Finding:
     return Finding("ok", "python", f"{version} on {sys.platform}")
 
 
-def _ask(program: str, *arguments: str) -> dict:
+def _ask(program: str, *arguments: str) -> dict[str, Any]:
     """Run a small program in a fresh interpreter; what it prints, or {"error": text}."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
     if done.returncode:
@@ -87,7 +87,7 @@ def _ask(program: str, *arguments: str) -> dict:
     return dict(json.loads(done.stdout))
 
 
-def _torch(torch: dict) -> Iterable[Finding]:
+def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
     if "error" in torch:
         yield Finding("bad", "torch", torch["error"], "Install torch again, in the build that fits this machine.")
         return
@@ -115,7 +115,7 @@ def _driver() -> str:
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
 
 
-def _model(name: str, torch: dict) -> Iterable[Finding]:
+def _model(name: str, torch: dict[str, Any]) -> Iterable[Finding]:
     model = _ask(_MODEL, name)
     if "error" in model:
         yield Finding("bad", f"model {name}", model["error"], model.get("remedy", ""))

@@ -10,6 +10,7 @@ import dataclasses
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from bridge.video.base import Source, SourceInfo
 from bridge.video.files.decode import Converter, Failure, open_container, reason
@@ -98,11 +99,11 @@ class LiveSource(Source):
         """Why no pictures come."""
         return self._problem
 
-    def _open_device(self):
+    def _open_device(self) -> Any:
         device = self._device
         return open_container(device.url, self._title, device.driver, device.wishes, _ANSWER_S)
 
-    def _run(self, container) -> None:
+    def _run(self, container: Any) -> None:
         while not self._stopping.is_set():
             try:
                 if container is None:
@@ -121,7 +122,7 @@ class LiveSource(Source):
         if container is not None:
             container.close()
 
-    def _receive(self, container) -> None:
+    def _receive(self, container: Any) -> None:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.base_rate or 0)
         converter = Converter()

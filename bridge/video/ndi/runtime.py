@@ -19,6 +19,7 @@ import importlib
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
@@ -103,7 +104,7 @@ def choose(pattern: str, names: list[str]) -> str | None:
             return name
     with _lock:
         others = sorted(set(names) - _own_names, key=lambda name: (short_name(name).casefold(), name))
-    tests = (
+    tests: tuple[Callable[[str], bool], ...] = (
         lambda name: short_name(name) == wanted,
         lambda name: fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(short_name(name), wanted),
         lambda name: wanted in name,
