@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pickle
 import threading
-from multiprocessing.connection import Connection
-from typing import Generic, TypeVar
+from multiprocessing.connection import _ConnectionBase  # both classes of ends; Windows has one of its own
+from typing import Any, Generic, TypeVar
 
 from engine.errors import TidecastError
 
@@ -29,7 +29,7 @@ class Channel(Generic[Sent, Received]):
         receives: the classes of messages that the other end may send.
     """
 
-    def __init__(self, connection: Connection, receives: tuple[type[Received], ...]) -> None:
+    def __init__(self, connection: _ConnectionBase[Any, Any], receives: tuple[type[Received], ...]) -> None:
         self.connection = connection
         self._receives = receives
         self._sending = threading.Lock()
