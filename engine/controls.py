@@ -101,7 +101,7 @@ class Controls:
     slo_auto: bool = live(
         True,
         "/slo/auto",
-        "Let the scheduler lower steps and batch to hold the output rate and latency.",
+        "Let the scheduler lower the steps and skip late frames to hold the output rate and latency.",
         group="Latency",
         label="Hold latency",
     )

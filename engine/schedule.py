@@ -3,11 +3,11 @@
 Knows no clock, no thread and no torch. The caller says how long frames have waited and how long chunks took; the
 policy answers what to do with the next chunk. All state is a frozen `Policy` value that the caller keeps.
 
-Model of one chunk (StreamDiffusionV2, section 4.2): a forward of T latent frames and B rows is bound by memory
-traffic, L(T, B) = (A(T, B) + P) / (eta BW): a part that every call pays (parameters, launches) and a part that
-grows with T B. So L = call + T (codec + B row), and the throughput f = T / L grows toward a knee. With n denoising
-steps the stream batch has B = n rows, a result leaves n - 1 chunks later, and nothing ever waits for frames that
-have not come: T is at most the latent frames that are already there.
+Model of one chunk (StreamDiffusionV2, arXiv 2511.07399, section 4.2): a forward of B rows is bound by memory traffic,
+L(B) = (A(B) + P) / (eta BW): a part that every call pays (parameters, launches) and a part that grows with B. So
+L = call + B row. With n denoising steps the stream batch has B = n rows and a result leaves n - 1 chunks later: fewer
+steps make both the forward and the lag shorter. A chunk always holds the model's own number of latent frames, for the
+networks were trained on blocks of that length; it never waits for more.
 """
 
 from __future__ import annotations
@@ -38,21 +38,16 @@ SLOWEST_FPS = 1.0
 SMOOTHING = 0.25
 """Weight of the newest chunk in the moving averages of times."""
 
-KNEE_GAIN = 0.02
-"""A larger batch must raise the throughput by this share, else the roofline knee is reached."""
-
 
 @dataclass(frozen=True, slots=True)
 class Goal:
     """What is wanted. `steps` is the setting of the control; `latency_s` from capture to send, `fps` of the output
-    (0: whatever comes in); `frames_per_latent` pixel frames a latent frame; `max_latents` the most latent frames
-    that the model takes in one call."""
+    (0: whatever comes in); `frames_per_latent` pixel frames of a chunk; `batch` whether its steps share forwards."""
 
     steps: int
     latency_s: float
     fps: float = 0.0
     frames_per_latent: int = 4
-    max_latents: int = 1
     batch: bool = True
 
 
@@ -70,7 +65,6 @@ class Plan:
     """What to do with the next chunk.
 
     Attributes:
-        latents: latent frames to denoise in one call.
         rows: rows of the stream batch (1 when the steps of a chunk run one after the other).
         steps: denoising steps in force, at most the wanted number.
         skip: oldest waiting pixel frames to drop before the chunk is cut.
@@ -78,7 +72,6 @@ class Plan:
         reason: why it differs from what was wanted, for people; empty if it does not.
     """
 
-    latents: int
     rows: int
     steps: int
     skip: int = 0
@@ -88,43 +81,41 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of a chunk as call + latents (codec + rows * row). A moving estimate.
+    """Seconds of a call as call + rows * row. A moving estimate.
 
-    `seen` holds the smoothed time of every (latents, forward rows) that was measured; what was not measured is
+    `seen` holds the smoothed time of every number of rows that was measured; what was not measured is
     extrapolated from these by the model above, with `row_share` as the guess of a row's part in a one-row chunk.
     """
 
-    seen: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    seen: Mapping[int, float] = field(default_factory=dict)
     row_share: float = 0.35
 
-    def measured(self, latents: int, rows: int, seconds: float) -> Cost:
+    def measured(self, rows: int, seconds: float) -> Cost:
         """The estimate after one more chunk that took `seconds`.
 
         A change of the machine's speed shows first in the plan that runs, so every other entry is scaled with it.
         """
-        old = self.seen.get((latents, rows))
+        old = self.seen.get(rows)
         if old is None:
-            return replace(self, seen={**self.seen, (latents, rows): seconds})
+            return replace(self, seen={**self.seen, rows: seconds})
         new = old + SMOOTHING * (seconds - old)
         ratio = new / old
-        return replace(self, seen={k: new if k == (latents, rows) else v * ratio for k, v in self.seen.items()})
+        return replace(self, seen={k: new if k == rows else v * ratio for k, v in self.seen.items()})
 
-    def seconds(self, latents: int, rows: int) -> float:
+    def seconds(self, rows: int) -> float:
         """Expected seconds of a call; 0 before anything was measured."""
-        if (latents, rows) in self.seen:
-            return self.seen[latents, rows]
+        if rows in self.seen:
+            return self.seen[rows]
         if not self.seen:
             return 0.0
-        known = sorted(self.seen.items())
-        sizes = [(t * r, s) for (t, r), s in known]
-        want = latents * rows
+        sizes = sorted(self.seen.items())
         low, high = min(sizes), max(sizes)
         if low[0] != high[0]:
             slope = max(0.0, (high[1] - low[1]) / (high[0] - low[0]))
         else:
             slope = self.row_share * low[1] / max(1.0, 1 + self.row_share * (low[0] - 1))
-        nearest = min(sizes, key=lambda item: abs(item[0] - want))
-        return max(nearest[1] + slope * (want - nearest[0]), nearest[1] * min(1.0, want / nearest[0]))
+        nearest = min(sizes, key=lambda item: abs(item[0] - rows))
+        return max(nearest[1] + slope * (rows - nearest[0]), nearest[1] * min(1.0, rows / nearest[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,32 +140,31 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
     fps = max(SLOWEST_FPS, min(load.input_fps, goal.fps) if goal.fps else load.input_fps)
     period = goal.frames_per_latent / fps
     steps, policy = _steps(goal, load, cost, policy, period)
-    latents = _latents(goal, load, cost, steps)
     rows = steps if goal.batch else 1
-    seconds = _chunk_s(cost, latents, steps, goal.batch)
-    skip, policy = _skip(goal, load, seconds, period * latents, steps, policy)
+    seconds = _chunk_s(cost, steps, goal.batch)
+    skip, policy = _skip(goal, load, seconds, period, steps, policy)
     late = skip > 0 or _latency(goal, cost, steps, period) > goal.latency_s
-    return Plan(latents, rows, steps, skip, late, _reason(goal, steps, skip)), policy
+    return Plan(rows, steps, skip, late, _reason(goal, steps, skip)), policy
 
 
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
     """Learn from a chunk that ran under `done` and kept the engine busy for `seconds`."""
     per_call = seconds if done.rows == done.steps else seconds / done.steps
-    return cost.measured(done.latents, done.rows, per_call)
+    return cost.measured(done.rows, per_call)
 
 
 def expected(cost: Cost, ahead: Plan) -> float:
     """Seconds that a chunk will keep the engine busy under this plan; 0 before anything was measured."""
-    return _chunk_s(cost, ahead.latents, ahead.steps, batch=ahead.rows == ahead.steps)
+    return _chunk_s(cost, ahead.steps, batch=ahead.rows == ahead.steps)
 
 
-def _chunk_s(cost: Cost, latents: int, steps: int, batch: bool) -> float:
-    return cost.seconds(latents, steps) if batch else steps * cost.seconds(latents, 1)
+def _chunk_s(cost: Cost, steps: int, batch: bool) -> float:
+    return cost.seconds(steps) if batch else steps * cost.seconds(1)
 
 
 def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:
     """Seconds from capture to send of the oldest frame of a chunk: gather, wait for rows, compute."""
-    busy = _chunk_s(cost, 1, steps, goal.batch)
+    busy = _chunk_s(cost, steps, goal.batch)
     lag = (steps - 1) * max(period, busy) if goal.batch else 0.0
     return period + lag + busy
 
@@ -187,7 +177,7 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
     def fits(steps: int, share: float) -> bool:
         margin = 1.0 if share == FULL else RAISE_LATENCY
         within = _latency(goal, cost, steps, period) <= goal.latency_s * margin
-        return _chunk_s(cost, 1, steps, goal.batch) <= share * period and (within or steps == 1)
+        return _chunk_s(cost, steps, goal.batch) <= share * period and (within or steps == 1)
 
     if not fits(current, FULL) and current > 1:
         slow = policy.slow_chunks + 1
@@ -210,19 +200,6 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
         recovery_s=calm,
         spare_s=policy.spare_s + period if current == goal.steps else 0.0,
     )
-
-
-def _latents(goal: Goal, load: Load, cost: Cost, steps: int) -> int:
-    """Grow the call to the roofline knee, over frames that are already there and within the latency."""
-    best = 1
-    here = max(1, min(goal.max_latents, load.waiting // goal.frames_per_latent))
-    for latents in range(2, here + 1):
-        before = best / max(1e-9, _chunk_s(cost, best, steps, goal.batch))
-        seconds = _chunk_s(cost, latents, steps, goal.batch)
-        if seconds > goal.latency_s or latents / max(1e-9, seconds) < before * (1 + KNEE_GAIN):
-            break
-        best = latents
-    return best
 
 
 def _skip(goal: Goal, load: Load, seconds: float, period: float, steps: int, policy: Policy) -> tuple[int, Policy]:

@@ -191,7 +191,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "Let the scheduler lower steps and batch to hold the output rate and latency. OSC: /tidecast/slo/auto",
+   "help": "Let the scheduler lower the steps and skip late frames to hold the output rate and latency. OSC: /tidecast/slo/auto",
    "section": true,
    "read_only": false
   },

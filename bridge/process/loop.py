@@ -159,7 +159,7 @@ class Loop:
         decided, self._policy = plan(goal, load, self._cost, self._policy)
         spare = len(self._waiting) - need
         if not controls.slo_auto:
-            return Plan(latents=1, rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
+            return Plan(rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
         return dataclasses.replace(decided, skip=min(decided.skip, spare))
 
     def _input_fps(self) -> float:

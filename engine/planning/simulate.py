@@ -20,7 +20,7 @@ INBOX = 16
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """True cost of a call: speed(t) * (call_s + latents * (codec_s + rows * row_s)); speed 1 is nominal, 3 is a
+    """True cost of a call: speed(t) * (call_s + codec_s + rows * row_s); speed 1 is nominal, 3 is a
     machine throttled to a third."""
 
     call_s: float
@@ -28,10 +28,10 @@ class Machine:
     row_s: float
     speed: Callable[[float], float] = lambda t: 1.0
 
-    def seconds(self, t: float, latents: int, rows: int) -> float:
+    def seconds(self, t: float, rows: int) -> float:
         """Seconds of one call that begins at time t."""
         wobble = 1.0 + 0.03 * math.sin(97.0 * t)
-        return self.speed(t) * wobble * (self.call_s + latents * (self.codec_s + rows * self.row_s))
+        return self.speed(t) * wobble * (self.call_s + self.codec_s + rows * self.row_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,10 @@ def simulate(show: Show, *, with_policy: bool) -> Outcome:
         else:
             chosen, _ = plan(goal, Load(len(waiting), 0.0, fps), Cost(), Policy())
         del waiting[: chosen.skip]
-        taken = waiting[: chunk * chosen.latents]
-        del waiting[: chunk * chosen.latents]
+        taken = waiting[:chunk]
+        del waiting[:chunk]
         calls = 1 if chosen.rows == chosen.steps else chosen.steps
-        busy = calls * show.machine.seconds(now, chosen.latents, chosen.rows)
+        busy = calls * show.machine.seconds(now, chosen.rows)
         cost = observe(cost, chosen, busy)
         now += busy
         steps_seen.append(chosen.steps)

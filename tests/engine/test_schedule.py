@@ -22,7 +22,7 @@ def test_policy_never_misses_more_and_never_flaps(name, without, with_):
 def test_overload_costs_no_more_than_the_machine_lacks():
     machine = Machine(0.02, 0.045, 0.02)
     outcome = simulate(Show("x", steady(60, 30), machine, Goal(2, 0.4), 30), with_policy=True)
-    capacity = 4 / machine.seconds(0.0, 1, 1) / 60
+    capacity = 4 / machine.seconds(0.0, 1) / 60
     assert outcome.missed == pytest.approx(1 - capacity, abs=0.03)
 
 
@@ -35,7 +35,7 @@ def test_throttled_machine_recovers_all_steps():
 
 def test_first_chunk_runs_as_wanted():
     chosen, _ = plan(GOAL, Load(4, 0.1, 30), Cost(), Policy())
-    assert chosen == Plan(latents=1, rows=4, steps=4)
+    assert chosen == Plan(rows=4, steps=4)
 
 
 def test_one_slow_chunk_is_an_accident():
@@ -48,28 +48,15 @@ def test_one_slow_chunk_is_an_accident():
 
 
 def test_lowered_steps_say_why():
-    cost = Cost().measured(1, 4, 0.5)
+    cost = Cost().measured(4, 0.5)
     chosen, _ = plan(GOAL, Load(8, 1.0, 30), cost, Policy())
     assert chosen.steps < 4 and "of 4 steps" in chosen.reason
 
 
-def test_call_grows_only_over_frames_that_are_there():
-    cost = Cost().measured(1, 2, 0.10).measured(2, 2, 0.11).measured(3, 2, 0.12)
-    goal = Goal(steps=2, latency_s=1.0, max_latents=3)
-    sizes = [plan(goal, Load(n, 0.1, 30), cost, Policy())[0].latents for n in (4, 7, 8, 12, 40)]
-    assert sizes == [1, 1, 2, 3, 3]
-
-
-def test_call_stops_growing_at_the_knee():
-    cost = Cost().measured(1, 2, 0.10).measured(2, 2, 0.20).measured(3, 2, 0.30)
-    goal = Goal(steps=2, latency_s=1.0, max_latents=3)
-    assert plan(goal, Load(12, 0.1, 30), cost, Policy())[0].latents == 1
-
-
 def test_unbatched_steps_have_no_lag():
     goal = Goal(steps=2, latency_s=0.4, batch=False)
-    cost = observe(Cost(), Plan(1, 1, 2), 0.08)
-    assert cost.seconds(1, 1) == pytest.approx(0.04)
+    cost = observe(Cost(), Plan(1, 2), 0.08)
+    assert cost.seconds(1) == pytest.approx(0.04)
     chosen, _ = plan(goal, Load(4, 0.1, 15), cost, Policy())
     assert (chosen.steps, chosen.rows, chosen.late) == (2, 1, False)
 
@@ -83,12 +70,11 @@ loads = st.builds(Load, st.integers(0, 64), st.floats(0, 5), st.floats(0, 240))
     st.lists(st.tuples(loads, st.floats(1e-4, 3.0)), max_size=40),
 )
 def test_any_history_gives_a_valid_and_repeatable_plan(steps, latency, history):
-    goal = Goal(steps=steps, latency_s=latency, max_latents=3)
+    goal = Goal(steps=steps, latency_s=latency)
     cost, policy = Cost(), Policy()
     for load, seconds in history:
         chosen, after = plan(goal, load, cost, policy)
         assert (chosen, after) == plan(goal, load, cost, policy)
         assert 1 <= chosen.steps <= steps and chosen.rows == chosen.steps
         assert 0 <= chosen.skip <= max(0, load.waiting - goal.frames_per_latent)
-        assert 1 <= chosen.latents <= max(1, load.waiting // goal.frames_per_latent)
         cost, policy = observe(cost, chosen, seconds), after

@@ -265,11 +265,11 @@ def test_steps_go_up_and_down_without_loss(session: Session) -> None:
 def test_a_plan_lowers_the_steps_but_never_raises_them(session: Session) -> None:
     play(session, range(4))
     session.feed(frame(4))
-    session.step(dataclasses.replace(CONTROLS, steps=3), Plan(latents=1, rows=1, steps=1))
+    session.step(dataclasses.replace(CONTROLS, steps=3), Plan(rows=1, steps=1))
     assert session.health.steps == 1
     for n in range(5, 9):
         session.feed(frame(n))
-    session.step(dataclasses.replace(CONTROLS, steps=2), Plan(latents=1, rows=1, steps=4))
+    session.step(dataclasses.replace(CONTROLS, steps=2), Plan(rows=1, steps=4))
     assert session.health.steps == 2
 
 
