@@ -30,7 +30,6 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,32 +46,13 @@ from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, too_big
-from engine.pixels import fitted, restyled, stacked, to_pixels, to_video
+from engine.pending import Finished, Pending, decoded
+from engine.pixels import fitted, stacked, to_video
 from engine.runtime.metrics import Health, StageTimers, memory_gib
-from engine.runtime.transfers import Parcel, lanes
+from engine.runtime.transfers import lanes
 from engine.schedule import Plan
 from engine.stream import saved_state
 from engine.stream.timesteps import steps_for
-
-Finished = list[tuple[Chunk, Parcel | None]]
-"""Chunks on their way out, oldest first, with their pixels [T, H, W, 3], uint8; None: frames leave as they came."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pending:
-    """What `Session.begin` has set going and `Session.collect` waits for.
-
-    Attributes:
-        finished: what comes out.
-        health: of the chunk that was taken, None if there was none; its noise and stages are still to come.
-        noise: the share of noise; it leaves last.
-        timers: of its stages.
-    """
-
-    finished: Finished
-    health: Health | None
-    noise: Parcel
-    timers: StageTimers
 
 
 class Session:
@@ -83,10 +63,9 @@ class Session:
         self._devices = tuple(config.devices)
         self._trouble = model.trouble
         self._stream, self._noise, self._prompts = model.stream, model.noise, model.prompts
-        spec, stream = self.spec, self._stream
-        self._chunker = Chunker(spec.first_frames, spec.frames_per_latent * spec.frames_per_block)
-        self._timers = StageTimers(stream.device)
-        self._up, self._down = lanes(stream.device)
+        self._chunker = Chunker(self.spec.first_frames, self.spec.frames_per_latent * self.spec.frames_per_block)
+        self._timers = StageTimers(self._stream.device)
+        self._up, self._down = lanes(self._stream.device)
         self._begun: deque[Pending] = deque()
         self._counters: tuple[int, int] | None = None
         self._chunks = 0
@@ -296,7 +275,7 @@ class Session:
         self._noise.sow(controls.seed)
         self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
-            video = self._upload(chunk.frames)
+            video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).here())
         try:
             if embedding is not None:
                 self._stream.read(embedding)
@@ -328,12 +307,9 @@ class Session:
         self._begun.append(Pending(finished, health, noise, self._timers))
 
     def _collect(self) -> list[Frame]:
-        begun = self._begun.popleft()
-        done: list[Frame] = []
-        for chunk, pixels in begun.finished:
-            done += chunk.frames if pixels is None else restyled(chunk, pixels.here().numpy())
-        if begun.health is not None:
-            self.health = replace(begun.health, noise=float(begun.noise.here()), stages=begun.timers.read())
+        pending = self._begun.popleft()
+        done = pending.frames()
+        self.health = pending.measured() or self.health
         return done
 
     def _collect_all(self) -> list[Frame]:
@@ -342,19 +318,8 @@ class Session:
             done += self.collect()
         return done
 
-    def _upload(self, frames: Sequence[Frame]) -> Tensor:
-        """RGB frames to pixels in [-1, 1] on the device, [3, T, H, W]."""
-        return to_video(self._up.send(stacked(frames, self._stream.device)).here())
-
     def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> Finished:
-        """Clean latents back to pixels, on their way to the host."""
-        done: Finished = []
-        for chunk, clean in finished:
-            with self._timers.stage("decode"):
-                video_3THW = self._stream.decode(clean)
-            with self._timers.stage("download"):
-                done.append((chunk, self._down.send(to_pixels(video_3THW))))
-        return done
+        return decoded(self._stream, finished, self._timers, self._down)
 
     def _end_stream(self) -> Finished:
         """End the stream: the chunks in flight, as far as they are."""

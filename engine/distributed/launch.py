@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from engine.distributed.block_shard import share
-from engine.distributed.pipeline_stream import PipelineStream, text_versions
+from engine.distributed.chunk_plan import text_versions
+from engine.distributed.pipeline_stream import PipelineStream
 from engine.distributed.ring import Job, Ring
 from engine.distributed.split import even_split
 from engine.errors import ModelError

@@ -14,16 +14,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.distributed.block_shard import Part
+from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, settle, text_versions
 from engine.distributed.link import Message, Op, RowOrder
 from engine.distributed.ring import Ring
-from engine.distributed.split import Split, place, worthwhile
+from engine.distributed.split import Split, better_split
 from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec
 from engine.network.dit import CausalDiT
@@ -41,48 +41,6 @@ REBALANCE_CALLS = 128
 """Calls between two looks at the measured times."""
 
 
-@dataclass(slots=True, eq=False)
-class ChunkPlan:
-    """One chunk on its way, and what the single process would have done to it.
-
-    Attributes:
-        flight: the chunk as it came.
-        index: number of the chunk since the stream began; negative for the empty chunks of a warm start.
-        timesteps: its levels; shortened when the steps are lowered.
-        texts: version of the text of each step that is settled.
-        noises: noise [1, C, F, h, w] toward the step after each settled one.
-        joins: steps with which a further cache row begins, as a copy of the step's own.
-        taken: steps that were taken; the next one is taken in the row of this number.
-        clean: the last thought of its picture.
-    """
-
-    flight: InFlight
-    index: int
-    timesteps: tuple[int, ...]
-    texts: list[int] = field(default_factory=list)
-    noises: list[Tensor] = field(default_factory=list)
-    joins: set[int] = field(default_factory=set)
-    taken: int = 0
-    clean: Tensor | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether it has taken all its steps."""
-        return self.taken == len(self.timesteps)
-
-
-@dataclass(slots=True, eq=False)
-class InterleaveSlot:
-    """Chunks of every so-many-th call, newest first.
-
-    `x_SCFhw` is what enters the next call, by rows; `called` the chunks whose call is under way.
-    """
-
-    x_SCFhw: Tensor
-    plans: list[ChunkPlan] = field(default_factory=list)
-    called: list[ChunkPlan] = field(default_factory=list)
-
-
 class PipelineStream:
     """A `Stream` (see `engine.stream.protocol`) whose blocks lie on the ranks of a ring.
 
@@ -90,10 +48,7 @@ class PipelineStream:
         ring: the other ranks, set up for the same picture size and rules.
         spec: the model's row, with the layers of this rank only.
         dit: the network with this rank's blocks only.
-        codec, height, width, noise, rule, noise_rule, batch, max_steps: as of `LocalStream`.
-
-    Raises:
-        ModelError: if the stream is not batched.
+        codec, height, width, noise, rule, noise_rule, batch, max_steps: as of `LocalStream`; batched, or a ModelError.
     """
 
     def __init__(
@@ -172,15 +127,8 @@ class PipelineStream:
         )
 
     def restore(self, saved: Saved) -> None:
-        """Refused, as `save` is.
-
-        Raises:
-            ModelError: always.
-        """
-        raise ModelError(
-            f"A saved stream cannot be resumed on {self.ring.world} devices.",
-            "Open the model on one device (devices = []).",
-        )
+        """Refused, as `save` is: always a ModelError."""
+        raise ModelError(f"A saved stream cannot be resumed on {self.ring.world} devices.", "Open it on one device.")
 
     def reset(self) -> None:
         """See `Stream`."""
@@ -199,11 +147,11 @@ class PipelineStream:
     def flush(self) -> list[tuple[Any, Tensor]]:
         """End the chunks in flight as far as the single process would be, oldest first. Then `reset` the stream."""
         self._run_out(self._calls)
-        finished = self._finished()
+        done = finished(self._plans)
         begun = [(s.flight.ticket, s.clean) for s in self._plans if s.clean is not None]
         self._plans.clear()
         self._decode_there(begun)
-        return finished + begun
+        return done + begun
 
     @property
     def in_flight(self) -> int:
@@ -257,20 +205,13 @@ class PipelineStream:
         times[0] = torch.tensor([self.part.seconds(), decode_s])
         self.ring.tell(Message(Op.TIMES, parts=[times]))
         dit_s, decodes_s = self.ring.receive().parts[0].double().T.tolist()
-        counts = [end - start for start, end in self.split]
         decoder = world - 1 if self.ring.decodes else 0
         now = [s + (rank == 0) * encode_s + (rank == decoder) * decodes_s[rank] for rank, s in enumerate(dit_s)]
         self._adapt_depth(sum(now))
-        block_s = [max(s / n, 1e-9) for s, n in zip(dit_s, counts, strict=True)]
-        best = place(
-            sum(counts),
-            block_s,
-            [encode_s if rank == 0 else math.inf for rank in range(world)],
-            [decodes_s[rank] if rank == decoder else math.inf for rank in range(world)],
-        )
-        if best.split == self.split or not worthwhile(max(now), best.period_s):
+        best = better_split(self.split, dit_s, encode_s, decodes_s, decoder, max(now))
+        if best is None:
             return False
-        self.resplit(best.split)
+        self.resplit(best)
         return True
 
     def _adapt_depth(self, around_s: float) -> None:
@@ -303,14 +244,14 @@ class PipelineStream:
         self._number += frames
         self._position = wrapped(self._position + frames, self.spec.cache, self.cache.rule)
         if opening:
-            finished = [(ticket, self._first_block(x_1CFhw, first, flight))]
+            done = [(ticket, self._first_block(x_1CFhw, first, flight))]
             self._warm_rows(timesteps)
-            self._decode_there(finished)
+            self._decode_there(done)
         else:
-            finished = self._one_step_each(x_1CFhw, first, flight)
+            done = self._one_step_each(x_1CFhw, first, flight)
         if self._calls and self._calls % REBALANCE_CALLS == 0:
             self.rebalance()
-        return finished
+        return done
 
     @torch.inference_mode()
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -354,30 +295,18 @@ class PipelineStream:
         plan = ChunkPlan(newest, self._calls, newest.timesteps)
         self._calls += 1
         self._plans.append(plan)
-        self._settle(plan)
+        going = settle(self._plans, plan, self._version)
+        if going:
+            noise = self.noise.draw(1, len(going), self.spec.frames_per_block)
+            for row, other in enumerate(going):
+                other.noises.append(noise[row : row + 1])
         slot.plans.insert(0, plan)
         slot.x_SCFhw[:1].copy_(x_1CFhw)
         for row, other in reversed(list(enumerate(slot.plans))):
             if other.taken in other.joins or other.taken > row:
                 self._run_out(other.index + (other.taken > row))
         self._call(slot, slot.plans, first)
-        return self._finished()
-
-    def _settle(self, newest: ChunkPlan) -> None:
-        """Decide for every chunk that the single process would have in flight what it would do to it in this call."""
-        flying = [s for s in reversed(self._plans) if newest.index - s.index < len(s.timesteps)]
-        going = []
-        for step, plan in enumerate(flying):
-            plan.timesteps = plan.timesteps[: max(len(newest.timesteps), step + 1)]
-            plan.texts.append(self._version)
-            if len(plan.timesteps) > step + 1:
-                going.append(plan)
-        if len(going) == len(flying):
-            flying[-1].joins.add(len(flying) - 1)
-        if going:
-            noise = self.noise.draw(1, len(going), self.spec.frames_per_block)
-            for row, plan in enumerate(going):
-                plan.noises.append(noise[row : row + 1])
+        return finished(self._plans)
 
     def _run_out(self, index: int) -> None:
         """Take every settled step of the chunks before this one, oldest first, in calls that nothing else shares.
@@ -461,23 +390,9 @@ class PipelineStream:
         for slot in self._slots[turn : self.depth] + self._slots[:turn]:
             self._collect(slot)
 
-    def _finished(self) -> list[tuple[Any, Tensor]]:
-        """Chunks that have taken all their steps, as long as none before them is still under way."""
-        finished = []
-        while self._plans and self._plans[0].done:
-            plan = self._plans.popleft()
-            if plan.index >= 0 and plan.clean is not None:
-                finished.append((plan.flight.ticket, plan.clean))
-        return finished
-
-    def _decode_there(self, finished: list[tuple[Any, Tensor]]) -> None:
+    def _decode_there(self, done: list[tuple[Any, Tensor]]) -> None:
         """Have chunks decoded by the rank that does so, while nothing else is under way."""
         if self.ring.decodes:
-            for _, clean in finished:
+            for _, clean in done:
                 self.ring.tell(Message(Op.DECODE, parts=[clean.contiguous()]))
                 self._decoded.append(self.ring.receive().parts[0])
-
-
-def text_versions(steps: int, ranks: int) -> int:
-    """How many texts can be needed at once when every call has another: those of the steps that are not taken yet."""
-    return (steps - 1) * (ranks - 1) + 1

@@ -8,6 +8,7 @@ mean rank time); `place` is our own: the smallest possible bottleneck for any mi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,6 +151,33 @@ def moves(old: Split, new: Split) -> tuple[Move, ...]:
 def worthwhile(current_period_s: float, new_period_s: float, *, gain: float = 0.05) -> bool:
     """Whether a new split is worth moving blocks for: hysteresis against flapping."""
     return new_period_s < current_period_s * (1.0 - gain)
+
+
+def better_split(
+    split: Split,
+    dit_s: Sequence[float],
+    encode_s: float,
+    decode_s: Sequence[float],
+    decoder: int,
+    period_s: float,
+) -> Split | None:
+    """The best split by measured times, if it is another one and worth moving blocks for; else None.
+
+    Args:
+        split: the one in force.
+        dit_s, decode_s: seconds of each rank for its blocks, and for a decode.
+        encode_s: seconds of an encode on rank 0, where frames come in.
+        decoder: the rank that decodes.
+        period_s: seconds of the slowest rank now.
+    """
+    counts = [end - start for start, end in split]
+    best = place(
+        sum(counts),
+        [max(s / n, 1e-9) for s, n in zip(dit_s, counts, strict=True)],
+        [encode_s if rank == 0 else math.inf for rank in range(len(split))],
+        [decode_s[rank] if rank == decoder else math.inf for rank in range(len(split))],
+    )
+    return best.split if best.split != split and worthwhile(period_s, best.period_s) else None
 
 
 def _intervals(counts: Sequence[int]) -> Split:

@@ -15,8 +15,9 @@ import torch
 from engine.config import Config
 from engine.controls import Controls
 from engine.distributed.block_shard import share
+from engine.distributed.chunk_plan import text_versions
 from engine.distributed.link import Message, Op, RankLostError, RowOrder, pack, unpack
-from engine.distributed.pipeline_stream import PipelineStream, text_versions
+from engine.distributed.pipeline_stream import PipelineStream
 from engine.distributed.ring import Job, Ring
 from engine.errors import ModelError
 from engine.frame import Frame
