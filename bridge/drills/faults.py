@@ -152,12 +152,12 @@ class Drill:
         self._errors.clear()
         self._receiver.take()
         self._metronome.take()
-        patience_ns = app.publisher.patience.limit_ns
+        stall_ns = app.publisher.stall_detector.limit_ns
         app.publisher.longest_gap_ms = 0.0
         self.cases()[case]()
-        if app.publisher.patience.over:  # it may have grown until then
-            patience_ns = max(patience_ns, app.publisher.patience.limit_ns)
-        held_bar_ms = patience_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
+        if app.publisher.stall_detector.stalled:  # it may have grown until then
+            stall_ns = max(stall_ns, app.publisher.stall_detector.limit_ns)
+        held_bar_ms = stall_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
         began = time.monotonic()
         if case.startswith("engine") and "stops" not in case:
             _wait(lambda: app.supervisor.restarts > restarts, "the engine did not end")

@@ -19,6 +19,7 @@ from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.process.priority import prefer_this_thread
+from bridge.service import Service
 from bridge.video.base import Options, Source, SourceInfo
 from bridge.video.opening import open_source
 from engine.errors import TransportError
@@ -33,7 +34,7 @@ LOST_S = 1.0
 """Without a frame for this long the input counts as lost."""
 
 
-class Capture:
+class Capture(Service):
     """Receives frames and puts them into the engine's inbox.
 
     Args:
@@ -64,6 +65,7 @@ class Capture:
         take: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
+        super().__init__("capture", tell=tell)
         self._start_uri = uri
         self._options = options
         self.width, self.height = width, height
@@ -71,11 +73,9 @@ class Capture:
         self._store = store
         self._inputs = inputs
         self._give = take
-        self._tell = tell
-        self._stopping = threading.Event()
+        self._report = tell
         self._opened = threading.Event()
         self._refused: TransportError | None = None
-        self._thread: threading.Thread | None = None
         self._source: Source | None = None
         self._wanted = ""
         self._retry_at = 0.0
@@ -93,19 +93,11 @@ class Capture:
         Raises:
             TransportError: if the source cannot be opened at all.
         """
-        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
-        self._thread.start()
+        super().start()
         self._opened.wait()
         if self._refused is not None:
             self.stop()
             raise self._refused
-
-    def stop(self) -> None:
-        """End the thread and close the source; idempotent."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     @property
     def lost(self) -> bool:
@@ -136,27 +128,35 @@ class Capture:
             self._wanted = self._choice()
             self._source = open_source(self._wanted, self._options)
         except TransportError as error:
+            if self._opened.is_set():
+                raise  # begun again after a defect: the service tries until it opens
             self._refused = error
             return
         finally:
             self._began = time.monotonic()
             self._opened.set()
-        while not self._stopping.is_set():
-            self._switch()
-            source = self._source
-            if source is None:
-                self._stopping.wait(READ_S)
-                continue
-            try:
-                frame = source.read(READ_S)
-            except TransportError as error:
-                self._complain(str(error))
-                self._close()
-                self._retry_at = time.monotonic() + 1.0
-                continue
-            if frame is not None:
-                self._take(frame)
-        self._close()
+        try:
+            while not self.stopping.is_set():
+                self._step()
+        finally:
+            self._close()
+
+    def _step(self) -> None:
+        """Switch sources if another is wanted, and take the next frame."""
+        self._switch()
+        source = self._source
+        if source is None:
+            self.stopping.wait(READ_S)
+            return
+        try:
+            frame = source.read(READ_S)
+        except TransportError as error:
+            self._complain(str(error))
+            self._close()
+            self._retry_at = time.monotonic() + 1.0
+            return
+        if frame is not None:
+            self._take(frame)
 
     def _take(self, frame: Frame) -> None:
         context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
@@ -213,7 +213,7 @@ class Capture:
         """Say once what is wrong with the input, however often it is tried again."""
         if text != self._complained:
             self._complained = text
-            self._tell("/input", text)
+            self._report("/input", text)
 
     def _close(self) -> None:
         if self._source is not None:

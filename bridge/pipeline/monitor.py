@@ -5,7 +5,6 @@ Only reads; nothing waits for it. Knows the parts' counters, no transport, no so
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from bridge.pipeline.capture import Capture
 from bridge.pipeline.publish import Publisher
 from bridge.process.messages import Health
 from bridge.process.supervisor import EngineState, Supervisor
+from bridge.service import Service
 from engine.controls import STAGES
 
 PERIOD_S = 0.1
@@ -23,29 +23,16 @@ WINDOW_NS = 2_000_000_000
 STALLED = "The engine gives no pictures; the input goes straight through until it does."
 
 
-class Monitor:
-    """Writes the telemetry. `start` once, `stop` is idempotent."""
+class Monitor(Service):
+    """Writes the telemetry."""
 
     def __init__(self, telemetry: Telemetry, supervisor: Supervisor, capture: Capture, publisher: Publisher) -> None:
+        super().__init__("monitor", tell=telemetry.error)
         self._telemetry = telemetry
         self._supervisor = supervisor
         self._capture = capture
         self._publisher = publisher
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
         self._said = ""
-
-    def start(self) -> None:
-        """Begin to write."""
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def health(self, health: Health) -> None:
         """What the engine process said about its last chunk."""
@@ -64,13 +51,13 @@ class Monitor:
                 return "loading"
         if self._capture.lost:
             return "no-input"
-        if not self._publisher.patience.heard:
+        if not self._publisher.stall_detector.heard:
             return "loading"  # its first chunk, in which it warms up
-        return "stalled" if self._publisher.patience.over else "running"
+        return "stalled" if self._publisher.stall_detector.stalled else "running"
 
     def _run(self) -> None:
         before = ""
-        while not self._stopping.wait(PERIOD_S):
+        while not self.stopping.wait(PERIOD_S):
             now = time.monotonic_ns()
             publisher, supervisor, capture = self._publisher, self._supervisor, self._capture
             middle, high, _ = publisher.pacer.latency.quantiles_ms()

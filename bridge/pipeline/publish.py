@@ -25,10 +25,11 @@ from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
-from bridge.pipeline.stall_detector import Patience
+from bridge.pipeline.stall_detector import StallDetector
 from bridge.process.frame_ring import RingReader
 from bridge.process.priority import prefer_this_thread
 from bridge.process.supervisor import EngineState, Supervisor
+from bridge.service import Service
 from bridge.video.base import Options, Sink
 from bridge.video.opening import open_sink
 from engine.errors import TransportError
@@ -38,7 +39,7 @@ WINDOW = 600
 """Sends whose times are kept."""
 
 
-class Publisher:
+class Publisher(Service):
     """Sends the output.
 
     Args:
@@ -55,7 +56,7 @@ class Publisher:
 
     Attributes:
         pacer: the output clock; the capture thread gives it the input frames.
-        patience: with the engine; only this thread changes it.
+        stall_detector: says when the engine makes the audience wait too long; only this thread changes it.
         sent: frames sent since the start.
         sent_at: `time.monotonic_ns()` of the last sends; `styled_at` of the last frames that the engine gave.
         longest_gap_ms: longest time between two sends since it was last set to 0.
@@ -75,6 +76,7 @@ class Publisher:
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
+        super().__init__("publish", tell=tell)
         self._uri = uri
         self._options = options
         self._sink: Sink | None = None
@@ -85,9 +87,7 @@ class Publisher:
         self._history = history
         self._store = store
         self._offer = offer
-        self._tell = tell
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._report = tell
         width, height = size
         self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
@@ -96,7 +96,7 @@ class Publisher:
         self._styled = False
         self._failing = ""
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
-        self.patience = Patience(stall_s)
+        self.stall_detector = StallDetector(stall_s)
         self.sent = 0
         self.sent_at: deque[int] = deque(maxlen=WINDOW)
         self.styled_at: deque[int] = deque(maxlen=WINDOW)
@@ -109,19 +109,11 @@ class Publisher:
             NameTakenError: the output's name is in use on this machine.
             TransportError: if the sink cannot be opened.
         """
-        self._thread = threading.Thread(target=self._run, name="publish", daemon=True)
-        self._thread.start()
+        super().start()
         self._opened.wait()
         if self._refused is not None:
             self.stop()
             raise self._refused
-
-    def stop(self) -> None:
-        """End the thread and close the sink; idempotent."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     @property
     def receivers(self) -> int:
@@ -138,17 +130,21 @@ class Publisher:
         try:
             sink = open_sink(self._uri, self._options)
         except TransportError as error:
+            if self._opened.is_set():
+                raise  # begun again after a defect: the service tries until it opens
             self._refused = error
             return
         finally:
             self._opened.set()
         with sink:
             self._sink = sink
-            self._serve(sink)
-            self._sink = None
+            try:
+                self._send_ticks(sink)
+            finally:
+                self._sink = None
 
-    def _serve(self, sink: Sink) -> None:
-        while not self._stopping.is_set():
+    def _send_ticks(self, sink: Sink) -> None:
+        while not self.stopping.is_set():
             sleep_until(self.pacer.next_ns)
             self._collect()
             controls = self._store.snapshot
@@ -163,9 +159,9 @@ class Publisher:
 
     def _collect(self) -> None:
         """Hand what the engine has finished to the pacer; forget it when the engine is gone or makes us wait."""
-        patience = self.patience
+        detector = self.stall_detector
         if self._supervisor.state is not EngineState.RUNNING:
-            patience.restart()
+            detector.restart()
             self._history.forget()
             if self._styled:
                 self._outbox.skip()
@@ -173,14 +169,14 @@ class Publisher:
             return
         while (frame := self._outbox.get(0.0)) is not None:
             self.styled_at.append(self._outbox.queued_ns)
-            if patience.answered(frame.captured_ns):
+            if detector.answered(frame.captured_ns):
                 self._styled = True
                 self._offer_wet(frame, self._outbox.queued_ns)
             else:
                 self.pacer.wet.late += 1
         if self._history.newest is not None:
-            patience.fed(self._history.newest.captured_ns)
-        if patience.over and self._styled:
+            detector.fed(self._history.newest.captured_ns)
+        if detector.stalled and self._styled:
             self._forget_wet()
 
     def _offer_wet(self, frame: Frame, queued_ns: int) -> None:
@@ -220,7 +216,7 @@ class Publisher:
         except TransportError as error:
             if str(error) != self._failing:
                 self._failing = str(error)
-                self._tell("output", str(error))
+                self._report("output", str(error))
             return
         self._failing = ""
         now = time.monotonic_ns()

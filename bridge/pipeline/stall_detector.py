@@ -1,9 +1,9 @@
 """Decides when the audience has waited long enough for the engine, and when the engine is back.
 
-While frames come in, the engine owes an answer. Once it has owed one for longer than the patience, the input is shown;
-the restyled picture returns with the first frame that was captured after that. Patience is a multiple of the waits of
-the last half minute, so a slow model is not taken for one that stopped, and does not flap between input and restyled
-picture.
+While frames come in, the engine owes an answer. Once it has owed one for longer than a limit, it counts as stalled and
+the input is shown; the restyled picture returns with the first frame that was captured after that. The limit is a
+multiple of the waits of the last half minute, so that a slow model is not taken for one that stopped, and the output
+does not flap between input and restyled picture.
 
 Arithmetic on times that are handed in; reads no clock and knows neither engine nor output.
 """
@@ -16,14 +16,14 @@ from collections import deque
 SECOND = 1_000_000_000
 
 TIMES_USUAL = 4.0
-"""Patience, in usual waits: going from one denoising step to four makes a chunk four times as long."""
+"""The limit, in usual waits: going from one denoising step to four makes a chunk four times as long."""
 
 TIMES_LONGEST = 1.5
-"""Patience, in longest waits: what happened once may happen again without the input being shown."""
+"""The limit, in longest waits: what happened once may happen again without the input being shown."""
 
 UNKNOWN_NS = 3 * SECOND
 KNOWN = 3
-"""Patience as long as the engine's rhythm is not known, and how many waits make it known (the first, in which the
+"""The limit as long as the engine's rhythm is not known, and how many waits make it known (the first, in which the
 engine warms up, does not count)."""
 
 WINDOW_NS = 30 * SECOND
@@ -34,14 +34,14 @@ STEP_NS = SECOND // 4
 """Most that one input frame adds to what is owed: while a source pauses, the engine cannot answer."""
 
 
-class Patience:
-    """Patience with one engine, from its first input frame on.
+class StallDetector:
+    """Watches one engine, from its first input frame on.
 
     Args:
-        least_s: the patience is never shorter than this, in s.
+        least_s: the limit is never shorter than this, in s.
 
     Attributes:
-        over: whether the input is to be shown instead of what the engine gave last.
+        stalled: whether the input is to be shown instead of what the engine gave last.
         heard: whether the engine has answered at all.
     """
 
@@ -51,8 +51,8 @@ class Patience:
 
     def restart(self) -> None:
         """Forget everything: another engine."""
-        self.over = self.heard = False
-        self._over_ns = 0
+        self.stalled = self.heard = False
+        self._stalled_ns = 0
         self._newest_ns = 0
         self._owed_ns = 0
         self._answers = 0
@@ -76,8 +76,8 @@ class Patience:
         self._newest_ns = captured_ns
         while len(self._waits) > KNOWN and captured_ns - self._waits[0][0] > WINDOW_NS:
             self._waits.popleft()
-        if not self.over and self._owed_ns > self.limit_ns:
-            self.over, self._over_ns = True, captured_ns
+        if not self.stalled and self._owed_ns > self.limit_ns:
+            self.stalled, self._stalled_ns = True, captured_ns
 
     def answered(self, captured_ns: int) -> bool:
         """The engine gave back the frame captured at this time; returns whether it may be shown."""
@@ -87,7 +87,7 @@ class Patience:
             if self._answers > 1:
                 self._waits.append((self._newest_ns, self._owed_ns))
             self._owed_ns = 0
-        if self.over and captured_ns < self._over_ns:
+        if self.stalled and captured_ns < self._stalled_ns:
             return False
-        self.over = False
+        self.stalled = False
         return True

@@ -74,7 +74,7 @@ class FrameCount:
     def __init__(self) -> None:
         self.any = False
         self._last: tuple[int, int] | None = None  # source time and arrival of the newest frame
-        self._period_ns, self._spread = 0.0, 0.0  # the spread as a share
+        self._period_ns, self._jitter = 0.0, 0.0  # the jitter as a share of the period
         self._steps = 0
         self._made: float | None = 0.0
         self._lock = threading.Lock()
@@ -89,14 +89,14 @@ class FrameCount:
                 return
             nominal = float(SECOND / fps)
             if self._steps == 0 or abs(self._period_ns / nominal - 1.0) > 0.05:
-                self._period_ns, self._spread, self._steps = nominal, 0.02, 0
+                self._period_ns, self._jitter, self._steps = nominal, 0.02, 0
             off = step / self._period_ns - 1.0
             if abs(off) < 0.25:
                 self._steps += 1
                 share = max(1 / 256, 1 / (16 + self._steps))
-                if abs(off) < 2 * self._spread:
+                if abs(off) < 2 * self._jitter:
                     self._period_ns *= 1.0 + off * share
-                self._spread += (max(abs(off), 0.01) - self._spread) * share
+                self._jitter += (max(abs(off), 0.01) - self._jitter) * share
             if self._made is not None:
                 self._made += step / self._period_ns
 

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bridge.pipeline.stall_detector import TIMES_USUAL, UNKNOWN_NS, Patience
+from bridge.pipeline.stall_detector import TIMES_USUAL, UNKNOWN_NS, StallDetector
 
 MS = 1_000_000
 
@@ -15,7 +15,7 @@ class World:
     """A source and an engine that gives chunks of frames back; says at each frame whether the input is shown."""
 
     def __init__(self, fps: float = 30.0, chunk: int = 4, least_s: float = 0.75) -> None:
-        self.patience = Patience(least_s)
+        self.detector = StallDetector(least_s)
         self.period = int(1e9 / fps)
         self.chunk = chunk
         self.now = 1000 * self.period
@@ -31,15 +31,15 @@ class World:
             self.now += self.period
             if self.inside and chunk_s is not None and self.now >= self.busy_until:
                 for captured in self.inside:
-                    self.patience.answered(captured)
+                    self.detector.answered(captured)
                 self.inside = []
-            self.patience.fed(self.now)
-            self.patience.fed(self.now)
+            self.detector.fed(self.now)
+            self.detector.fed(self.now)
             self.waiting = [*self.waiting, self.now][-12:]  # the inbox drops the oldest
             if not self.inside and len(self.waiting) >= self.chunk and chunk_s is not None:
                 self.inside, self.waiting = self.waiting[: self.chunk], self.waiting[self.chunk :]
                 self.busy_until = self.now + int(chunk_s * 1e9)
-            self.dry.append((self.now, self.patience.over))
+            self.dry.append((self.now, self.detector.stalled))
         return self
 
     def changes(self, seconds: float) -> int:
@@ -52,19 +52,19 @@ def test_the_input_is_shown_soon_after_the_engine_stopped_and_not_before():
     world = World().run(5, 0.1)
     assert world.changes(5) == 0
     world.run(0.5, None)
-    assert not world.patience.over
+    assert not world.detector.stalled
     world.run(0.3, None)
-    assert world.patience.over
+    assert world.detector.stalled
 
 
 def test_the_restyled_picture_comes_back_with_the_first_new_frame():
     world = World().run(5, 0.1).run(4, None)
     since = world.now
-    assert world.patience.over
-    assert not world.patience.answered(since - 3_500 * MS), "what the engine held when it stopped is past"
-    assert world.patience.over
-    assert world.patience.answered(since - 100 * MS)
-    assert not world.patience.over
+    assert world.detector.stalled
+    assert not world.detector.answered(since - 3_500 * MS), "what the engine held when it stopped is past"
+    assert world.detector.stalled
+    assert world.detector.answered(since - 100 * MS)
+    assert not world.detector.stalled
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_the_restyled_picture_comes_back_with_the_first_new_frame():
 def test_a_slow_model_or_source_does_not_flap(fps, chunk_s):
     world = World(fps).run(60 + 10 * chunk_s, chunk_s)
     assert world.changes(20 + 4 * chunk_s) == 0
-    assert not world.patience.over
+    assert not world.detector.stalled
 
 
 @pytest.mark.parametrize("slow_s", [0.9, 1.5, 2.5])
 def test_a_model_that_becomes_slow_is_believed_after_one_chunk(slow_s):
     world = World().run(5, 0.1).run(60, slow_s)
     assert world.changes(65) == 2
-    assert not world.patience.over
+    assert not world.detector.stalled
 
 
 def test_a_model_four_times_as_slow_is_no_stall():
@@ -97,9 +97,9 @@ def test_stalls_now_and_then_are_held_after_the_first():
 
 def test_a_long_stall_does_not_buy_endless_patience():
     world = World().run(5, 0.1).run(6, None).run(2, 0.1)
-    assert world.patience.limit_ns < 10_000 * MS
+    assert world.detector.limit_ns < 10_000 * MS
     world.run(40, 0.1)
-    assert world.patience.limit_ns == 750 * MS, "and it is forgotten"
+    assert world.detector.limit_ns == 750 * MS, "and it is forgotten"
 
 
 @pytest.mark.parametrize("pause_s", [0.9, 3.0, 20.0])
@@ -113,22 +113,22 @@ def test_a_source_that_pauses_is_no_stall(pause_s):
 
 def test_the_first_chunk_may_take_longer():
     world = World().run(UNKNOWN_NS / 1e9 - 0.1, None)
-    assert not world.patience.over
+    assert not world.detector.stalled
     world.run(0.3, None)
-    assert world.patience.over
+    assert world.detector.stalled
     world.run(2, 0.1)
-    assert not world.patience.over
-    assert world.patience.limit_ns == 750 * MS, "the first wait is not the rhythm"
+    assert not world.detector.stalled
+    assert world.detector.limit_ns == 750 * MS, "the first wait is not the rhythm"
 
 
 def test_one_slow_chunk_does_not_buy_four_times_its_length():
     world = World().run(20, 0.1).run(0.6, 0.55).run(2, 0.1)
     assert world.changes(20) == 0
-    assert 750 * MS < world.patience.limit_ns < 1200 * MS
+    assert 750 * MS < world.detector.limit_ns < 1200 * MS
 
 
 def test_another_engine_begins_with_new_patience():
     world = World().run(5, 0.1).run(3, None)
-    world.patience.restart()
-    assert not world.patience.over
-    assert world.patience.limit_ns == UNKNOWN_NS
+    world.detector.restart()
+    assert not world.detector.stalled
+    assert world.detector.limit_ns == UNKNOWN_NS
