@@ -46,3 +46,18 @@ def test_the_table_of_transports_is_as_it_is_now() -> None:
     page = (ROOT / "docs" / "operators" / "video.md").read_text("utf-8")
     held = page.partition("<!-- transports:begin -->")[2].partition("<!-- transports:end -->")[0].strip()
     assert held == table.markdown().strip()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=name)
+def test_files_and_folders_that_are_named_exist(page: Path) -> None:
+    text = page.read_text("utf-8")
+    for path in re.findall(r"`((?:engine|bridge|td_components|configs|examples)/[\w/.-]*)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_types_stand_where_structures_says() -> None:
+    rows = re.findall(r"^\| (.+?) \| `([\w/.]+)` \|", (ROOT / "docs" / "structures.md").read_text("utf-8"), re.M)
+    assert rows
+    for types, path in rows:
+        for word in re.findall(r"`(\w+)`", types):
+            assert re.search(rf"^class {word}\b", (ROOT / path).read_text("utf-8"), re.M), (word, path)
