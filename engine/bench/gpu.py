@@ -13,7 +13,7 @@ Without a network the libraries that are missing there are carried along. Here, 
 
 Parts: `check` holds the device in bf16 against the CPU in fp32 on a tiny model with the same noise, at once, captured,
 compiled and in 8 bits; `waits` plays a captured stream in which any wait of the host for the device is an error;
-`float8` times and checks 8-bit products at the true widths; `engine` times the true shapes with random weights, one
+`float8` times and checks 8-bit matmuls at the true widths; `engine` times the true shapes with random weights, one
 row per mode; `versus` times the published implementation beside ours where it is installed. A row that fails is
 reported and the next one runs; the exit status says whether all went well.
 """

@@ -1,9 +1,9 @@
-"""Scaled dot-product attention: one function for the whole engine, its kernel decided once for every form in use.
+"""Scaled dot-product attention: one function for the whole engine, its kernel decided once for every shape in use.
 
 Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their mixture.
 Which kernel is fastest for few queries over a long ring depends on the GPU and the libraries on it, so it is measured:
-while `deciding`, at warm-up, every form that comes up is run by each kernel there is. A kernel that cannot do it, or
-whose result differs by more than the arithmetic explains, is left out. Any other form is torch's own choice, as is
+while `deciding`, at warm-up, every shape that comes up is run by each kernel there is. A kernel that cannot do it, or
+whose result differs by more than the arithmetic explains, is left out. Any other shape is torch's own choice, as is
 everything on a CPU, where its kernel was the fastest wherever it was compared.
 
 Shape letters: B batch, L queries, M keys, H heads, D width of a head.
@@ -49,7 +49,7 @@ ROUNDS, CALLS = 5, 4
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class AttentionShape:
     """What a kernel is chosen for."""
 
     batch: int
@@ -68,14 +68,14 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The kernel of one form, and what each took, in ms."""
+    """The kernel of one shape, and what each took, in ms."""
 
     name: str
     kernel: Kernel
     times_ms: Mapping[str, float]
 
 
-decided: dict[Form, Decision] = {}
+decided: dict[AttentionShape, Decision] = {}
 """What was decided in this process: facts about this computer."""
 
 _deciding = False
@@ -96,16 +96,18 @@ def attend(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | Non
     if not (decided or _deciding):
         return _by_torch(q_BLHD, k_BMHD, v_BMHD, mask_LM)
     batch, queries, heads, width = q_BLHD.shape
-    form = Form(batch, queries, k_BMHD.shape[1], heads, width, mask_LM is not None, q_BLHD.dtype, q_BLHD.device.type)
-    if _deciding and form not in decided:
-        decided[form] = _decide(form, kernels(q_BLHD.device), q_BLHD, k_BMHD, v_BMHD, mask_LM)
-    kernel = decided[form].kernel if form in decided else _by_torch
+    shape = AttentionShape(
+        batch, queries, k_BMHD.shape[1], heads, width, mask_LM is not None, q_BLHD.dtype, q_BLHD.device.type
+    )
+    if _deciding and shape not in decided:
+        decided[shape] = _decide(shape, kernels(q_BLHD.device), q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    kernel = decided[shape].kernel if shape in decided else _by_torch
     return kernel(q_BLHD, k_BMHD, v_BMHD, mask_LM)
 
 
 @contextmanager
 def deciding(yes: bool = True) -> Iterator[None]:
-    """Inside, forms that were not decided yet are measured when they come up. Only at warm-up: it takes a while."""
+    """Inside, shapes that were not decided yet are measured when they come up. Only at warm-up: it takes a while."""
     global _deciding  # the one switch of the module, flipped by the one thread that warms up
     before, _deciding = _deciding, yes
     try:
@@ -145,25 +147,30 @@ def _by_flash3(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor |
 
 
 def _decide(
-    form: Form, there: Mapping[str, Kernel], q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None
+    shape: AttentionShape,
+    there: Mapping[str, Kernel],
+    q_BLHD: Tensor,
+    k_BMHD: Tensor,
+    v_BMHD: Tensor,
+    mask_LM: Tensor | None,
 ) -> Decision:
-    """Run the form by every kernel; the fastest, or torch's own choice unless another is faster by `GAIN`."""
+    """Run the shape by every kernel; the fastest, or torch's own choice unless another is faster by `GAIN`."""
     arguments = (q_BLHD, k_BMHD, v_BMHD, mask_LM)
     wanted = there[TORCH](*arguments).float()
     times: dict[str, float] = {}
     for name, kernel in there.items():
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch tells at length why a kernel is not for a form
+            with warnings.catch_warnings(action="ignore"):  # torch tells at length why a kernel is not for a shape
                 found = kernel(*arguments).float()
             error = ((found - wanted).norm() / wanted.norm()).item()
-            if not error <= TOLERANCE[form.dtype]:
-                log.warning("attention by %s is wrong on this device: %.1e relative, %s", name, error, form)
+            if not error <= TOLERANCE[shape.dtype]:
+                log.warning("attention by %s is wrong on this device: %.1e relative, %s", name, error, shape)
                 continue
             times[name] = _time_ms(partial(kernel, *arguments), q_BLHD.device)
-        except RuntimeError as reason:  # not for this form or this device
-            log.debug("attention by %s is not for %s: %s", name, form, reason)
+        except RuntimeError as reason:  # not for this shape or this device
+            log.debug("attention by %s is not for %s: %s", name, shape, reason)
     best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + GAIN), default=TORCH)
-    log.info("attention for %s: %s", form, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
+    log.info("attention for %s: %s", shape, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
     return Decision(best, there[best], times)
 
 

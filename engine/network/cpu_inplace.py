@@ -1,10 +1,10 @@
-"""What lies between the network's products and its attention, arranged for a CPU: fewer passes, less new memory.
+"""What lies between the network's matmuls and its attention, arranged for a CPU: fewer passes, less new memory.
 
 There a pass over memory costs as much as arithmetic, and memory that is asked for anew is cleared by the system page by
 page. So the feed-forward is done a part of its hidden width at a time, while that part is still in the cache; queries
-and keys are normalised and turned, and tokens shifted, scaled and gated, where they lie. What a prompt's values become
-in the last product of cross-attention is computed once a prompt. Inference in float32 only: tensors are overwritten,
-and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
+and keys are normalised and rotated, and tokens shifted, scaled and gated, where they lie. What a prompt's values become
+in the last linear layer of cross-attention is computed once a prompt. Inference in float32 only: tensors are
+overwritten, and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
 
 Shape letters: B batch, F latent frames, L tokens, I width of the network, M hidden width, H heads, K width of a head,
 P complex pairs of a head (K / 2), T tokens of the text.
@@ -26,7 +26,7 @@ def applies(x: Tensor) -> bool:
 
 
 def feed_forward(x_BLI: Tensor, up_MI: Tensor, bias_M: Tensor, down_IM: Tensor, bias_I: Tensor) -> Tensor:
-    """GELU (by tanh) between two products: [B, L, I] to [B, L, I]."""
+    """GELU (by tanh) between two linear layers: [B, L, I] to [B, L, I]."""
     x_NI = x_BLI.flatten(0, 1)
     part = max(HIDDEN // x_NI.shape[0], 64)
     y_NI = x_NI.new_empty(x_NI.shape[0], len(bias_I)).copy_(bias_I)
@@ -39,11 +39,11 @@ def feed_forward(x_BLI: Tensor, up_MI: Tensor, bias_M: Tensor, down_IM: Tensor, 
     return y_NI.view(x_BLI.shape)
 
 
-def normalise_and_turn(x_BLI: Tensor, weight_I: Tensor, eps: float, turns_BL1P: Tensor) -> Tensor:
-    """RMS norm over the whole width, then every complex pair of every head turned, both in place: [B, L, H, K]."""
+def normalise_and_rotate(x_BLI: Tensor, weight_I: Tensor, eps: float, rotation_BL1P: Tensor) -> Tensor:
+    """RMS norm over the whole width, then every complex pair of every head rotated, both in place: [B, L, H, K]."""
     scale_BL1 = _scale(x_BLI, eps)
-    x_BLHK = x_BLI.mul_(weight_I).unflatten(-1, (-1, 2 * turns_BL1P.shape[-1]))
-    torch.view_as_complex(x_BLHK.unflatten(-1, (-1, 2))).mul_(turns_BL1P * scale_BL1[..., None])
+    x_BLHK = x_BLI.mul_(weight_I).unflatten(-1, (-1, 2 * rotation_BL1P.shape[-1]))
+    torch.view_as_complex(x_BLHK.unflatten(-1, (-1, 2))).mul_(rotation_BL1P * scale_BL1[..., None])
     return x_BLHK
 
 
@@ -68,9 +68,9 @@ def gate(x_BLI: Tensor, y_BLI: Tensor, gate_BFI: Tensor) -> Tensor:
 
 
 def folded(v_THK: Tensor, out_IJ: Tensor, bias_I: Tensor) -> Tensor:
-    """A text's values after the product that follows attention, bias included: [H T, I].
+    """A text's values after the linear layer that follows attention, bias included: [H T, I].
 
-    A token's output is the sum of these rows, weighted by its attention. `out_IJ` is that product's weight, J = H K.
+    A token's output is the sum of these rows, weighted by its attention. `out_IJ` is that layer's weight, J = H K.
     """
     heads = v_THK.shape[1]
     out_HKI = out_IJ.T.unflatten(0, (heads, -1))
@@ -87,7 +87,7 @@ def add_text(
         q_BLI: their queries, before the RMS norm of `weight_I` and `eps`.
         k_THK: the text's keys.
         rows_RI: from `folded`.
-        bias_T: is added to the likeness to each of the text's tokens.
+        bias_T: is added to the logits of the text's tokens.
     """
     tokens, heads, width = k_THK.shape
     scale_N1 = _scale(q_BLI, eps).flatten(0, 1).mul_(width**-0.5)

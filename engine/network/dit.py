@@ -50,7 +50,7 @@ keys [T, H, K] and rows [H T, D]."""
 
 
 class Fused(nn.Module):
-    """Linear layers of one input as one product. Its tensors belong to no checkpoint."""
+    """Linear layers of one input as one matmul. Its tensors belong to no checkpoint."""
 
     weight: Tensor
     bias: Tensor
@@ -66,7 +66,7 @@ class Fused(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention among the tokens of the video; q and k are normalised over the whole width, then turned."""
+    """Attention among the tokens of the video; q and k are normalised over the whole width, then rotated (RoPE)."""
 
     qkv: nn.Module | None
 
@@ -82,37 +82,37 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x_BLD: Tensor,
-        turns_BL1P: Tensor,
+        rotation_BL1P: Tensor,
         mask_LL: Tensor | None = None,
         memory: Memory | None = None,
         layer: int = 0,
     ) -> Tensor:
         """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
         if cpu_inplace.applies(x_BLD):
-            q, k, v = self.products(x_BLD)
-            q = cpu_inplace.normalise_and_turn(q, self.norm_q.weight, self.eps, turns_BL1P)
-            k = cpu_inplace.normalise_and_turn(k, self.norm_k.weight, self.eps, turns_BL1P)
+            q, k, v = self.linear_qkv(x_BLD)
+            q = cpu_inplace.normalise_and_rotate(q, self.norm_q.weight, self.eps, rotation_BL1P)
+            k = cpu_inplace.normalise_and_rotate(k, self.norm_k.weight, self.eps, rotation_BL1P)
             v = v.unflatten(-1, (self.heads, -1))
         else:
             q, k, v = self.project(x_BLD)
-            q, k = rotate(q, turns_BL1P), rotate(k, turns_BL1P)
+            q, k = rotate(q, rotation_BL1P), rotate(k, rotation_BL1P)
         if memory is not None:
             k, v, mask_LL = memory.append(layer, k, v)
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised queries and keys, and values: [B, L, H, K] each."""
-        q, k, v = self.products(x_BLD)
+        q, k, v = self.linear_qkv(x_BLD)
         return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
 
-    def products(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as they leave their products: [B, L, D] each."""
+    def linear_qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as they leave their linear layers: [B, L, D] each."""
         if self.qkv is None:
             return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
         return self.qkv(x_BLD).chunk(3, dim=-1)
 
     def fuse(self) -> None:
-        """Project to queries, keys and values in one product from now on; their weights become views of one."""
+        """Project to queries, keys and values in one matmul from now on; their weights become views of one."""
         parts = (self.q, self.k, self.v)
         self.qkv = fused = Fused(parts)
         for part, weight, bias in zip(parts, fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
@@ -136,7 +136,7 @@ class CrossAttention(nn.Module):
         return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
 
     def folded(self, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The same text for `add`, on a CPU: its values are taken through the last product once instead of every time.
+        """The same text for `add`, on a CPU: its values go through the last linear layer once instead of every time.
 
         Where that is more work, because the text is long, they stay as they are.
         """
@@ -155,7 +155,7 @@ class CrossAttention(nn.Module):
         return x_BLD + self(y_BLD, keys, bias_T)
 
     def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
-        """What the tokens `x_BLD` read from the text; `bias_T` is added to the likeness to each of its tokens."""
+        """What the tokens `x_BLD` read from the text; `bias_T` is added to the logits of its tokens."""
         return self.o(self.read(self.queries(x_BLD), keys, bias_T))
 
     def queries(self, x_BLD: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class CrossAttention(nn.Module):
         return q.unflatten(-1, (self.heads, -1))
 
     def read(self, q_BLHK: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
-        """What the queries find, before the last product: [B, L, D]."""
+        """What the queries find, before the last linear layer: [B, L, D]."""
         size = q_BLHK.shape
         if keys[0].shape[0] == 1:
             q_BLHK = q_BLHK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
@@ -202,7 +202,7 @@ class Block(nn.Module):
         self,
         x_BLD: Tensor,
         e0_BF6D: Tensor,
-        turns_BL1P: Tensor,
+        rotation_BL1P: Tensor,
         text_keys: tuple[Tensor, Tensor],
         mask_LL: Tensor | None = None,
         memory: Memory | None = None,
@@ -212,7 +212,7 @@ class Block(nn.Module):
         """One layer of the network: [B, L, D] to [B, L, D], where `lean` applies in the tensor that came in."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
         y = modulate(self.norm1(x_BLD), shift1, scale1)
-        x_BLD = gate(x_BLD, self.self_attn(y, turns_BL1P, mask_LL, memory, layer), gate1)
+        x_BLD = gate(x_BLD, self.self_attn(y, rotation_BL1P, mask_LL, memory, layer), gate1)
         x_BLD = self.cross_attn.add(x_BLD, self.norm3(x_BLD), text_keys, text_bias_T)
         y = modulate(self.norm2(x_BLD), shift2, scale2)
         return gate(x_BLD, self.ffn(y), gate2)
@@ -326,7 +326,7 @@ class CausalDiT(nn.Module):
         x_BCFhw: Tensor,
         time: Time,
         text_keys: TextKeys,
-        turns_BL1P: Tensor,
+        rotation_BL1P: Tensor,
         mask_LL: Tensor | None,
         memory: Memory | None,
         text_bias_T: Tensor | None = None,
@@ -334,11 +334,11 @@ class CausalDiT(nn.Module):
         frames, height, width = x_BCFhw.shape[2:]
         x_BLD = self.embed_patches(x_BCFhw)
         for layer, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, time.e0_BF6D, turns_BL1P, text_keys[layer], mask_LL, memory, layer, text_bias_T)
+            x_BLD = block(x_BLD, time.e0_BF6D, rotation_BL1P, text_keys[layer], mask_LL, memory, layer, text_bias_T)
         return self.unembed_patches(x_BLD, time.e_BFD, (frames, height, width))
 
     def fuse(self) -> None:
-        """Take products of the same input together from now on (for inference). The parameters keep their names."""
+        """Fuse linear layers of the same input from now on (for inference). The parameters keep their names."""
         for block in self.blocks:
             attention = cast(Block, block).self_attn
             if attention.qkv is None:

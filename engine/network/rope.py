@@ -1,7 +1,7 @@
 """Three-axis rotary positions, as Wan2.1 places a token at (frame, row, column).
 
-Neighbouring numbers of a head form complex pairs that are turned by an angle. Of the `head_dim / 2` pairs a
-third each (rounded down) turns with the row and with the column, the rest with the frame; each axis has its own
+Neighbouring numbers of a head form complex pairs that are rotated by an angle. Of the `head_dim / 2` pairs a
+third each (rounded down) rotates with the row and with the column, the rest with the frame; each axis has its own
 frequencies. Angles are made in fp64 and rounded once. Knows nothing of caches or networks.
 
 Shape letters: B batch, F frames, h w token rows and columns, L = F h w tokens, H heads, D width of a head,
@@ -21,7 +21,7 @@ from engine.models.spec import DiTShape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rope:
-    """The turns of one picture size, ready to be looked up by frame number.
+    """The rotations of one picture size, ready to be looked up by frame number.
 
     Attributes:
         frame_NP: complex64 [rope_positions, pairs of the frame axis].
@@ -42,7 +42,7 @@ class Rope:
 
 @functools.lru_cache(maxsize=16)
 def rope_for(shape: DiTShape, rows: int, columns: int, device: torch.device) -> Rope:
-    """The turns for pictures of `rows` x `columns` tokens."""
+    """The rotations for pictures of `rows` x `columns` tokens."""
     pairs = shape.head_dim // 2
     side = pairs // 3
     row, column = (_turns(torch.arange(n), side, shape.rope_base) for n in (rows, columns))
@@ -60,7 +60,7 @@ def _turns(positions_N: Tensor, pairs: int, base: float) -> Tensor:
     return torch.polar(torch.ones_like(angle_NP), angle_NP)
 
 
-def rotate(x_BLHD: Tensor, turns_BL1P: Tensor) -> Tensor:
+def rotate(x_BLHD: Tensor, rotation_BL1P: Tensor) -> Tensor:
     """Turn every complex pair of every head; fp32 inside, same type out."""
     pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turns_BL1P).flatten(-2).to(x_BLHD.dtype)
+    return torch.view_as_real(pairs * rotation_BL1P).flatten(-2).to(x_BLHD.dtype)

@@ -1,7 +1,7 @@
-"""Compiles what lies between the attentions of a block: norms, modulation, rotation, gates, GELU and the products.
+"""Compiles what lies between the attentions of a block: norms, modulation, rotation, gates, GELU and the matmuls.
 
 Applied from outside to a network that is there already. Each block is cut at its two attentions into three pieces;
-`torch.compile` melts the small operations of a piece into few kernels and leaves the products to the device's library.
+`torch.compile` fuses the small operations of a piece into few kernels and leaves the matmuls to the device's library.
 All blocks share the compiled pieces, prompts, strength and steps are numbers in tensors, so nothing is compiled again
 once every number of rows has been seen. Compiled code is kept on disk between runs. Knows nothing of streams.
 
@@ -35,7 +35,7 @@ def _forward(
     pieces: tuple[Any, Any, Any],
     x_BLD: Tensor,
     e0_BF6D: Tensor,
-    turns_BL1P: Tensor,
+    rotation_BL1P: Tensor,
     text_keys: tuple[Tensor, Tensor],
     mask_LL: Tensor | None = None,
     memory: Memory | None = None,
@@ -44,18 +44,18 @@ def _forward(
 ) -> Tensor:
     """`Block.forward`, in pieces."""
     before, between, after = pieces
-    q, k, v = before(block, x_BLD, e0_BF6D, torch.view_as_real(turns_BL1P))
+    q, k, v = before(block, x_BLD, e0_BF6D, torch.view_as_real(rotation_BL1P))
     if memory is not None:
         k, v, mask_LL = memory.append(layer, k, v)
     x_BLD, q = between(block, x_BLD, attend(q, k, v, mask_LL).flatten(2), e0_BF6D)
     return after(block, x_BLD, block.cross_attn.read(q, text_keys, text_bias_T), e0_BF6D)
 
 
-def _before(block: Block, x_BLD: Tensor, e0_BF6D: Tensor, turns_BL1P2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to self-attention: its turned queries and keys, and its values."""
+def _before(block: Block, x_BLD: Tensor, e0_BF6D: Tensor, rotation_BL1P2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Up to self-attention: its rotated queries and keys, and its values."""
     shift, scale, *_ = (block.modulation + e0_BF6D).unbind(2)
     q, k, v = block.self_attn.project(modulate(block.norm1(x_BLD), shift, scale))
-    return _turned(q, turns_BL1P2), _turned(k, turns_BL1P2), v
+    return _rotated(q, rotation_BL1P2), _rotated(k, rotation_BL1P2), v
 
 
 def _between(block: Block, x_BLD: Tensor, mixed_BLD: Tensor, e0_BF6D: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,9 +72,9 @@ def _after(block: Block, x_BLD: Tensor, read_BLD: Tensor, e0_BF6D: Tensor) -> Te
     return gate(x_BLD, block.ffn(modulate(block.norm2(x_BLD), shift, scale)), gate2)
 
 
-def _turned(x_BLHK: Tensor, turns_BL1P2: Tensor) -> Tensor:
-    """`rotate` with real numbers, which the compiler can melt with what lies before it."""
+def _rotated(x_BLHK: Tensor, rotation_BL1P2: Tensor) -> Tensor:
+    """`rotate` with real numbers, which the compiler can fuse with what lies before it."""
     real, imaginary = x_BLHK.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = turns_BL1P2.unbind(-1)
-    turned = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)
-    return turned.flatten(-2).to(x_BLHK.dtype)
+    cosine, sine = rotation_BL1P2.unbind(-1)
+    rotated = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)
+    return rotated.flatten(-2).to(x_BLHK.dtype)

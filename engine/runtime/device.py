@@ -46,7 +46,7 @@ def dtype_for(name: str, device: torch.device) -> torch.dtype:
 
 
 def _matrix_units() -> bool:
-    """Whether the CPU has units for products in bfloat16 (AMX), several times as fast as those in float32."""
+    """Whether the CPU has units for matmuls in bfloat16 (AMX), several times as fast as those in float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
 

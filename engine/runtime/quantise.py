@@ -1,7 +1,7 @@
-"""Eight-bit floating point for the network's large products, put in from outside after the weights are loaded.
+"""Eight-bit floating point for the network's large matmuls, put in from outside after the weights are loaded.
 
 Weights are held as float8_e4m3 with one scale per output; activations are rounded when they come, with one scale per
-token (row-wise scaling, as in torchao and vLLM). The product runs on the GPU's 8-bit units, sums and results are wide.
+token (row-wise scaling, as in torchao and vLLM). The matmul runs on the GPU's 8-bit units, sums and results are wide.
 Norms, embeddings, the head and the text's keys stay as they are. Must not know streams or files.
 
 Shape letters: L tokens, I inputs, O outputs.
@@ -24,10 +24,10 @@ SMALLEST_SCALE = 1e-12
 """Of rows that are all zero."""
 
 CAPABILITY = (8, 9)
-"""Least compute capability of a GPU with 8-bit floating point products (Ada)."""
+"""Least compute capability of a GPU with 8-bit floating point matmuls (Ada)."""
 
 MULTIPLE = 16
-"""What the sides of an 8-bit product must be multiples of."""
+"""What the sides of an 8-bit matmul must be multiples of."""
 
 
 class Float8Linear(nn.Module):
@@ -68,7 +68,7 @@ def rounded(x_LI: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None:
-    """Refuse where 8-bit products cannot be had. On a CPU they work and are slow.
+    """Refuse where 8-bit matmuls cannot be had. On a CPU they work and are slow.
 
     Raises:
         ModelError: if the GPU is too old, there are several devices, or the network's type does not go with them.
@@ -83,27 +83,27 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
     found = torch.cuda.get_device_capability(device)
     if found < CAPABILITY:
         raise ModelError(
-            f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit products need "
+            f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit matmuls need "
             f"{CAPABILITY[0]}.{CAPABILITY[1]} (Ada, Hopper) or newer.",
             remedy,
         )
     if dtype is not torch.bfloat16:
         raise ModelError(
-            f"On a GPU 8-bit products give bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
+            f"On a GPU 8-bit matmuls give bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
             'Choose dtype = "bfloat16" or "auto".',
         )
 
 
 @torch.no_grad()
 def quantise(dit: CausalDiT) -> None:
-    """Put 8-bit layers where the blocks' large products are; the wide weights are given up, block by block.
+    """Put 8-bit layers where the blocks' large matmuls are; the wide weights are given up, block by block.
 
     Raises:
         ModelError: if the network is too narrow for them.
     """
     if dit.shape.dim % MULTIPLE or dit.shape.ffn % MULTIPLE:
         raise ModelError(
-            f"8-bit products need widths in multiples of {MULTIPLE}, not {dit.shape.dim} and {dit.shape.ffn}.",
+            f"8-bit matmuls need widths in multiples of {MULTIPLE}, not {dit.shape.dim} and {dit.shape.ffn}.",
             'Choose weights_dtype = "auto".',
         )
     dit.fuse()
@@ -114,4 +114,4 @@ def quantise(dit: CausalDiT) -> None:
             wide = getattr(holder, name)
             setattr(holder, name, Float8Linear(wide.weight, wide.bias))
         for name in ("q", "k", "v"):
-            delattr(own, name)  # views of what the fused product held
+            delattr(own, name)  # views of what the fused layer held

@@ -77,7 +77,7 @@ def test_nothing_is_measured_but_at_warm_up_and_only_once(called: list[str]) -> 
         attend(QUERIES, KEYS, VALUES)
         assert called == ["quick"]
     called.clear()
-    attend(QUERIES[:, :5], KEYS, VALUES)  # another form is torch's
+    attend(QUERIES[:, :5], KEYS, VALUES)  # another shape is torch's
     attend(QUERIES, KEYS, VALUES, torch.ones(24, 600, dtype=torch.bool))
     assert called == []
     with pytest.raises(KeyError), deciding():
@@ -112,12 +112,12 @@ def test_a_whole_stream_is_the_same_with_kernels_that_were_decided_at_warm_up(ca
         graph_capture.warm_up(made.spec, made, SIDE, SIDE, lambda _: None)
     made.noise.reset()
     called.clear()
-    forms = set(attention.decided)
-    assert len(forms) > 4
+    shapes = set(attention.decided)
+    assert len(shapes) > 4
     assert all(decision.name == "quick" for decision in attention.decided.values())
     for (ticket, clean, pixels), (other, other_clean, other_pixels) in zip(plain, show(made, 12), strict=True):
         assert ticket == other
         torch.testing.assert_close(clean, other_clean, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(pixels, other_pixels, atol=1e-5, rtol=1e-5)
     assert set(called) == {"quick"}
-    assert set(attention.decided) == forms
+    assert set(attention.decided) == shapes
