@@ -54,6 +54,9 @@ class Config(BaseModel):
     noise: Literal["released", "paper"] = Field(
         "released", description="Motion-aware noise as the release computes it, or as the paper writes it."
     )
+    families: tuple[str, ...] = Field(
+        (), description="Packages with further families of models, by their Python names."
+    )
     weights_dir: str = Field("", description="Folder with model files; empty for the user's cache folder.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch.")
     warmup: bool = Field(True, description="Run every path once before the first frame.")

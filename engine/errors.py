@@ -6,6 +6,8 @@ NDI, sockets ...) are mapped to one of these where they enter; code above that s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class TidecastError(Exception):
     """Base of all errors raised on purpose.
@@ -70,3 +72,15 @@ class NameTakenError(TransportError):
 
 class PortInUseError(TidecastError):
     """A UDP or TCP port is already taken; names the port and how to choose another."""
+
+
+SHOWN = 8
+"""Names that an error lists of each kind."""
+
+
+def listing(kind: str, names: Sequence[str]) -> str:
+    """So many `names` of a kind as a part of a sentence, the first of them by name; empty for none."""
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} keys {kind} ({', '.join(names[:SHOWN])}{more})"

@@ -51,6 +51,8 @@ class Opened:
 
 def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registry.Files | None) -> Opened:
     """Open the model that `config` names; arguments and errors as of `Session.open`."""
+    for package in config.families:
+        registry.register(package)
     spec = registry.get(config.model)
     device, dtype = _prepare_device(config, spec)
     which = spec.default_vae if config.vae == "auto" else config.vae
@@ -58,7 +60,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         files = weights.locate(spec, weights.folder(config.weights_dir), vae=which)
     max_steps = min(config.max_steps, len(spec.schedule.steps))
     noise = Gaussian(
-        (spec.dit.latent_channels, config.height // spec.stride, config.width // spec.stride),
+        (spec.network.latent_channels, config.height // spec.stride, config.width // spec.stride),
         device,
         steps=max_steps,
         fixed=spec.schedule.fixed_noise,
@@ -82,7 +84,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
             stream = open_pipeline(spec, devices, dtype, files, which, settings, threads=config.threads)
         else:
             say(f"loading {spec.title}")
-            dit = parts.build_dit(spec, device, dtype, files)
+            dit = parts.build_network(spec, device, dtype, files)
             if config.weights_dtype == "float8":
                 say("rounding weights to 8 bits")
                 quantise.quantise(dit)

@@ -14,6 +14,7 @@ from rich.table import Table
 from engine.errors import ConfigError
 from engine.models.registry import get
 from engine.models.spec import ModelSpec
+from engine.network.dit_shape import dit_shape
 from engine.planning.predict import CHUNK, GPUS, Forecast, Gpu, StageTimes, forecast, published_times
 from engine.planning.roofline import (
     TINY_VAE_SHARE,
@@ -61,11 +62,11 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def limit_times(spec: ModelSpec, width: int, height: int, gpu: Gpu, *, tiny: bool) -> StageTimes:
     """Stage times at the roofline: no code is faster on this GPU."""
-    length = tokens(spec.dit, height, width, spec.stride)
+    length = tokens(dit_shape(spec.network), height, width, spec.stride)
     share = TINY_VAE_SHARE if tiny else 1.0
     ceiling = gpu.ceiling
-    row = dit_flops(spec.dit, length, length * spec.cache.slots)
-    weights = 2 * dit_parameters(spec.dit)
+    row = dit_flops(dit_shape(spec.network), length, length * spec.cache.slots)
+    weights = 2 * dit_parameters(dit_shape(spec.network))
     one = ceiling.seconds(row, weights)
     return StageTimes(
         ceiling.seconds(share * vae_encode_flops(height, width)),
@@ -128,9 +129,9 @@ def plan(
     for heading in ("basis", "steps", "FPS", "latency ms", f"later than {latency:.0f} ms", "blocks", "bounded by"):
         table.add_column(heading)
     for times in bases:
-        fastest = forecast(times, spec.dit.layers, 1, input_fps=fps)
+        fastest = forecast(times, spec.network.layers, 1, input_fps=fps)
         for steps in (1, 2, 3, 4):
-            got = forecast(times, spec.dit.layers, steps, input_fps=fps)
+            got = forecast(times, spec.network.layers, steps, input_fps=fps)
             table.add_row(
                 times[0].source,
                 str(steps),
@@ -146,9 +147,9 @@ def plan(
 
 def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], width: int, height: int, sources: set[str]) -> None:
     gib = 1024.0**3
-    length = tokens(spec.dit, height, width, spec.stride)
-    weights = 2 * dit_parameters(spec.dit) / gib
-    cache = cache_bytes(spec.dit, length, spec.cache.slots) / gib
+    length = tokens(dit_shape(spec.network), height, width, spec.stride)
+    weights = 2 * dit_parameters(dit_shape(spec.network)) / gib
+    cache = cache_bytes(dit_shape(spec.network), length, spec.cache.slots) / gib
     texts = {
         "published": "published: the stage times of the paper's own implementation, fitted to its single-GPU figures.",
         "scaled": "scaled: the paper's stage times, by the ratio of the datasheets' rates; a guess.",

@@ -57,11 +57,11 @@ COLUMNS = {
 def run(case: Case) -> dict[str, Any]:
     """Time one configuration: medians over its chunks, in ms."""
     cpu = torch.device("cpu")
-    spec = replace(registry.get("wan21-1.3b"), dit=case.shape, cache=CacheShape(slots=6, sinks=3))
+    spec = replace(registry.get("wan21-1.3b"), network=case.shape, cache=CacheShape(slots=6, sinks=3))
     parts = registry.builder(spec)
     stream = LocalStream(
         spec,
-        parts.build_dit(spec, cpu, torch.float32, {}),
+        parts.build_network(spec, cpu, torch.float32, {}),
         parts.build_codec(spec, "full", cpu, torch.float32, {}),
         height=case.height,
         width=case.width,

@@ -23,6 +23,7 @@ from engine.controls import Controls
 from engine.errors import WeightsMissingError
 from engine.frame import Frame
 from engine.network import attention
+from engine.network.dit_shape import DiTShape
 from engine.planning import roofline
 from engine.session import Session
 
@@ -234,11 +235,13 @@ def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: r
     Products in 8 bits are held to the ceiling of the wide ones, which they may pass.
     """
     spec, config, element = session.spec, session.config, session.dtype.itemsize
-    length = roofline.tokens(spec.dit, config.height, config.width, spec.stride)
-    flops = steps * roofline.dit_flops(spec.dit, length, length * spec.cache.slots)
+    if not isinstance(spec.network, DiTShape):
+        return {}  # nobody has counted what another network has to do
+    length = roofline.tokens(spec.network, config.height, config.width, spec.stride)
+    flops = steps * roofline.dit_flops(spec.network, length, length * spec.cache.slots)
     calls = 1 if config.batch else steps
-    traffic = calls * (1 if config.weights_dtype == "float8" else element) * roofline.dit_parameters(spec.dit)
-    traffic += steps * roofline.cache_bytes(spec.dit, length, spec.cache.slots, element)
+    traffic = calls * (1 if config.weights_dtype == "float8" else element) * roofline.dit_parameters(spec.network)
+    traffic += steps * roofline.cache_bytes(spec.network, length, spec.cache.slots, element)
     limits = {"network": ceiling.seconds(flops, traffic) * 1e3 / max(stages["dit"], 1e-9)}
     which = spec.default_vae if config.vae == "auto" else config.vae
     if spec.family == "wan21" and which == "full":

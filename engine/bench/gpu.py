@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ from engine.bench.reference import installed
 from engine.config import Config
 from engine.errors import ModelError, TidecastError
 from engine.models import registry
+from engine.network.dit import CausalDiT
+from engine.network.dit_shape import dit_shape
 from engine.planning import roofline
 from engine.runtime import graph_capture, quantise
 from engine.stream.kv_cache import Rule
@@ -128,7 +130,7 @@ def tiny_stream(
     """
     spec = registry.get("wan21-tiny")
     parts = registry.builder(spec)
-    dit = parts.build_dit(spec, torch.device("cpu"), torch.float32, {}).to(device, dtype)
+    dit = cast(CausalDiT, parts.build_network(spec, torch.device("cpu"), torch.float32, {})).to(device, dtype)
     if MODES[mode].get("weights_dtype") == "float8":
         quantise.check(device, dtype)
         quantise.quantise(dit)
@@ -159,7 +161,7 @@ def tiny_stream(
 def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
     """Latents and pixels of a short moving scene."""
     device, (_, height, width) = stream.device, stream.state.controller.last_frame.shape
-    shape, dtype = stream.spec.dit, stream.dit.patch_embedding.weight.dtype
+    shape, dtype = stream.spec.network, stream.dtype
     generator = torch.Generator().manual_seed(6)
     text = torch.randn(shape.text_len, shape.text_dim, generator=generator)
     text[9:] = 0
@@ -266,7 +268,8 @@ def products(models: list[str], width: int, height: int) -> list[tuple[int, int,
     found = []
     for model in models:
         spec = registry.get(model)
-        shape, tokens = spec.dit, roofline.tokens(spec.dit, height, width, spec.stride)
+        shape = dit_shape(spec.network)
+        tokens = roofline.tokens(shape, height, width, spec.stride)
         for inputs, outputs in ((1, 3), (1, 1)):
             found.append((inputs * shape.dim, outputs * shape.dim, tokens))
         found += [(shape.dim, shape.ffn, tokens), (shape.ffn, shape.dim, tokens)]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.models.spec import CacheShape, DiTShape, Schedule
+from engine.models.spec import CacheShape, Schedule
+from engine.network.dit_shape import DiTShape
 
 
 def installed() -> bool:

@@ -24,9 +24,10 @@ from engine.bench import report
 from engine.bench.reference import Reference
 from engine.errors import ModelError
 from engine.models import registry
-from engine.models.spec import CacheShape, DiTShape, ModelSpec
+from engine.models.spec import CacheShape, ModelSpec
 from engine.models.wan21.vae import WanCodec
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import DiTShape, dit_shape
 from engine.runtime import graph_capture
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
@@ -72,7 +73,7 @@ CPU_CASES: tuple[Case, ...] = (
 )
 
 GPU_CASES: tuple[Case, ...] = tuple(
-    Case("1.3B and the full VAE", registry.get("wan21-1.3b").dit, height, width, n, vae=True, chunks=30)
+    Case("1.3B and the full VAE", dit_shape(registry.get("wan21-1.3b").network), height, width, n, vae=True, chunks=30)
     for height, width in ((512, 512), (480, 832))
     for n in (1, 2)
 )
@@ -93,7 +94,7 @@ class Given:
 
 def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Time one configuration on both sides."""
-    spec = replace(registry.get("wan21-1.3b"), dit=case.shape, cache=CacheShape(slots=6, sinks=3), vae={"base": 96})
+    spec = replace(registry.get("wan21-1.3b"), network=case.shape, cache=CacheShape(slots=6, sinks=3), vae={"base": 96})
     text = torch.randn(1, case.shape.text_len, case.shape.text_dim, device=device) * 0.1
     text[:, 12:] = 0
     ours, weights, vae = _ours(spec, case, device, dtype)
@@ -104,7 +105,7 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
             raise ModelError(trouble)
     ours.read(text[0])
     reference = Reference(
-        spec.dit,
+        dit_shape(spec.network),
         spec.cache,
         spec.schedule,
         steps=case.steps,
@@ -176,7 +177,7 @@ def _ours(
     spec: ModelSpec, case: Case, device: torch.device, dtype: torch.dtype
 ) -> tuple[LocalStream, dict[str, Tensor], dict[str, Tensor] | None]:
     parts = registry.builder(spec)
-    dit: CausalDiT = parts.build_dit(spec, device, dtype, {})
+    dit = cast(CausalDiT, parts.build_network(spec, device, dtype, {}))
     weights = {name: tensor.clone() for name, tensor in dit.state_dict().items()}
     codec = cast(WanCodec, parts.build_codec(spec, "full", device, dtype, {}))
     vae = {name: tensor.clone() for name, tensor in codec.network.state_dict().items()} if case.vae else None

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from engine.distributed.block_shard import share
 from engine.distributed.chunk_plan import text_versions
 from engine.distributed.pipeline_stream import PipelineStream
 from engine.distributed.ring import Job, Ring
@@ -16,6 +14,7 @@ from engine.distributed.split import even_split
 from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import ModelSpec
+from engine.network.protocol import keep
 
 
 def open_pipeline(
@@ -38,18 +37,18 @@ def open_pipeline(
         dtype: arithmetic of the network.
         files: local files by role, on every machine under the same paths.
         codec: "full" or "tiny".
-        settings: of `engine.stream.stream.Stream`.
+        settings: of `engine.stream.stream.LocalStream`.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
 
     Raises:
         ModelError: if there are more devices than blocks; RankLostError if a rank does not start.
     """
-    if not 2 <= len(devices) <= spec.dit.layers:
+    if not 2 <= len(devices) <= spec.network.layers:
         raise ModelError(
-            f"{len(devices)} devices cannot share the {spec.dit.layers} blocks of {spec.title}.",
-            f"Name 2 to {spec.dit.layers} devices, or none for a single one.",
+            f"{len(devices)} devices cannot share the {spec.network.layers} blocks of {spec.title}.",
+            f"Name 2 to {spec.network.layers} devices, or none for a single one.",
         )
-    split = even_split(spec.dit.layers, len(devices))
+    split = even_split(spec.network.layers, len(devices))
     job = Job(
         model=spec.name,
         height=settings["height"],
@@ -63,14 +62,15 @@ def open_pipeline(
         decodes=True,
         threads=threads,
         files={role: str(path) for role, path in files.items()},
+        family=spec.family if "." in spec.family else "",
     )
     ring = Ring(job, [None if device == "remote" else device for device in devices])
     try:
         builder, device = registry.builder(spec), torch.device(devices[0])
-        whole = builder.build_dit(spec, torch.device("cpu"), dtype, files)
-        dit = share(whole, *split[0]).to(device)
-        own = dataclasses.replace(spec, dit=dataclasses.replace(spec.dit, layers=split[0][1]))
-        return PipelineStream(ring, own, dit, builder.build_codec(spec, codec, device, dtype, files), **settings)
+        network = builder.build_network(spec, torch.device("cpu"), dtype, files)
+        keep(network, *split[0])
+        codec_here = builder.build_codec(spec, codec, device, dtype, files)
+        return PipelineStream(ring, spec, network.to(device), codec_here, **settings)
     except BaseException:
         ring.close()
         raise

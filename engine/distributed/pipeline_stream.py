@@ -19,22 +19,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.distributed.block_shard import Part
+from engine.distributed.block_shard import BlockShard
 from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, settle, text_versions
 from engine.distributed.link import Message, Op, RowOrder
 from engine.distributed.ring import Ring
 from engine.distributed.split import Split, better_split
 from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec
-from engine.network.dit import CausalDiT
-from engine.network.rope import rope_for
+from engine.network.protocol import StreamingNetwork
 from engine.runtime.metrics import StageTimers
 from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, new_cache
-from engine.stream.stream import all_steps, time_table, wrapped
+from engine.stream.stream import all_steps, wrapped
 from engine.stream.timesteps import Sigmas, Steps, mix
 
 REBALANCE_CALLS = 128
@@ -46,8 +45,8 @@ class PipelineStream:
 
     Args:
         ring: the other ranks, set up for the same picture size and rules.
-        spec: the model's row, with the layers of this rank only.
-        dit: the network with this rank's blocks only.
+        spec: the model's row.
+        network: the network with this rank's blocks only.
         codec, height, width, noise, rule, noise_rule, batch, max_steps: as of `LocalStream`; batched, or a ModelError.
     """
 
@@ -55,7 +54,7 @@ class PipelineStream:
         self,
         ring: Ring,
         spec: ModelSpec,
-        dit: CausalDiT,
+        network: StreamingNetwork,
         codec: Codec,
         *,
         height: int,
@@ -68,9 +67,9 @@ class PipelineStream:
     ) -> None:
         if not batch:
             raise ModelError("Several GPUs need the stream batch.", "Leave batch on, or use one GPU.")
-        self.spec, self.dit, self.noise, self.max_steps = spec, dit, noise, max_steps
-        dit.fuse()
-        self.device = dit.patch_embedding.weight.device
+        self.spec, self.network, self.noise, self.max_steps = spec, network, noise, max_steps
+        network.fuse()
+        self.device = network.device
         self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device)
         self.sigmas = Sigmas(spec.schedule, self.device)
         self.cache = new_cache(
@@ -78,7 +77,7 @@ class PipelineStream:
             rule,
             height=height,
             width=width,
-            layers=spec.dit.layers,
+            layers=len(network.blocks),
             rows=max_steps,
             device=self.device,
             dtype=self.dtype,
@@ -87,9 +86,8 @@ class PipelineStream:
         self.ring = ring
         versions = text_versions(self.max_steps, ring.world)
         h, w = height // spec.stride, width // spec.stride
-        rope = rope_for(spec.dit, h // spec.dit.patch[1], w // spec.dit.patch[2], self.device)
-        self.part = Part(dit, self.cache, rope, time_table(dit, self.device), versions)
-        latent = (max_steps, spec.dit.latent_channels, spec.frames_per_block, h, w)
+        self.shard = BlockShard(network, self.cache, network.tables(h, w), versions)
+        latent = (max_steps, spec.network.latent_channels, spec.frames_per_block, h, w)
         self._slots = [InterleaveSlot(torch.zeros(latent, device=self.device)) for _ in range(ring.world)]
         self._plans: deque[ChunkPlan] = deque()
         self._decoded: deque[Tensor] = deque()
@@ -103,7 +101,7 @@ class PipelineStream:
     @property
     def dtype(self) -> torch.dtype:
         """Arithmetic of the network."""
-        return self.dit.patch_embedding.weight.dtype
+        return self.network.dtype
 
     @property
     def begun(self) -> bool:
@@ -170,7 +168,7 @@ class PipelineStream:
         """Give every rank another share of the blocks, between two calls; no history is lost."""
         self._drain()
         self.ring.tell(Message(Op.SPLIT, parts=[torch.tensor(split, dtype=torch.int64, device=self.device)]))
-        self.part.resplit(self.ring.link, self.split, split)
+        self.shard.resplit(self.ring.link, self.split, split)
         self.split = split
 
     def set_depth(self, depth: int) -> None:
@@ -202,7 +200,7 @@ class PipelineStream:
         times = torch.zeros(world, 2, dtype=torch.float32, device=self.device)
         own = self.timers.read()
         encode_s, decode_s = (own[stage] / 1e3 / REBALANCE_CALLS for stage in ("encode", "decode"))
-        times[0] = torch.tensor([self.part.seconds(), decode_s])
+        times[0] = torch.tensor([self.shard.seconds(), decode_s])
         self.ring.tell(Message(Op.TIMES, parts=[times]))
         dit_s, decodes_s = self.ring.receive().parts[0].double().T.tolist()
         decoder = world - 1 if self.ring.decodes else 0
@@ -228,9 +226,9 @@ class PipelineStream:
     def read(self, embedding_LE: Tensor) -> None:
         """Make this prompt the one in force from the next call on; steps settled before keep theirs."""
         needed = {text for s in self._plans for text in s.texts[s.taken :]}
-        self._version = next(v for v in range(len(self.part.texts[0][0])) if v not in needed)
+        self._version = next(v for v in range(self.shard.versions) if v not in needed)
         embedding_LE = embedding_LE.to(self.device)
-        self.part.read(self._version, embedding_LE)
+        self.shard.read(self._version, embedding_LE)
         self.ring.tell(Message(Op.TEXT, text=self._version, parts=[embedding_LE]))
 
     @torch.inference_mode()
@@ -364,7 +362,7 @@ class PipelineStream:
             finished=finished,
             first=row,
         )
-        x_SLD = self.part.run(message, self.dit.embed_patches(x_SCFhw), t_S)
+        x_SLD = self.shard.run(message, self.network.embed(x_SCFhw), t_S)
         message.parts = [x_SLD, t_S, x_SCFhw.contiguous()]
         self.ring.tell(message)
 

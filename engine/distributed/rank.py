@@ -13,16 +13,15 @@ import sys
 import torch
 from torch import Tensor
 
-from engine.distributed.block_shard import Part, share
+from engine.distributed.block_shard import BlockShard
 from engine.distributed.link import Link, Message, Op, RankLostError, meet
 from engine.distributed.ring import LOST_NEIGHBOUR, Job, split_of
 from engine.models import registry
 from engine.models.spec import Codec
-from engine.network.rope import rope_for
+from engine.network.protocol import keep
 from engine.runtime.metrics import StageTimers
 from engine.stream.kv_cache import Rule
 from engine.stream.state import new_cache
-from engine.stream.stream import time_table
 from engine.stream.timesteps import Sigmas
 
 
@@ -31,15 +30,17 @@ class Rank:
 
     def __init__(self, job: Job, link: Link) -> None:
         self.link, self.last = link, link.rank == link.world - 1
+        if job.family:
+            registry.register(job.family)
         self.spec = registry.get(job.model)
         device, dtype = link.device, getattr(torch, job.dtype)
         builder = registry.builder(self.spec)
         self.split = job.split
         start, end = job.split[link.rank]
-        shape = self.spec.dit
-        dit = share(builder.build_dit(self.spec, torch.device("cpu"), dtype, job.paths()), start, end).to(device)
-        dit.fuse()
-        self.rows = job.height // self.spec.stride // shape.patch[1], job.width // self.spec.stride // shape.patch[2]
+        network = builder.build_network(self.spec, torch.device("cpu"), dtype, job.paths())
+        keep(network, start, end)
+        network = network.to(device)
+        network.fuse()
         cache = new_cache(
             self.spec,
             Rule(job.rule),
@@ -50,8 +51,8 @@ class Rank:
             device=device,
             dtype=dtype,
         )
-        rope = rope_for(shape, *self.rows, device)
-        self.part = Part(dit, cache, rope, time_table(dit, device), job.versions)
+        tables = network.tables(job.height // self.spec.stride, job.width // self.spec.stride)
+        self.shard = BlockShard(network, cache, tables, job.versions)
         self.sigmas = Sigmas(self.spec.schedule, device)
         self.codec: Codec | None = None
         if self.last and job.decodes:
@@ -77,18 +78,18 @@ class Rank:
             elif message.op is Op.DECODE and self.last:
                 message.parts = [self._decode(message.parts[0])]
             elif message.op is Op.TEXT:
-                self.part.read(message.text, message.parts[0])
+                self.shard.read(message.text, message.parts[0])
             elif message.op is Op.COPY and message.copy is not None:
-                self.part.cache.copy_row(*message.copy)
+                self.shard.cache.copy_row(*message.copy)
             elif message.op is Op.RESET:
                 self._reset()
             elif message.op is Op.TIMES:
-                message.parts[0][self.link.rank] = torch.tensor([self.part.seconds(), self._decode_seconds()])
+                message.parts[0][self.link.rank] = torch.tensor([self.shard.seconds(), self._decode_seconds()])
             if answers or not self.last:
                 self.link.send(message)
             if message.op is Op.SPLIT:
                 new = split_of(message.parts[0])
-                self.part.resplit(self.link, self.split, new)
+                self.shard.resplit(self.link, self.split, new)
                 self.split = new
             if message.op is Op.STOP:
                 return
@@ -96,12 +97,11 @@ class Rank:
     def _forward(self, message: Message) -> None:
         """This rank's blocks; at the end of the ring also the clean latents, and pixels of what is finished."""
         x_SLD, t_S, x_SCFhw = message.parts
-        x_SLD = self.part.run(message, x_SLD, t_S)
         if not self.last:
-            message.parts = [x_SLD, t_S, x_SCFhw]
+            message.parts = [self.shard.run(message, x_SLD, t_S), t_S, x_SCFhw]
             return
         frames, height, width = x_SCFhw.shape[2:]
-        predicted = self.part.predict(x_SLD, t_S, (frames, height, width))
+        predicted = self.shard.run(message, x_SLD, t_S, (frames, height, width))
         clean = self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
         message.parts = [clean]
         for row, order in enumerate(message.rows):
@@ -127,7 +127,7 @@ class Rank:
         return self.timers.read()["decode"] / 1e3 / max(count, 1)
 
     def _reset(self) -> None:
-        self.part.cache.reset()
+        self.shard.cache.reset()
         self._pending.clear()
         self._next = 0
         if self.codec is not None:

@@ -36,7 +36,7 @@ class Job:
     """What every rank must know to take its part. Travels as JSON.
 
     `split` holds each rank's blocks; `decodes` whether the last rank decodes; `versions` how many texts it keeps;
-    `files` the local paths of the model's files by role.
+    `files` the local paths of the model's files by role; `family` the package of its family, if it is a further one.
     """
 
     model: str
@@ -51,6 +51,7 @@ class Job:
     decodes: bool
     threads: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
+    family: str = ""
 
     def dumps(self) -> str:
         """As JSON."""

@@ -1,7 +1,8 @@
 """The model table, and the way from a row to its parts.
 
-A family is a package of `engine.models` with a module `specs` (its rows, `SPECS`) and a module `build` (its
-builders), which is imported only when a model of the family is opened. Must not know streams or sessions.
+A family is a package with a module `specs` (its rows, `SPECS`) and a module `build` (its builders), which is imported
+only when a model of the family is opened. Those of `engine.models` are there from the start; `register` adds others
+(`Config.families` names them; their rows' `family` is the package's full name). Must not know streams or sessions.
 """
 
 from __future__ import annotations
@@ -15,19 +16,24 @@ import torch
 
 from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec, TextEncoder
-from engine.network.dit import CausalDiT
+from engine.network.protocol import StreamingNetwork
 
-FAMILIES = ("ember", "wan21")
-"""Packages of `engine.models` that have rows."""
+FAMILIES = ("engine.models.ember", "engine.models.wan21")
+"""Packages that have rows; `register` adds others."""
 
 Files = Mapping[str, Path]
-"""Local path of each role's file; a role without one gets seeded random weights (for tests and timings)."""
+"""Local path of each role's file; a role without one gets seeded random weights (for tests and timings).
+
+Adapters are `adapter.0`, `adapter.1`, ... in the order in which they are added.
+"""
 
 
 class Builder(Protocol):
     """What a family's module `build` offers."""
 
-    def build_dit(self, spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
+    def build_network(
+        self, spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files
+    ) -> StreamingNetwork:
         """The network, on its device."""
         ...
 
@@ -42,16 +48,28 @@ class Builder(Protocol):
         ...
 
 
-def _table() -> dict[str, ModelSpec]:
-    rows: dict[str, ModelSpec] = {}
-    for family in FAMILIES:
-        for spec in importlib.import_module(f"engine.models.{family}.specs").SPECS:
-            rows[spec.name] = spec
-    return rows
-
-
-REGISTRY: dict[str, ModelSpec] = _table()
+REGISTRY: dict[str, ModelSpec] = {}
 """Every model by name."""
+
+
+def register(package: str) -> None:
+    """Add the rows of a family: a package with modules `specs` and `build`, by its full name. May be called again.
+
+    Raises:
+        ModelError: if there is no such family, or a row's name is taken.
+    """
+    try:
+        rows: tuple[ModelSpec, ...] = importlib.import_module(f"{package}.specs").SPECS
+    except (ImportError, AttributeError) as error:
+        remedy = "It needs a module specs with SPECS."
+        raise ModelError(f"{package} is no family of models ({error}).", remedy) from None
+    for spec in rows:
+        if REGISTRY.setdefault(spec.name, spec) is not spec:
+            raise ModelError(f"{package} has a model {spec.name!r}, but there is one already.", "Give it another name.")
+
+
+for _family in FAMILIES:
+    register(_family)
 
 
 def get(name: str) -> ModelSpec:
@@ -68,4 +86,12 @@ def get(name: str) -> ModelSpec:
 
 def builder(spec: ModelSpec) -> Builder:
     """The builders of the row's family."""
-    return cast(Builder, importlib.import_module(f"engine.models.{spec.family}.build"))
+    package = spec.family if "." in spec.family else f"engine.models.{spec.family}"
+    return cast(Builder, importlib.import_module(f"{package}.build"))
+
+
+def adapters(spec: ModelSpec, files: Files) -> list[tuple[Path, float]]:
+    """The adapters among these files with their strengths, in the order in which they are added."""
+    strengths = [file.strength for file in spec.files if file.role == "adapter"]
+    numbers = sorted(int(role.removeprefix("adapter.")) for role in files if role.startswith("adapter."))
+    return [(files[f"adapter.{n}"], strengths[n] if n < len(strengths) else 1.0) for n in numbers]

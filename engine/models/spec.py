@@ -1,6 +1,6 @@
 """What a model is: one frozen row of numbers and builders. The only place where 30, 12 or 128 is written.
 
-A model is a diffusion transformer, a video autoencoder ("VAE") and a text encoder that fit together, the cache
+A model is a causal network, a video autoencoder ("VAE") and a text encoder that fit together, the cache
 and step list that it was distilled with, and where its weights come from. Everything else in the engine reads
 these rows and holds no numbers of its own.
 
@@ -16,31 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class DiTShape:
-    """Sizes of the causal diffusion transformer.
-
-    `rope_base` is the base of the rotary frequencies (Wan: 10000), `rope_positions` the length of their table.
-    """
-
-    dim: int
-    heads: int
-    layers: int
-    ffn: int
-    latent_channels: int = 16
-    patch: tuple[int, int, int] = (1, 2, 2)
-    text_dim: int = 4096
-    text_len: int = 512
-    freq_dim: int = 256
-    eps: float = 1e-6
-    rope_base: float = 10000.0
-    rope_positions: int = 1024
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.dim // self.heads
+from engine.network.protocol import NetworkShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +62,8 @@ CODECS = {"full": "vae", "light": "light_vae", "tiny": "tiny_vae", "light-tiny":
 class WeightFile:
     """One file of a model: role, path in its repository, hash, size.
 
-    Roles are dit, dit_lora, text, tokenizer and those in `CODECS`; several files of one role are parts of one thing.
+    Roles are dit, adapter, text, tokenizer and those in `CODECS`; several files of one role are parts of one thing, but
+    adapters, which are added to the network one after the other, each with its `strength`.
     An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
     """
 
@@ -97,21 +74,23 @@ class WeightFile:
     repository: str = ""
     revision: str = ""
     about_bytes: int = 0
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One row of the model table.
 
-    `family` selects the builders in `engine.models.registry`. `frames_per_latent` pixel frames make one latent
-    frame (the very first latent frame is made of one); `stride` is the autoencoder's spatial stride;
-    `frames_per_block` latent frames are denoised together. `vae` and `text` are the family's own builder settings.
+    `family` selects the builders in `engine.models.registry`; `network` holds the network's sizes, in the family's own
+    class. `frames_per_latent` pixel frames make one latent frame (the very first latent frame is made of one); `stride`
+    is the autoencoder's spatial stride; `frames_per_block` latent frames are denoised together. `vae` and `text` are
+    the family's own builder settings.
     """
 
     name: str
     family: str
     title: str
-    dit: DiTShape
+    network: NetworkShape
     cache: CacheShape
     schedule: Schedule
     vae: Mapping[str, Any] = field(default_factory=dict)

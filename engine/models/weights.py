@@ -65,7 +65,7 @@ def folder(configured: str = "") -> Path:
 def roles(vae: str = "all", *, text: bool = True) -> set[str]:
     """Roles of the files needed for an autoencoder (a name in `CODECS`, or "all"), and for encoding new prompts."""
     codecs = set(CODECS.values()) if vae == "all" else {CODECS[vae]}
-    return {"dit", "dit_lora"} | codecs | ({"text", "tokenizer"} if text else set())
+    return {"dit", "adapter"} | codecs | ({"text", "tokenizer"} if text else set())
 
 
 def find(file: WeightFile, root: Path) -> Path | None:
@@ -95,6 +95,8 @@ def locate(spec: ModelSpec, root: Path, *, vae: str) -> dict[str, Path]:
         if len(paths) < len(files):
             if role not in ("text", "tokenizer"):
                 absent += [file for file in files if find(file, root) is None]
+        elif role == "adapter":
+            found |= {f"adapter.{number}": path for number, path in enumerate(paths)}
         elif paths:
             found[role] = paths[0] if len(paths) == 1 else paths[0].parent
     if absent:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.models.spec import DiTShape
+from engine.network.dit_shape import DiTShape
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ class Rope:
     place_LP: Tensor
 
     def at(self, frames_BF: Tensor) -> Tensor:
-        """Turns of every token of the frames numbered int64 [B, F]: complex64 [B, F h w, 1, P]."""
+        """Rotations of every token of the frames numbered int64 [B, F]: complex64 [B, F h w, 1, P]."""
         batch, count = frames_BF.shape
         tokens, pairs = self.place_LP.shape
         frame = self.frame_NP[frames_BF][:, :, None].expand(batch, count, tokens, -1)
@@ -45,15 +45,15 @@ def rope_for(shape: DiTShape, rows: int, columns: int, device: torch.device) -> 
     """The rotations for pictures of `rows` x `columns` tokens."""
     pairs = shape.head_dim // 2
     side = pairs // 3
-    row, column = (_turns(torch.arange(n), side, shape.rope_base) for n in (rows, columns))
+    row, column = (_rotations(torch.arange(n), side, shape.rope_base) for n in (rows, columns))
     place = torch.cat(
         (row[:, None].expand(rows, columns, side), column[None].expand(rows, columns, side)), dim=-1
     ).reshape(rows * columns, 2 * side)
-    frame = _turns(torch.arange(shape.rope_positions), pairs - 2 * side, shape.rope_base)
+    frame = _rotations(torch.arange(shape.rope_positions), pairs - 2 * side, shape.rope_base)
     return Rope(frame.to(device, torch.complex64), place.to(device, torch.complex64))
 
 
-def _turns(positions_N: Tensor, pairs: int, base: float) -> Tensor:
+def _rotations(positions_N: Tensor, pairs: int, base: float) -> Tensor:
     """exp(i n base^(-p / pairs)) for every position n and pair p: complex128 [N, pairs]."""
     frequency_P = base ** (-torch.arange(pairs, dtype=torch.float64) / max(pairs, 1))
     angle_NP = torch.outer(positions_N.double(), frequency_P)
@@ -61,6 +61,6 @@ def _turns(positions_N: Tensor, pairs: int, base: float) -> Tensor:
 
 
 def rotate(x_BLHD: Tensor, rotation_BL1P: Tensor) -> Tensor:
-    """Turn every complex pair of every head; fp32 inside, same type out."""
+    """Rotate every complex pair of every head; fp32 inside, same type out."""
     pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation_BL1P).flatten(-2).to(x_BLHD.dtype)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class _DiT(Protocol):
-    """The fields of `engine.models.spec.DiTShape` that matter here."""
+    """The fields of `engine.network.dit_shape.DiTShape` that matter here."""
 
     @property
     def dim(self) -> int: ...

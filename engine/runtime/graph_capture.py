@@ -228,12 +228,14 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     stream.whole_text = True  # a prompt of another length would be captured or compiled anew
     if mode == "full":
         say("compiling (the first time it takes minutes)")
-        compile_blocks.compile_chains(stream.dit)
+        compile_blocks.compile_blocks(stream.network)
     captured = None
     if mode == "graphs" or device.type == "cuda":
         backend = CudaGraphs(device) if device.type == "cuda" else Rehearsal()
         stream.run = captured = Captured(stream.state, backend, TOLERANCE[stream.dtype])
-        stream.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(1)))
+        stream.read(
+            torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(1))
+        )
     with attention.deciding(device.type == "cuda"):
         warm_up(spec, stream, height, width, say)
     if captured is None:

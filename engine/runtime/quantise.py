@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.network.dit import Block, CausalDiT
+from engine.network.protocol import StreamingNetwork
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 """Largest number of the type: 448."""
@@ -95,23 +95,21 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
 
 
 @torch.no_grad()
-def quantise(dit: CausalDiT) -> None:
-    """Put 8-bit layers where the blocks' large matmuls are; the wide weights are given up, block by block.
+def quantise(network: StreamingNetwork) -> None:
+    """Put 8-bit layers where the network's large linear layers are; the wide weights are given up one by one.
 
     Raises:
-        ModelError: if the network is too narrow for them.
+        ModelError: if the network is too narrow for them, or names none.
     """
-    if dit.shape.dim % MULTIPLE or dit.shape.ffn % MULTIPLE:
+    network.fuse()
+    places = list(network.linears())
+    sides = sorted({side for place in places for side in place.layer.weight.shape})
+    if not places or any(side % MULTIPLE for side in sides):
+        found = f"not {', '.join(map(str, sides))}" if places else "and this network has none"
         raise ModelError(
-            f"8-bit matmuls need widths in multiples of {MULTIPLE}, not {dit.shape.dim} and {dit.shape.ffn}.",
+            f"8-bit matmuls need linear layers whose widths are multiples of {MULTIPLE}, {found}.",
             'Choose weights_dtype = "auto".',
         )
-    dit.fuse()
-    for module in dit.blocks:
-        block = cast(Block, module)
-        own, cross = block.self_attn, block.cross_attn
-        for holder, name in ((own, "qkv"), (own, "o"), (cross, "q"), (cross, "o"), (block.ffn, "0"), (block.ffn, "2")):
-            wide = getattr(holder, name)
-            setattr(holder, name, Float8Linear(wide.weight, wide.bias))
-        for name in ("q", "k", "v"):
-            delattr(own, name)  # views of what the fused layer held
+    for place in places:
+        wide = place.layer
+        place.replace(Float8Linear(wide.weight, wide.bias))

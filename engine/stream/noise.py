@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.stream.timesteps import TIMESTEPS, Steps
+from engine.network.protocol import TIMESTEPS
+from engine.stream.timesteps import Steps
 
 
 @dataclass(frozen=True, slots=True)

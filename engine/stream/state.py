@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.models.spec import CodecState, ModelSpec
+from engine.network.protocol import StreamingNetwork
 from engine.stream.kv_cache import KVCache, Rule
 from engine.stream.noise import NoiseController
 
@@ -81,7 +82,7 @@ class StreamState:
         cache: keys and values of the frames that were.
         x_SCFhw: noisy latents of the rows, as they enter the next forward.
         clean_SCFhw: what the last forward thought the rows' pictures are, row by row.
-        text: per block the keys and values of the prompt in force.
+        text: per block what it reads of the prompt in force.
         controller: memory of the motion-aware noise.
         encoder, decoder: memory of the video autoencoder at both ends.
         flights: chunks in flight, newest first: flight r is in row r.
@@ -91,7 +92,7 @@ class StreamState:
     cache: KVCache
     x_SCFhw: Tensor
     clean_SCFhw: Tensor
-    text: list[tuple[Tensor, Tensor]]
+    text: list[tuple[Tensor, ...]]
     controller: NoiseController
     encoder: CodecState
     decoder: CodecState
@@ -112,12 +113,20 @@ class StreamState:
         """Every tensor by name, for saving, resuming and counting bytes."""
         yield "x", self.x_SCFhw
         yield "clean", self.clean_SCFhw
-        for layer, (k, v) in enumerate(self.text):
-            yield f"text.{layer}.k", k
-            yield f"text.{layer}.v", v
+        for layer, keys in enumerate(self.text):
+            for part, tensor in enumerate(keys):
+                yield f"text.{layer}.{part}", tensor
         for name in ("cache", "controller", "encoder", "decoder"):
             for key, tensor in getattr(self, name).tensors().items():
                 yield f"{name}.{key}", tensor
+
+
+def empty_text(network: StreamingNetwork, count: int) -> list[tuple[Tensor, ...]]:
+    """Room for what the blocks read of so many prompts, at full length."""
+    return [
+        tuple(torch.zeros((count, *shape), device=network.device, dtype=network.dtype) for shape in network.text_shapes)
+        for _ in network.blocks
+    ]
 
 
 def new_cache(
@@ -132,7 +141,7 @@ def new_cache(
     dtype: torch.dtype,
 ) -> KVCache:
     """The empty cache of so many of a model's blocks, for a picture of `height` x `width` pixels."""
-    shape = spec.dit
+    shape = spec.network
     tokens = (height // spec.stride // shape.patch[1]) * (width // spec.stride // shape.patch[2])
     return KVCache(
         spec.cache,

@@ -22,7 +22,6 @@ frames, H W pixels, E width and L length of a text embedding.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,15 +31,14 @@ import torch
 from torch import Tensor
 
 from engine.models.spec import CacheShape, Codec, ModelSpec
-from engine.network.dit import CausalDiT, Time
-from engine.network.rope import rope_for
+from engine.network.protocol import StreamingNetwork, TextKeys, forward
 from engine.stream import saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Arrival, Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import Form, InFlight, Runner, StreamState, new_cache
-from engine.stream.timesteps import TIMESTEPS, Sigmas, Steps, mix
+from engine.stream.state import Form, InFlight, Runner, StreamState, empty_text, new_cache
+from engine.stream.timesteps import Sigmas, Steps, mix
 
 
 class LocalStream:
@@ -48,7 +46,7 @@ class LocalStream:
 
     Args:
         spec: the model's row.
-        dit, codec: its network and its video autoencoder, on their device and in their type.
+        network, codec: its network and its video autoencoder, on their device and in their type.
         height, width: pixels.
         noise: where noise comes from.
         rule: what happens to the sinks.
@@ -64,7 +62,7 @@ class LocalStream:
     def __init__(
         self,
         spec: ModelSpec,
-        dit: CausalDiT,
+        network: StreamingNetwork,
         codec: Codec,
         *,
         height: int,
@@ -75,49 +73,42 @@ class LocalStream:
         batch: bool,
         max_steps: int,
     ) -> None:
-        self.spec, self.dit, self.codec, self.noise = spec, dit, codec, noise
-        dit.fuse()
+        self.spec, self.network, self.codec, self.noise = spec, network, codec, noise
+        network.fuse()
         self.batch, self.max_steps = batch, max_steps
-        weight = dit.patch_embedding.weight
-        self.device, dtype = weight.device, weight.dtype
+        self.device, dtype = network.device, network.dtype
         self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device)
         self.whole_text = self.device.type != "cpu"
-        shape = spec.dit
-        rows, columns = height // spec.stride // shape.patch[1], width // spec.stride // shape.patch[2]
-        self.rope = rope_for(shape, rows, columns, self.device)
+        h, w = height // spec.stride, width // spec.stride
+        self.tables = network.tables(h, w)
         self.sigmas = Sigmas(spec.schedule, self.device)
-        self.time_N = time_table(dit, self.device)
         depth = max_steps if batch else 1
-        latent = (depth, shape.latent_channels, spec.frames_per_block, height // spec.stride, width // spec.stride)
-        keys = (1, shape.text_len, shape.heads, shape.head_dim)
+        latent = (depth, spec.network.latent_channels, spec.frames_per_block, h, w)
         self.state = StreamState(
             cache=new_cache(
                 spec,
                 rule,
                 height=height,
                 width=width,
-                layers=shape.layers,
+                layers=len(network.blocks),
                 rows=depth,
                 device=self.device,
                 dtype=dtype,
             ),
             x_SCFhw=torch.zeros(latent, device=self.device),
             clean_SCFhw=torch.zeros(latent, device=self.device),
-            text=[
-                (torch.zeros(keys, device=self.device, dtype=dtype), torch.zeros(keys, device=self.device, dtype=dtype))
-                for _ in range(shape.layers)
-            ],
+            text=empty_text(network, 1),
             controller=self.ends.controller,
             encoder=self.ends.encoder,
             decoder=self.ends.decoder,
         )
-        self._text = self.state.text
+        self._text: TextKeys = self.state.text
         self._text_bias: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
         """Arithmetic of the network."""
-        return self.dit.patch_embedding.weight.dtype
+        return self.network.dtype
 
     @property
     def run(self) -> Runner:
@@ -161,14 +152,14 @@ class LocalStream:
 
         Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
         """
-        keys, bias = read_text(self.dit, embedding_LE, whole=self.whole_text)
-        tokens = keys[0][0].shape[1]
+        keys, bias = self.network.read_text(embedding_LE, whole=self.whole_text)
+        used = []
         for held, new in zip(self.state.text, keys, strict=True):
-            held[0][:, :tokens].copy_(new[0])
-            held[1][:, :tokens].copy_(new[1])
-        self._text = [(k[:, :tokens], v[:, :tokens]) for k, v in self.state.text]
-        if not self.whole_text:
-            self._text = self.dit.fold_text(self._text)
+            places = [tensor[tuple(map(slice, part.shape))] for tensor, part in zip(held, new, strict=True)]
+            for place, part in zip(places, new, strict=True):
+                place.copy_(part)
+            used.append(tuple(places))
+        self._text = used if self.whole_text else self.network.fold_text(used)
         self._text_bias = bias
 
     @property
@@ -279,14 +270,9 @@ class LocalStream:
         number_S, position_S, anchor_S = orders_S3.unbind(1)
         arrival = Arrival(number_S, anchor_S > 0, form.visible, even=form.even, again=form.again)
         self.state.cache.begin(arrival, form.frames)
-        time = Time(
-            self.time_N.e_BFD[0, t_S, None].expand(-1, form.frames, -1),
-            self.time_N.e0_BF6D[0, t_S, None].expand(-1, form.frames, -1, -1),
-        )
-        places_SF = position_S[:, None] + torch.arange(form.frames, device=self.device)
-        predicted = self.dit.forward_cached(
-            x_SCFhw, time, self._text, places_SF, self.rope, self.state.cache, self._text_bias
-        )
+        positions_SF = position_S[:, None] + torch.arange(form.frames, device=self.device)
+        context = self.tables.at(t_S, positions_SF)
+        predicted = forward(self.network, x_SCFhw, context, self._text, self.state.cache, self._text_bias)
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
     def _sent(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
@@ -334,31 +320,3 @@ def wrapped(position: int, cache: CacheShape, rule: Rule) -> int:
     if position < cache.wrap_at:
         return position
     return 0 if rule is Rule.ADAPTIVE else cache.slots - 1
-
-
-def read_text(
-    dit: CausalDiT, embedding_LE: Tensor, *, whole: bool
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-    """Keys and values of a prompt for the network's blocks, [1, T, H, K], and what is added to each token's likeness.
-
-    The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm of
-    their number added to its likeness, is the same and cheaper. `whole` attends all of them and adds nothing: on
-    accelerators, whose attention kernels are slower with an addition, and where every prompt must have one length.
-    """
-    weight, length = dit.patch_embedding.weight, embedding_LE.shape[0]
-    tokens = length
-    if not whole:
-        used = embedding_LE.any(dim=1).nonzero()
-        tokens = min(int(used.max()) + 2 if len(used) else 1, length)
-    keys = dit.text_keys(dit.embed_text(embedding_LE[None, :tokens].to(weight.device)))
-    if tokens == length:
-        return keys, None
-    bias_T = torch.zeros(tokens, device=weight.device, dtype=weight.dtype)
-    bias_T[-1] = math.log(length - tokens + 1)
-    return keys, bias_T
-
-
-def time_table(dit: CausalDiT, device: torch.device) -> Time:
-    """What the network makes of every whole timestep, [1, 1001, ...]: looked up instead of computed."""
-    with torch.inference_mode():
-        return dit.time(torch.arange(TIMESTEPS + 1, device=device)[None])

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.models.spec import Schedule
-
-TIMESTEPS = 1000
-"""Timesteps run from 0 (picture) to this (noise)."""
+from engine.network.protocol import TIMESTEPS
 
 LEAST_STRENGTH = 0.05
 """Below this strength the levels stay where they are, so that the whole-numbered list keeps decreasing."""

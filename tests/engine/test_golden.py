@@ -96,7 +96,7 @@ def _listen(golden: GoldenSet, data: dict[str, Tensor], case: str) -> Callable[[
                 hooks.append(module.register_forward_hook(catch(label)))
     time = dit.time(data[f"{case}.t"].view(1, -1))
     embedded = {
-        "patch_embed": dit.embed_patches(data[f"{case}.x"]),
+        "patch_embed": dit.embed(data[f"{case}.x"]),
         "text_embed_first32": dit.embed_text(golden.prompts["A"])[:, :32],
         "time_embed": time.e_BFD[0],
         "time_proj": time.e0_BF6D[0].flatten(1),

@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import DiTShape
 
 LIMITS = {
     "latent": (1e-4, 1e-5),
@@ -100,7 +101,7 @@ class GoldenSet:
             name="golden",
             family="wan21",
             title="reference vectors",
-            dit=self.shape,
+            network=self.shape,
             cache=CacheShape(slots, sinks, threshold if threshold > -0.5 else None, wrap_at or 10**9),
             schedule=Schedule(
                 steps=tuple(t for t in self.config["denoising_step_list"] if t),

@@ -10,18 +10,19 @@ from engine.models.ember.weights import WEIGHTS, read
 from engine.models.registry import Files
 from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import dit_shape
 
 
-def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
+def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
     """The network, in evaluation mode; `files["dit"]` replaces the weights of the package."""
-    dit = CausalDiT(spec.dit)
+    dit = CausalDiT(dit_shape(spec.network))
     read(dit, "dit", files.get("dit", WEIGHTS))
     return dit.to(device, dtype)
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
     """The autoencoder; there is one only, so `which` does not matter."""
-    codec = EmberCodec(spec.dit.latent_channels, **spec.vae)
+    codec = EmberCodec(spec.network.latent_channels, **spec.vae)
     read(codec, "codec", files.get("vae", WEIGHTS))
     return codec.to(device=device, dtype=dtype, memory_format=torch.channels_last)
 
@@ -30,6 +31,6 @@ def build_text(
     spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
 ) -> TextEncoder:
     """The table of words; it stays on the CPU as it is, `where`ever and in whatever `storage` it might be wanted."""
-    words = WordTable(spec.dit.text_len, spec.dit.text_dim)
+    words = WordTable(spec.network.text_len, spec.network.text_dim)
     read(words, "words", files.get("text", WEIGHTS))
     return words

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, ModelSpec, Schedule
+from engine.network.dit_shape import DiTShape
 
 EMBER = ModelSpec(
     name="ember",
     family="ember",
     title="Ember (embedded, runs on any machine)",
-    dit=DiTShape(
+    network=DiTShape(
         dim=256,
         heads=8,
         layers=4,

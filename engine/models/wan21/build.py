@@ -17,14 +17,16 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
-from engine.models.registry import Files
+from engine.models.registry import Files, adapters
 from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
 from engine.models.wan21 import checkpoint
 from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
 from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
+from engine.network.adapters import Adapter, merged
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import dit_shape
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +36,19 @@ SEED = 2511_07399
 """Of random weights."""
 
 
-def build_dit(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode, from `files["dit"]`, with the adapter in `files["dit_lora"]` added.
+def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
+    """The network, in evaluation mode, from `files["dit"]`, with the adapters in `files` added.
 
     Raises:
         CheckpointError: if the file does not hold it.
     """
     with torch.device("meta"):
-        dit = CausalDiT(spec.dit)
+        dit = CausalDiT(dit_shape(spec.network))
     if "dit" in files:
         tensors = checkpoint.read(files["dit"])
-        if "dit_lora" in files:
-            tensors = checkpoint.merged(tensors, checkpoint.read(files["dit_lora"]), str(files["dit_lora"]))
+        parts = [Adapter(checkpoint.read(path), str(path), strength) for path, strength in adapters(spec, files)]
+        if parts:
+            tensors = merged(tensors, parts)
         _fill(dit, tensors, device, dtype, files["dit"])
     else:
         dit = dit.to(dtype).to_empty(device=device)
@@ -106,8 +109,8 @@ def build_text(
         return WordVectors(spec)
     return WanTextEncoder(
         spec.name,
-        spec.dit.text_len,
-        spec.dit.text_dim,
+        spec.network.text_len,
+        spec.network.text_dim,
         EmbeddingCache(prompt_folder(), f"{_encoder_hash(spec, files.get('text'))} {storage}"),
         weights=files.get("text"),
         tokenizer=files.get("tokenizer"),
@@ -154,7 +157,7 @@ class WordVectors:
     """A text encoder for rows with random weights: every word is a Gaussian vector seeded by its letters."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._length, self._width = spec.dit.text_len, spec.dit.text_dim
+        self._length, self._width = spec.network.text_len, spec.network.text_dim
 
     def encode(self, text: str) -> Conditioning:
         """One row per word, cut at the model's text length."""

@@ -2,8 +2,8 @@
 
 Layouts: one safetensors file, safetensors shards with an index, a folder of either, and PyTorch pickles (read with
 `weights_only`), whose network lies under `generator`, `generator_ema`, `state_dict` or bare, with or without the
-prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive). Also adds LongLive's low-rank adapter. Must not know what
-the networks compute.
+prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive). Must not know what the networks
+compute.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.errors import CheckpointError
+from engine.errors import SHOWN, CheckpointError, listing
 
 ENTRIES = ("generator", "generator_ema", "generator_lora", "state_dict")
 """Where a pickle may keep its network, in the order in which they are tried."""
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Parts that training wrappers leave in names."""
-
-SHOWN = 8
-"""Names that an error lists of each kind."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -60,9 +57,9 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     faults = [
-        _listing("missing", sorted(expected.keys() - found.keys())),
-        _listing("unexpected", sorted(found.keys() - expected.keys())),
-        _listing(
+        listing("missing", sorted(expected.keys() - found.keys())),
+        listing("unexpected", sorted(found.keys() - expected.keys())),
+        listing(
             "of another shape",
             [
                 f"{name} {list(found[name])} instead of {list(expected[name])}"
@@ -79,44 +76,6 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
     network.load_state_dict(dict(tensors), strict=True, assign=True)
 
 
-def merged(tensors: Mapping[str, Tensor], adapter: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """A network's tensors with a low-rank adapter added: W + B A (Hu et al., arXiv 2106.09685, with alpha = rank).
-
-    Args:
-        tensors: the network's, of which only the adapted ones are copied.
-        adapter: pairs `NAME.lora_A.weight` [rank, in] and `NAME.lora_B.weight` [out, rank], as peft names them.
-        source: what to call the adapter in errors.
-
-    Raises:
-        CheckpointError: if the adapter is not one for this network.
-    """
-    found = dict(tensors)
-    adapter = {name.removeprefix("base_model.model."): tensor for name, tensor in adapter.items()}
-    modules = sorted(name.removesuffix(".lora_A.weight") for name in adapter if name.endswith(".lora_A.weight"))
-    known = {f"{module}.lora_{side}.weight" for module in modules for side in "AB"}
-    faults = [
-        _listing("unexpected", sorted(adapter.keys() - known)),
-        _listing("missing", sorted(known - adapter.keys())),
-        _listing("for other networks", [module for module in modules if f"{module}.weight" not in found]),
-    ]
-    if any(faults) or not modules:
-        raise CheckpointError(
-            f"{source} is no adapter for this network: {'; '.join(f for f in faults if f) or 'it is empty'}.",
-            "Check that the file belongs to the chosen model (tidecast models verify NAME).",
-        )
-    for module in modules:
-        down, up = (adapter[f"{module}.lora_{side}.weight"].float() for side in "AB")
-        weight = found[f"{module}.weight"]
-        try:
-            found[f"{module}.weight"] = torch.addmm(weight.float(), up, down).to(weight.dtype)
-        except RuntimeError:
-            raise CheckpointError(
-                f"{source} does not fit this network: {module} is {list(weight.shape)}, "
-                f"the adapter {list(up.shape)} x {list(down.shape)}."
-            ) from None
-    return found
-
-
 def shape_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int, ...]:
     """Shape of one tensor, from which sizes of a network are read.
 
@@ -129,13 +88,6 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int
             "Check that the file belongs to the chosen model (tidecast models verify NAME).",
         )
     return tuple(tensors[name].shape)
-
-
-def _listing(kind: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} keys {kind} ({', '.join(names[:SHOWN])}{more})"
 
 
 def _only_checkpoint(folder: Path) -> Path:

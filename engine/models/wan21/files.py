@@ -73,7 +73,7 @@ LONGLIVE = (
     ),
     replace(
         _LONGLIVE,
-        role="dit_lora",
+        role="adapter",
         path="models/lora.pt",
         sha256="c4e43b87d62d4b0614b496773639f1ab170a7ee486dc23407901e9d3a5ebc07a",
         bytes=2_800_056_690,

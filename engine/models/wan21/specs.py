@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.models.wan21 import files
+from engine.network.dit_shape import DiTShape
 
 DIT_1_3B = DiTShape(dim=1536, heads=12, layers=30, ffn=8960)
 DIT_14B = DiTShape(dim=5120, heads=40, layers=40, ffn=13824)
@@ -15,7 +16,7 @@ WAN_1_3B = ModelSpec(
     name="wan21-1.3b",
     family="wan21",
     title="StreamDiffusionV2 1.3B (Wan2.1)",
-    dit=DIT_1_3B,
+    network=DIT_1_3B,
     cache=CacheShape(slots=6, sinks=3, threshold=0.2),
     schedule=Schedule(),
     files=files.STREAM_1_3B,
@@ -28,7 +29,7 @@ WAN_14B = replace(
     WAN_1_3B,
     name="wan21-14b",
     title="StreamDiffusionV2 14B (Wan2.1)",
-    dit=DIT_14B,
+    network=DIT_14B,
     schedule=replace(WAN_1_3B.schedule, default_steps=1),
     files=files.STREAM_14B,
     vram_gib=46.0,
@@ -72,7 +73,7 @@ TINY = replace(
     WAN_1_3B,
     name="wan21-tiny",
     title="Random weights of a tiny shape, for tests",
-    dit=DIT_TINY,
+    network=DIT_TINY,
     vae={"base": 8},
     files=(),
     licence="",

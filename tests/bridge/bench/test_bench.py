@@ -37,7 +37,7 @@ def test_a_wrong_device_would_be_noticed(monkeypatch):
     real = gpu.play
 
     def wrong(stream, steps):
-        factor = 1.2 if stream.dit.patch_embedding.weight.dtype == torch.bfloat16 else 1
+        factor = 1.2 if stream.dtype == torch.bfloat16 else 1
         return tuple(x * factor for x in real(stream, steps))
 
     monkeypatch.setattr(gpu, "play", wrong)

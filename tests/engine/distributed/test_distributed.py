@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import torch
 
 from engine.config import Config
 from engine.controls import Controls
-from engine.distributed.block_shard import share
 from engine.distributed.chunk_plan import text_versions
 from engine.distributed.link import Message, Op, RankLostError, RowOrder, pack, unpack
 from engine.distributed.pipeline_stream import PipelineStream
@@ -23,6 +21,7 @@ from engine.errors import ModelError
 from engine.frame import Frame
 from engine.models import registry
 from engine.models.wan21.build import WordVectors
+from engine.network.protocol import keep
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
@@ -40,7 +39,7 @@ def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
     """A stream of the tiny model: one process, or one rank for every share of `split`."""
     noise = Gaussian((16, size // 8, size // 8), CPU, steps=4, fixed=False)
     parts = registry.builder(SPEC)
-    dit = parts.build_dit(SPEC, CPU, torch.float32, {})
+    dit = parts.build_network(SPEC, CPU, torch.float32, {})
     codec = parts.build_codec(SPEC, "full", CPU, torch.float32, {})
     settings = dict(
         height=size, width=size, noise=noise, rule=rule, noise_rule=RULES["released"], batch=True, max_steps=4
@@ -51,8 +50,8 @@ def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
         SPEC.name, size, size, split, 4, text_versions(4, len(split)), str(rule), "full", "float32", decodes, threads=1
     )
     ring = Ring(job, ["cpu"] * len(split))
-    own = replace(SPEC, dit=replace(SPEC.dit, layers=split[0][1]))
-    return PipelineStream(ring, own, share(dit, *split[0]), codec, **settings), noise
+    keep(dit, *split[0])
+    return PipelineStream(ring, SPEC, dit, codec, **settings), noise
 
 
 def play(stream: LocalStream | PipelineStream, noise: Gaussian, between=None):

@@ -29,8 +29,8 @@ def saved(network: torch.nn.Module, path: Path) -> Path:
 
 
 def test_network_from_a_file_in_the_asked_precision(tmp_path: Path) -> None:
-    path = saved(CausalDiT(SPEC.dit), tmp_path / "model.pt")
-    dit = build.build_dit(SPEC, CPU, torch.bfloat16, {"dit": path})
+    path = saved(CausalDiT(SPEC.network), tmp_path / "model.pt")
+    dit = build.build_network(SPEC, CPU, torch.bfloat16, {"dit": path})
     assert not dit.training
     assert not any(parameter.requires_grad for parameter in dit.parameters())
     expected = torch.load(path)["blocks.1.ffn.0.weight"].bfloat16()
@@ -38,16 +38,16 @@ def test_network_from_a_file_in_the_asked_precision(tmp_path: Path) -> None:
 
 
 def test_network_with_an_adapter(tmp_path: Path) -> None:
-    path = saved(CausalDiT(SPEC.dit), tmp_path / "base.pt")
-    name, width = "blocks.0.self_attn.q", SPEC.dit.dim
+    path = saved(CausalDiT(SPEC.network), tmp_path / "base.pt")
+    name, width = "blocks.0.self_attn.q", SPEC.network.dim
     pair = {f"{name}.lora_A.weight": torch.ones(1, width), f"{name}.lora_B.weight": torch.ones(width, 1)}
     torch.save({"generator_lora": pair}, tmp_path / "lora.pt")
-    dit = build.build_dit(SPEC, CPU, torch.float32, {"dit": path, "dit_lora": tmp_path / "lora.pt"})
+    dit = build.build_network(SPEC, CPU, torch.float32, {"dit": path, "adapter.0": tmp_path / "lora.pt"})
     torch.testing.assert_close(dit.state_dict()[f"{name}.weight"], torch.load(path)[f"{name}.weight"] + 1)
 
 
 def test_random_weights_are_the_same_every_time() -> None:
-    first, second = (build.build_dit(SPEC, CPU, torch.float32, {}).state_dict() for _ in range(2))
+    first, second = (build.build_network(SPEC, CPU, torch.float32, {}).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -92,13 +92,13 @@ def test_rows_with_normalised_latents_encode_into_the_space_that_they_decode(whi
 
 
 def test_a_file_of_another_part_is_refused(tmp_path: Path) -> None:
-    path = saved(CausalDiT(SPEC.dit), tmp_path / "model.pt")
+    path = saved(CausalDiT(SPEC.network), tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match=r"has no tensor 'encoder.conv1.weight'"):
         build.build_codec(SPEC, "full", CPU, torch.float32, {"vae": path})
     with pytest.raises(CheckpointError, match="does not hold this network"):
         build.build_codec(SPEC, "tiny", CPU, torch.float32, {"tiny_vae": path})
     with pytest.raises(CheckpointError, match="of another shape"):
-        build.build_dit(replace(SPEC, dit=replace(SPEC.dit, ffn=512)), CPU, torch.float32, {"dit": path})
+        build.build_network(replace(SPEC, network=replace(SPEC.network, ffn=512)), CPU, torch.float32, {"dit": path})
 
 
 def test_rows_without_a_text_encoder_read_words_as_random_vectors(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import CheckpointError
-from engine.models.spec import DiTShape
-from engine.models.wan21.checkpoint import load, merged, read
+from engine.models.wan21.checkpoint import load, read
+from engine.network.adapters import FORMATS, Adapter, LowRank, merged
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import DiTShape
 
 SHAPE = DiTShape(dim=24, heads=2, layers=2, ffn=16, text_dim=8)
 
@@ -177,7 +179,7 @@ def adapter(weights: dict[str, Tensor], rank: int = 3) -> dict[str, Tensor]:
 def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"generator_lora": adapter(weights)}, tmp_path / "lora.pt")
     pairs = read(tmp_path / "lora.pt")
-    found = merged(weights, pairs, "lora.pt")
+    found = merged(weights, [Adapter(pairs, "lora.pt")])
     x = torch.randn(5, 24)
     down, up = (pairs[f"base_model.model.blocks.0.self_attn.q.lora_{side}.weight"] for side in "AB")
     expected = x @ weights["blocks.0.self_attn.q.weight"].T + x @ down.T @ up.T
@@ -188,12 +190,49 @@ def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp
 def test_an_adapter_of_another_network_is_refused(weights: dict[str, Tensor]) -> None:
     pairs = adapter(weights)
     with pytest.raises(CheckpointError, match=r"1 keys for other networks \(blocks.9.q\)"):
-        merged(
-            weights,
-            pairs | {"blocks.9.q.lora_A.weight": torch.ones(1, 1), "blocks.9.q.lora_B.weight": torch.ones(1, 1)},
-            "x",
-        )
+        foreign = {"blocks.9.q.lora_A.weight": torch.ones(1, 1), "blocks.9.q.lora_B.weight": torch.ones(1, 1)}
+        merged(weights, [Adapter(pairs | foreign, "x")])
     with pytest.raises(CheckpointError, match="it is empty"):
-        merged(weights, {}, "x")
+        merged(weights, [Adapter({}, "x")])
     with pytest.raises(CheckpointError, match=r"\[24, 24\], the adapter"):
-        merged(weights, pairs | {"base_model.model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 25)}, "x")
+        wide = {"base_model.model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 25)}
+        merged(weights, [Adapter(pairs | wide, "x")])
+
+
+def kohya(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, LowRank] | None:
+    """A layout of somebody else's: underscores for dots, down and up, and an alpha."""
+    if not any(name.startswith("lora_unet_") for name in tensors):
+        return None
+    found = {}
+    for name in (name for name in tensors if name.endswith(".lora_down.weight")):
+        module = name.removesuffix(".lora_down.weight")
+        down, up = tensors[name], tensors[f"{module}.lora_up.weight"]
+        _, number, layer, part = module.removeprefix("lora_unet_").split("_", 3)
+        own = {"self": ("self_attn", part.removeprefix("attn_")), "ffn": ("ffn", part)}[layer]
+        found[f"blocks.{number}.{'.'.join(own)}.weight"] = LowRank(
+            down, up, float(tensors[f"{module}.alpha"]) / len(down)
+        )
+    return found
+
+
+def test_two_adapters_of_two_layouts_are_what_their_sum_is(weights: dict[str, torch.Tensor]) -> None:
+    generator = torch.Generator().manual_seed(5)
+    q, ffn = "blocks.0.self_attn.q.weight", "blocks.1.ffn.2.weight"
+    own = adapter(weights)
+    other = {}
+    for module, name in (("lora_unet_blocks_0_self_attn_q", q), ("lora_unet_blocks_1_ffn_2", ffn)):
+        out_features, in_features = weights[name].shape
+        other[f"{module}.lora_down.weight"] = torch.randn(2, in_features, generator=generator)
+        other[f"{module}.lora_up.weight"] = torch.randn(out_features, 2, generator=generator)
+        other[f"{module}.alpha"] = torch.tensor(1.0)
+    adapters = [Adapter(own, "peft", 0.5), Adapter(other, "kohya", -2.0)]
+    found = merged(weights, adapters, (*FORMATS, kohya))
+    for name, bare in ((q, "lora_unet_blocks_0_self_attn_q"), (ffn, "lora_unet_blocks_1_ffn_2")):
+        module = f"base_model.model.{name.removesuffix('.weight')}"
+        first = own[f"{module}.lora_B.weight"].double() @ own[f"{module}.lora_A.weight"].double()
+        second = other[f"{bare}.lora_up.weight"].double() @ other[f"{bare}.lora_down.weight"].double()
+        torch.testing.assert_close(found[name], (weights[name].double() + 0.5 * first - 2.0 * 0.5 * second).float())
+    still = merged(weights, [Adapter(own, "peft", 0.0)])
+    assert torch.equal(still[q], weights[q])
+    with pytest.raises(CheckpointError, match="of no known layout"):
+        merged(weights, adapters)

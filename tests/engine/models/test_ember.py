@@ -24,8 +24,8 @@ from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import FILLER, SYNONYMS, WORDS, WordTable, parse
 from engine.models.ember.weights import WEIGHTS, read
-from engine.models.spec import DiTShape
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import DiTShape
 from engine.session import Session
 
 CARD = Path(WEIGHTS).with_name("MODEL_CARD.md")
@@ -103,13 +103,13 @@ def test_the_order_of_words_does_not_matter(scene: np.ndarray) -> None:
 
 
 def test_streamed_codec_equals_one_call(scene: np.ndarray) -> None:
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     read(codec, "codec")
     video = torch.from_numpy(scene[:17].astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]
     whole, pieces = (codec.encoder_state(1, SIZE, SIZE) for _ in range(2))
     latents = codec.encode(video, whole)
     streamed = [codec.encode(part, pieces) for part in video.split((5, 4, 8), dim=2)]
-    assert latents.shape == (1, EMBER.dit.latent_channels, 5, SIZE // 8, SIZE // 8)
+    assert latents.shape == (1, EMBER.network.latent_channels, 5, SIZE // 8, SIZE // 8)
     assert torch.equal(latents, torch.cat(streamed, dim=2))
 
     whole, pieces = (codec.decoder_state(1, SIZE, SIZE) for _ in range(2))
@@ -124,7 +124,7 @@ def test_streamed_codec_equals_one_call(scene: np.ndarray) -> None:
 
 def test_half_precision_encodes_and_decodes_the_same(scene: np.ndarray) -> None:
     """Some processors' bfloat16 convolutions are wrong for kernels as large as their stride of 8: none may be used."""
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     read(codec, "codec")
     group = torch.from_numpy(scene[1:5].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).flatten(0, 1)[None]
     latent = codec.encode_group(group, group[:, :3])
@@ -140,7 +140,7 @@ def test_half_precision_encodes_and_decodes_the_same(scene: np.ndarray) -> None:
 
 def test_weights_are_small_and_errors_clear(tmp_path: Path) -> None:
     assert WEIGHTS.stat().st_size < 25e6
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     with pytest.raises(WeightsMissingError, match="not at"):
         read(codec, "codec", tmp_path / "none.safetensors")
     damaged = tmp_path / "damaged.safetensors"
@@ -148,7 +148,7 @@ def test_weights_are_small_and_errors_clear(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         read(codec, "codec", damaged)
     with pytest.raises(CheckpointError, match="does not hold"):
-        read(EmberCodec(EMBER.dit.latent_channels + 1, **EMBER.vae), "codec")
+        read(EmberCodec(EMBER.network.latent_channels + 1, **EMBER.vae), "codec")
 
 
 # --- training --------------------------------------------------------------------------------------------------

@@ -202,7 +202,7 @@ def test_prompts_are_encoded_beforehand_from_a_file(
     spec = replace(
         row,
         name="test-model",
-        dit=replace(row.dit, text_len=LENGTH, text_dim=WIDTH),
+        network=replace(row.network, text_len=LENGTH, text_dim=WIDTH),
         files=(
             WeightFile("text", encoder_file.name, "", 0, "someone/model", "main"),
             WeightFile("tokenizer", "tokenizer.json", "", 0, "someone/model", "main"),

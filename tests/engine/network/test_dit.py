@@ -9,9 +9,9 @@ import torch
 
 from engine.errors import ModelError
 from engine.models import registry
-from engine.models.spec import DiTShape
 from engine.network import cpu_inplace
 from engine.network.dit import Block, CausalDiT, block_causal_mask
+from engine.network.dit_shape import DiTShape
 from engine.network.rope import rope_for
 
 TINY = DiTShape(dim=48, heads=2, layers=2, ffn=64, text_dim=16, text_len=6, freq_dim=32)
@@ -22,7 +22,7 @@ TINY = DiTShape(dim=48, heads=2, layers=2, ffn=64, text_dim=16, text_len=6, freq
 )
 def test_the_released_sizes_cost_nothing_on_the_meta_device(name: str, tensors: int, parameters: float) -> None:
     with torch.device("meta"):
-        dit = CausalDiT(registry.get(name).dit)
+        dit = CausalDiT(registry.get(name).network)
     state = dit.state_dict()
     assert len(state) == tensors
     assert sum(t.numel() for t in state.values()) == pytest.approx(parameters, rel=5e-4)
@@ -122,7 +122,7 @@ def test_the_mask_counts_whole_blocks() -> None:
 
 
 def test_turns_split_a_head_into_frame_row_and_column() -> None:
-    rope = rope_for(registry.get("wan21-1.3b").dit, 4, 6, torch.device("cpu"))
+    rope = rope_for(registry.get("wan21-1.3b").network, 4, 6, torch.device("cpu"))
     assert rope.frame_NP.shape == (1024, 22)
     assert rope.place_LP.shape == (24, 42)
     assert rope.at(torch.tensor([[0, 7]])).shape == (1, 48, 1, 64)

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.cli.plan import measured_times, parse_gpus, parse_size
 from engine.errors import ConfigError
-from engine.models.spec import DiTShape
+from engine.network.dit_shape import DiTShape
 from engine.planning import predict, roofline
 
 SMALL = DiTShape(1536, 12, 30, 8960)

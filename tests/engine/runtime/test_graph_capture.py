@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 def prompt(seed: int, spec: ModelSpec = SPEC) -> Tensor:
-    return torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(seed))
 
 
 class Counting(Rehearsal):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from engine.config import Config
 from engine.errors import ModelError
-from engine.models.spec import DiTShape
+from engine.network.dit_shape import DiTShape
 from engine.runtime import quantise
 from engine.session import Session
 from tests.engine.stream.test_stream import SPEC, latents, network, run, stream
@@ -47,7 +47,7 @@ def test_rounding_keeps_the_largest_number_and_zero_rows() -> None:
 
 
 def test_a_network_in_8_bits_stays_near_and_holds_its_products_in_8_bits() -> None:
-    spec = replace(SPEC, dit=SHAPE)
+    spec = replace(SPEC, network=SHAPE)
     wide, narrow = network(SHAPE), network(SHAPE)
     quantise.quantise(narrow)
     xs = latents(1, 2) + latents(10, seed=1)

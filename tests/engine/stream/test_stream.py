@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.models.spec import CacheShape, DiTShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.models.wan21.build import build_codec
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import DiTShape
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
 from engine.stream.stream import LocalStream
@@ -24,7 +25,7 @@ SPEC = ModelSpec(
     name="test",
     family="wan21",
     title="test",
-    dit=SHAPE,
+    network=SHAPE,
     cache=CacheShape(slots=6, sinks=3, wrap_at=50),
     schedule=Schedule(),
     vae={"base": 4},
@@ -53,7 +54,7 @@ def stream(
     noise = Gaussian((16, SIDE // 8, SIDE // 8), "cpu", steps=steps, fixed=spec.schedule.fixed_noise, seed=3)
     made = LocalStream(
         spec,
-        dit or (DIT if spec.dit == SHAPE else network(spec.dit)),
+        dit or (DIT if spec.network == SHAPE else network(spec.network)),
         CODEC,
         height=SIDE,
         width=SIDE,
@@ -63,7 +64,7 @@ def stream(
         batch=batch,
         max_steps=steps,
     )
-    made.read(torch.randn(spec.dit.text_len, spec.dit.text_dim, generator=torch.Generator().manual_seed(2)))
+    made.read(torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(2)))
     return made
 
 
@@ -199,7 +200,7 @@ def test_every_tensor_stays_where_it_was_allocated() -> None:
 def test_a_long_run_keeps_memory_flat_and_values_finite() -> None:
     """TIDECAST_CHUNKS=10000 for the full length; what stands here is cut for the suite."""
     chunks = int(os.environ.get("TIDECAST_CHUNKS", "600"))
-    spec = replace(SPEC, dit=replace(SHAPE, layers=1))
+    spec = replace(SPEC, network=replace(SHAPE, layers=1))
     made = stream(spec, steps=2)
     made.denoise(latents(1, 2)[0], torch.tensor(700), (700, 500), -1)
     process = psutil.Process()

@@ -29,7 +29,8 @@ from engine.models.ember.training.footage.data import Batch, Lessons
 from engine.models.ember.training.losses import pixel_loss
 from engine.models.ember.vocabulary import WordTable
 from engine.models.spec import Schedule
-from engine.network.dit import CausalDiT
+from engine.network.dit import CausalDiT, DiTContext
+from engine.network.protocol import forward
 from engine.network.rope import rope_for
 from engine.stream.timesteps import mix
 
@@ -56,7 +57,7 @@ class Past:
     values: dict[int, Tensor] = field(default_factory=dict)
 
     def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Remember and return all, for `engine.network.dit.Memory`."""
+        """Remember and return all, for `engine.network.protocol.Memory`."""
         if layer in self.keys:
             k_BLHK = torch.cat((self.keys[layer], k_BLHK), 1)
             v_BLHK = torch.cat((self.values[layer], v_BLHK), 1)
@@ -186,4 +187,5 @@ class DenoiseTask:
         frames = torch.full((len(x_BChw), 1), position, device=x_BChw.device)
         keys = dit.text_keys(dit.embed_text(text_BTE))
         with sdpa_kernel(SDPBackend.MATH):  # for a few tokens, backward, several times as fast as the flash kernel
-            return dit.forward_cached(x_BChw[:, :, None], dit.time(t_B[:, None]), keys, frames, rope, past)[:, :, 0]
+            context = DiTContext(dit.time(t_B[:, None]), rope.at(frames))
+            return forward(dit, x_BChw[:, :, None], context, keys, past)[:, :, 0]

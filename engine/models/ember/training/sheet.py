@@ -30,8 +30,8 @@ FRAMES = 9
 
 def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
     """A player with the weights of a file."""
-    dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
+    dit, words = CausalDiT(EMBER.network), WordTable(EMBER.network.text_len, EMBER.network.text_dim)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     for name, module in (("dit", dit), ("words", words), ("codec", codec)):
         read(module, name, path)
     return Player(dit, words, codec, cached=cached)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 
 from engine.models.ember.training.autoencode import PICTURE_GAIN
-from engine.models.spec import DiTShape
 from engine.network.dit import CausalDiT, sinusoid
+from engine.network.dit_shape import DiTShape
 
 STENCIL = ((0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1), (-1, 0, 0))
 """Distance (frames, rows, columns) at which each of the first heads looks; the other heads start random."""

@@ -39,7 +39,7 @@ SHIPPED = 14280
 
 def codec_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> Trainer:
     """The autoencoder's run, new or resumed."""
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     codec.init_weights(torch.Generator().manual_seed(seed))
     path = folder / "codec.pt"
     task = AutoencodeTask(codec, TRAINING.make(folder), seed)
@@ -53,8 +53,8 @@ def network_trainer(
     folder: Path, seed: int, device: torch.device, half: bool, lessons: Lessons, shipped: bool = False
 ) -> Trainer:
     """The network's run, resumed, or new: from the codec's averaged weights, or from the `shipped` ones."""
-    codec = EmberCodec(EMBER.dit.latent_channels, **EMBER.vae)
-    dit, words = CausalDiT(EMBER.dit), WordTable(EMBER.dit.text_len, EMBER.dit.text_dim)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
+    dit, words = CausalDiT(EMBER.network), WordTable(EMBER.network.text_len, EMBER.network.text_dim)
     path = folder / "network.pt"
     if shipped and not path.exists():
         for name, module in (("dit", dit), ("words", words), ("codec", codec)):

@@ -1,0 +1,121 @@
+"""Adapters: small files that change a network's weights. A network's weights are a base and any number of them.
+
+W = W0 + s1 B1 A1 + s2 B2 A2 + ... (LoRA: Hu et al., arXiv 2106.09685), summed in fp32 from W0 in the order given and
+rounded once to the base's type. What a file calls its tensors is the business of its *format*: one function that maps
+its keys to the network's own. Must not know files, networks or what a strength is turned by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.errors import CheckpointError, listing
+
+REMEDY = "Check that the file belongs to the chosen model (tidecast models verify NAME)."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """What is added to one weight [O, I]: `scale` times `up` [O, rank] times `down` [rank, I]."""
+
+    down: Tensor
+    up: Tensor
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """One adapter as it was read.
+
+    Attributes:
+        tensors: by the names of its file.
+        source: what to call it in errors.
+        strength: how much of it is added; 1 is as it was trained.
+    """
+
+    tensors: Mapping[str, Tensor]
+    source: str
+    strength: float = 1.0
+
+
+Format = Callable[[Mapping[str, Tensor]], Mapping[str, LowRank] | None]
+"""Turns the tensors of a file of its layout into what is added, by the names of the network's weights.
+
+Gives None for a file of another layout. Raises a ValueError, with words for the user, if the file is of its layout and
+broken.
+"""
+
+
+def peft(tensors: Mapping[str, Tensor]) -> Mapping[str, LowRank] | None:
+    """The layout of the library peft, with alpha = rank: pairs `NAME.lora_A.weight` and `NAME.lora_B.weight`."""
+    pairs = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
+    modules = sorted(name.removesuffix(".lora_A.weight") for name in pairs if name.endswith(".lora_A.weight"))
+    if not modules:
+        return None
+    known = {f"{module}.lora_{side}.weight" for module in modules for side in "AB"}
+    faults = [
+        listing("unexpected", sorted(pairs.keys() - known)),
+        listing("missing", sorted(known - pairs.keys())),
+    ]
+    if any(faults):
+        raise ValueError("; ".join(fault for fault in faults if fault))
+    return {
+        f"{module}.weight": LowRank(pairs[f"{module}.lora_A.weight"], pairs[f"{module}.lora_B.weight"])
+        for module in modules
+    }
+
+
+FORMATS: tuple[Format, ...] = (peft,)
+"""Layouts that are known, in the order in which they are tried."""
+
+
+def merged(
+    base: Mapping[str, Tensor], adapters: Sequence[Adapter], formats: Sequence[Format] = FORMATS
+) -> dict[str, Tensor]:
+    """A network's tensors with adapters added; only the changed ones are copied.
+
+    Args:
+        base: the network's tensors by its own names.
+        adapters: in the order in which they are added.
+        formats: layouts to try.
+
+    Raises:
+        CheckpointError: if one is of no known layout, broken, or not for this network.
+    """
+    sums: dict[str, Tensor] = {}
+    for adapter in adapters:
+        for name, part in _read(adapter, base, formats).items():
+            weight = sums[name] if name in sums else base[name].float()
+            try:
+                sums[name] = torch.addmm(
+                    weight, part.up.float(), part.down.float(), alpha=part.scale * adapter.strength
+                )
+            except RuntimeError:
+                raise CheckpointError(
+                    f"{adapter.source} does not fit this network: {name} is {list(weight.shape)}, "
+                    f"the adapter {list(part.up.shape)} x {list(part.down.shape)}.",
+                    REMEDY,
+                ) from None
+    return dict(base) | {name: total.to(base[name].dtype) for name, total in sums.items()}
+
+
+def _read(adapter: Adapter, base: Mapping[str, Tensor], formats: Sequence[Format]) -> Mapping[str, LowRank]:
+    for layout in formats:
+        try:
+            parts = layout(adapter.tensors)
+        except ValueError as error:
+            raise CheckpointError(f"{adapter.source} is no adapter for this network: {error}.", REMEDY) from None
+        if parts is None:
+            continue
+        foreign = listing(
+            "for other networks", sorted(name.removesuffix(".weight") for name in parts.keys() - base.keys())
+        )
+        if foreign:
+            raise CheckpointError(f"{adapter.source} is no adapter for this network: {foreign}.", REMEDY)
+        return parts
+    names = listing("of no known layout", sorted(adapter.tensors)) or "it is empty"
+    raise CheckpointError(f"{adapter.source} is no adapter for this network: {names}.", REMEDY)

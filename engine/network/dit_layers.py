@@ -1,0 +1,231 @@
+"""Layers of the causal diffusion transformer of the Wan2.1 family.
+
+Parameters bear the names of the released checkpoints.
+
+Shape letters: B batch (S: rows of the stream batch), F latent frames, L tokens, T tokens of the text, E width of a
+text embedding, D width of the network, H heads, K width of a head, P complex pairs of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.network import cpu_inplace
+from engine.network.attention import attend
+from engine.network.dit_shape import DiTShape
+from engine.network.protocol import Memory
+from engine.network.rope import rotate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Time:
+    """What the network makes of the timesteps: `e_BFD` for the head, `e0_BF6D` for the blocks."""
+
+    e_BFD: Tensor
+    e0_BF6D: Tensor
+
+
+class Fused(nn.Module):
+    """Linear layers of one input as one matmul. Its tensors belong to no checkpoint."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.cat([layer.weight.detach() for layer in layers]), persistent=False)
+        self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]), persistent=False)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """The layers' outputs side by side."""
+        return functional.linear(x_BLD, self.weight, self.bias)
+
+
+class SelfAttention(nn.Module):
+    """Attention among the tokens of the video; q and k are normalised over the whole width, then rotated (RoPE)."""
+
+    qkv: nn.Module | None
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim = shape.dim
+        self.heads, self.eps = shape.heads, shape.eps
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
+        self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
+        self.qkv = None
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        rotation_BL1P: Tensor,
+        mask_LL: Tensor | None = None,
+        memory: Memory | None = None,
+        layer: int = 0,
+    ) -> Tensor:
+        """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
+        if cpu_inplace.applies(x_BLD):
+            q, k, v = self.linear_qkv(x_BLD)
+            q = cpu_inplace.normalise_and_rotate(q, self.norm_q.weight, self.eps, rotation_BL1P)
+            k = cpu_inplace.normalise_and_rotate(k, self.norm_k.weight, self.eps, rotation_BL1P)
+            v = v.unflatten(-1, (self.heads, -1))
+        else:
+            q, k, v = self.project(x_BLD)
+            q, k = rotate(q, rotation_BL1P), rotate(k, rotation_BL1P)
+        if memory is not None:
+            k, v, mask_LL = memory.append(layer, k, v)
+        return self.o(attend(q, k, v, mask_LL).flatten(2))
+
+    def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised queries and keys, and values: [B, L, H, K] each."""
+        q, k, v = self.linear_qkv(x_BLD)
+        return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
+
+    def linear_qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as they leave their linear layers: [B, L, D] each."""
+        if self.qkv is None:
+            return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
+        return self.qkv(x_BLD).chunk(3, dim=-1)
+
+    def fuse(self) -> None:
+        """Project to queries, keys and values in one matmul from now on; their weights become views of one."""
+        parts = (self.q, self.k, self.v)
+        self.qkv = fused = Fused(parts)
+        for part, weight, bias in zip(parts, fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
+            part.weight, part.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+
+
+class CrossAttention(nn.Module):
+    """Attention from the tokens of the video to those of the text. No text token is masked."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim = shape.dim
+        self.heads, self.eps = shape.heads, shape.eps
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
+        self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
+
+    def keys(self, text_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, T, H, K] of an embedded text; they hold as long as the text does."""
+        k = self.norm_k(self.k(text_BTD)).unflatten(-1, (self.heads, -1))
+        return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
+
+    def folded(self, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same text for `add`, on a CPU: its values go through the last linear layer once instead of every time.
+
+        Where that is more work, because the text is long, they stay as they are.
+        """
+        k_BTHK, v_BTHK = keys
+        batch, tokens, heads, _ = k_BTHK.shape
+        if not cpu_inplace.applies(k_BTHK) or not isinstance(self.o, nn.Linear) or batch > 1:
+            return keys
+        if heads * tokens >= len(self.o.weight):
+            return keys
+        return k_BTHK[0], cpu_inplace.folded(v_BTHK[0], self.o.weight, self.o.bias)
+
+    def add(self, x_BLD: Tensor, y_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None) -> Tensor:
+        """The tokens `x_BLD` and what they, normalised to `y_BLD`, read from the text."""
+        if keys[1].dim() == 2:
+            return cpu_inplace.add_text(x_BLD, self.q(y_BLD), self.norm_q.weight, self.eps, *keys, bias_T)
+        return x_BLD + self(y_BLD, keys, bias_T)
+
+    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
+        """What the tokens `x_BLD` read from the text; `bias_T` is added to the logits of its tokens."""
+        return self.o(self.read(self.queries(x_BLD), keys, bias_T))
+
+    def queries(self, x_BLD: Tensor) -> Tensor:
+        """Normalised queries [B, L, H, K] of the tokens."""
+        q = self.q(x_BLD)
+        q = cpu_inplace.normalise(q, self.norm_q.weight, self.eps) if cpu_inplace.applies(q) else self.norm_q(q)
+        return q.unflatten(-1, (self.heads, -1))
+
+    def read(self, q_BLHK: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
+        """What the queries find, before the last linear layer: [B, L, D]."""
+        size = q_BLHK.shape
+        if keys[0].shape[0] == 1:
+            q_BLHK = q_BLHK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
+        mask = None if bias_T is None else bias_T.expand(1, 1, q_BLHK.shape[1], -1)
+        return attend(q_BLHK, *keys, mask).reshape(size).flatten(2)
+
+
+class FeedForward(nn.Sequential):
+    """Two linear layers and the GELU between them."""
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        """Every token for itself: [B, L, D] to [B, L, D]."""
+        up, _, down = self
+        if cpu_inplace.applies(x_BLD) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear):
+            return cpu_inplace.feed_forward(x_BLD, up.weight, up.bias, down.weight, down.bias)
+        return super().forward(x_BLD)
+
+
+class Block(nn.Module):
+    """Self-attention and feed-forward, shifted, scaled and gated by time; cross-attention without a gate."""
+
+    def __init__(self, shape: DiTShape) -> None:
+        super().__init__()
+        dim, eps = shape.dim, shape.eps
+        self.norm1 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.self_attn = SelfAttention(shape)
+        self.norm3 = nn.LayerNorm(dim, eps=eps)
+        self.cross_attn = CrossAttention(shape)
+        self.norm2 = nn.LayerNorm(dim, eps=eps, elementwise_affine=False)
+        self.ffn = FeedForward(nn.Linear(dim, shape.ffn), nn.GELU(approximate="tanh"), nn.Linear(shape.ffn, dim))
+        self.modulation = nn.Parameter(torch.empty(1, 6, dim))
+
+    def forward(
+        self,
+        x_BLD: Tensor,
+        e0_BF6D: Tensor,
+        rotation_BL1P: Tensor,
+        text_keys: tuple[Tensor, Tensor],
+        mask_LL: Tensor | None = None,
+        memory: Memory | None = None,
+        layer: int = 0,
+        text_bias_T: Tensor | None = None,
+    ) -> Tensor:
+        """One layer of the network: [B, L, D] to [B, L, D], where `cpu_inplace` applies in the tensor that came in."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
+        y = modulate(self.norm1(x_BLD), shift1, scale1)
+        x_BLD = gate(x_BLD, self.self_attn(y, rotation_BL1P, mask_LL, memory, layer), gate1)
+        x_BLD = self.cross_attn.add(x_BLD, self.norm3(x_BLD), text_keys, text_bias_T)
+        y = modulate(self.norm2(x_BLD), shift2, scale2)
+        return gate(x_BLD, self.ffn(y), gate2)
+
+
+class Head(nn.Module):
+    """The last norm, shifted and scaled by time, and the projection back to patches."""
+
+    def __init__(self, shape: DiTShape, outputs: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(shape.dim, eps=shape.eps, elementwise_affine=False)
+        self.head = nn.Linear(shape.dim, outputs)
+        self.modulation = nn.Parameter(torch.empty(1, 2, shape.dim))
+
+    def forward(self, x_BLD: Tensor, e_BFD: Tensor) -> Tensor:
+        """Tokens [B, L, D] to patches [B, L, outputs]."""
+        shift, scale = (self.modulation + e_BFD[:, :, None]).unbind(2)
+        return self.head(modulate(self.norm(x_BLD), shift, scale))
+
+
+def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
+    """x (1 + scale) + shift, each frame's tokens with their frame's; overwrites x where `cpu_inplace` applies."""
+    if cpu_inplace.applies(x_BLD):
+        return cpu_inplace.modulate(x_BLD, shift_BFD, scale_BFD)
+    x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
+    return torch.addcmul(shift_BFD[:, :, None], x_BFLD, 1 + scale_BFD[:, :, None]).flatten(1, 2)
+
+
+def gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
+    """x + gate y, each frame's tokens with their frame's; overwrites x where `cpu_inplace` applies."""
+    if cpu_inplace.applies(x_BLD):
+        return cpu_inplace.gate(x_BLD, y_BLD, gate_BFD)
+    frames = gate_BFD.shape[1]
+    x_BFLD, y_BFLD = x_BLD.unflatten(1, (frames, -1)), y_BLD.unflatten(1, (frames, -1))
+    return torch.addcmul(x_BFLD, y_BFLD, gate_BFD[:, :, None]).flatten(1, 2)

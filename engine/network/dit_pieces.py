@@ -1,0 +1,77 @@
+"""A block of the causal diffusion transformer in pieces that a compiler can take: all but its two attentions.
+
+Norms, modulation, rotation, gates, GELU and the matmuls between them are three pieces, which all blocks share. What
+lies between (attention and the memory's arithmetic) runs as it is.
+
+Shape letters: as in `engine.network.dit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.network.attention import attend
+from engine.network.dit_layers import Block, gate, modulate
+from engine.network.protocol import Memory
+
+
+def compile_blocks(blocks: Iterable[Block], compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Let the blocks run in compiled pieces from now on."""
+    pieces = (compiler(_before), compiler(_between), compiler(_after))
+    for block in blocks:
+        block.forward = partial(_forward, block, pieces)  # type: ignore[method-assign]
+
+
+def _forward(
+    block: Block,
+    pieces: tuple[Callable[..., Any], ...],
+    x_BLD: Tensor,
+    e0_BF6D: Tensor,
+    rotation_BL1P: Tensor,
+    text_keys: tuple[Tensor, Tensor],
+    mask_LL: Tensor | None = None,
+    memory: Memory | None = None,
+    layer: int = 0,
+    text_bias_T: Tensor | None = None,
+) -> Tensor:
+    """`Block.forward`, in pieces."""
+    before, between, after = pieces
+    q, k, v = before(block, x_BLD, e0_BF6D, torch.view_as_real(rotation_BL1P))
+    if memory is not None:
+        k, v, mask_LL = memory.append(layer, k, v)
+    x_BLD, q = between(block, x_BLD, attend(q, k, v, mask_LL).flatten(2), e0_BF6D)
+    return after(block, x_BLD, block.cross_attn.read(q, text_keys, text_bias_T), e0_BF6D)
+
+
+def _before(block: Block, x_BLD: Tensor, e0_BF6D: Tensor, rotation_BL1P2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Up to self-attention: its rotated queries and keys, and its values."""
+    shift, scale, *_ = (block.modulation + e0_BF6D).unbind(2)
+    q, k, v = block.self_attn.project(modulate(block.norm1(x_BLD), shift, scale))
+    return _rotated(q, rotation_BL1P2), _rotated(k, rotation_BL1P2), v
+
+
+def _between(block: Block, x_BLD: Tensor, mixed_BLD: Tensor, e0_BF6D: Tensor) -> tuple[Tensor, Tensor]:
+    """From what self-attention mixed: the tokens, and the queries of cross-attention."""
+    _, _, gate1, *_ = (block.modulation + e0_BF6D).unbind(2)
+    x_BLD = gate(x_BLD, block.self_attn.o(mixed_BLD), gate1)
+    return x_BLD, block.cross_attn.queries(block.norm3(x_BLD))
+
+
+def _after(block: Block, x_BLD: Tensor, read_BLD: Tensor, e0_BF6D: Tensor) -> Tensor:
+    """From what cross-attention read to the next block."""
+    _, _, _, shift, scale, gate2 = (block.modulation + e0_BF6D).unbind(2)
+    x_BLD = x_BLD + block.cross_attn.o(read_BLD)
+    return gate(x_BLD, block.ffn(modulate(block.norm2(x_BLD), shift, scale)), gate2)
+
+
+def _rotated(x_BLHK: Tensor, rotation_BL1P2: Tensor) -> Tensor:
+    """`rotate` with real numbers, which the compiler can fuse with what lies before it."""
+    real, imaginary = x_BLHK.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = rotation_BL1P2.unbind(-1)
+    rotated = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)
+    return rotated.flatten(-2).to(x_BLHK.dtype)
