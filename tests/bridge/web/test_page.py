@@ -30,6 +30,16 @@ MEAN = """((kind) => { const c = document.getElementById("canvas-" + kind); cons
 .getImageData(0, 0, c.width, c.height).data; let s = [0, 0, 0]; for (let i = 0; i < d.length; i += 4)
 for (let k = 0; k < 3; k++) s[k] += d[i + k]; return s.map((v) => v / (d.length / 4)); })"""
 AXE = "axe-core@4.14.1"
+SIZES = [(1024, 768, False), (1280, 800, False), (1366, 768, False), (1920, 1080, False), (390, 844, True)]
+PLACES = """(() => {
+const box = (e) => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
+const shown = (e) => e.getClientRects().length > 0;
+const panels = [...document.querySelectorAll("#top, #views, #view-bar, #panic, .panel")].filter(shown);
+return panels.map((p) => [p.id || p.dataset.group, getComputedStyle(p).position === "fixed", box(p),
+  [...p.querySelectorAll("h2, button, .fader, .choices, .entry, canvas")].filter(shown)
+    .filter((e) => !e.closest("#examples, .sources, #errors-box"))
+    .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -404,6 +414,32 @@ def axe(folder: Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
     return script.read_text()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_no_two_panels_overlap_and_nothing_leaves_its_panel(page: Tab, size: tuple[int, int, bool]) -> None:
+    """In every view. On a phone the panic buttons stay under the thumb, above what is scrolled, by intent."""
+    width, height, mobile = size
+    page.size(width, height, mobile=mobile)
+    for view in ("output", "input", "split", "wipe"):
+        page.click(f"#view-bar [data-view={view}]")
+        page.js("scrollTo(0, 0)")
+        page.until("tidecast.drawn.output > 0 && document.getElementById('notice').hidden")
+        panels = page.js(PLACES)
+        assert {"views", "panic", "Prompts", "snapshots", "health"} <= {name for name, *_ in panels}
+        for name, _, (left, _, right, _), held in panels:
+            assert left >= -1 and right <= width + 1, (view, name)
+            for what, (x, _, end, _), spills in held:
+                assert left - 1 <= x and end <= right + 1 and not spills, (view, name, what)
+        flowing = [(name, box) for name, fixed, box, _ in panels if not (mobile and fixed)]
+        for n, (name, (left, top, right, bottom)) in enumerate(flowing):
+            for other, (x, y, end, foot) in flowing[n + 1 :]:
+                apart = right <= x + 1 or end <= left + 1 or bottom <= y + 1 or foot <= top + 1
+                assert apart, f"{view}: {name} lies over {other}"
+    if mobile:
+        page.js("scrollTo(0, document.documentElement.scrollHeight)")
+        foot = {name: box for name, _, box, _ in page.js(PLACES)}
+        assert foot["health"][3] <= foot["panic"][1] + 1, "the panic buttons cover the end of the page"
 
 
 @pytest.mark.parametrize("size", [(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
