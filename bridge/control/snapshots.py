@@ -17,6 +17,7 @@ from typing import Any
 from bridge.control.files import set_aside, write_atomically
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import ControlTable
+from bridge.service import Service
 from engine.control import PREFIX, Command
 from engine.errors import ControlError
 
@@ -69,8 +70,7 @@ class Snapshots:
         self._kept: dict[int, dict[str, Any]] = {}
         self._change = threading.Condition()
         self._unwritten: list[Caller] = []
-        self._running = False
-        self._writer: threading.Thread | None = None
+        self._writer = Service("snapshots", self._write_on, report, self._notice)
         self._undo: list[Callable[[], None]] = []
         self._gliding: dict[str, tuple[float, float]] = {}  # by name: where from, where to
         self._begun, self._seconds = 0.0, 0.0
@@ -78,11 +78,9 @@ class Snapshots:
 
     def start(self) -> Snapshots:
         """Read the file and obey the commands. A damaged file is set aside and reported."""
-        if self._running:
+        if self._undo:
             return self
         self._kept = self._read()
-        self._running = True
-        self._writer = threading.Thread(target=self._write_on, name="snapshots", daemon=True)
         self._writer.start()
         self._undo = [
             self._store.on(SAVE.name, lambda args, caller: self.save(args[0], caller)),
@@ -93,16 +91,16 @@ class Snapshots:
 
     def stop(self) -> None:
         """Stop gliding, write what is unwritten, obey no more."""
-        if not self._running:
-            return
         for undo in self._undo:
             undo()
+        self._undo = []
         with self._change:
-            self._running = False
             self._gliding = {}
+        self._writer.stop()
+
+    def _notice(self) -> None:
+        with self._change:
             self._change.notify_all()
-        assert self._writer is not None
-        self._writer.join()
 
     def numbers(self) -> tuple[int, ...]:
         """The numbers under which something is stored, ascending."""
@@ -149,7 +147,10 @@ class Snapshots:
                 self._mover.start()
 
     def _move(self) -> None:
-        """Move what glides until it has arrived or was touched; a recall meanwhile changes what that is."""
+        """Move what glides until it has arrived or was touched; a recall meanwhile changes what that is.
+
+        No `Service`: the thread ends with the glide, under the same lock as the next recall begins one.
+        """
         while True:
             time.sleep(1.0 / GLIDE_HZ)
             with self._change:
@@ -173,7 +174,7 @@ class Snapshots:
         """Write the file whenever something was saved; ends when stopped and all is written."""
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._unwritten or not self._running)
+                self._change.wait_for(lambda: self._unwritten or self._writer.stopping.is_set())
                 callers, self._unwritten = self._unwritten, []
                 kept = self._kept
                 if not callers:

@@ -6,11 +6,13 @@ Takes both pictures as fast as they come and acknowledges them. Imports little, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
-import threading
 from multiprocessing.connection import Connection
 from typing import Any
+
+from bridge.service import Service
 
 
 def watch(url: str, pages: int, pipe: Connection) -> None:
@@ -28,7 +30,7 @@ def watch(url: str, pages: int, pipe: Connection) -> None:
                 socket.send('"drawn"')
 
     for number in range(pages):
-        threading.Thread(target=page, args=(number,), daemon=True).start()
+        Service(f"page {number}", functools.partial(page, number)).start()
     while pipe.recv() == "count":
         pipe.send(sum(counts))
 

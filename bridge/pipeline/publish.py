@@ -146,16 +146,24 @@ class Publisher(Service):
     def _send_ticks(self, sink: Sink) -> None:
         while not self.stopping.is_set():
             sleep_until(self.pacer.next_ns)
-            self._collect()
-            controls = self._store.snapshot
-            straight = controls.of(PanicControls).bypass or not self._styled
-            pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
-            if (wet := self.pacer.shown("wet")) is not None:
-                self._history.forget(wet.captured_ns)  # whatever is on air: nobody will ask for older ones
-            frame = self._picture(controls, pick)
-            self._send(sink, frame)
-            if pick.new and frame.captured_ns:
-                self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
+            try:
+                self._tick(sink)
+            except Exception as error:  # one bad frame: the sink stays open, the next tick sends again
+                self.survive(error)
+                if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock went on
+                    self.pacer.tick(time.monotonic_ns())
+
+    def _tick(self, sink: Sink) -> None:
+        self._collect()
+        controls = self._store.snapshot
+        straight = controls.of(PanicControls).bypass or not self._styled
+        pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
+        if (wet := self.pacer.shown("wet")) is not None:
+            self._history.forget(wet.captured_ns)  # whatever is on air: nobody will ask for older ones
+        frame = self._picture(controls, pick)
+        self._send(sink, frame)
+        if pick.new and frame.captured_ns:
+            self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
     def _collect(self) -> None:
         """Hand what the engine has finished to the pacer; forget it when the engine is gone or makes us wait."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from multiprocessing.connection import Connection
 from typing import assert_never
 
@@ -20,6 +19,7 @@ from bridge.process.messages import (
     Stop,
     ToEngine,
 )
+from bridge.service import Service
 from engine.controls import Controls
 
 
@@ -40,7 +40,7 @@ class Owner:
         self.stopped = False
         self._fault: Fault | None = None
         self._channel: Channel[FromEngine, ToEngine] = Channel(connection, TO_ENGINE)
-        threading.Thread(target=self._read, name="owner", daemon=True).start()
+        Service("owner", self._read, lambda topic, text: self.tell(Complaint(topic, text))).start()
 
     def tell(self, message: FromEngine) -> None:
         """Send one message, from any thread."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bridge.process.engine_session import EngineSession
 from bridge.process.messages import Complaint
+from bridge.service import Service
 from engine.errors import TidecastError
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class PromptThread:
         self._wanted: tuple[str, ...] = ()
         self._failed: set[str] = set()
         self._wake = threading.Event()
-        threading.Thread(target=self._run, name="prompts", daemon=True).start()
+        Service("prompts", self._run, lambda topic, text: complain(Complaint(topic, text))).start()
 
     def want(self, texts: Sequence[str]) -> None:
         """Say which prompts are missing now; earlier wishes are forgotten."""

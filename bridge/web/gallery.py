@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import wait
 
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bridge.process.frame_ring import RingReader
+from bridge.service import Service
 from bridge.web.messages import KINDS
 
 HEADER = struct.Struct(">BxxxI")
@@ -28,6 +28,8 @@ IN_FLIGHT = 2
 """Pictures that may be on their way to a page, per kind, before it has drawn one."""
 
 ONE_TIMEOUT_S = 2.0
+LOOK_S = 0.2
+"""How often the encoding thread looks whether it shall end, when no picture comes."""
 
 Watched = Callable[[frozenset[str]], None]
 """Told which kinds somebody watches, whenever that changes; must not wait."""
@@ -97,18 +99,17 @@ class Gallery:
         self._waiting: dict[str, list[asyncio.Future[bytes]]] = {kind: [] for kind in KINDS}
         self._last_watched: frozenset[str] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._encode_all, name="preview", daemon=True)
+        self._service = Service("preview", self._encode_all)
         self.encoded = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to take pictures; call on the loop's thread."""
         self._loop = loop
-        self._thread.start()
+        self._service.start()
 
     def stop(self) -> None:
         """Stop taking pictures."""
-        self._stopping.set()
+        self._service.stop()
 
     def join(self) -> Viewer:
         """A new page, which watches nothing yet."""
@@ -166,14 +167,13 @@ class Gallery:
         assert self._loop is not None
         bells = {ring.waitable: kind for kind, ring in self._rings.items()}
         try:
-            while not self._stopping.is_set():
-                for bell in wait(list(bells), timeout=0.5):
+            while not self._service.stopping.is_set():
+                for bell in wait(list(bells), timeout=LOOK_S):
                     kind = bells[bell]  # type: ignore[index]
                     frame = self._rings[kind].get(0.0, newest=True)
                     if frame is not None and self._wanted(kind):
                         picture = jpeg(frame.pixels, self._widest)
                         self.encoded += 1
                         self._loop.call_soon_threadsafe(self._arrived, kind, frame.seq, picture)
-        except (EOFError, OSError, RuntimeError, ValueError):
-            # The bridge process is gone, or the loop or the rings are closed: this process is about to end.
-            return
+        except (EOFError, OSError):
+            return  # the bridge process is gone: this process is about to end

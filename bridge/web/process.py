@@ -25,6 +25,7 @@ from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.table import ControlTable
 from bridge.process.channel import Channel, MessageError
 from bridge.process.frame_ring import RingReader
+from bridge.service import Service
 from bridge.web.gallery import Gallery
 from bridge.web.guard import Guard
 from bridge.web.hub import Hub
@@ -52,7 +53,7 @@ class Uplink:
         self._unsent: OrderedDict[Hashable, FromWeb] = OrderedDict()
         self._turn = 0
         self._change = threading.Condition()
-        threading.Thread(target=self._run, name="uplink", daemon=True).start()
+        Service("uplink", self._run).start()
 
     def say(self, address: str, args: Sequence[Any], client: str) -> None:
         """A page's OSC-like message."""
@@ -100,7 +101,10 @@ class Uplink:
 
 
 class _Server(threading.Thread):
-    """uvicorn on a thread of its own, so that signals stay with the main thread."""
+    """uvicorn on a thread of its own, so that signals stay with the main thread.
+
+    No `Service`: uvicorn ends by its own flag, and one of its servers serves only once.
+    """
 
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         super().__init__(name="web", daemon=True)

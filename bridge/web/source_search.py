@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable
 
+from bridge.service import Service
 from bridge.video.base import SourceInfo
 from bridge.web.messages import InputsFound
 from bridge.web.outbox import Outbox
@@ -29,15 +29,13 @@ class SourceSearch:
     def __init__(self, inputs: Callable[[], Iterable[SourceInfo]], outbox: Outbox) -> None:
         self._inputs = inputs
         self._outbox = outbox
-        self._looking = threading.Event()
+        self._service = Service("web-inputs", self._search)
         self._looked_s = float("-inf")
 
     def ask(self) -> None:
         """Begin a search, unless one is going on or was done just now. Never waits."""
-        if self._looking.is_set() or time.monotonic() < self._looked_s + PERIOD_S:
-            return
-        self._looking.set()
-        threading.Thread(target=self._search, name="web-inputs", daemon=True).start()
+        if time.monotonic() >= self._looked_s + PERIOD_S:
+            self._service.start()
 
     def _search(self) -> None:
         try:
@@ -49,4 +47,3 @@ class SourceSearch:
             self._outbox.error("/tidecast/inputs", f"The search failed: {type(error).__name__}: {error}")
         finally:
             self._looked_s = time.monotonic()
-            self._looking.clear()

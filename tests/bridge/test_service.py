@@ -41,3 +41,39 @@ def test_stop_on_its_own_thread_does_not_wait_for_itself() -> None:
     service = Service("toy", lambda: service.stop())
     service.start()
     service.stop()
+
+
+def test_a_loop_that_waits_for_something_else_is_woken_to_end() -> None:
+    change, begun = threading.Condition(), threading.Event()
+
+    def loop() -> None:
+        with change:
+            begun.set()
+            change.wait_for(service.stopping.is_set)
+
+    def wake() -> None:
+        with change:
+            change.notify()
+
+    service = Service("toy", loop, wake=wake)
+    service.start()
+    assert begun.wait(5.0)
+    service.stop(5.0)
+    assert "toy" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_what_a_loop_does_at_its_end_is_done_even_if_it_is_stopped_at_once() -> None:
+    for _ in range(50):
+        ended: list[int] = []
+        service = Service("toy", lambda ended=ended: ended.append(1))
+        service.start()
+        service.stop()
+        assert ended == [1]
+
+
+def test_a_defect_that_changes_its_words_does_not_flood() -> None:
+    told: list[str] = []
+    service = Service("toy", tell=lambda topic, text: told.append(text))
+    for number in range(100):
+        service.survive(ValueError(str(number)))
+    assert told == ["ValueError: 0"]

@@ -7,7 +7,6 @@ have reported; `CompatServer` listens on its port and translates. Must not know 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.udp import Address, UdpPort
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.service import Service
 from engine.control import PREFIX
 from engine.errors import ConfigError, ControlError
 
@@ -76,8 +76,7 @@ class CompatServer:
             heard=self._note_hosts,
             remedy=f"Stop {dialect} itself, or choose another port with --compat-port.",
         )
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service("compat", self._report, telemetry.error)
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -92,25 +91,20 @@ class CompatServer:
             PortInUseError: if another program (the peer itself?) has the port.
             ConfigError: if the host is not an address of this machine.
         """
-        if self._thread is not None:
+        if self._undo:
             return self
         self._port.start()
         self._undo = [self._telemetry.listen_errors(self._complain), self._store.listen_errors(self._complain)]
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._report, name="compat", daemon=True)
-        self._thread.start()
+        self._service.start()
         return self
 
     def stop(self) -> None:
         """Stop and free the port."""
-        if self._thread is None:
-            return
-        self._stop.set()
-        self._thread.join()
-        self._thread = None
+        self._service.stop()
         self._port.stop()
         for undo in self._undo:
             undo()
+        self._undo = []
 
     def __enter__(self) -> CompatServer:
         return self.start()
@@ -163,7 +157,7 @@ class CompatServer:
 
     def _report(self) -> None:
         last = time.monotonic()
-        while not self._stop.wait(1.0 / REPORT_HZ):
+        while not self._service.stopping.wait(1.0 / REPORT_HZ):
             now = time.monotonic()
             self._send(self._dialect.report(self._telemetry.snapshot(), now - last))
             last = now

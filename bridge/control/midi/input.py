@@ -31,6 +31,7 @@ from bridge.control.midi.bindings import (
     summary,
 )
 from bridge.control.store import Caller, ControlStore
+from bridge.service import Service
 from engine.control import PREFIX, Command, Control, Kind
 
 log = logging.getLogger(__name__)
@@ -95,37 +96,31 @@ class MidiInput:
         self._learning = ""
         self._learner = Caller("")
         self._changed: set[str] = set()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service("midi", self._look, report)
         self._undo: list[Callable[[], None]] = []
 
     def start(self) -> MidiInput:
         """Read the bindings and begin to look for ports. A damaged file is set aside and reported."""
-        if self._thread is not None:
+        if self._undo:
             return self
         try:
             self._bindings = load(self._path, self._table)
         except BindingsError as error:
             self._bindings = defaults(self._table)
             self._report("midi", str(error))
-        self._stopping.clear()
         self._undo = [
             self._store.on(LEARN.name, lambda args, caller: self.learn(args[0], caller)),
             self._store.listen(self._note_change),
         ]
-        self._thread = threading.Thread(target=self._look, name="midi", daemon=True)
-        self._thread.start()
+        self._service.start()
         return self
 
     def stop(self) -> None:
         """Close the ports."""
-        if self._thread is None:
-            return
-        self._stopping.set()
-        self._thread.join()
-        self._thread = None
+        self._service.stop()
         for undo in self._undo:
             undo()
+        self._undo = []
 
     @property
     def ports(self) -> tuple[str, ...]:
@@ -156,15 +151,18 @@ class MidiInput:
     def _look(self) -> None:
         look_every = max(1, round(self._look_s * FEEDBACK_HZ))
         turn = 0
-        while not self._stopping.is_set():
-            if turn % look_every == 0:
-                self._meet()
-            turn += 1
-            self._feed_back()
-            self._stopping.wait(1.0 / FEEDBACK_HZ)
-        for port in (*self._inputs.values(), *self._outputs.values()):
-            port.close()
-        self._inputs, self._outputs = {}, {}
+        try:
+            while not self._service.stopping.is_set():
+                if turn % look_every == 0:
+                    self._meet()
+                turn += 1
+                self._feed_back()
+                self._service.stopping.wait(1.0 / FEEDBACK_HZ)
+        finally:
+            ports = (*self._inputs.values(), *self._outputs.values())
+            self._inputs, self._outputs = {}, {}
+            for port in ports:
+                port.close()
 
     def _meet(self) -> None:
         """Open ports that came, close those that went."""

@@ -20,6 +20,7 @@ from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.service import Service
 from engine.control import PREFIX, Command, Kind, Reading
 from engine.errors import ControlError, TidecastError
 
@@ -82,14 +83,13 @@ class OscServer:
         self._port = UdpPort(
             host, port, latest_wins=values.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
         )
-        self._stop = threading.Event()
+        self._service = Service("osc-send", self._send, telemetry.error, self._notice)
         self._wake = threading.Condition()
         self._changed: set[str] = set()
         self._errors: dict[Address | None, dict[str, str]] = {}
         self._more_errors = 0
         self._owed: set[Address] = set()
         self._askers: list[Caller] = []
-        self._sender: threading.Thread | None = None
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -104,7 +104,7 @@ class OscServer:
             PortInUseError: if another program has the port.
             ConfigError: if the host is not an address of this machine or the port may not be used.
         """
-        if self._sender is not None:
+        if self._undo:
             return self
         store = self._store
         self._undo = [
@@ -121,23 +121,19 @@ class OscServer:
         except TidecastError:
             self._let_go()
             raise
-        self._stop.clear()
-        self._sender = threading.Thread(target=self._send, name="osc-send", daemon=True)
-        self._sender.start()
+        self._service.start()
         log.info("OSC on %s:%d", *self.address)
         return self
 
     def stop(self) -> None:
         """Stop serving and free the port. Does nothing if it does not run."""
-        if self._sender is None:
-            return
-        self._stop.set()
-        with self._wake:
-            self._wake.notify()
-        self._sender.join()
-        self._sender = None
+        self._service.stop()
         self._port.stop()
         self._let_go()
+
+    def _notice(self) -> None:
+        with self._wake:
+            self._wake.notify()
 
     def _let_go(self) -> None:
         for undo in self._undo:
@@ -189,7 +185,10 @@ class OscServer:
             self._owe(self.subscribers.current(time.monotonic()))
 
     def _list_inputs(self, args: tuple[Any, ...], caller: Caller) -> None:
-        """Look for sources on a thread; whoever asks meanwhile gets an answer of the next look."""
+        """Look for sources on a thread; whoever asks meanwhile gets an answer of the next look.
+
+        No `Service`: the thread ends with its last asker, under the same lock as the next one comes.
+        """
         with self._wake:
             self._askers = [*self._askers[-MAX_ASKERS + 1 :], caller]
             if len(self._askers) == 1:
@@ -253,7 +252,7 @@ class OscServer:
         started = time.monotonic()
         next_telemetry = started
         beats = 0
-        while not self._stop.is_set():
+        while not self._service.stopping.is_set():
             with self._wake:
                 if not (self._changed or self._errors or self._owed):
                     self._wake.wait(max(0.0, next_telemetry - time.monotonic()))
@@ -277,7 +276,7 @@ class OscServer:
                 if subscribers:
                     self._port.send(self._readings(beat), subscribers)
                 next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
-            self._stop.wait(1.0 / ECHO_HZ)
+            self._service.stopping.wait(1.0 / ECHO_HZ)
 
     def _send_errors(
         self, errors: dict[Address | None, dict[str, str]], more: int, subscribers: Sequence[Address]

@@ -9,10 +9,10 @@ import errno
 import logging
 import select
 import socket
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from bridge.control.osc.packet import coalesce
+from bridge.service import Service
 from engine.errors import ConfigError, PortInUseError
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,7 @@ class UdpPort:
         self._heard = heard
         self._remedy = remedy
         self._socket: socket.socket | None = None
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._service = Service("osc-receive", self._run, wake=self._end_wait)
 
     @property
     def address(self) -> Address:
@@ -84,19 +83,14 @@ class UdpPort:
         if self._socket is not None:
             return
         self._socket = _bind(*self._wanted, self._remedy)
-        self._stop.clear()
         self._wake_out, self._wake_in = socket.socketpair()
-        self._thread = threading.Thread(target=self._run, args=(self._socket,), name="osc-receive", daemon=True)
-        self._thread.start()
+        self._service.start()
 
     def stop(self) -> None:
         """End the thread and free the port."""
         if self._socket is None:
             return
-        self._stop.set()
-        self._wake_in.send(b"\0")
-        assert self._thread is not None
-        self._thread.join()
+        self._service.stop()
         for end in (self._socket, self._wake_in, self._wake_out):
             end.close()
         self._socket = None
@@ -113,10 +107,15 @@ class UdpPort:
                 except OSError as error:
                     log.debug("UDP to %s:%d: %s", *target, error)
 
-    def _run(self, source: socket.socket) -> None:
+    def _end_wait(self) -> None:
+        self._wake_in.send(b"\0")
+
+    def _run(self) -> None:
+        source, stopping = self._socket, self._service.stopping
+        assert source is not None
         while True:
             select.select([source, self._wake_out], [], [])
-            if self._stop.is_set():
+            if stopping.is_set():
                 return
             batch = _drain(source)
             self._heard({sender[0] for _, sender in batch})
@@ -126,7 +125,7 @@ class UdpPort:
                 except Exception:  # whatever defect one message meets, the thread of all controls lives on
                     log.exception("a message from %s:%d met a defect", *sender)
             if len(batch) >= BUSY:
-                self._stop.wait(GATHER_SECONDS)
+                stopping.wait(GATHER_SECONDS)
 
 
 def _drain(source: socket.socket) -> list[tuple[bytes, Address]]:

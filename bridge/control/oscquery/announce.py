@@ -34,6 +34,8 @@ class AnnounceError(TidecastError):
 class Announcement:
     """Two mDNS services under one name, on a thread of their own. `start` and `stop` are idempotent.
 
+    No `Service`: the thread is an event loop, which is ended from inside, and what fails there fails `start`.
+
     A service that listens on loopback only is announced on loopback only. Being heard takes a second or two, for
     which `start` does not wait.
 

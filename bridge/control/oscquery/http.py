@@ -233,7 +233,7 @@ class OscQueryServer:
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(config)  # no `Service`: it ends by its own flag, and serves only once
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listening]}, name="oscquery", daemon=True
         )

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.service import Service
 from bridge.video.base import Source, SourceInfo
 from bridge.video.files.decode import Converter, Failure, open_container, reason
 from engine.errors import TransportError
@@ -48,25 +49,24 @@ class LiveSource(Source):
         self._info = SourceInfo(uri, title)
         self._news = threading.Condition()
         self._newest: Frame | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._container: Any = None
+        self._service: Service | None = None
         self._connected = False
         self._problem = ""
         self._seq = 0
 
     def open(self) -> None:
         """Open the device; raises when that fails now, tries again by itself when it fails later."""
-        if self._thread is not None:
+        if self._service is not None:
             return
-        container = self._open_device()
-        self._stopping.clear()
+        self._container = self._open_device()
         self._newest, self._seq = None, 0
-        self._thread = threading.Thread(target=self._run, args=(container,), name=f"capture {self._title}", daemon=True)
-        self._thread.start()
+        self._service = Service(f"capture {self._title}", self._run, self._note)
+        self._service.start()
 
     def read(self, timeout_s: float) -> Frame | None:
         """The newest picture that was not given yet."""
-        if self._thread is None:
+        if self._service is None:
             raise TransportError(f"{self.uri} is not open.")
         with self._news:
             self._news.wait_for(lambda: self._newest is not None, timeout_s)
@@ -78,10 +78,9 @@ class LiveSource(Source):
 
     def close(self) -> None:
         """Stop and close the device."""
-        if self._thread is not None:
-            self._stopping.set()
-            self._thread.join()
-            self._thread = None
+        if self._service is not None:
+            self._service.stop()
+            self._service = None
             self._connected = False
 
     @property
@@ -103,31 +102,36 @@ class LiveSource(Source):
         device = self._device
         return open_container(device.url, self._title, device.driver, device.wishes, _ANSWER_S)
 
-    def _run(self, container: Any) -> None:
-        while not self._stopping.is_set():
+    def _note(self, topic: str, text: str) -> None:
+        self._problem = f"{self._title} failed: {text}"
+
+    def _run(self) -> None:
+        service = self._service
+        assert service is not None
+        while True:
             try:
-                if container is None:
-                    container = self._open_device()
-                self._receive(container)
+                if self._container is None:
+                    self._container = self._open_device()
+                self._receive(self._container, service.stopping)
                 self._problem = f"{self._title} has ended."
             except TransportError as error:
                 self._problem = str(error)
             except Failure as error:
                 self._problem = f"{self._title} was lost: {reason(error)}."
-            self._connected = False
-            if container is not None:
-                container.close()
-                container = None
-            self._stopping.wait(RETRY_S)
-        if container is not None:
-            container.close()
+            finally:
+                self._connected = False
+                container, self._container = self._container, None
+                if container is not None:
+                    container.close()
+            if service.stopping.wait(RETRY_S):
+                return
 
-    def _receive(self, container: Any) -> None:
+    def _receive(self, container: Any, stopping: threading.Event) -> None:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.base_rate or 0)
         converter = Converter()
         for picture in container.decode(stream):
-            if self._stopping.is_set():
+            if stopping.is_set():
                 return
             captured = time.monotonic_ns()
             pixels, kind = converter.array(picture)

@@ -26,6 +26,7 @@ from typing import Any, cast
 import numpy as np
 
 from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.service import Service
 from engine.errors import TidecastError, TransportError
 from engine.frame import Frame
 
@@ -96,10 +97,9 @@ class Recorder:
         self._takes: dict[str, _Take] = {}
         self._finishing: list[_Take] = []
         self._wanted: frozenset[str] = frozenset()
-        self._closing = False
         self._change = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
-        self._thread.start()
+        self._service = Service("record", self._run, lambda _, text: trouble(text), self._notice)
+        self._service.start()
 
     def want(self, record: bool, record_input: bool) -> None:
         """Say what shall be recorded from now on: the output, and with it the input. Returns at once."""
@@ -131,16 +131,18 @@ class Recorder:
         """Finish every file and end. Waits for at most a few seconds."""
         with self._change:
             self._wanted = frozenset()
-            self._closing = True
+        self._service.stop(FINISH_TIMEOUT_S + 5.0)
+
+    def _notice(self) -> None:
+        with self._change:
             self._change.notify()
-        self._thread.join(FINISH_TIMEOUT_S + 5.0)
 
     def _run(self) -> None:
         """The recorder's thread: bring what is recorded in line with what is wanted, notice dead processes."""
         while True:
             with self._change:
                 self._change.wait_for(self._out_of_line, 0.25 if self._takes or self._finishing else None)
-                closing = self._closing
+                closing = self._service.stopping.is_set()
                 ended, begun = self._unwanted(), self._missing()
             for kind in ended:
                 take = self._takes.pop(kind)
@@ -162,7 +164,7 @@ class Recorder:
                 return
 
     def _out_of_line(self) -> bool:
-        return self._closing or bool(self._unwanted() or self._missing())
+        return self._service.stopping.is_set() or bool(self._unwanted() or self._missing())
 
     def _unwanted(self) -> list[str]:
         """Kinds that are recorded and shall not be."""
@@ -187,9 +189,17 @@ class Recorder:
         process = context.Process(
             target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
         )
-        process.start()
-        theirs.close()
-        reader.close()
+        try:
+            process.start()
+        except OSError as error:  # no process, memory or file handle left
+            self._trouble(f"The {kind} is not recorded: its process could not be started: {error}.")
+            self._give_up(kind)
+            ours.close()
+            ring.close()
+            return
+        finally:
+            theirs.close()
+            reader.close()
         self._takes[kind] = _Take(kind, path, ring, ring.writer(), process, ours)
         self._tell()
 

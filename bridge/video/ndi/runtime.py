@@ -23,6 +23,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
+from bridge.service import Service
 from engine.errors import TransportError
 
 LOOPBACK = tuple(f"127.0.0.{n}" for n in range(1, 17))
@@ -164,24 +165,22 @@ class Finder:
 
 
 class _Search:
-    """The thread that looks while anybody wants it to, with a new NDI finder every `ROUND_S`."""
+    """Looks while anybody wants it to, with a new NDI finder every `ROUND_S`; its thread rests in between."""
 
     def __init__(self, ndi: ModuleType) -> None:
         self._ndi = ndi
         self._users: dict[Finder, float] = {}
         self._seen: dict[str, tuple[str, float]] = {}
-        self._thread: threading.Thread | None = None
-        self._ending = False
         self.changed = threading.Condition(threading.RLock())
-        atexit.register(self._end)
+        self._service = Service("ndi-finder", self._run, wake=self._notice)
+        atexit.register(self._service.stop)  # no thread may be inside libndi then: its clean-up would abort
 
     def add(self, user: Finder) -> None:
         with self.changed:
-            if user not in self._users and not self._ending:
+            if user not in self._users and not self._service.stopping.is_set():
                 self._users[user] = time.monotonic()
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="ndi-finder", daemon=True)
-                    self._thread.start()
+                self._service.start()
+                self.changed.notify_all()
 
     def remove(self, user: Finder) -> None:
         with self.changed:
@@ -197,15 +196,20 @@ class _Search:
             return {name: url for name, (url, seen) in self._seen.items() if seen > since}
 
     def _run(self) -> None:
+        ending = self._service.stopping
         while True:
             with self.changed:
-                if not self._users or self._ending:
-                    self._thread = None
+                self.changed.wait_for(lambda: self._users or ending.is_set())
+                if ending.is_set():
                     return
                 ips = dict.fromkeys((*LOOPBACK, *(ip for user in self._users for ip in user.extra_ips)))
-            self._round(",".join(ips))
+            self._round(",".join(ips), ending)
 
-    def _round(self, ips: str) -> None:
+    def _notice(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _round(self, ips: str, ending: threading.Event) -> None:
         """Look with one finder for its whole time, even if nobody wants it any longer.
 
         A finder that is destroyed while it connects (some 20 ms after it was made) can end the *other* process:
@@ -217,10 +221,10 @@ class _Search:
         settings.extra_ips = ips
         finder = ndi.find_create_v2(settings)
         if finder is None:
-            time.sleep(ROUND_S)
+            ending.wait(ROUND_S)
             return
         until = time.monotonic() + ROUND_S
-        while (now := time.monotonic()) < until - (ROUND_S - LINGER_S) * self._ending:
+        while (now := time.monotonic()) < until - (ROUND_S - LINGER_S) * ending.is_set():
             ndi.find_wait_for_sources(finder, _STEP_MS)
             found = {source.ndi_name: source.url_address for source in ndi.find_get_current_sources(finder)}
             with self.changed:
@@ -228,14 +232,6 @@ class _Search:
                 self._seen |= {name: (url, time.monotonic()) for name, url in found.items()}
                 self.changed.notify_all()
         ndi.find_destroy(finder)
-
-    def _end(self) -> None:
-        """Let no thread be inside libndi when the process ends: its clean-up would abort."""
-        with self.changed:
-            self._ending = True
-            thread = self._thread
-        if thread is not None:
-            thread.join()
 
 
 _shared_search: _Search | None = None

@@ -17,6 +17,8 @@ T = TypeVar("T")
 class GlThread:
     """Runs functions in one thread, in order, and hands their results and exceptions back.
 
+    No `Service`: what fails here fails for the caller, and is not begun again.
+
     Args:
         name: the thread's name.
     """
