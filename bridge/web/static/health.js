@@ -152,7 +152,7 @@ function plot() {
   const top = Math.max(nice(peak * 1.15), 20);
   const y = (ms) => height - 4 - (Math.min(ms, top) / top) * (height - 12);
   const x = (i) => width - ((state.history.length - 1 - i) / 239) * width;
-  g.font = "13px system-ui, sans-serif";
+  g.font = `13px ${getComputedStyle(canvas).fontFamily}`;
   g.lineWidth = 1;
   for (const share of [0.5, 1]) {
     g.strokeStyle = colour("--line");
@@ -160,12 +160,6 @@ function plot() {
     g.moveTo(0, y(top * share));
     g.lineTo(width, y(top * share));
     g.stroke();
-    g.fillStyle = colour("--dim");
-    g.fillText(
-      top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`,
-      4,
-      y(top * share) + 14,
-    );
   }
   if (target && target <= top) {
     g.strokeStyle = colour("--warn");
@@ -189,6 +183,14 @@ function plot() {
     g.strokeStyle = colour("--accent");
     g.lineWidth = 2.5;
     g.stroke();
+  }
+  // Last, on a ground of their own: no line strikes a figure through.
+  for (const share of [0.5, 1]) {
+    const label = top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`;
+    g.fillStyle = colour("--panel");
+    g.fillRect(0, y(top * share) + 2, g.measureText(label).width + 8, 16);
+    g.fillStyle = colour("--dim");
+    g.fillText(label, 4, y(top * share) + 14);
   }
   const last = state.history.at(-1);
   if (last)
