@@ -1,7 +1,7 @@
 """Takes the picture of the control room that the README shows: `python -m tests.support.web_screenshot OUT.png`.
 
-Runs `tidecast demo` and headless Chromium, types a prompt, waits until the latency plot is full. This Chromium draws without
-a GPU; its priority is the lowest, so that Tidecast gets the processor first, as beside a browser that draws on the GPU.
+Runs `tidecast demo` and headless Chromium, types a prompt, waits until the latency plot is full. This Chromium draws
+without a GPU; its priority is the lowest, so that Tidecast gets the processor first, as beside a browser with one.
 """
 
 from __future__ import annotations
