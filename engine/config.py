@@ -62,6 +62,6 @@ class Config(BaseModel):
     warmup: bool = Field(True, description="Run every path once before the first frame.")
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
-        description="graphs captures the steps in CUDA graphs at warm-up, full also compiles the chains of "
-        "small operations; auto is graphs on one GPU, off elsewhere.",
+        description="graphs captures the steps in CUDA graphs at warm-up, full also compiles what lies "
+        "between the attentions; auto is graphs on one GPU, off elsewhere.",
     )

@@ -11,10 +11,10 @@ from engine.chunker import Chunk
 from engine.frame import Frame
 from engine.pixels import restyled, to_pixels
 from engine.runtime.metrics import Health, StageTimers
-from engine.runtime.transfers import Lane, Parcel
+from engine.runtime.transfers import PendingCopy, Transfer
 from engine.stream.protocol import Stream
 
-Finished = list[tuple[Chunk, Parcel | None]]
+Finished = list[tuple[Chunk, PendingCopy | None]]
 """Chunks on their way out, oldest first, with their pixels [T, H, W, 3], uint8; None: frames leave as they came."""
 
 
@@ -31,24 +31,24 @@ class Pending:
 
     finished: Finished
     health: Health | None
-    noise: Parcel
+    noise: PendingCopy
     timers: StageTimers
 
     def frames(self) -> list[Frame]:
         """Wait for the pixels, and give back the frames, oldest first."""
         done: list[Frame] = []
         for chunk, pixels in self.finished:
-            done += chunk.frames if pixels is None else restyled(chunk, pixels.here().numpy())
+            done += chunk.frames if pixels is None else restyled(chunk, pixels.wait().numpy())
         return done
 
     def measured(self) -> Health | None:
         """The health with its noise and stages; call it after `frames`."""
         if self.health is None:
             return None
-        return replace(self.health, noise=float(self.noise.here()), stages=self.timers.read())
+        return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())
 
 
-def decoded(stream: Stream, done: Sequence[tuple[Chunk, Tensor]], timers: StageTimers, down: Lane) -> Finished:
+def decoded(stream: Stream, done: Sequence[tuple[Chunk, Tensor]], timers: StageTimers, down: Transfer) -> Finished:
     """Clean latents back to pixels, on their way to the host."""
     finished: Finished = []
     for chunk, clean in done:

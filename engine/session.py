@@ -49,7 +49,7 @@ from engine.opening import Opened, Progress, opened, too_big
 from engine.pending import Finished, Pending, decoded
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.metrics import Health, StageTimers, memory_gib
-from engine.runtime.transfers import lanes
+from engine.runtime.transfers import transfers
 from engine.schedule import Plan
 from engine.stream import saved_state
 from engine.stream.timesteps import steps_for
@@ -65,7 +65,7 @@ class Session:
         self._stream, self._noise, self._prompts = model.stream, model.noise, model.prompts
         self._chunker = Chunker(self.spec.first_frames, self.spec.frames_per_latent * self.spec.frames_per_block)
         self._timers = StageTimers(self._stream.device)
-        self._up, self._down = lanes(self._stream.device)
+        self._up, self._down = transfers(self._stream.device)
         self._begun: deque[Pending] = deque()
         self._counters: tuple[int, int] | None = None
         self._chunks = 0
@@ -275,7 +275,7 @@ class Session:
         self._noise.sow(controls.seed)
         self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
-            video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).here())
+            video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).wait())
         try:
             if embedding is not None:
                 self._stream.read(embedding)
@@ -345,7 +345,7 @@ class Session:
         self._stream.close()
         self._devices = tuple(left)
         self._stream, trouble = self._build(left)
-        self._up, self._down = lanes(self._stream.device)
+        self._up, self._down = transfers(self._stream.device)
         self._trouble = f"{self._trouble} {trouble}".strip()
         self._noise.reset()
         self._chunker.restart()

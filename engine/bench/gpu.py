@@ -220,7 +220,7 @@ def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunk
             for _, clean in stream.denoise(x, first, wanted.timesteps, chunk):
                 stream.decode(clean)
     assert isinstance(stream.run, graph_capture.Captured)
-    return {"steps": steps, "chunks": chunks, "captured": len(stream.run.forms)}
+    return {"steps": steps, "chunks": chunks, "captured": len(stream.run.keys)}
 
 
 @contextmanager

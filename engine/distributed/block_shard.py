@@ -3,7 +3,7 @@
 Rank 0 also embeds, the last rank also predicts. Must not know how messages travel.
 
 Shape letters: S rows of the stream batch, L tokens, D width, C latent channels, F latent frames, h w latent size,
-T length and E width of a text embedding.
+X tokens and E width of a text embedding.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class BlockShard:
         self._runs = 0
 
     @torch.inference_mode()
-    def read(self, version: int, embedding_TE: Tensor) -> None:
+    def read(self, version: int, embedding_XE: Tensor) -> None:
         """Make this prompt the text of that version, for these blocks."""
-        keys, _ = self.network.read_text(embedding_TE, whole=True)
+        keys, _ = self.network.read_text(embedding_XE, whole=True)
         for held, new in zip(self.texts, keys, strict=True):
             for versions, part in zip(held, new, strict=True):
                 versions[version].copy_(part[0])

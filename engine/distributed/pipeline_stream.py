@@ -223,13 +223,13 @@ class PipelineStream:
             self.set_depth(depth)
 
     @torch.inference_mode()
-    def read(self, embedding_LE: Tensor) -> None:
+    def read(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force from the next call on; steps settled before keep theirs."""
         needed = {text for s in self._plans for text in s.texts[s.taken :]}
         self._version = next(v for v in range(self.shard.versions) if v not in needed)
-        embedding_LE = embedding_LE.to(self.device)
-        self.shard.read(self._version, embedding_LE)
-        self.ring.tell(Message(Op.TEXT, text=self._version, parts=[embedding_LE]))
+        embedding_XE = embedding_XE.to(self.device)
+        self.shard.read(self._version, embedding_XE)
+        self.ring.tell(Message(Op.TEXT, text=self._version, parts=[embedding_XE]))
 
     @torch.inference_mode()
     def denoise(

@@ -6,7 +6,7 @@ of twelve, and F(2, 3) does two frames with four instead of six (Winograd 1980; 
 there along space, here along time). A 3x3 convolution after nearest doubling is four 2x2 convolutions of the
 small picture, one per output phase: 16 products instead of 36. Elsewhere plain convolutions run.
 
-Shape letters: N images (T * B, time-major), C input channels, O output channels, H W sides, K taps.
+Shape letters: N images (T * B, time-major), C input channels, O output channels, H W sides, k taps.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _KERNELS = {
 class _Mixed:
     """The six (or four) kernels of F(4, 3) (or F(2, 3)), each a 2-D convolution of one mixed frame."""
 
-    def __init__(self, mixture: tuple[tuple[float, ...], ...], weight_OCKHW: Tensor, bias_O: Tensor) -> None:
-        kernels = torch.einsum("mk,ockhw->mochw", weight_OCKHW.new_tensor(mixture), weight_OCKHW)
+    def __init__(self, mixture: tuple[tuple[float, ...], ...], weight_OCkHW: Tensor, bias_O: Tensor) -> None:
+        kernels = torch.einsum("mk,ockhw->mochw", weight_OCkHW.new_tensor(mixture), weight_OCkHW)
         self.kernels = [k.contiguous(memory_format=torch.channels_last) for k in kernels]
         self.bias_O = bias_O
 
@@ -79,23 +79,23 @@ class TemporalConv:
     """A causal 3-D convolution of a window of frames, by whichever arithmetic suits the device and width.
 
     Args:
-        weight_OCKHW: kernels; spatial sides are padded with zeros to keep the picture's size.
+        weight_OCkHW: kernels; spatial sides are padded with zeros to keep the picture's size.
         bias_O: bias.
     """
 
-    def __init__(self, weight_OCKHW: Tensor, bias_O: Tensor) -> None:
+    def __init__(self, weight_OCkHW: Tensor, bias_O: Tensor) -> None:
         self.bias_O = bias_O
-        self.past = weight_OCKHW.shape[2] - 1
-        self.padding = weight_OCKHW.shape[3] // 2
-        self.weight_OCKHW = weight_OCKHW.contiguous(memory_format=torch.channels_last_3d)
+        self.past = weight_OCkHW.shape[2] - 1
+        self.padding = weight_OCkHW.shape[3] // 2
+        self.weight_OCkHW = weight_OCkHW.contiguous(memory_format=torch.channels_last_3d)
         self.taps: list[Tensor] = []
         self.mixes = False
         self.mixed: dict[int, _Mixed] = {}
-        if weight_OCKHW.device.type == "cpu":
-            self.weight_OCKHW = weight_OCKHW
-            self.taps = [k.contiguous(memory_format=torch.channels_last) for k in weight_OCKHW.unbind(dim=2)]
-            wide = min(weight_OCKHW.shape[:2]) >= _NARROWEST
-            self.mixes = wide and weight_OCKHW.dtype == torch.float32 and weight_OCKHW.shape[2:] == (3, 3, 3)
+        if weight_OCkHW.device.type == "cpu":
+            self.weight_OCkHW = weight_OCkHW
+            self.taps = [k.contiguous(memory_format=torch.channels_last) for k in weight_OCkHW.unbind(dim=2)]
+            wide = min(weight_OCkHW.shape[:2]) >= _NARROWEST
+            self.mixes = wide and weight_OCkHW.dtype == torch.float32 and weight_OCkHW.shape[2:] == (3, 3, 3)
 
     def __call__(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """[(past + T) * batch, C, H, W] to [T * batch, O, H, W], both channels last."""
@@ -104,7 +104,7 @@ class TemporalConv:
         frames = window_NCHW.shape[0] // batch - self.past
         if not self.mixes or frames == 1:
             return self._by_taps(window_NCHW, batch)
-        n, o, (height, width) = frames * batch, self.weight_OCKHW.shape[0], window_NCHW.shape[2:]
+        n, o, (height, width) = frames * batch, self.weight_OCkHW.shape[0], window_NCHW.shape[2:]
         y_NCHW = window_NCHW.new_empty(n, height, width, o).permute(0, 3, 1, 2)
         start = 0
         while start < frames:
@@ -121,7 +121,7 @@ class TemporalConv:
     def _mixing(self, frames: int) -> Callable[[Tensor, Tensor], None]:
         """The tile for this many frames; its kernels are made when it is first needed (they take memory)."""
         if frames not in self.mixed:
-            self.mixed[frames] = _Mixed(_KERNELS[frames], self.weight_OCKHW, self.bias_O)
+            self.mixed[frames] = _Mixed(_KERNELS[frames], self.weight_OCkHW, self.bias_O)
         return partial(_four_frames if frames == 4 else _two_frames, self.mixed[frames])
 
     def _by_taps(self, window_NCHW: Tensor, batch: int) -> Tensor:
@@ -135,7 +135,7 @@ class TemporalConv:
     def _volume(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """The 3-D convolution of the device's library."""
         volume_BCTHW = window_NCHW.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
-        y_BCTHW = F.conv3d(volume_BCTHW, self.weight_OCKHW, self.bias_O, padding=(0, self.padding, self.padding))
+        y_BCTHW = F.conv3d(volume_BCTHW, self.weight_OCkHW, self.bias_O, padding=(0, self.padding, self.padding))
         y_NCHW = y_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1)
         return y_NCHW.contiguous(memory_format=torch.channels_last)
 
@@ -176,18 +176,18 @@ class UpsampleConv:
         return out_NHaWbO.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def pointwise_taps(taps_NCHW: Sequence[Tensor], weight_OCK11: Tensor, bias_O: Tensor) -> Tensor:
+def pointwise_taps(taps_NCHW: Sequence[Tensor], weight_OCk11: Tensor, bias_O: Tensor) -> Tensor:
     """A convolution over time alone: the sum over its taps of 1x1 convolutions.
 
     Args:
         taps_NCHW: for each tap, oldest first, the images that it reads.
-        weight_OCK11: [O, C, K, 1, 1].
+        weight_OCk11: [O, C, K, 1, 1].
         bias_O: bias.
 
     Returns:
         [N, O, H, W].
     """
-    y_NCHW = F.conv2d(taps_NCHW[0], weight_OCK11[:, :, 0], bias_O)
+    y_NCHW = F.conv2d(taps_NCHW[0], weight_OCk11[:, :, 0], bias_O)
     for k, tap_NCHW in enumerate(taps_NCHW[1:], start=1):
-        y_NCHW += F.conv2d(tap_NCHW, weight_OCK11[:, :, k])
+        y_NCHW += F.conv2d(tap_NCHW, weight_OCk11[:, :, k])
     return y_NCHW

@@ -6,7 +6,7 @@ while `deciding`, at warm-up, every shape that comes up is run by each kernel th
 whose result differs by more than the arithmetic explains, is left out. Any other shape is torch's own choice, as is
 everything on a CPU, where its kernel was the fastest wherever it was compared.
 
-Shape letters: B batch, L queries, M keys, H heads, D width of a head.
+Shape letters: B batch, L queries, M keys, J heads, K width of a head.
 """
 
 from __future__ import annotations
@@ -81,28 +81,28 @@ decided: dict[AttentionShape, Decision] = {}
 _deciding = False
 
 
-def attend(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v, per head.
+def attend(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v, per head.
 
     Args:
-        q_BLHD: queries.
-        k_BMHD, v_BMHD: keys and values, with any strides.
-        mask_LM: broadcastable to [B, H, L, M]: bool, True where a query may look, or numbers that are added to
-            the likeness of query and key; None: look everywhere.
+        q_BLJK: queries.
+        k_BMJK, v_BMJK: keys and values, with any strides.
+        mask_LM: broadcastable to [B, J, L, M]: bool, True where a query may look, or numbers that are added to
+            the logits; None: look everywhere.
 
     Returns:
-        [B, L, H, D], in memory order B L H D or B H L D as the kernel likes.
+        [B, L, J, K], in memory order B L J K or B J L K as the kernel likes.
     """
     if not (decided or _deciding):
-        return _by_torch(q_BLHD, k_BMHD, v_BMHD, mask_LM)
-    batch, queries, heads, width = q_BLHD.shape
+        return _by_torch(q_BLJK, k_BMJK, v_BMJK, mask_LM)
+    batch, queries, heads, width = q_BLJK.shape
     shape = AttentionShape(
-        batch, queries, k_BMHD.shape[1], heads, width, mask_LM is not None, q_BLHD.dtype, q_BLHD.device.type
+        batch, queries, k_BMJK.shape[1], heads, width, mask_LM is not None, q_BLJK.dtype, q_BLJK.device.type
     )
     if _deciding and shape not in decided:
-        decided[shape] = _decide(shape, kernels(q_BLHD.device), q_BLHD, k_BMHD, v_BMHD, mask_LM)
+        decided[shape] = _decide(shape, kernels(q_BLJK.device), q_BLJK, k_BMJK, v_BMJK, mask_LM)
     kernel = decided[shape].kernel if shape in decided else _by_torch
-    return kernel(q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    return kernel(q_BLJK, k_BMJK, v_BMJK, mask_LM)
 
 
 @contextmanager
@@ -127,35 +127,35 @@ def kernels(device: torch.device) -> dict[str, Kernel]:
     return found
 
 
-def _by_torch(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
-    out_BHLD = scaled_dot_product_attention(
-        q_BLHD.transpose(1, 2), k_BMHD.transpose(1, 2), v_BMHD.transpose(1, 2), attn_mask=mask_LM
+def _by_torch(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | None) -> Tensor:
+    out_BJLK = scaled_dot_product_attention(
+        q_BLJK.transpose(1, 2), k_BMJK.transpose(1, 2), v_BMJK.transpose(1, 2), attn_mask=mask_LM
     )
-    return out_BHLD.transpose(1, 2)
+    return out_BJLK.transpose(1, 2)
 
 
-def _by_backend(backend: SDPBackend, q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
+def _by_backend(backend: SDPBackend, q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | None) -> Tensor:
     with sdpa_kernel(backend):
-        return _by_torch(q_BLHD, k_BMHD, v_BMHD, mask_LM)
+        return _by_torch(q_BLJK, k_BMJK, v_BMJK, mask_LM)
 
 
-def _by_flash3(q_BLHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask_LM: Tensor | None) -> Tensor:
+def _by_flash3(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | None) -> Tensor:
     if mask_LM is not None:
         raise RuntimeError("FlashAttention 3 takes no mask")
-    found = flash_attn_func(q_BLHD, k_BMHD, v_BMHD)
+    found = flash_attn_func(q_BLJK, k_BMJK, v_BMJK)
     return found[0] if isinstance(found, tuple) else found  # earlier versions give the logarithmic sums too
 
 
 def _decide(
     shape: AttentionShape,
     there: Mapping[str, Kernel],
-    q_BLHD: Tensor,
-    k_BMHD: Tensor,
-    v_BMHD: Tensor,
+    q_BLJK: Tensor,
+    k_BMJK: Tensor,
+    v_BMJK: Tensor,
     mask_LM: Tensor | None,
 ) -> Decision:
     """Run the shape by every kernel; the fastest, or torch's own choice unless another is faster by `GAIN`."""
-    arguments = (q_BLHD, k_BMHD, v_BMHD, mask_LM)
+    arguments = (q_BLJK, k_BMJK, v_BMJK, mask_LM)
     wanted = there[TORCH](*arguments).float()
     times: dict[str, float] = {}
     for name, kernel in there.items():
@@ -166,7 +166,7 @@ def _decide(
             if not error <= TOLERANCE[shape.dtype]:
                 log.warning("attention by %s is wrong on this device: %.1e relative, %s", name, error, shape)
                 continue
-            times[name] = _time_ms(partial(kernel, *arguments), q_BLHD.device)
+            times[name] = _time_ms(partial(kernel, *arguments), q_BLJK.device)
         except RuntimeError as reason:  # not for this shape or this device
             log.debug("attention by %s is not for %s: %s", name, shape, reason)
     best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + GAIN), default=TORCH)

@@ -6,8 +6,8 @@ and keys are normalised and rotated, and tokens shifted, scaled and gated, where
 in the last linear layer of cross-attention is computed once a prompt. Inference in float32 only: tensors are
 overwritten, and nothing can be differentiated. Arithmetic on tensors; knows no layers and no network.
 
-Shape letters: B batch, F latent frames, L tokens, I width of the network, M hidden width, H heads, K width of a head,
-P complex pairs of a head (K / 2), T tokens of the text.
+Shape letters: B batch, F latent frames, L tokens, D width of the network, U hidden width, J heads, K width of a head,
+P complex pairs of a head (K / 2), X tokens of the text, Y = J X, I = J K inputs of the linear layer after attention.
 """
 
 from __future__ import annotations
@@ -25,82 +25,82 @@ def applies(x: Tensor) -> bool:
     return wide and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
-def feed_forward(x_BLI: Tensor, up_MI: Tensor, bias_M: Tensor, down_IM: Tensor, bias_I: Tensor) -> Tensor:
-    """GELU (by tanh) between two linear layers: [B, L, I] to [B, L, I]."""
-    x_NI = x_BLI.flatten(0, 1)
-    part = max(HIDDEN // x_NI.shape[0], 64)
-    y_NI = x_NI.new_empty(x_NI.shape[0], len(bias_I)).copy_(bias_I)
-    hidden = x_NI.new_empty(x_NI.shape[0], min(part, len(up_MI)))
-    for up, bias, down in zip(up_MI.split(part), bias_M.split(part), down_IM.split(part, dim=1), strict=True):
-        h_NM = hidden[:, : len(up)]
-        torch.addmm(bias, x_NI, up.T, out=h_NM)
-        torch.ops.aten.gelu_(h_NM, approximate="tanh")
-        y_NI.addmm_(h_NM, down.T)
-    return y_NI.view(x_BLI.shape)
+def feed_forward(x_BLD: Tensor, up_UD: Tensor, bias_U: Tensor, down_DU: Tensor, bias_D: Tensor) -> Tensor:
+    """GELU (by tanh) between two linear layers: [B, L, D] to [B, L, D]."""
+    x_LD = x_BLD.flatten(0, 1)
+    part = max(HIDDEN // x_LD.shape[0], 64)
+    y_LD = x_LD.new_empty(x_LD.shape[0], len(bias_D)).copy_(bias_D)
+    hidden = x_LD.new_empty(x_LD.shape[0], min(part, len(up_UD)))
+    for up, bias, down in zip(up_UD.split(part), bias_U.split(part), down_DU.split(part, dim=1), strict=True):
+        h_LU = hidden[:, : len(up)]
+        torch.addmm(bias, x_LD, up.T, out=h_LU)
+        torch.ops.aten.gelu_(h_LU, approximate="tanh")
+        y_LD.addmm_(h_LU, down.T)
+    return y_LD.view(x_BLD.shape)
 
 
-def normalise_and_rotate(x_BLI: Tensor, weight_I: Tensor, eps: float, rotation_BL1P: Tensor) -> Tensor:
-    """RMS norm over the whole width, then every complex pair of every head rotated, both in place: [B, L, H, K]."""
-    scale_BL1 = _scale(x_BLI, eps)
-    x_BLHK = x_BLI.mul_(weight_I).unflatten(-1, (-1, 2 * rotation_BL1P.shape[-1]))
-    torch.view_as_complex(x_BLHK.unflatten(-1, (-1, 2))).mul_(rotation_BL1P * scale_BL1[..., None])
-    return x_BLHK
+def normalise_and_rotate(x_BLD: Tensor, weight_D: Tensor, eps: float, rotation_BL1P: Tensor) -> Tensor:
+    """RMS norm over the whole width, then every complex pair of every head rotated, both in place: [B, L, J, K]."""
+    scale_BL1 = _scale(x_BLD, eps)
+    x_BLJK = x_BLD.mul_(weight_D).unflatten(-1, (-1, 2 * rotation_BL1P.shape[-1]))
+    torch.view_as_complex(x_BLJK.unflatten(-1, (-1, 2))).mul_(rotation_BL1P * scale_BL1[..., None])
+    return x_BLJK
 
 
-def normalise(x_BLI: Tensor, weight_I: Tensor, eps: float) -> Tensor:
+def normalise(x_BLD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """RMS norm over the whole width, in place."""
-    scale_BL1 = _scale(x_BLI, eps)
-    return x_BLI.mul_(weight_I).mul_(scale_BL1)
+    scale_BL1 = _scale(x_BLD, eps)
+    return x_BLD.mul_(weight_D).mul_(scale_BL1)
 
 
-def modulate(x_BLI: Tensor, shift_BFI: Tensor, scale_BFI: Tensor) -> Tensor:
+def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
     """x (1 + scale) + shift in place, each frame's tokens with their frame's shift and scale."""
-    x_BFLI = x_BLI.unflatten(1, (shift_BFI.shape[1], -1))
-    torch.addcmul(shift_BFI[:, :, None], x_BFLI, 1 + scale_BFI[:, :, None], out=x_BFLI)
-    return x_BLI
+    x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
+    torch.addcmul(shift_BFD[:, :, None], x_BFLD, 1 + scale_BFD[:, :, None], out=x_BFLD)
+    return x_BLD
 
 
-def gate(x_BLI: Tensor, y_BLI: Tensor, gate_BFI: Tensor) -> Tensor:
+def gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
     """x + gate y in place of x, each frame's tokens with their frame's gate."""
-    split = (gate_BFI.shape[1], -1)
-    x_BLI.unflatten(1, split).addcmul_(y_BLI.unflatten(1, split), gate_BFI[:, :, None])
-    return x_BLI
+    split = (gate_BFD.shape[1], -1)
+    x_BLD.unflatten(1, split).addcmul_(y_BLD.unflatten(1, split), gate_BFD[:, :, None])
+    return x_BLD
 
 
-def folded(v_THK: Tensor, out_IJ: Tensor, bias_I: Tensor) -> Tensor:
-    """A text's values after the linear layer that follows attention, bias included: [H T, I].
+def folded(v_XJK: Tensor, out_DI: Tensor, bias_D: Tensor) -> Tensor:
+    """A text's values after the linear layer that follows attention, bias included: [Y, D].
 
-    A token's output is the sum of these rows, weighted by its attention. `out_IJ` is that layer's weight, J = H K.
+    A token's output is the sum of these rows, weighted by its attention. `out_DI` is that layer's weight.
     """
-    heads = v_THK.shape[1]
-    out_HKI = out_IJ.T.unflatten(0, (heads, -1))
-    return torch.bmm(v_THK.transpose(0, 1), out_HKI).add_(bias_I / heads).flatten(0, 1)
+    heads = v_XJK.shape[1]
+    out_JKD = out_DI.T.unflatten(0, (heads, -1))
+    return torch.bmm(v_XJK.transpose(0, 1), out_JKD).add_(bias_D / heads).flatten(0, 1)
 
 
 def add_text(
-    x_BLI: Tensor, q_BLI: Tensor, weight_I: Tensor, eps: float, k_THK: Tensor, rows_RI: Tensor, bias_T: Tensor | None
+    x_BLD: Tensor, q_BLD: Tensor, weight_D: Tensor, eps: float, k_XJK: Tensor, rows_YD: Tensor, bias_X: Tensor | None
 ) -> Tensor:
     """Add to the tokens what they read from the text, in place.
 
     Args:
-        x_BLI: the tokens.
-        q_BLI: their queries, before the RMS norm of `weight_I` and `eps`.
-        k_THK: the text's keys.
-        rows_RI: from `folded`.
-        bias_T: is added to the logits of the text's tokens.
+        x_BLD: the tokens.
+        q_BLD: their queries, before the RMS norm of `weight_D` and `eps`.
+        k_XJK: the text's keys.
+        rows_YD: from `folded`.
+        bias_X: is added to the logits of the text's tokens.
     """
-    tokens, heads, width = k_THK.shape
-    scale_N1 = _scale(q_BLI, eps).flatten(0, 1).mul_(width**-0.5)
-    q_HNK = q_BLI.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(0, 1)
-    k_HKT = (k_THK * weight_I.unflatten(0, (heads, -1))).permute(1, 2, 0)
-    like_HNT = torch.bmm(q_HNK, k_HKT).mul_(scale_N1)
-    if bias_T is not None:
-        like_HNT.add_(bias_T)
-    share_NR = like_HNT.softmax(-1).transpose(0, 1).reshape(-1, heads * tokens)
-    x_BLI.flatten(0, 1).addmm_(share_NR, rows_RI)
-    return x_BLI
+    tokens, heads, width = k_XJK.shape
+    scale_L1 = _scale(q_BLD, eps).flatten(0, 1).mul_(width**-0.5)
+    q_JLK = q_BLD.flatten(0, 1).unflatten(-1, (heads, -1)).transpose(0, 1)
+    k_JKX = (k_XJK * weight_D.unflatten(0, (heads, -1))).permute(1, 2, 0)
+    like_JLX = torch.bmm(q_JLK, k_JKX).mul_(scale_L1)
+    if bias_X is not None:
+        like_JLX.add_(bias_X)
+    share_LY = like_JLX.softmax(-1).transpose(0, 1).reshape(-1, heads * tokens)
+    x_BLD.flatten(0, 1).addmm_(share_LY, rows_YD)
+    return x_BLD
 
 
-def _scale(x_BLI: Tensor, eps: float) -> Tensor:
+def _scale(x_BLD: Tensor, eps: float) -> Tensor:
     """What takes every token to a root mean square of 1."""
-    return torch.linalg.vector_norm(x_BLI, dim=-1, keepdim=True).square_().div_(x_BLI.shape[-1]).add_(eps).rsqrt_()
+    return torch.linalg.vector_norm(x_BLD, dim=-1, keepdim=True).square_().div_(x_BLD.shape[-1]).add_(eps).rsqrt_()

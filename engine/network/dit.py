@@ -7,8 +7,8 @@ ways in: `forward` runs whole clips under a block-causal mask (training, offline
 in. It must not know schedules, noise levels, what is evicted from the memory, or where weights come from.
 
 Shape letters: B batch (S: rows of the stream batch), C latent channels, F latent frames, h w latent size,
-L tokens (F times (h/2)(w/2)), T tokens of the text, E width of a text embedding, D width of the network,
-H heads, K width of a head, P complex pairs of a head.
+L tokens (F times (h/2)(w/2)), X tokens of the text, E width of a text embedding, D width of the network,
+J heads, K width of a head, P complex pairs of a head.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class CausalDiT(nn.Module):
         self,
         x_BCFhw: Tensor,
         t_BF: Tensor,
-        text_BTE: Tensor,
+        text_BXE: Tensor,
         *,
         frames_per_block: int | None = 1,
         start: int = 0,
@@ -75,7 +75,7 @@ class CausalDiT(nn.Module):
         Args:
             x_BCFhw: noisy latents; h and w even.
             t_BF: timesteps 0..1000, one per frame; [B, 1] when all frames share one.
-            text_BTE: prompt embeddings, zero after the last token.
+            text_BXE: prompt embeddings, zero after the last token.
             frames_per_block: latent frames that see each other both ways; None: all of them.
             start: number of the first frame on the time axis.
 
@@ -91,7 +91,7 @@ class CausalDiT(nn.Module):
             mask = block_causal_mask(frames, rows * columns, frames_per_block, x_BCFhw.device)
         time, rotation_BL1P = self.time(t_BF.expand(batch, frames)), rope.at(numbers[None])
         x_BLD = self.embed(x_BCFhw)
-        for block, keys in zip(self.blocks, self.text_keys(self.embed_text(text_BTE)), strict=True):
+        for block, keys in zip(self.blocks, self.text_keys(self.embed_text(text_BXE)), strict=True):
             x_BLD = block(x_BLD, time.e0_BF6D, rotation_BL1P, keys, mask)
         return self.unembed(x_BLD, time.e_BFD, (frames, height, width))
 
@@ -128,7 +128,7 @@ class CausalDiT(nn.Module):
 
     @property
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Keys and values [T, H, K] of a prompt."""
+        """Keys and values [X, J, K] of a prompt."""
         size = (self.shape.text_len, self.shape.heads, self.shape.head_dim)
         return size, size
 
@@ -152,12 +152,12 @@ class CausalDiT(nn.Module):
         context: DiTContext,
         text: tuple[Tensor, ...],
         memory: Memory,
-        text_bias_T: Tensor | None = None,
+        text_bias_X: Tensor | None = None,
     ) -> Tensor:
         """See `StreamingNetwork`."""
         keys, values = text
         block: Tensor = self.blocks[layer](
-            x_SLD, context.time.e0_BF6D, context.rotation_SL1P, (keys, values), None, memory, layer, text_bias_T
+            x_SLD, context.time.e0_BF6D, context.rotation_SL1P, (keys, values), None, memory, layer, text_bias_X
         )
         return block
 
@@ -165,39 +165,39 @@ class CausalDiT(nn.Module):
         """See `StreamingNetwork`."""
         return self.unembed(x_SLD, context.time.e_BFD, size)
 
-    def read_text(self, embedding_TE: Tensor, *, whole: bool) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Keys and values [1, T, H, K] of a prompt for every block, and what is added to the logits of its tokens.
+    def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """Keys and values [1, X, J, K] of a prompt for every block, and what is added to the logits of its tokens.
 
         The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm of
         their number added to its logits, is the same and cheaper. `whole` attends all of them and adds nothing: on
         accelerators, whose attention kernels are slower with an addition, and where every prompt must have one length.
         """
-        length = tokens = embedding_TE.shape[0]
+        length = tokens = embedding_XE.shape[0]
         if not whole:
-            used = embedding_TE.any(dim=1).nonzero()
+            used = embedding_XE.any(dim=1).nonzero()
             tokens = min(int(used.max()) + 2 if len(used) else 1, length)
-        keys = self.text_keys(self.embed_text(embedding_TE[None, :tokens].to(self.device)))
+        keys = self.text_keys(self.embed_text(embedding_XE[None, :tokens].to(self.device)))
         if tokens == length:
             return keys, None
-        bias_T = torch.zeros(tokens, device=self.device, dtype=self.dtype)
-        bias_T[-1] = math.log(length - tokens + 1)
-        return keys, bias_T
+        bias_X = torch.zeros(tokens, device=self.device, dtype=self.dtype)
+        bias_X[-1] = math.log(length - tokens + 1)
+        return keys, bias_X
 
-    def embed_text(self, text_BTE: Tensor) -> Tensor:
-        """Prompt embeddings [B, T, E] to the network's width [B, T, D]."""
-        embedded: Tensor = self.text_embedding(text_BTE.to(self.dtype))
+    def embed_text(self, text_BXE: Tensor) -> Tensor:
+        """Prompt embeddings [B, X, E] to the network's width [B, X, D]."""
+        embedded: Tensor = self.text_embedding(text_BXE.to(self.dtype))
         return embedded
 
-    def text_keys(self, text_BTD: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def text_keys(self, text_BXD: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of an embedded text for every block; compute them once per prompt."""
-        return [cast(Block, block).cross_attn.keys(text_BTD) for block in self.blocks]
+        return [cast(Block, block).cross_attn.keys(text_BXD) for block in self.blocks]
 
     def fold_text(self, keys: TextKeys) -> list[tuple[Tensor, ...]]:
         """With less work for every forward where `CrossAttention.folded` knows how."""
         folded: list[tuple[Tensor, ...]] = []
         for block, own in zip(self.blocks, keys, strict=True):
-            k_BTHK, v_BTHK = own
-            folded.append(cast(Block, block).cross_attn.folded((k_BTHK, v_BTHK)))
+            k_BXJK, v_BXJK = own
+            folded.append(cast(Block, block).cross_attn.folded((k_BXJK, v_BXJK)))
         return folded
 
     def new_block(self) -> Block:

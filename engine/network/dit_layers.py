@@ -2,8 +2,8 @@
 
 Parameters bear the names of the released checkpoints.
 
-Shape letters: B batch (S: rows of the stream batch), F latent frames, L tokens, T tokens of the text, E width of a
-text embedding, D width of the network, H heads, K width of a head, P complex pairs of a head.
+Shape letters: B batch (S: rows of the stream batch), F latent frames, L tokens, X tokens of the text, E width of a
+text embedding, D width of the network, J heads, K width of a head, P complex pairs of a head.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SelfAttention(nn.Module):
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised queries and keys, and values: [B, L, H, K] each."""
+        """Normalised queries and keys, and values: [B, L, J, K] each."""
         q, k, v = self.linear_qkv(x_BLD)
         return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
 
@@ -111,47 +111,47 @@ class CrossAttention(nn.Module):
         self.norm_q = nn.RMSNorm(dim, eps=shape.eps)
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
 
-    def keys(self, text_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, T, H, K] of an embedded text; they hold as long as the text does."""
-        k = self.norm_k(self.k(text_BTD)).unflatten(-1, (self.heads, -1))
-        return k, self.v(text_BTD).unflatten(-1, (self.heads, -1))
+    def keys(self, text_BXD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, X, J, K] of an embedded text; they hold as long as the text does."""
+        k = self.norm_k(self.k(text_BXD)).unflatten(-1, (self.heads, -1))
+        return k, self.v(text_BXD).unflatten(-1, (self.heads, -1))
 
     def folded(self, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The same text for `add`, on a CPU: its values go through the last linear layer once instead of every time.
 
         Where that is more work, because the text is long, they stay as they are.
         """
-        k_BTHK, v_BTHK = keys
-        batch, tokens, heads, _ = k_BTHK.shape
-        if not cpu_inplace.applies(k_BTHK) or not isinstance(self.o, nn.Linear) or batch > 1:
+        k_BXJK, v_BXJK = keys
+        batch, tokens, heads, _ = k_BXJK.shape
+        if not cpu_inplace.applies(k_BXJK) or not isinstance(self.o, nn.Linear) or batch > 1:
             return keys
         if heads * tokens >= len(self.o.weight):
             return keys
-        return k_BTHK[0], cpu_inplace.folded(v_BTHK[0], self.o.weight, self.o.bias)
+        return k_BXJK[0], cpu_inplace.folded(v_BXJK[0], self.o.weight, self.o.bias)
 
-    def add(self, x_BLD: Tensor, y_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None) -> Tensor:
+    def add(self, x_BLD: Tensor, y_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None) -> Tensor:
         """The tokens `x_BLD` and what they, normalised to `y_BLD`, read from the text."""
         if keys[1].dim() == 2:
-            return cpu_inplace.add_text(x_BLD, self.q(y_BLD), self.norm_q.weight, self.eps, *keys, bias_T)
-        return x_BLD + self(y_BLD, keys, bias_T)
+            return cpu_inplace.add_text(x_BLD, self.q(y_BLD), self.norm_q.weight, self.eps, *keys, bias_X)
+        return x_BLD + self(y_BLD, keys, bias_X)
 
-    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
-        """What the tokens `x_BLD` read from the text; `bias_T` is added to the logits of its tokens."""
-        return self.o(self.read(self.queries(x_BLD), keys, bias_T))
+    def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None = None) -> Tensor:
+        """What the tokens `x_BLD` read from the text; `bias_X` is added to the logits of its tokens."""
+        return self.o(self.read(self.queries(x_BLD), keys, bias_X))
 
     def queries(self, x_BLD: Tensor) -> Tensor:
-        """Normalised queries [B, L, H, K] of the tokens."""
+        """Normalised queries [B, L, J, K] of the tokens."""
         q = self.q(x_BLD)
         q = cpu_inplace.normalise(q, self.norm_q.weight, self.eps) if cpu_inplace.applies(q) else self.norm_q(q)
         return q.unflatten(-1, (self.heads, -1))
 
-    def read(self, q_BLHK: Tensor, keys: tuple[Tensor, Tensor], bias_T: Tensor | None = None) -> Tensor:
+    def read(self, q_BLJK: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None = None) -> Tensor:
         """What the queries find, before the last linear layer: [B, L, D]."""
-        size = q_BLHK.shape
+        size = q_BLJK.shape
         if keys[0].shape[0] == 1:
-            q_BLHK = q_BLHK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
-        mask = None if bias_T is None else bias_T.expand(1, 1, q_BLHK.shape[1], -1)
-        return attend(q_BLHK, *keys, mask).reshape(size).flatten(2)
+            q_BLJK = q_BLJK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
+        mask = None if bias_X is None else bias_X.expand(1, 1, q_BLJK.shape[1], -1)
+        return attend(q_BLJK, *keys, mask).reshape(size).flatten(2)
 
 
 class FeedForward(nn.Sequential):
@@ -188,13 +188,13 @@ class Block(nn.Module):
         mask_LL: Tensor | None = None,
         memory: Memory | None = None,
         layer: int = 0,
-        text_bias_T: Tensor | None = None,
+        text_bias_X: Tensor | None = None,
     ) -> Tensor:
         """One layer of the network: [B, L, D] to [B, L, D], where `cpu_inplace` applies in the tensor that came in."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
         y = modulate(self.norm1(x_BLD), shift1, scale1)
         x_BLD = gate(x_BLD, self.self_attn(y, rotation_BL1P, mask_LL, memory, layer), gate1)
-        x_BLD = self.cross_attn.add(x_BLD, self.norm3(x_BLD), text_keys, text_bias_T)
+        x_BLD = self.cross_attn.add(x_BLD, self.norm3(x_BLD), text_keys, text_bias_X)
         y = modulate(self.norm2(x_BLD), shift2, scale2)
         return gate(x_BLD, self.ffn(y), gate2)
 

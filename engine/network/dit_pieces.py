@@ -37,7 +37,7 @@ def _forward(
     mask_LL: Tensor | None = None,
     memory: Memory | None = None,
     layer: int = 0,
-    text_bias_T: Tensor | None = None,
+    text_bias_X: Tensor | None = None,
 ) -> Tensor:
     """`Block.forward`, in pieces."""
     before, between, after = pieces
@@ -45,7 +45,7 @@ def _forward(
     if memory is not None:
         k, v, mask_LL = memory.append(layer, k, v)
     x_BLD, q = between(block, x_BLD, attend(q, k, v, mask_LL).flatten(2), e0_BF6D)
-    return after(block, x_BLD, block.cross_attn.read(q, text_keys, text_bias_T), e0_BF6D)
+    return after(block, x_BLD, block.cross_attn.read(q, text_keys, text_bias_X), e0_BF6D)
 
 
 def _before(block: Block, x_BLD: Tensor, e0_BF6D: Tensor, rotation_BL1P2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,9 +69,9 @@ def _after(block: Block, x_BLD: Tensor, read_BLD: Tensor, e0_BF6D: Tensor) -> Te
     return gate(x_BLD, block.ffn(modulate(block.norm2(x_BLD), shift, scale)), gate2)
 
 
-def _rotated(x_BLHK: Tensor, rotation_BL1P2: Tensor) -> Tensor:
+def _rotated(x_BLJK: Tensor, rotation_BL1P2: Tensor) -> Tensor:
     """`rotate` with real numbers, which the compiler can fuse with what lies before it."""
-    real, imaginary = x_BLHK.float().unflatten(-1, (-1, 2)).unbind(-1)
+    real, imaginary = x_BLJK.float().unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = rotation_BL1P2.unbind(-1)
     rotated = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)
-    return rotated.flatten(-2).to(x_BLHK.dtype)
+    return rotated.flatten(-2).to(x_BLJK.dtype)

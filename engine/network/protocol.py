@@ -5,7 +5,7 @@ ask for more. A network is a list of blocks between an embedding and a head. It 
 of earlier frames it gives to a `Memory`, which gives back everything that the new frames may look at.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames, h w latent size, L tokens of a row,
-D width of the network, H heads, K width of a head, E width and T length of a text embedding.
+D width of the network, J heads, K width of a head, E width and X tokens of a text embedding.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class NetworkShape(Protocol):
 class Memory(Protocol):
     """What the blocks have seen before."""
 
-    def append(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Remember the new tokens; returns the keys and values that they may look at, their own too, and a mask."""
         ...
 
@@ -158,7 +158,7 @@ class StreamingNetwork(Protocol):
         context: Any,
         text: tuple[Tensor, ...],
         memory: Memory,
-        text_bias_T: Tensor | None = None,
+        text_bias_X: Tensor | None = None,
     ) -> Tensor:
         """The tokens after block `layer` (counted among those held here); may overwrite `x_SLD`.
 
@@ -166,7 +166,7 @@ class StreamingNetwork(Protocol):
             context: from `Tables.at`.
             text: what this block reads of the prompt; a batch of 1 serves every row.
             memory: where it keeps and finds what it has seen.
-            text_bias_T: from `read_text`.
+            text_bias_X: from `read_text`.
         """
         ...
 
@@ -174,11 +174,11 @@ class StreamingNetwork(Protocol):
         """Tokens to the prediction [S, C, F, h, w] of `size` F, h, w; what it means is `Schedule.prediction`."""
         ...
 
-    def read_text(self, embedding_TE: Tensor, *, whole: bool) -> tuple[TextKeys, Tensor | None]:
+    def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[TextKeys, Tensor | None]:
         """What the blocks read of a prompt, and what is added to the logits of its tokens (None: nothing).
 
         Args:
-            embedding_TE: rows after the prompt's last token are zero.
+            embedding_XE: rows after the prompt's last token are zero.
             whole: read all rows, so that every prompt gives the same shapes; else it may leave out what is alike.
         """
         ...
@@ -206,17 +206,17 @@ def forward(
     context: Any,
     text: TextKeys,
     memory: Memory,
-    text_bias_T: Tensor | None = None,
+    text_bias_X: Tensor | None = None,
 ) -> Tensor:
     """The next F frames of S rows, each row with its own past: the prediction [S, C, F, h, w].
 
     Args:
         x_SCFhw: noisy latents.
-        context, text, memory, text_bias_T: as of `StreamingNetwork.run_block`, `text` of every block.
+        context, text, memory, text_bias_X: as of `StreamingNetwork.run_block`, `text` of every block.
     """
     x_SLD = network.embed(x_SCFhw)
     for layer, keys in enumerate(text):
-        x_SLD = network.run_block(layer, x_SLD, context, keys, memory, text_bias_T)
+        x_SLD = network.run_block(layer, x_SLD, context, keys, memory, text_bias_X)
     frames, height, width = x_SCFhw.shape[2:]
     return network.predict(x_SLD, context, (frames, height, width))
 

@@ -4,8 +4,8 @@ Neighbouring numbers of a head form complex pairs that are rotated by an angle. 
 third each (rounded down) rotates with the row and with the column, the rest with the frame; each axis has its own
 frequencies. Angles are made in fp64 and rounded once. Knows nothing of caches or networks.
 
-Shape letters: B batch, F frames, h w token rows and columns, L = F h w tokens, H heads, D width of a head,
-P complex pairs of a head (D / 2).
+Shape letters: B batch, F frames, h w token rows and columns, L = F h w tokens, J heads, K width of a head,
+P complex pairs of a head (K / 2).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Rope:
     """The rotations of one picture size, ready to be looked up by frame number.
 
     Attributes:
-        frame_NP: complex64 [rope_positions, pairs of the frame axis].
+        frame_FP: complex64 [rope_positions, pairs of the frame axis].
         place_LP: complex64 [h w, pairs of the row and column axes].
     """
 
-    frame_NP: Tensor
+    frame_FP: Tensor
     place_LP: Tensor
 
     def at(self, frames_BF: Tensor) -> Tensor:
         """Rotations of every token of the frames numbered int64 [B, F]: complex64 [B, F h w, 1, P]."""
         batch, count = frames_BF.shape
         tokens, pairs = self.place_LP.shape
-        frame = self.frame_NP[frames_BF][:, :, None].expand(batch, count, tokens, -1)
+        frame = self.frame_FP[frames_BF][:, :, None].expand(batch, count, tokens, -1)
         place = self.place_LP.expand(batch, count, tokens, pairs)
         return torch.cat((frame, place), dim=-1).reshape(batch, count * tokens, 1, -1)
 
@@ -53,14 +53,14 @@ def rope_for(shape: DiTShape, rows: int, columns: int, device: torch.device) -> 
     return Rope(frame.to(device, torch.complex64), place.to(device, torch.complex64))
 
 
-def _rotations(positions_N: Tensor, pairs: int, base: float) -> Tensor:
-    """exp(i n base^(-p / pairs)) for every position n and pair p: complex128 [N, pairs]."""
+def _rotations(positions_F: Tensor, pairs: int, base: float) -> Tensor:
+    """exp(i n base^(-p / pairs)) for every position n and pair p: complex128 [F, pairs]."""
     frequency_P = base ** (-torch.arange(pairs, dtype=torch.float64) / max(pairs, 1))
-    angle_NP = torch.outer(positions_N.double(), frequency_P)
-    return torch.polar(torch.ones_like(angle_NP), angle_NP)
+    angle_FP = torch.outer(positions_F.double(), frequency_P)
+    return torch.polar(torch.ones_like(angle_FP), angle_FP)
 
 
-def rotate(x_BLHD: Tensor, rotation_BL1P: Tensor) -> Tensor:
+def rotate(x_BLJK: Tensor, rotation_BL1P: Tensor) -> Tensor:
     """Rotate every complex pair of every head; fp32 inside, same type out."""
-    pairs = torch.view_as_complex(x_BLHD.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation_BL1P).flatten(-2).to(x_BLHD.dtype)
+    pairs = torch.view_as_complex(x_BLJK.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation_BL1P).flatten(-2).to(x_BLJK.dtype)

@@ -1,9 +1,9 @@
 """The fast path of one device: heavy work is captured at warm-up and replayed from then on, and nothing on stage.
 
 A forward of thirty blocks is a thousand small calls; a GPU waits for the host that makes them. Captured once in a CUDA
-graph they are one call. A `Form` (stage, rows, frames, ...) has one graph; what differs from chunk to chunk goes into
-its inputs, which are copied to where the graph reads them. Forms that come up once in a stream (the first block, the
-cache while it fills) are run at once, as is everything where nothing was captured.
+graph they are one call. Each `WorkKey` (stage, rows, frames, ...) has one graph; what differs from chunk to chunk goes
+into its inputs, which are copied to where the graph reads them. Work that comes up once in a stream (the first block,
+the cache while it fills) is run at once, as is everything where nothing was captured.
 
 Whatever is captured is proved before it is used: on the same memory and inputs the replay must give what the plain
 call gave. If it does not, or cannot be captured, everything runs at once and whoever opened the stream is told.
@@ -26,9 +26,9 @@ from engine.errors import CaptureError, ModelError
 from engine.models.spec import ModelSpec
 from engine.network import attention
 from engine.runtime import compile_blocks
-from engine.runtime.graph_checker import Rehearsal
+from engine.runtime.graph_checker import GraphChecker
 from engine.stream.protocol import Stream
-from engine.stream.state import Form, StreamState
+from engine.stream.state import StreamState, WorkKey
 from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
@@ -96,7 +96,7 @@ class _Held:
 
 
 class Captured:
-    """A stream's `run` (a `Runner`) that captures steady forms while `recording`, and replays them.
+    """A stream's `run` (a `Runner`) that captures steady work while `recording`, and replays them.
 
     Args:
         state: the stream's.
@@ -104,7 +104,7 @@ class Captured:
         tolerance: most that a replay may differ from the plain call, root mean square, relative.
 
     Attributes:
-        recording: whether forms that were not seen before are captured.
+        recording: whether work that was not seen before is captured.
         trouble: why nothing is captured any more, in words; empty if all is well.
     """
 
@@ -112,25 +112,25 @@ class Captured:
         self.recording = True
         self.trouble = ""
         self._state, self._backend, self._tolerance = state, backend, tolerance
-        self._held: dict[Form, _Held] = {}
+        self._held: dict[WorkKey, _Held] = {}
 
     @property
-    def forms(self) -> tuple[Form, ...]:
+    def keys(self) -> tuple[WorkKey, ...]:
         """What is captured."""
         return tuple(self._held)
 
-    def __call__(self, form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def __call__(self, key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """Do the work; the result is the caller's own."""
-        held = self._held.get(form)
+        held = self._held.get(key)
         if held is not None:
             return held(inputs)
-        if self.recording and form.steady:
-            return self._proved(form, work, inputs)
+        if self.recording and key.steady:
+            return self._proved(key, work, inputs)
         return work(*inputs)
 
-    def _proved(self, form: Form, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    def _proved(self, key: WorkKey, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         """Do the work plainly, capture it, and hold it if a replay from the same memory does the same."""
-        memory = self._memory(form.stage)
+        memory = self._memory(key.stage)
         before = [tensor.clone() for tensor in memory]
         expected = work(*inputs)
         after = [tensor.clone() for tensor in memory]
@@ -147,10 +147,10 @@ class Captured:
             _put(memory, after)
             self._held.clear()
             self.recording = False
-            self.trouble = f"The {form.stage} cannot be captured and everything runs without, slower: {error}"
+            self.trouble = f"The {key.stage} cannot be captured and everything runs without, slower: {error}"
             log.warning(self.trouble)
         else:
-            self._held[form] = held
+            self._held[key] = held
         return expected
 
     def _memory(self, stage: str) -> list[Tensor]:
@@ -231,7 +231,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
         compile_blocks.compile_blocks(stream.network)
     captured = None
     if mode == "graphs" or device.type == "cuda":
-        backend = CudaGraphs(device) if device.type == "cuda" else Rehearsal()
+        backend = CudaGraphs(device) if device.type == "cuda" else GraphChecker()
         stream.run = captured = Captured(stream.state, backend, TOLERANCE[stream.dtype])
         stream.read(
             torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(1))

@@ -56,7 +56,7 @@ DRAWS = (
 """Operations that a graph repeats with other random numbers than the stream's own generator would give."""
 
 
-class Rehearsal:
+class GraphChecker:
     """Stands in for CUDA graphs on a CPU."""
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.models.spec import Codec, ModelSpec
 from engine.stream.noise import NoiseController, NoiseRule
-from engine.stream.state import Form, Runner, at_once
+from engine.stream.state import Runner, WorkKey, at_once
 from engine.stream.timesteps import Steps, mix
 
 
@@ -76,11 +76,11 @@ class VideoEnds:
 
     def mean(self, video_3THW: Tensor) -> Tensor:
         """Pixels in [-1, 1] as latents [1, C, F, h, w], without noise."""
-        form = Form("encode", video_3THW.shape[1], steady=bool(self.encoder.started))
-        return self.run(form, lambda video: self.codec.encode(video, self.encoder), video_3THW[None])
+        key = WorkKey("encode", video_3THW.shape[1], steady=bool(self.encoder.started))
+        return self.run(key, lambda video: self.codec.encode(video, self.encoder), video_3THW[None])
 
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
         """As `Stream.decode`."""
         frames = clean_1CFhw.shape[2]
-        form = Form("decode", frames, steady=bool(self.decoder.started) and frames == self.spec.frames_per_block)
-        return self.run(form, lambda clean: self.codec.decode(clean, self.decoder), clean_1CFhw)[0]
+        key = WorkKey("decode", frames, steady=bool(self.decoder.started) and frames == self.spec.frames_per_block)
+        return self.run(key, lambda clean: self.codec.decode(clean, self.decoder), clean_1CFhw)[0]

@@ -1,14 +1,14 @@
 """The rolling cache of keys and values: sink frames that stay, and a ring of the newest.
 
-A cache holds N slots per layer and row of the stream batch, one latent frame each. Which slot a new frame takes is
+A cache holds R slots per layer and row of the stream batch, one latent frame each. Which slot a new frame takes is
 decided by tensor arithmetic on the device: the frame's number while slots are free, afterwards the head of an
 eviction queue. Nothing is read back, every tensor stays where it was allocated. Keys are stored as they come
 (normalised and turned) and never touched again. Must not know networks, noise or what a chunk is.
 
 Queue entries are the END of a slot, in frames (4 is slot 3), as the reference counts them; -1 is no entry.
 
-Shape letters: A layers of the network, S rows of the stream batch, N slots, f tokens of a latent frame, H heads,
-K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks, M rows of all queues.
+Shape letters: A layers of the network, S rows of the stream batch, R slots, f tokens of a latent frame, J heads,
+K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks, V rows of all queues.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Rule(enum.StrEnum):
     written, so the one after the first block never does and acts as a further sink; and adaptive sinks that were
     not written yet score 0, so the last of three is replaced as soon as the cache is full.
     HONEST keeps exactly the sinks it is told and rolls all other slots; adaptive sinks count once written.
-    ADAPTIVE is the paper's: a sink whose likeness to the new frame is below the threshold takes that frame's keys
-    and values, beside the ring.
+    ADAPTIVE is the paper's: a sink whose cosine similarity to the new frame is below the threshold takes that frame's
+    keys and values, beside the ring.
     """
 
     REFERENCE = "reference"
@@ -68,7 +68,7 @@ class KVCache:
         shape: slots, sinks, threshold.
         rule: what happens to the sinks.
         block: latent frames that are denoised together; the ring rolls by blocks.
-        layers, rows, tokens, heads, width: A, S, f, H, K.
+        layers, rows, tokens, heads, width: A, S, f, J, K.
 
     Raises:
         ModelError: if the sinks leave no slots to roll.
@@ -101,16 +101,16 @@ class KVCache:
         self.paper = shape.threshold is not None and rule is Rule.ADAPTIVE
         self.threshold = -1.0 if shape.threshold is None else shape.threshold
         size = (layers, rows, shape.slots, tokens, heads, width)
-        self.k_ASNfHK, self.v_ASNfHK = (_by_head(size, device, dtype) for _ in range(2))
+        self.k_ASRfJK, self.v_ASRfJK = (_by_head(size, device, dtype) for _ in range(2))
         means = (layers, rows, shape.slots if self.per_layer or self.paper else 0, heads * width)
-        self.k_mean_ASND = torch.zeros(means, device=device)
-        self.v_mean_ASND = torch.zeros(means, device=device)
+        self.k_mean_ASRD = torch.zeros(means, device=device)
+        self.v_mean_ASRD = torch.zeros(means, device=device)
         places = 2 * shape.slots + 2 * rows
         queues = layers if self.per_layer else 1
         self.queue_ASQ = torch.empty((queues, rows, places), device=device, dtype=torch.int64)
         self.slot_ASF = torch.zeros((queues, rows, shape.slots), device=device, dtype=torch.int64)
         self._first_slot_S1 = torch.arange(rows, device=device)[:, None] * shape.slots
-        self._slots_N = torch.arange(shape.slots, device=device)
+        self._slots_R = torch.arange(shape.slots, device=device)
         self._arrival: Arrival | None = None
         self._where = torch.empty(0, dtype=torch.int64)  # see `_places`; the same in all layers while sinks are fixed
         self._frames = 0
@@ -133,10 +133,10 @@ class KVCache:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a call."""
         return {
-            "k": self.k_ASNfHK,
-            "v": self.v_ASNfHK,
-            "k_mean": self.k_mean_ASND,
-            "v_mean": self.v_mean_ASND,
+            "k": self.k_ASRfJK,
+            "v": self.v_ASRfJK,
+            "k_mean": self.k_mean_ASRD,
+            "v_mean": self.v_mean_ASRD,
             "queue": self.queue_ASQ,
             "slot": self.slot_ASF,
         }
@@ -144,21 +144,21 @@ class KVCache:
     def from_row(self, first: int) -> KVCache:
         """The rows from `first` on as a cache of their own: a view, whose row 0 is this cache's row `first`."""
         view = copy.copy(self)
-        view.k_ASNfHK, view.v_ASNfHK = self.k_ASNfHK[:, first:], self.v_ASNfHK[:, first:]
-        view.k_mean_ASND, view.v_mean_ASND = self.k_mean_ASND[:, first:], self.v_mean_ASND[:, first:]
+        view.k_ASRfJK, view.v_ASRfJK = self.k_ASRfJK[:, first:], self.v_ASRfJK[:, first:]
+        view.k_mean_ASRD, view.v_mean_ASRD = self.k_mean_ASRD[:, first:], self.v_mean_ASRD[:, first:]
         view.queue_ASQ, view.slot_ASF = self.queue_ASQ[:, first:], self.slot_ASF[:, first:]
         return view
 
     def layer(self, index: int) -> list[Tensor]:
         """What belongs to one layer alone; `hold` takes it back."""
-        own = [self.k_ASNfHK, self.v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND]
+        own = [self.k_ASRfJK, self.v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD]
         return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
 
     def hold(self, layers: list[list[Tensor]]) -> None:
         """Make these the layers, in order; the only call that gives the memory other addresses."""
         stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
-        k_ASNfHK, v_ASNfHK, self.k_mean_ASND, self.v_mean_ASND = stacks[:4]
-        self.k_ASNfHK, self.v_ASNfHK = (_by_head(x.shape, x.device, x.dtype).copy_(x) for x in (k_ASNfHK, v_ASNfHK))
+        k_ASRfJK, v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD = stacks[:4]
+        self.k_ASRfJK, self.v_ASRfJK = (_by_head(x.shape, x.device, x.dtype).copy_(x) for x in (k_ASRfJK, v_ASRfJK))
         if self.per_layer:
             self.queue_ASQ, self.slot_ASF = stacks[4:]
 
@@ -177,34 +177,34 @@ class KVCache:
         if not self.per_layer:
             self._where = self._places(0, len(arrival.number_S))
 
-    def append(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store the new frames' keys and values [S, F f, H, K].
+    def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Store the new frames' keys and values [S, F f, J, K].
 
         Returns:
-            All keys and values to be attended, [S, visible f, H, K] views of the cache, and a mask (bool
+            All keys and values to be attended, [S, visible f, J, K] views of the cache, and a mask (bool
             [S, 1, 1, visible f]) where not all rows have written all of them.
         """
-        arrival, rows, frames = self._begun(), k_SLHK.shape[0], self._frames
-        k_SNfHK, v_SNfHK = self.k_ASNfHK[layer, :rows], self.v_ASNfHK[layer, :rows]
+        arrival, rows, frames = self._begun(), k_SLJK.shape[0], self._frames
+        k_SRfJK, v_SRfJK = self.k_ASRfJK[layer, :rows], self.v_ASRfJK[layer, :rows]
         means = None
         if self.per_layer or self.paper:
-            means = (_frame_means(k_SLHK, frames), _frame_means(v_SLHK, frames))
+            means = (_frame_means(k_SLJK, frames), _frame_means(v_SLJK, frames))
         judged = means if frames == self.block else None  # the longer first block judges no sinks
         if self.per_layer and not arrival.again:
             self._decide(layer, self._given_up(layer, *judged) if judged else None)
         elif judged and not arrival.again:
-            self._renew_sinks(layer, k_SLHK, v_SLHK, *judged)
+            self._renew_sinks(layer, k_SLJK, v_SLJK, *judged)
         where = self._places(layer, rows) if self.per_layer else self._where
-        for held, new in ((k_SNfHK, k_SLHK), (v_SNfHK, v_SLHK)):
+        for held, new in ((k_SRfJK, k_SLJK), (v_SRfJK, v_SLJK)):
             held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
         if means is not None:
-            for held, new in zip((self.k_mean_ASND, self.v_mean_ASND), means, strict=True):
+            for held, new in zip((self.k_mean_ASRD, self.v_mean_ASRD), means, strict=True):
                 held[layer, :rows].flatten(0, 1).index_copy_(0, where, new.flatten(0, 1))
         mask = None
         if not arrival.even:
-            written_SN = self._slots_N[: arrival.visible] < (arrival.number_S[:, None] + frames)
-            mask = written_SN.repeat_interleave(self.tokens, dim=1)[:, None, None]
-        return k_SNfHK[:, : arrival.visible].flatten(1, 2), v_SNfHK[:, : arrival.visible].flatten(1, 2), mask
+            written_SR = self._slots_R[: arrival.visible] < (arrival.number_S[:, None] + frames)
+            mask = written_SR.repeat_interleave(self.tokens, dim=1)[:, None, None]
+        return k_SRfJK[:, : arrival.visible].flatten(1, 2), v_SRfJK[:, : arrival.visible].flatten(1, 2), mask
 
     def _places(self, layer: int, rows: int) -> Tensor:
         """Where the new frames go, counted through all rows' slots: [S F]."""
@@ -217,20 +217,20 @@ class KVCache:
     def _expect(self) -> None:
         """What the frames' numbers and anchors alone do to the queues: the same in every layer, done for all at once.
 
-        Rows of all queues lie one below the other meanwhile: M = A S.
+        Rows of all queues lie one below the other meanwhile: V = A S.
         """
         arrival, frames, shape = self._begun(), self._frames, self.shape
         rows, queues = arrival.number_S.shape[0], self.queue_ASQ.shape[0]
         if self.rule is not Rule.REFERENCE and shape.sinks < self.block:
             return  # no sinks to anchor, no slots to queue
         queue_ASQ = self.queue_ASQ[:, :rows]
-        anchor_M, end_M = (x_S.expand(queues, -1).flatten() for x_S in (arrival.anchor_S, arrival.number_S + frames))
-        queue_MQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_M)
+        anchor_V, end_V = (x_S.expand(queues, -1).flatten() for x_S in (arrival.anchor_S, arrival.number_S + frames))
+        queue_VQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_V)
         if self.rule is Rule.REFERENCE:
-            entry_M = end_M + frames
-            enters_M = (entry_M > shape.sinks) & (entry_M <= shape.slots) & (entry_M != _last(queue_MQ))
-            queue_MQ = _push_back(queue_MQ, entry_M, enters_M)
-        queue_ASQ.copy_(queue_MQ.unflatten(0, (queues, rows)))
+            entry_V = end_V + frames
+            enters_V = (entry_V > shape.sinks) & (entry_V <= shape.slots) & (entry_V != _last(queue_VQ))
+            queue_VQ = _push_back(queue_VQ, entry_V, enters_V)
+        queue_ASQ.copy_(queue_VQ.unflatten(0, (queues, rows)))
 
     def _decide(self, layer: int, give_up_S: Tensor | None) -> None:
         """Choose the slots of the new frames and move the queue on; `give_up_S` ends of sinks, 0 for none."""
@@ -246,59 +246,59 @@ class KVCache:
         popped = _push_back(popped, head_S, head_S > shape.sinks)
         first_S = torch.where(full_S, head_S, end_S) - frames
         queue_SQ.copy_(torch.where(full_S[:, None], popped, queue))
-        self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_N[:frames]
+        self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_R[:frames]
 
-    def _likeness(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
+    def _similarity(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
         """Cosine of each sink's and the newest frame's mean key, and of their mean values, averaged: [S, Z]."""
         rows, sinks = k_SFD.shape[0], self.shape.sinks
-        k_SZ = cosine_similarity(self.k_mean_ASND[layer, :rows, :sinks], k_SFD[:, -1:], dim=-1)
-        v_SZ = cosine_similarity(self.v_mean_ASND[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
+        k_SZ = cosine_similarity(self.k_mean_ASRD[layer, :rows, :sinks], k_SFD[:, -1:], dim=-1)
+        v_SZ = cosine_similarity(self.v_mean_ASRD[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
         return (k_SZ + v_SZ) / 2
 
     def _given_up(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
         """End of the sink that is least like the new frame where it falls below the threshold, else 0: [S]."""
         if self.shape.sinks == 0:
             return None
-        like_SZ = self._likeness(layer, k_SFD, v_SFD)
+        similar_SZ = self._similarity(layer, k_SFD, v_SFD)
         if self.rule is Rule.HONEST:
-            unwritten = self._slots_N[: self.shape.sinks] >= self._begun().number_S[:, None]
-            like_SZ = like_SZ.masked_fill(unwritten, 1.0)
-        least_S, which_S = like_SZ.min(dim=1)
+            unwritten = self._slots_R[: self.shape.sinks] >= self._begun().number_S[:, None]
+            similar_SZ = similar_SZ.masked_fill(unwritten, 1.0)
+        least_S, which_S = similar_SZ.min(dim=1)
         return (which_S + 1).masked_fill(~(least_S < self.threshold), 0)
 
-    def _renew_sinks(self, layer: int, k_SLHK: Tensor, v_SLHK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
+    def _renew_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
         """Overwrite every written sink that is below the threshold with the newest frame."""
-        rows, sinks = k_SLHK.shape[0], self.shape.sinks
+        rows, sinks = k_SLJK.shape[0], self.shape.sinks
         if sinks == 0:
             return
-        written_SZ = self._slots_N[:sinks] < self._begun().number_S[:, None]
-        renew_SZ = (self._likeness(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
+        written_SZ = self._slots_R[:sinks] < self._begun().number_S[:, None]
+        renew_SZ = (self._similarity(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
         for held, mean, new, new_mean in (
-            (self.k_ASNfHK, self.k_mean_ASND, k_SLHK, k_SFD),
-            (self.v_ASNfHK, self.v_mean_ASND, v_SLHK, v_SFD),
+            (self.k_ASRfJK, self.k_mean_ASRD, k_SLJK, k_SFD),
+            (self.v_ASRfJK, self.v_mean_ASRD, v_SLJK, v_SFD),
         ):
-            sinks_SZfHK, means_SZD = held[layer, :rows, :sinks], mean[layer, :rows, :sinks]
-            newest_S1fHK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
-            sinks_SZfHK.copy_(torch.where(renew_SZ[:, :, None, None, None], newest_S1fHK, sinks_SZfHK))
+            sinks_SZfJK, means_SZD = held[layer, :rows, :sinks], mean[layer, :rows, :sinks]
+            newest_S1fJK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
+            sinks_SZfJK.copy_(torch.where(renew_SZ[:, :, None, None, None], newest_S1fJK, sinks_SZfJK))
             means_SZD.copy_(torch.where(renew_SZ[:, :, None], new_mean[:, -1:], means_SZD))
 
 
 def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Zeros [A, S, N, f, H, K] in memory order A H S N f K: attention reads one head after the other."""
+    """Zeros [A, S, R, f, J, K] in memory order A J S R f K: attention reads one head after the other."""
     layers, rows, slots, tokens, heads, width = size
     return torch.zeros((layers, heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(
         0, 2, 3, 4, 1, 5
     )
 
 
-def _by_frame(x_SLHK: Tensor, frames: int) -> Tensor:
-    """[S, F f, H, K] as [S, F, f, H, K]."""
-    return x_SLHK.unflatten(1, (frames, -1))
+def _by_frame(x_SLJK: Tensor, frames: int) -> Tensor:
+    """[S, F f, J, K] as [S, F, f, J, K]."""
+    return x_SLJK.unflatten(1, (frames, -1))
 
 
-def _frame_means(x_SLHK: Tensor, frames: int) -> Tensor:
-    """Mean of each frame's tokens, all heads side by side, fp32: [S, F, H K]."""
-    return _by_frame(x_SLHK, frames).float().mean(2).flatten(2)
+def _frame_means(x_SLJK: Tensor, frames: int) -> Tensor:
+    """Mean of each frame's tokens, all heads side by side, fp32: [S, F, J K]."""
+    return _by_frame(x_SLJK, frames).float().mean(2).flatten(2)
 
 
 def _push_front(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 The same controller serves the released form and the paper's (arXiv 2511.07399, section on motion-aware noise);
 a `NoiseRule` says which. It works on the device and reads nothing back. It must not know networks or streams.
 
-Shape letters: T pixel frames, H W pixels, K frames of the sliding window.
+Shape letters: T pixel frames, H W pixels, Q frames of the sliding window.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class NoiseController:
         self.rule = rule
         self.previous = torch.zeros((), dtype=torch.float64, device=device)
         self.last_frame = torch.zeros(3, height, width, device=device)
-        self.recent_K = torch.zeros(rule.window, device=device)
+        self.recent_Q = torch.zeros(rule.window, device=device)
 
     def reset(self) -> None:
         """Forget everything."""
@@ -59,7 +59,7 @@ class NoiseController:
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that outlives a chunk."""
-        return {"previous": self.previous, "last_frame": self.last_frame, "recent": self.recent_K}
+        return {"previous": self.previous, "last_frame": self.last_frame, "recent": self.recent_Q}
 
     def begin(self, video_3THW: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
         """The stream's first frames: full noise, and the first timestep of the list.
@@ -91,8 +91,8 @@ class NoiseController:
         moved_T = (video_3THW.float() - before).square().mean(dim=(0, 2, 3)).sqrt()
         self.last_frame.copy_(video_3THW[:, -1])
         if rule.window:
-            self.recent_K.copy_(torch.cat((self.recent_K, moved_T))[-rule.window :])
-            moved_T = self.recent_K
+            self.recent_Q.copy_(torch.cat((self.recent_Q, moved_T))[-rule.window :])
+            moved_T = self.recent_Q
         motion = (moved_T.max().double() / rule.full_motion).clamp(0.0, 1.0)
         target = steps.noise - (steps.depth * amount) * motion
         self.previous.copy_(target * rule.inertia + self.previous * round(1.0 - rule.inertia, 15))

@@ -3,7 +3,7 @@
 A blend is made of embeddings, row by row, on the arc between them or on the straight line; a change of the blend
 travels there in stream time (the frames' own times). Must not know networks or clocks.
 
-Shape letters: L tokens, E width of an embedding.
+Shape letters: X tokens, E width of an embedding.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ KEPT = 64
 """Encoded prompts that are kept in memory; the longest unused is forgotten first."""
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
-"""(from [L, E], to [L, E], share of the latter) to [L, E]."""
+"""(from [X, E], to [X, E], share of the latter) to [X, E]."""
 
 
-def linear(a_LE: Tensor, b_LE: Tensor, share: float) -> Tensor:
+def linear(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
     """On the straight line."""
-    return torch.lerp(a_LE, b_LE, share)
+    return torch.lerp(a_XE, b_XE, share)
 
 
-def slerp(a_LE: Tensor, b_LE: Tensor, share: float) -> Tensor:
+def slerp(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
     """Row by row on the arc: the direction turns evenly, the length changes evenly.
 
     A row that is zero on one side (one prompt is longer) has no direction there and goes on the straight line, as
     do rows that point the same way or opposite ways.
     """
-    a_norm, b_norm = a_LE.norm(dim=-1, keepdim=True), b_LE.norm(dim=-1, keepdim=True)
-    a_unit, b_unit = a_LE / a_norm.clamp(min=1e-12), b_LE / b_norm.clamp(min=1e-12)
+    a_norm, b_norm = a_XE.norm(dim=-1, keepdim=True), b_XE.norm(dim=-1, keepdim=True)
+    a_unit, b_unit = a_XE / a_norm.clamp(min=1e-12), b_XE / b_norm.clamp(min=1e-12)
     cosine = (a_unit * b_unit).sum(dim=-1, keepdim=True)
     angle = torch.acos(cosine.clamp(-1.0, 1.0))
     sine = torch.sin(angle)
     flat = (a_norm < 1e-6) | (b_norm < 1e-6) | (sine < 1e-3)
     safe = torch.where(flat, 1.0, sine)
     unit = (torch.sin((1 - share) * angle) * a_unit + torch.sin(share * angle) * b_unit) / safe
-    return torch.where(flat, torch.lerp(a_LE, b_LE, share), unit * torch.lerp(a_norm, b_norm, share))
+    return torch.where(flat, torch.lerp(a_XE, b_XE, share), unit * torch.lerp(a_norm, b_norm, share))
 
 
 BLENDS: dict[str, Blend] = {"slerp": slerp, "linear": linear}
@@ -73,9 +73,9 @@ class Travel:
         self._last: float | None = None
         self._resting = True
 
-    def aim(self, target_LE: Tensor, seconds: float) -> None:
+    def aim(self, target_XE: Tensor, seconds: float) -> None:
         """Set out for another embedding, from wherever this one is now; the very first is in force at once."""
-        self._from, self._to = self.here(), target_LE
+        self._from, self._to = self.here(), target_XE
         self._seconds = seconds if self._from is not None else 0.0
         self._elapsed, self._resting = 0.0, False
 
@@ -154,7 +154,7 @@ class Prompts:
             return found
 
     def listen(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
-        """Follow the wanted (text, share)s at this stream time: a new embedding [L, E], or None for no change."""
+        """Follow the wanted (text, share)s at this stream time: a new embedding [X, E], or None for no change."""
         self.missing = ()
         if wanted != self.aim:
             found = {text: self._recall(text) for text, _ in wanted}

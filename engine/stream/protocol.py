@@ -6,7 +6,7 @@ GPU). Both hold `engine.stream.ends.VideoEnds` for what happens before and after
 
 One chunk is `encode`, `denoise`, and for every chunk that `denoise` finished, in that order, `decode`.
 
-Shape letters: C latent channels, F latent frames of a chunk, h w latent size, T pixel frames, H W pixels, L tokens and
+Shape letters: C latent channels, F latent frames of a chunk, h w latent size, T pixel frames, H W pixels, X tokens and
 E width of a text embedding.
 """
 
@@ -67,7 +67,7 @@ class Stream(Protocol):
         """Share of noise that was mixed into the newest chunk: fp64 scalar on the device, overwritten by the next."""
         ...
 
-    def read(self, embedding_LE: Tensor) -> None:
+    def read(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force, from the next forward on; the history stays."""
         ...
 

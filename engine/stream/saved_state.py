@@ -87,23 +87,28 @@ def read_session(path: Path) -> Session:
     """The session that `write_session` wrote.
 
     Raises:
-        ModelError: if the file holds none.
+        ModelError: if the file holds none, or one of another version.
     """
     tensors, facts = read(path)
-    tickets = [
-        None if flight["chunk"] is None else unpack_chunk(tensors[f"flight.{row}"], flight["chunk"])
-        for row, flight in enumerate(facts["flights"])
-    ]
-    return Session(
-        model=facts["model"],
-        stream=Saved(_unnamed("stream", tensors), facts, tickets),
-        noise=_unnamed("noise", tensors),
-        seed=facts["seed"],
-        waiting=tuple(unpack_frames(tensors["waiting"], facts["waiting"])),
-        prompts=(_unnamed("travel", tensors), facts),
-        counters=tuple(facts["counters"]) if facts["counters"] else None,
-        chunks=facts["chunks"],
-    )
+    try:
+        tickets = [
+            None if flight["chunk"] is None else unpack_chunk(tensors[f"flight.{row}"], flight["chunk"])
+            for row, flight in enumerate(facts["flights"])
+        ]
+        return Session(
+            model=facts["model"],
+            stream=Saved(_unnamed("stream", tensors), facts, tickets),
+            noise=_unnamed("noise", tensors),
+            seed=facts["seed"],
+            waiting=tuple(unpack_frames(tensors["waiting"], facts["waiting"])),
+            prompts=(_unnamed("travel", tensors), facts),
+            counters=tuple(facts["counters"]) if facts["counters"] else None,
+            chunks=facts["chunks"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is a stream that another version of Tidecast saved ({error}).", "Begin the stream anew."
+        ) from None
 
 
 def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

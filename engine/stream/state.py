@@ -1,7 +1,7 @@
 """What a stream remembers between two chunks, and how a piece of its heavy work is named.
 
 `StreamState` is every tensor that outlives a chunk, at a fixed address, so that work can be captured once and replayed;
-`Form` is everything about a piece of work that is not in a tensor. Knows the cache and the codec's memory by protocol.
+`WorkKey` is everything about a piece of work that is not in a tensor. Knows the codec's memory by protocol.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size.
 """
@@ -41,8 +41,8 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a piece of work is apart from its tensors: two of equal form do the same to other numbers.
+class WorkKey:
+    """What a piece of work is apart from its tensors: two with equal keys do the same to other numbers.
 
     Attributes:
         stage: "encode", "forward" or "decode".
@@ -64,12 +64,12 @@ class Form:
 class Runner(Protocol):
     """Gets the heavy work done."""
 
-    def __call__(self, form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def __call__(self, key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         """`work(*inputs)`, or the same by other means. The result belongs to the caller."""
         ...
 
 
-def at_once(form: Form, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def at_once(key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Just do it."""
     return work(*inputs)
 

@@ -13,11 +13,11 @@ In the *stream batch* each call runs one forward over S rows: row r takes its ch
 calls as it has steps, each call finishes one, and the chunks in flight, newest first, are the rows. Unbatched, all
 steps of a chunk run at once on row 0 and write the same slot of the cache; the first chunk of a stream always does.
 
-Encode, forward and decode go through `LocalStream.run`, each with its `Form`: everything about it that is not in a
+Encode, forward and decode go through `LocalStream.run`, each with its `WorkKey`: everything about it that is not in a
 tensor. Run at once they are plain calls; `engine.runtime.graph_capture` replays them instead.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size, T pixel
-frames, H W pixels, E width and L length of a text embedding.
+frames, H W pixels, E width and X tokens of a text embedding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Arrival, Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import Form, InFlight, Runner, StreamState, empty_text, new_cache
+from engine.stream.state import InFlight, Runner, StreamState, WorkKey, empty_text, new_cache
 from engine.stream.timesteps import Sigmas, Steps, mix
 
 
@@ -147,12 +147,12 @@ class LocalStream:
         """End what runs beside this process: nothing here."""
 
     @torch.inference_mode()
-    def read(self, embedding_LE: Tensor) -> None:
+    def read(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force: for all rows, from the next forward on; the history stays.
 
         Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
         """
-        keys, bias = self.network.read_text(embedding_LE, whole=self.whole_text)
+        keys, bias = self.network.read_text(embedding_XE, whole=self.whole_text)
         used = []
         for held, new in zip(self.state.text, keys, strict=True):
             places = [tensor[tuple(map(slice, part.shape))] for tensor, part in zip(held, new, strict=True)]
@@ -262,15 +262,15 @@ class LocalStream:
         held = [min(f.number + frames, slots) for f in flights]
         even = min(held) == max(held)
         steady = even and max(held) == slots and frames == self.spec.frames_per_block
-        form = Form("forward", frames, steady, len(flights), visible=max(held), even=even, again=again)
-        return self.run(form, partial(self._predict, form), x_SCFhw, t_S, orders_S3)
+        key = WorkKey("forward", frames, steady, len(flights), visible=max(held), even=even, again=again)
+        return self.run(key, partial(self._predict, key), x_SCFhw, t_S, orders_S3)
 
-    def _predict(self, form: Form, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
+    def _predict(self, key: WorkKey, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
         """A forward on the device alone: each row's timestep, and its number, position and anchor, are tensors."""
         number_S, position_S, anchor_S = orders_S3.unbind(1)
-        arrival = Arrival(number_S, anchor_S > 0, form.visible, even=form.even, again=form.again)
-        self.state.cache.begin(arrival, form.frames)
-        positions_SF = position_S[:, None] + torch.arange(form.frames, device=self.device)
+        arrival = Arrival(number_S, anchor_S > 0, key.visible, even=key.even, again=key.again)
+        self.state.cache.begin(arrival, key.frames)
+        positions_SF = position_S[:, None] + torch.arange(key.frames, device=self.device)
         context = self.tables.at(t_S, positions_SF)
         predicted = forward(self.network, x_SCFhw, context, self._text, self.state.cache, self._text_bias)
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])

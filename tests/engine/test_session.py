@@ -26,9 +26,10 @@ from engine.frame import Frame, PixelFormat
 from engine.models import registry
 from engine.models.spec import CacheShape, Schedule
 from engine.runtime.graph_checker import READS
-from engine.runtime.transfers import Parcel
+from engine.runtime.transfers import PendingCopy
 from engine.schedule import Plan
 from engine.session import Session
+from engine.stream import saved_state
 
 CONFIG = Config(model="wan21-tiny", width=32, height=32, device="cpu")
 CONTROLS = Controls(prompt_1="a forest in autumn", strength=0.8, steps=2)
@@ -106,20 +107,20 @@ def test_the_picture_is_restyled_and_depends_on_prompt_seed_and_strength(session
     assert same(plain, run())
 
 
-class LateLane:
-    """Copies when the copy is asked for and not before, as a slow lane would, and insists on an untouched source."""
+class LateTransfer:
+    """Copies when the copy is asked for and not before, as a slow bus would, and insists on an untouched source."""
 
-    def send(self, source: Tensor) -> Parcel:
-        return LateParcel(source)
+    def send(self, source: Tensor) -> PendingCopy:
+        return LateCopy(source)
 
 
-class LateParcel:
+class LateCopy:
     arrived = False
 
     def __init__(self, source: Tensor) -> None:
         self._source, self._sent = source, source.clone()
 
-    def here(self) -> Tensor:
+    def wait(self) -> Tensor:
         assert torch.equal(self._source, self._sent), "written to while it was on its way"
         return self._source.clone()
 
@@ -153,7 +154,7 @@ def test_chunks_can_be_begun_before_the_last_ones_frames_are_collected() -> None
                 noises.append(session.health.noise)
         plain += session.flush()
     with Session.open(CONFIG) as session:
-        session._up = session._down = LateLane()
+        session._up = session._down = LateTransfer()
         ahead, found = [], []
         begun = 0
         for n in range(45):
@@ -413,3 +414,19 @@ def test_models_that_denoise_three_latent_frames_together_stream_too(monkeypatch
         assert session.frames_needed == 12
         done += session.flush()
     assert [f.seq for f in done] == list(range(9 + 12 * 5))
+
+
+def test_a_stream_that_another_version_saved_is_refused(tmp_path: Path) -> None:
+    with Session.open(CONFIG) as session:
+        for n in range(9):
+            session.feed(frame(n))
+            if session.ready:
+                session.step(CONTROLS)
+        session.save(tmp_path / "stream")
+        tensors, facts = saved_state.read(tmp_path / "stream")
+        for flight in facts["flights"]:
+            if flight["chunk"] is not None:
+                flight["chunk"]["controls"]["bypass"] = False  # a control that the engine does not have any more
+        saved_state.write(tmp_path / "stream", tensors, facts)
+        with pytest.raises(ModelError, match="another version of Tidecast"):
+            session.resume(tmp_path / "stream")

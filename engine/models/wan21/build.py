@@ -161,8 +161,8 @@ class WordVectors:
 
     def encode(self, text: str) -> Conditioning:
         """One row per word, cut at the model's text length."""
-        embedding_LE = torch.zeros(self._length, self._width)
+        embedding_XE = torch.zeros(self._length, self._width)
         for row, word in enumerate(re.findall(r"\w+", text.lower())[: self._length]):
             seeded = torch.Generator().manual_seed(zlib.crc32(word.encode()))
-            embedding_LE[row] = torch.randn(self._width, generator=seeded)
-        return Conditioning(text, embedding_LE)
+            embedding_XE[row] = torch.randn(self._width, generator=seeded)
+        return Conditioning(text, embedding_XE)

@@ -3,7 +3,7 @@
 A prompt that was encoded once, on this machine or another, needs neither the encoder's file nor transformers:
 embeddings are kept by (hash of the encoder, text). Must not know streams or sessions.
 
-Shape letters: L tokens, D width of an embedding.
+Shape letters: X tokens, E width of an embedding.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class EmbeddingCache:
         return self.folder / f"{hashlib.sha256(squeezed(text).encode()).hexdigest()}.safetensors"
 
     def get(self, text: str) -> Tensor | None:
-        """Embedding [L, D] without padding; None where there is none, or none that can be read."""
+        """Embedding [X, E] without padding; None where there is none, or none that can be read."""
         path = self.path(text)
         try:
             with safe_open(path, "pt") as file:
@@ -56,7 +56,7 @@ class EmbeddingCache:
             log.warning("the remembered prompt %s cannot be read (%s); it will be encoded anew", path, error)
             return None
 
-    def put(self, text: str, embedding_LD: Tensor) -> None:
+    def put(self, text: str, embedding_XE: Tensor) -> None:
         """Remember one prompt; readers see the whole file or none.
 
         Raises:
@@ -67,7 +67,7 @@ class EmbeddingCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             metadata = {"text": squeezed(text), "encoder": self.encoder}
-            save_file({"embedding": embedding_LD.contiguous().cpu()}, whole, metadata=metadata)
+            save_file({"embedding": embedding_XE.contiguous().cpu()}, whole, metadata=metadata)
             whole.replace(path)
         except (OSError, SafetensorError) as error:
             raise ModelError(
@@ -168,19 +168,19 @@ class WanTextEncoder:
             WeightsMissingError: if the prompt was never encoded and the encoder is not on this machine.
             ModelError: if the encoder cannot be run.
         """
-        embedding_LD = self._cache.get(text)
-        if embedding_LD is None:
-            embedding_LD = self._computed(text)
-            self._cache.put(text, embedding_LD)
-        length, width = embedding_LD.shape
+        embedding_XE = self._cache.get(text)
+        if embedding_XE is None:
+            embedding_XE = self._computed(text)
+            self._cache.put(text, embedding_XE)
+        length, width = embedding_XE.shape
         if length > self._length or width != self._width:
             raise ModelError(
                 f"The prompt's embedding is [{length}, {width}], but {self._name} reads "
                 f"[{self._length}, {self._width}].",
                 "The text encoder belongs to another model.",
             )
-        padded_LD = F.pad(embedding_LD.float(), (0, 0, 0, self._length - length)).to(self._device)
-        return Conditioning(text, padded_LD)
+        padded_XE = F.pad(embedding_XE.float(), (0, 0, 0, self._length - length)).to(self._device)
+        return Conditioning(text, padded_XE)
 
     def _computed(self, text: str) -> Tensor:
         if self._weights is None or self._tokenizer_path is None:

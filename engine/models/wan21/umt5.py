@@ -3,7 +3,7 @@
 Also the ways to hold it: 8-bit weights, and weights that visit the device block by block. Knows neither prompts nor
 caches; transformers (the optional extra `wan`) is imported when an encoder is made.
 
-Shape letters: B batch, L tokens, D width of the encoder.
+Shape letters: B batch, X tokens, E width of the encoder.
 """
 
 from __future__ import annotations
@@ -94,16 +94,16 @@ def build(tensors: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> nn.
 
 
 @torch.no_grad()
-def embed(network: nn.Module, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-    """Embeddings [B, L, D]; rows after a text's last token are zero.
+def embed(network: nn.Module, ids_BX: Tensor, mask_BX: Tensor) -> Tensor:
+    """Embeddings [B, X, E]; rows after a text's last token are zero.
 
     Each text runs alone and without its padding, which a masked encoder does not see either.
     """
     rows = []
-    for ids_L, mask_L in zip(ids_BL, mask_BL, strict=True):
+    for ids_L, mask_L in zip(ids_BX, mask_BX, strict=True):
         length = int(mask_L.sum())
         hidden_1LD = network(input_ids=ids_L[None, :length]).last_hidden_state
-        rows.append(F.pad(hidden_1LD[0], (0, 0, 0, ids_BL.shape[1] - length)))
+        rows.append(F.pad(hidden_1LD[0], (0, 0, 0, ids_BX.shape[1] - length)))
     return torch.stack(rows)
 
 

@@ -4,7 +4,7 @@ Activations are time-major: N = T * B images, image t * B + b, each channels las
 contiguous piece of memory and most layers are plain 2-D convolutions over all frames at once. What a layer needs
 of the past (two frames per temporal convolution, one before a temporal downsampling) lies in a `CodecMemory`.
 
-Shape letters: N images (T * B), C channels, H W height and width, O output channels, K temporal taps.
+Shape letters: N images (T * B), C channels, H W height and width, O output channels, k temporal taps.
 """
 
 from __future__ import annotations

@@ -123,10 +123,10 @@ def test_the_mask_counts_whole_blocks() -> None:
 
 def test_turns_split_a_head_into_frame_row_and_column() -> None:
     rope = rope_for(registry.get("wan21-1.3b").network, 4, 6, torch.device("cpu"))
-    assert rope.frame_NP.shape == (1024, 22)
+    assert rope.frame_FP.shape == (1024, 22)
     assert rope.place_LP.shape == (24, 42)
     assert rope.at(torch.tensor([[0, 7]])).shape == (1, 48, 1, 64)
-    torch.testing.assert_close(rope.at(torch.tensor([[5]]))[0, 0, 0, :22], rope.frame_NP[5])
+    torch.testing.assert_close(rope.at(torch.tensor([[5]]))[0, 0, 0, :22], rope.frame_FP[5])
 
 
 def test_the_table_has_one_row_per_name_and_says_so_when_there_is_none() -> None:

@@ -21,7 +21,7 @@ from engine.models.spec import CacheShape, Codec, ModelSpec, Schedule
 from engine.models.wan21.build import build_codec
 from engine.runtime import graph_capture
 from engine.runtime.graph_capture import Captured, choose, prepare
-from engine.runtime.graph_checker import Rehearsal
+from engine.runtime.graph_checker import GraphChecker
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
@@ -37,7 +37,7 @@ def prompt(seed: int, spec: ModelSpec = SPEC) -> Tensor:
     return torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(seed))
 
 
-class Counting(Rehearsal):
+class Counting(GraphChecker):
     """Counts captures and replays."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Counting(Rehearsal):
 def captured(made: LocalStream, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """Prepare a stream as a GPU would; it is as new afterwards."""
     counting = Counting()
-    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: counting)
+    monkeypatch.setattr(graph_capture, "GraphChecker", lambda: counting)
     assert prepare(made.spec, made, "graphs", SIDE, SIDE, lambda _: None) == ""
     made.noise.reset()
     return counting
@@ -129,8 +129,8 @@ def test_every_number_of_rows_is_captured_at_warm_up(monkeypatch: pytest.MonkeyP
     made = stream()
     captured(made, monkeypatch)
     assert isinstance(made.run, Captured)
-    assert [form.rows for form in made.run.forms if form.stage == "forward"] == [1, 2, 3, 4]
-    assert [form.stage for form in made.run.forms if form.stage != "forward"] == ["encode", "decode"]
+    assert [key.rows for key in made.run.keys if key.stage == "forward"] == [1, 2, 3, 4]
+    assert [key.stage for key in made.run.keys if key.stage != "forward"] == ["encode", "decode"]
 
 
 def test_once_the_cache_is_full_nothing_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +140,12 @@ def test_once_the_cache_is_full_nothing_runs_at_once(monkeypatch: pytest.MonkeyP
     at_once: list[int] = []
     run = made.run
 
-    def watched(form: object, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def watched(key: object, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         def plainly(*inner: Tensor) -> Tensor:
             at_once.append(chunk)
             return work(*inner)
 
-        return run(form, plainly if form not in run.forms else work, *inputs)  # type: ignore[arg-type, attr-defined]
+        return run(key, plainly if key not in run.keys else work, *inputs)  # type: ignore[arg-type, attr-defined]
 
     made.run = watched
     for chunk in range(14):
@@ -208,7 +208,7 @@ def test_what_is_wanted_is_what_one_gets_or_is_told() -> None:
         choose("graphs", torch.device("mps"))
 
 
-class Wrong(Rehearsal):
+class Wrong(GraphChecker):
     """A backend whose replays go wrong in one way or another."""
 
     def __init__(self, how: str) -> None:
@@ -227,16 +227,16 @@ class Wrong(Rehearsal):
 def test_a_replay_that_is_not_the_same_is_said_and_not_used(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, made = stream(), stream()
     plain.whole_text = True
-    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: Wrong(how))
+    monkeypatch.setattr(graph_capture, "GraphChecker", lambda: Wrong(how))
     trouble = prepare(SPEC, made, "graphs", SIDE, SIDE, lambda _: None)
     assert "runs without" in trouble
-    assert made.run.forms == ()  # type: ignore[attr-defined]
+    assert made.run.keys == ()  # type: ignore[attr-defined]
     made.noise.reset()
     assert same(show(plain), show(made))
 
 
 def test_trouble_at_warm_up_reaches_the_artist(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph_capture, "Rehearsal", lambda: Wrong("refuses"))
+    monkeypatch.setattr(graph_capture, "GraphChecker", lambda: Wrong("refuses"))
     said: list[str] = []
     with Session.open(CONFIG, progress=said.append) as session:
         assert any("not permitted" in words for words in said)
@@ -313,7 +313,7 @@ def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_rehearsal_is_as_strict_as_a_graph() -> None:
-    rehearsal = Rehearsal()
+    rehearsal = GraphChecker()
     x, box = torch.arange(6.0), {"y": torch.ones(6), "n": 2}
     replay = rehearsal.capture(lambda: (x * box["n"] + box["y"]).relu())
     first = replay()
@@ -348,12 +348,12 @@ def test_a_rehearsal_is_as_strict_as_a_graph() -> None:
 def test_what_a_graph_cannot_hold_is_named(work: Callable[[Tensor], Tensor], words: str) -> None:
     x = torch.arange(6.0)
     with pytest.raises(CaptureError, match=words), torch.inference_mode():
-        Rehearsal().capture(lambda: work(x))
+        GraphChecker().capture(lambda: work(x))
 
 
 def test_tensors_of_the_host_may_be_read() -> None:
     x, started = torch.arange(6.0), torch.ones(1, dtype=torch.int64)
-    replay = Rehearsal().capture(lambda: x * (2 if int(started) else 1), [started])
+    replay = GraphChecker().capture(lambda: x * (2 if int(started) else 1), [started])
     assert torch.equal(replay(), x * 2)
     started.zero_()
     with pytest.raises(CaptureError, match="captured as"):

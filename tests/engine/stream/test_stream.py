@@ -133,7 +133,7 @@ def test_a_row_joins_with_the_history_of_its_neighbour() -> None:
     cache = made.state.cache
     newest = int(cache.slot_ASF[0, 0, 0])
     others = [slot for slot in range(6) if slot != newest]
-    assert torch.equal(cache.k_ASNfHK[:, 0, others], cache.k_ASNfHK[:, 1, others])
+    assert torch.equal(cache.k_ASRfJK[:, 0, others], cache.k_ASRfJK[:, 1, others])
     made.denoise(latents(1)[0], torch.tensor(700), (700, 500), "next")
     assert int(cache.slot_ASF[0, 1, 0]) == newest, "the second row writes the slot that the first one wrote"
 
@@ -176,9 +176,9 @@ def test_a_prompt_changes_the_picture_and_keeps_the_history() -> None:
     plain, other = stream(), stream()
     run(plain, xs[:5])
     run(other, xs[:5])
-    before = plain.state.cache.k_ASNfHK.clone()
+    before = plain.state.cache.k_ASRfJK.clone()
     other.read(torch.ones(SHAPE.text_len, SHAPE.text_dim))
-    assert torch.equal(other.state.cache.k_ASNfHK, before)
+    assert torch.equal(other.state.cache.k_ASRfJK, before)
     a = plain.denoise(xs[5], torch.tensor(700), (700,), 0)[0][1]
     b = other.denoise(xs[5], torch.tensor(700), (700,), 0)[0][1]
     assert not torch.allclose(a, b, atol=1e-3)
