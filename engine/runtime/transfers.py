@@ -31,7 +31,7 @@ class Transfer(Protocol):
     """One direction."""
 
     def send(self, source: Tensor) -> PendingCopy:
-        """Copy a tensor to the other side after the work so far; until the copy was waited for, nobody may write to it."""
+        """Copy a tensor to the other side after the work so far; not to be written to before `wait`."""
         ...
 
 
