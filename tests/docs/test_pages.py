@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.video import table
+from engine.models.ember.vocabulary import WORDS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -61,3 +62,9 @@ def test_types_stand_where_structures_says() -> None:
     for types, path in rows:
         for word in re.findall(r"`(\w+)`", types):
             assert re.search(rf"^class {word}\b", (ROOT / path).read_text("utf-8"), re.M), (word, path)
+
+
+def test_the_page_of_prompts_names_every_word() -> None:
+    page = (ROOT / "docs" / "artists" / "prompts.md").read_text("utf-8")
+    held = page.partition("<!-- words:begin -->")[2].partition("<!-- words:end -->")[0]
+    assert sorted(re.findall(r"`(\w+)`", held)) == sorted(WORDS)
