@@ -101,7 +101,8 @@ class Controls:
     slo_auto: bool = live(
         True,
         "/slo/auto",
-        "Let the scheduler lower the steps and skip late frames to hold the output rate and latency.",
+        "Hold the output's rate and latency: the schedule lowers the steps, and with them the rows of the batch, and "
+        "leaves out frames.",
         group="Latency",
         label="Hold latency",
     )

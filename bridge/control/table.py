@@ -49,7 +49,6 @@ class ControlTable:
     readings: tuple[Reading, ...] = ()
     owners: tuple[type[Any], ...] = ()
     by_name: dict[str, Control] = field(init=False, repr=False, compare=False)
-    by_address: dict[str, Control] = field(init=False, repr=False, compare=False)
     commands_by_name: dict[str, Command] = field(init=False, repr=False, compare=False)
     readings_by_name: dict[str, Reading] = field(init=False, repr=False, compare=False)
     targets: dict[str, Target] = field(init=False, repr=False, compare=False)
@@ -59,7 +58,6 @@ class ControlTable:
         for rows, what in ((self.controls, "controls"), (self.commands, "commands"), (self.readings, "readings")):
             _refuse_twice((row.name for row in rows), f"{what} named")
         put(self, "by_name", {row.name: row for row in self.controls})
-        put(self, "by_address", {row.address: row for row in self.controls})
         put(self, "commands_by_name", {row.name: row for row in self.commands})
         put(self, "readings_by_name", {row.name: row for row in self.readings})
         places = [(PREFIX + row.address, Target(control=row)) for row in self.controls]

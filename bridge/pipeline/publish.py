@@ -79,7 +79,6 @@ class Publisher(Service):
         super().__init__("publish", tell=tell)
         self._uri = uri
         self._options = options
-        self._sink: Sink | None = None
         self._opened = threading.Event()
         self._refused: TransportError | None = None
         self._supervisor = supervisor
@@ -115,12 +114,6 @@ class Publisher(Service):
             self.stop()
             raise self._refused
 
-    @property
-    def receivers(self) -> int:
-        """How many receivers are connected; -1 where that is not known."""
-        sink = self._sink
-        return sink.receivers if sink is not None else 0
-
     def stage_readings(self) -> dict[str, Any]:
         """The newest readings of the stages that run here."""
         return self._restyled_stages.readings() | self._tick_stages.readings()
@@ -137,11 +130,7 @@ class Publisher(Service):
         finally:
             self._opened.set()
         with sink:
-            self._sink = sink
-            try:
-                self._send_ticks(sink)
-            finally:
-                self._sink = None
+            self._send_ticks(sink)
 
     def _send_ticks(self, sink: Sink) -> None:
         while not self.stopping.is_set():

@@ -38,14 +38,12 @@ class Options:
     Attributes:
         width, height: wanted size in pixels; 0 leaves it to the transport.
         fps: wanted frame rate (and the rate that a sink announces); None leaves it to the transport.
-        alpha: whether a sink announces an alpha channel (NDI; nothing in the program asks for it yet).
         extra_ips: addresses to look for NDI sources at, beside those found by mDNS.
     """
 
     width: int = 0
     height: int = 0
     fps: Fraction | None = None
-    alpha: bool = False
     extra_ips: tuple[str, ...] = ()
 
 
@@ -66,14 +64,6 @@ class SourceInfo:
         size = f" {self.width}x{self.height}" if self.width else ""
         rate = f" at {self.fps:g} fps" if self.fps else ""
         return f"{self.title}{size}{rate}"
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Whether a mixer shows this sink's picture on air (`program`) or in preview."""
-
-    program: bool = False
-    preview: bool = False
 
 
 class Source(abc.ABC):
@@ -169,11 +159,6 @@ class Sink(abc.ABC):
     @abc.abstractmethod
     def receivers(self) -> int:
         """How many receivers are connected; -1 where the transport cannot tell."""
-
-    @property
-    def tally(self) -> Tally:
-        """What mixers say about this output; nothing where the transport has no tally."""
-        return Tally()
 
     def __enter__(self) -> Self:
         self.open()

@@ -40,7 +40,6 @@ MAX_SOCKETS = 48
 """Most WebSockets at a time, of all kinds together."""
 
 TRY_LATER = 1013
-TOO_MUCH = 1009
 
 _TYPES = {
     "html": "text/html; charset=utf-8",

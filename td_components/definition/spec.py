@@ -134,10 +134,6 @@ class Names:
     parameters: dict[str, frozenset[str]]
     menus: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
 
-    def type_of(self, class_name: str) -> str | None:
-        """The type, such as `TOP:fit`, of a class such as `fitTOP`; None if it is not in the list."""
-        return next((t for t, c in self.classes.items() if c == class_name), None)
-
 
 def load_names() -> Names:
     """Read the allow-list."""

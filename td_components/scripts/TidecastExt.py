@@ -13,8 +13,6 @@ import traceback
 
 PREFIX = "/tidecast"
 LOG_ROWS = 500
-KEPT_PAGES = ("Stream", "Prompts")
-"""Pages whose parameters presets keep and `Resend` sends."""
 
 
 class TidecastExt:

@@ -33,13 +33,13 @@ def solid(colour: tuple[int, ...], width: int = 64, height: int = 48) -> Frame:
     return Frame(np.full((height, width, len(colour)), colour, np.uint8), kind)
 
 
-def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour: tuple[int, ...] | None) -> None:
+def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour: tuple[int, int, int] | None) -> None:
     """Send bars with a counter (or one colour) over NDI until told to stop.
 
-    ("size", w, h) changes the size, ("number",) asks for the number sent last, ("state",) for what the sink says.
+    ("size", w, h) changes the size, ("number",) asks for the number sent last, ("receivers",) for what the sink says.
     """
     rate = Fraction(fps)
-    with open_sink(f"ndi:{name}", Options(fps=rate, alpha=colour is not None and len(colour) == 4)) as sink:
+    with open_sink(f"ndi:{name}", Options(fps=rate)) as sink:
         conn.send("open")
         number, start = 0, time.monotonic()
         while True:
@@ -51,11 +51,10 @@ def serve(conn: Connection, name: str, width: int, height: int, fps: int, colour
                     width, height = message[1:]
                 elif message[0] == "number":
                     conn.send(number - 1)
-                elif message[0] == "state":
-                    conn.send((sink.receivers, sink.tally.program))
+                elif message[0] == "receivers":
+                    conn.send(sink.receivers)
             pixels = bars(number, width, height, rate) if colour is None else solid(colour, width, height).pixels
-            kind = PixelFormat.RGB if pixels.shape[2] == 3 else PixelFormat.RGBA
-            frame = Frame(pixels, kind, seq=number, captured_ns=time.monotonic_ns())
+            frame = Frame(pixels, seq=number, captured_ns=time.monotonic_ns())
             sink.send(
                 frame, {"controls": json.dumps({"strength": number / 1000, "prompt_1": 'a <wärm> & "dark" sky\n'})}
             )
@@ -83,8 +82,13 @@ def _other_binding(folder: str) -> None:
     os.environ["NDI_CONFIG_DIR"] = folder
 
 
-def serve_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
-    """Send bars over NDI with the other binding."""
+def serve_with_cyndilib(
+    conn: Connection, name: str, folder: str, colour: tuple[int, int, int, int] | None = None
+) -> None:
+    """Send bars, or one colour with alpha, over NDI with the other binding.
+
+    ("tally",) asks whether some receiver has the picture on air.
+    """
     _other_binding(folder)
     from cyndilib.sender import Sender
     from cyndilib.video_frame import VideoSendFrame
@@ -93,14 +97,22 @@ def serve_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
     sender, video = Sender(name), VideoSendFrame()
     video.set_resolution(320, 192)
     video.set_frame_rate(Fraction(25))
-    video.set_fourcc(FourCC.RGBX)
+    video.set_fourcc(FourCC.RGBX if colour is None else FourCC.RGBA)
     sender.set_video_frame(video)
     sender.open()
     conn.send("open")
     number = 0
-    while not conn.poll():
-        opaque = np.insert(bars(number, 320, 192, Fraction(25)), 3, 255, axis=2)
-        sender.write_video(np.ascontiguousarray(opaque).ravel())
+    while True:
+        if conn.poll():
+            if conn.recv()[0] != "tally":
+                break
+            sender.update_tally(0.0)
+            conn.send(sender.program_tally)
+        if colour is None:
+            picture = np.insert(bars(number, 320, 192, Fraction(25)), 3, 255, axis=2)
+        else:
+            picture = np.full((192, 320, 4), colour, np.uint8)
+        sender.write_video(np.ascontiguousarray(picture).ravel())
         number += 1
         time.sleep(1 / 25)
     sender.close()

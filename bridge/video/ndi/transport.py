@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from bridge.pipeline.fit import Unpacker, Widener
-from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo, Tally
+from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo
 from bridge.video.ndi.connect import connect, destroy
 from bridge.video.ndi.metadata import from_xml, to_xml
 from bridge.video.ndi.runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
@@ -82,7 +82,9 @@ class NdiSource(Source):
             handle = ndi.recv_create_v3(settings)
             if handle is None:
                 raise TransportError("NDI could not make a receiver.", "Close other NDI programs and try again.")
-            ndi.recv_set_tally(handle, _tally(ndi, program=True))
+            on_air = ndi.Tally()
+            on_air.on_program = True
+            ndi.recv_set_tally(handle, on_air)  # the sender's red light
             self._handle, self._seq, self._name, self._connected = handle, 0, "", False
             self._finder = Finder(self._options.extra_ips)
             self._finder.look()
@@ -207,8 +209,8 @@ class NdiSource(Source):
 class NdiSink(Sink):
     """One NDI output under a name of its own.
 
-    Frames are encoded by NDI's own thread while the caller goes on. Each frame carries its strings as one XML
-    element with `seq` and `captured` (ns since 1970) added.
+    Frames are encoded by NDI's own thread while the caller goes on; alpha is not sent. Each frame carries its strings
+    as one XML element with `seq` and `captured` (ns since 1970) added.
     """
 
     def __init__(self, name: str, options: Options) -> None:
@@ -248,8 +250,7 @@ class NdiSink(Sink):
         ndi = library()
         video = ndi.VideoFrameV2()
         video.data = pixels
-        alpha = self._options.alpha and frame.format is not PixelFormat.RGB
-        video.FourCC = getattr(ndi, f"FOURCC_VIDEO_TYPE_{'BGR' if kind is PixelFormat.BGRA else 'RGB'}{'XA'[alpha]}")
+        video.FourCC = ndi.FOURCC_VIDEO_TYPE_BGRX if kind is PixelFormat.BGRA else ndi.FOURCC_VIDEO_TYPE_RGBX
         rate = self._options.fps or DEFAULT_FPS
         video.frame_rate_N, video.frame_rate_D = rate.numerator, rate.denominator
         video.timecode = time.time_ns() // 100
@@ -278,16 +279,6 @@ class NdiSink(Sink):
         with self._lock:
             return int(library().send_get_no_connections(self._handle, 0)) if self._handle is not None else 0
 
-    @property
-    def tally(self) -> Tally:
-        """Whether a mixer has this output on air or in preview."""
-        with self._lock:
-            if self._handle is None:
-                return Tally()
-            state = library().Tally()
-            library().send_get_tally(self._handle, state, 0)
-            return Tally(bool(state.on_program), bool(state.on_preview))
-
 
 def _sender(ndi: Any, name: str) -> Any:
     settings = ndi.SendCreate()
@@ -304,12 +295,6 @@ def _free_name(ndi: Any, taken: str) -> str:
             ndi.send_destroy(handle)
             return name
     return f"{taken} {time.time_ns()}"
-
-
-def _tally(ndi: Any, program: bool) -> Any:
-    state = ndi.Tally()
-    state.on_program = program
-    return state
 
 
 def _text(video: Any) -> str:

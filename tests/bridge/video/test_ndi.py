@@ -62,8 +62,8 @@ def test_from_process_to_process_with_everything_that_rides_along():
     name = unique("ride")
     with Peer(serve, name, 320, 192, 30, None) as peer, open_source(f"ndi:{name}") as source:
         frames = frames_of(source, 20)
-        peer.conn.send(("state",))
-        assert peer.answer() == (1, True)  # one receiver, and it says that it is on air
+        peer.conn.send(("receivers",))
+        assert peer.answer() == 1
         assert source.info.title.endswith(f"({name})")
         assert (source.info.width, source.info.height, source.info.fps) == (320, 192, 30.0)
     for frame in frames:
@@ -83,10 +83,12 @@ def test_from_process_to_process_with_everything_that_rides_along():
     assert np.median(np.abs(np.diff([frame.pts_ns for frame in frames]) - made)) < 1e7
 
 
-def test_alpha_arrives():
-    name = unique("alpha")
-    with Peer(serve, name, 64, 48, 30, (200, 100, 50, 90)), open_source(f"ndi:{name}") as source:
-        pixels = frames_of(source, 3)[-1].pixels
+def test_alpha_arrives(tmp_path):
+    name, colour = unique("alpha"), (200, 100, 50, 90)
+    with Peer(serve_with_cyndilib, name, str(tmp_path), colour), open_source(f"ndi:{name}") as source:
+        frame = frames_of(source, 3)[-1]
+    assert frame.format is PixelFormat.RGBA
+    pixels = frame.pixels
     assert np.abs(pixels[20, 20].astype(int) - (200, 100, 50, 90)).max() <= TOLERANCE
 
 
@@ -188,9 +190,11 @@ def test_another_binding_reads_our_output(tmp_path):
 
 def test_another_binding_is_read_by_us(tmp_path):
     name = unique("cyndi in")
-    with Peer(serve_with_cyndilib, name, str(tmp_path)), open_source(f"ndi:{name}") as source:
+    with Peer(serve_with_cyndilib, name, str(tmp_path)) as peer, open_source(f"ndi:{name}") as source:
         frames = frames_of(source, 10)
         assert source.info.fps == 25.0
+        peer.conn.send(("tally",))
+        assert peer.answer() is True, "the sender hears that its picture is on air"
     assert_bars(frames[-1].pixels)
     numbers = [read_counter(frame.pixels) for frame in frames]
     assert None not in numbers and numbers == sorted(set(numbers))
