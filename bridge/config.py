@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge.video.table import examples
 from engine.config import Config
 
 
@@ -23,7 +22,7 @@ class Section(BaseModel):
 class InputConfig(Section):
     """Where the picture comes from."""
 
-    uri: str = Field("pattern:bars", description=f"Transport and name: {examples()}")
+    uri: str = Field("pattern:bars", description="Transport and name, as in `tidecast run --input`.")
     extra_ips: tuple[str, ...] = Field(
         (),
         description="Addresses of machines whose NDI sources mDNS does not reach.",
@@ -33,7 +32,7 @@ class InputConfig(Section):
 class OutputConfig(Section):
     """Where the restyled picture goes."""
 
-    uri: str = Field("ndi:Tidecast", description=f"Transport and name: {examples(writes=True)}")
+    uri: str = Field("ndi:Tidecast", description="Transport and name, as in `tidecast run --output`.")
     fps: float = Field(0.0, ge=0.0, le=240.0, description="Frames per second; 0 follows the source.")
 
 

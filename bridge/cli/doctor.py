@@ -133,7 +133,8 @@ def _transports(config: AppConfig) -> Iterable[Finding]:
     for row in rows():
         name = f"{row.scheme}:"
         if row.platforms and sys.platform not in row.platforms:
-            yield Finding("note", name, "not on this system", "Use ndi: instead.")
+            level: Level = "bad" if row.scheme in used else "note"
+            yield Finding(level, name, f"does not work on {sys.platform}", row.elsewhere)
         elif error := lacking(row.scheme):
             yield Finding("bad" if row.scheme in used else "note", name, error.message, error.remedy)
         else:

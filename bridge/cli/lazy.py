@@ -1,12 +1,13 @@
-"""Groups of commands that are imported only when they are asked for: `tidecast run` must not wait for torch."""
+"""Commands that are imported, and whose help is made, only when asked for: `tidecast run` must not wait for torch."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from engine.errors import ConfigError
 
@@ -48,9 +49,10 @@ class LazyGroup(TyperGroup):
         except ModuleNotFoundError as error:
             if error.name is None or not module.startswith(error.name):
                 raise
+            words = f"{_words(ctx)} {cmd_name}".strip()
             raise ConfigError(
-                f"{cmd_name} is for developers and is not part of the installed package.",
-                f"Run it in a checkout: python3 -m bridge ... {cmd_name}",
+                f"tidecast {words} is for developers and is not part of the installed package.",
+                f"Run it in a checkout: python3 -m bridge {words}",
             ) from None
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False)
@@ -60,3 +62,35 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         command.help = command.help or help_text
         return command
+
+
+class LateHelp(TyperCommand):
+    """A command whose options name things that may still be added after the import, such as transports.
+
+    Attributes:
+        fills: by name: what stands for `{name}` in the help of an option when the help is shown.
+    """
+
+    fills: ClassVar[Mapping[str, Callable[[], str]]] = {}
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help, filled in with what there is now."""
+        written = [(option, option.help) for option in self.params if isinstance(option, TyperOption) and option.help]
+        try:
+            for option, text in written:
+                for name, fill in self.fills.items():
+                    text = text.replace(f"{{{name}}}", fill())
+                option.help = text
+            super().format_help(ctx, formatter)
+        finally:
+            for option, text in written:
+                option.help = text
+
+
+def _words(ctx: Any) -> str:
+    """The names of a context's commands, without the program's own."""
+    words: list[str] = []
+    while ctx.parent is not None:
+        words.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return " ".join(words)

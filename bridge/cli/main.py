@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from bridge.cli.lazy import LazyGroup
+from bridge.cli.lazy import LateHelp, LazyGroup
 from bridge.cli.status import StatusLine, introduction
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
@@ -44,6 +44,16 @@ class Parts(LazyGroup):
     }
 
 
+class Command(LateHelp):
+    """A command of this module."""
+
+    fills: ClassVar[Mapping[str, Callable[[], str]]] = {
+        "presets": lambda: ", ".join(presets()),
+        "inputs": examples,
+        "outputs": lambda: examples(writes=True),
+    }
+
+
 app = typer.Typer(
     cls=Parts,
     name="tidecast",
@@ -56,10 +66,10 @@ out = Console()
 err = Console(stderr=True)
 
 ConfigFile = Annotated[
-    str, typer.Option("--config", "-c", help=f"TOML file, or a preset: {', '.join(presets())}.", show_default=False)
+    str, typer.Option("--config", "-c", help="TOML file, or a preset: {presets}.", show_default=False)
 ]
-Input = Annotated[str, typer.Option("--input", "-i", help=f"What to restyle: {examples()} and a name.")]
-Output = Annotated[str, typer.Option("--output", "-o", help=f"Where it goes: {examples(writes=True)} and a name.")]
+Input = Annotated[str, typer.Option("--input", "-i", help="What to restyle: {inputs} and a name.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Where it goes: {outputs} and a name.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
 Size = Annotated[str, typer.Option("--size", help="The model's picture, for instance 512x512.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
@@ -82,7 +92,7 @@ Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its do
 UNSET: Any = None
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     config: ConfigFile = UNSET,
     input: Input = UNSET,
@@ -126,7 +136,7 @@ def run(
     serve(load(config, {key: value for key, value in given.items() if value is not None}), plain, seconds=seconds)
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     file: Annotated[Path | None, typer.Argument(help="A video to restyle; else a moving test picture.")] = None,
     output: Output = UNSET,
@@ -174,7 +184,7 @@ def sources(
             out.print(f"{row.scheme}: {reason}", style="dim", highlight=False)
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(
     config: ConfigFile = UNSET,
     model: Model = UNSET,

@@ -1,8 +1,9 @@
 """What every video transport is: a source, a sink and a list, in one module that is imported only when chosen.
 
 A transport is a row of `bridge.video.table` and a module that offers `source(name, options)`, `sink(name, options)`,
-`sources(options)` (those that can be seen) and, where it needs something that may be missing, `require()`, which raises
-a `TransportError`. It leaves out what it has not. `bridge.video.opening` finds and calls it.
+`sources(options)` (those that can be seen), where it needs something that may be missing `require()`, which raises a
+`TransportError`, and where other programs can take an output's pictures `guides(name)`, the steps in them. It leaves
+out what it has not. `bridge.video.opening` finds and calls it.
 
 Rules for all of them, checked by one test suite over all of them:
 
@@ -64,6 +65,21 @@ class SourceInfo:
         size = f" {self.width}x{self.height}" if self.width else ""
         rate = f" at {self.fps:g} fps" if self.fps else ""
         return f"{self.title}{size}{rate}"
+
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """How a person gets the picture into another program, and back.
+
+    Attributes:
+        program: the other program.
+        steps: plain sentences, in order.
+        copy: strings to paste there, or to look for.
+    """
+
+    program: str
+    steps: tuple[str, ...]
+    copy: tuple[str, ...]
 
 
 class Source(abc.ABC):

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any, Literal, cast
 
-from bridge.video.base import Options, Sink, Source, SourceInfo
+from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.table import find, rows
 from engine.errors import TransportError
 
@@ -71,6 +71,17 @@ def lacking(scheme: str) -> TransportError | None:
 def unavailable(scheme: str) -> str:
     """`lacking` as a text; empty when nothing is."""
     return str(lacking(scheme) or "")
+
+
+def guides(uri: str) -> tuple[Guide, ...]:
+    """How to get the picture of an output into other programs; empty where they cannot see it.
+
+    Raises:
+        TransportError: unknown transport.
+    """
+    scheme, name = parse_uri(uri)
+    module = _module(scheme)
+    return tuple(module.guides(name)) if hasattr(module, "guides") else ()
 
 
 def _make(direction: Literal["source", "sink"], uri: str, options: Options | None) -> Any:

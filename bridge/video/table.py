@@ -20,6 +20,7 @@ class Transport:
         reads: what the name of an input means; empty when it can be no input.
         writes: what the name of an output means; empty when it can be no output.
         platforms: values of `sys.platform` that it works on; empty for all.
+        elsewhere: what to do about it on other platforms, as a sentence.
         shown_as: how the output called `{name}` is told at the start; empty for its address.
         run_on: where it was really run, and what stands in elsewhere, for the documents.
     """
@@ -30,6 +31,7 @@ class Transport:
     reads: str = ""
     writes: str = ""
     platforms: tuple[str, ...] = ()
+    elsewhere: str = ""
     shown_as: str = ""
     run_on: str = ""
 
@@ -53,6 +55,7 @@ _ROWS: list[Transport] = [
         reads="the sender's name; empty for the active one",
         writes="the name that others see",
         platforms=("win32",),
+        elsewhere="Spout exists on Windows only; between programs of this machine use ndi:.",
         shown_as="Spout sender {name!r}",
         run_on="never with pictures; its registry under Wine 10; tested against a strict fake of SpoutGL",
     ),
@@ -63,6 +66,7 @@ _ROWS: list[Transport] = [
         reads="the server's or its program's name; empty for the first",
         writes="the name that others see",
         platforms=("darwin",),
+        elsewhere="Syphon exists on macOS only; between programs of this machine use ndi:.",
         shown_as="Syphon server {name!r}",
         run_on="never; tested against a strict fake of syphon-python",
     ),
@@ -127,6 +131,18 @@ def register(row: Transport) -> None:
     if not (row.reads or row.writes):
         raise ValueError(f"the transport {row.scheme}: says neither what its inputs nor what its outputs are called")
     _ROWS.append(row)
+
+
+def unregister(scheme: str) -> None:
+    """Take back what `register` added.
+
+    Raises:
+        ValueError: there is no such transport.
+    """
+    row = find(scheme)
+    if row is None:
+        raise ValueError(f"there is no transport {scheme}:")
+    _ROWS.remove(row)
 
 
 def examples(*, writes: bool = False) -> str:

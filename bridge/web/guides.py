@@ -1,6 +1,6 @@
-"""How to get the picture into and out of other programs, with this show's own names filled in.
+"""How to get the picture into and out of other programs, and how to drive the show, with its own names filled in.
 
-Pure text: no socket, no clock. The control room's onboarding shows it.
+What concerns the picture is asked of the output's transport. The control room's onboarding shows it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bridge.video import opening
+from bridge.video.base import Guide
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
     """What other programs have to choose.
 
     Attributes:
-        machine: this machine's name as NDI shows it (upper case).
+        machine: this machine's name in its network.
         output: URI of the output, such as `ndi:Tidecast`.
         osc_host, osc_port: where OSC is listened for; port 0 when it is not.
     """
@@ -24,34 +27,22 @@ class Names:
     osc_host: str
     osc_port: int
 
-    @property
-    def transport(self) -> str:
-        """Scheme of the output, as in `bridge.video.table`."""
-        return self.output.partition(":")[0]
-
-    @property
-    def bare(self) -> str:
-        """The output's own name."""
-        return self.output.partition(":")[2] or "Tidecast"
-
-    @property
-    def sender(self) -> str:
-        """The name under which other programs list the output."""
-        return f"{self.machine} ({self.bare})" if self.transport == "ndi" else self.bare
-
-
-@dataclass(frozen=True, slots=True)
-class Guide:
-    """Steps for one program; `{}`-free plain sentences. `copy` are the strings that one pastes or looks for."""
-
-    program: str
-    steps: tuple[str, ...]
-    copy: tuple[str, ...]
-
 
 def guides(names: Names) -> list[dict[str, Any]]:
     """The guides as JSON-ready dicts, in the order in which the page shows them."""
-    return [asdict(g) for g in (*_pictures(names), _osc(names))]
+    pictures = opening.guides(names.output) or (_unseen(names.output),)
+    return [asdict(guide) for guide in (*pictures, _osc(names))]
+
+
+def _unseen(output: str) -> Guide:
+    return Guide(
+        "Other programs",
+        (
+            f"This show's output is “{output}”, which other programs cannot see.",
+            "Start Tidecast with --output ndi:Tidecast to get the picture into OBS, Resolume or TouchDesigner.",
+        ),
+        ("--output ndi:Tidecast",),
+    )
 
 
 def _osc(names: Names) -> Guide:
@@ -82,63 +73,4 @@ def _osc(names: Names) -> Guide:
             "For echoes and telemetry send /tidecast/subscribe with your own port.",
         ),
         (f"{host}:{port}", "/tidecast/prompt", "/tidecast/strength"),
-    )
-
-
-def _pictures(names: Names) -> tuple[Guide, ...]:
-    if names.transport == "ndi":
-        return (
-            Guide(
-                "OBS",
-                (
-                    "Install the plug-in DistroAV (formerly OBS-NDI) and restart OBS.",
-                    f"Sources, +, NDI Source: choose “{names.sender}”.",
-                    "To send OBS into Tidecast: Tools, DistroAV settings, switch Main Output on; then choose it here "
-                    "under Input.",
-                ),
-                (names.sender,),
-            ),
-            Guide(
-                "Resolume",
-                (
-                    f"Arena or Avenue: open Sources, Capture Devices, and drag “{names.sender}” onto a clip.",
-                    "Back into Tidecast: Output, Network Streaming (NDI), switch on; then choose it here under Input.",
-                ),
-                (names.sender,),
-            ),
-            Guide(
-                "TouchDesigner",
-                (
-                    f"Add an NDI In TOP and choose “{names.sender}” as its Source Name.",
-                    "Back into Tidecast: an NDI Out TOP; its Source Name appears here under Input.",
-                    "Or let the component do both: run tidecast td install and drag Tidecast in from the palette.",
-                ),
-                (names.sender,),
-            ),
-        )
-    if names.transport in ("spout", "syphon"):
-        kind = names.transport.capitalize()
-        plugin = "Spout2 Capture (plug-in)" if kind == "Spout" else "Syphon Client"
-        return (
-            Guide("OBS", (f"Sources, +, {plugin}: choose “{names.bare}”.",), (names.bare,)),
-            Guide(
-                "Resolume",
-                (f"Open Sources, {kind}, and drag “{names.bare}” onto a clip.",),
-                (names.bare,),
-            ),
-            Guide(
-                "TouchDesigner",
-                (f"Add a Syphon Spout In TOP and choose “{names.bare}” as its Sender Name.",),
-                (names.bare,),
-            ),
-        )
-    return (
-        Guide(
-            "Other programs",
-            (
-                f"This show's output is “{names.output}”, which other programs cannot see.",
-                "Start Tidecast with --output ndi:Tidecast to get the picture into OBS, Resolume or TouchDesigner.",
-            ),
-            ("--output ndi:Tidecast",),
-        ),
     )

@@ -72,7 +72,7 @@ class Hub:
 
     Args:
         table: what can be controlled and read.
-        about: names, ports and guides that do not change while the server runs.
+        about: guides, examples and the preview's bounds, which do not change while the server runs.
         send: carries a message of a page to the bridge process.
         find_inputs: asks the bridge process for the list of sources; never waits.
     """

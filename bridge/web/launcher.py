@@ -226,7 +226,6 @@ class WebProcess:
         about = {
             "guides": guides(self._names),
             "examples": self._examples,
-            "names": {**dataclasses.asdict(self._names), "sender": self._names.sender},
             "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
         }
         osc = (self._names.osc_host, self._names.osc_port)

@@ -26,7 +26,7 @@ class Settings:
         token: required of every request when not empty.
         osc: host and UDP port on which OSC is listened for, for the OSCQuery tree.
         widest: longest side of a preview, pixels.
-        about: names, ports and guides for the page, as JSON.
+        about: guides, examples and the preview's bounds for the page, as JSON.
         table: every control, command and reading; without their owners, which the web process need not import.
     """
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from bridge.video.base import Options, Sink, Source, SourceInfo
+from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.table import Transport
 from bridge.video.ticker import Ticker
 from engine.frame import Frame, PixelFormat
@@ -87,6 +87,10 @@ def source(name: str, options: Options) -> ShelfSource:
 
 def sink(name: str, options: Options) -> ShelfSink:
     return ShelfSink(name)
+
+
+def guides(name: str) -> tuple[Guide, ...]:
+    return (Guide("Librarian", (f"Look at the shelf {name}.",), (name,)),)
 
 
 def sources(options: Options) -> list[SourceInfo]:

@@ -20,15 +20,19 @@ from typing import Any
 import numpy as np
 
 from bridge.pipeline.fit import Unpacker, Widener
-from bridge.video.base import DEFAULT_FPS, Options, Sink, Source, SourceInfo
+from bridge.video.base import DEFAULT_FPS, Guide, Options, Sink, Source, SourceInfo
 from bridge.video.ndi.connect import connect, destroy
+from bridge.video.ndi.guides import steps
 from bridge.video.ndi.metadata import from_xml, to_xml
 from bridge.video.ndi.runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 
-PATIENCE_S = 2.0
+SILENT_S = 2.0
 """A source that was connected but gives no frame for this long is looked for anew."""
+
+DEFAULT_NAME = "Tidecast"
+"""The name of an output that is given none."""
 
 _GONE_S = 0.3
 _SLICE_S = 0.1
@@ -140,7 +144,7 @@ class NdiSource(Source):
         if self._connected or self._handle is None:
             return ""
         if self._name and not self._finder.looking:
-            silent = time.monotonic() - self._last_news > PATIENCE_S
+            silent = time.monotonic() - self._last_news > SILENT_S
             return f"{self._name} is there but sends no picture." if silent else f"Connecting to {self._name}."
         wanted = f"NDI source {self._pattern!r}" if self._pattern else "any NDI source"
         seen = sorted(self._finder.sources())
@@ -173,9 +177,9 @@ class NdiSource(Source):
         if newest is None:
             silent = now - self._last_news
             alive = silent < _GONE_S or (self._name and ndi.recv_get_no_connections(self._handle) > 0)
-            if silent > PATIENCE_S:
+            if silent > SILENT_S:
                 self._connected = False
-            if not alive and (self._connected or silent > PATIENCE_S):
+            if not alive and (self._connected or silent > SILENT_S):
                 self._connected = False
                 self._finder.look()
                 self._last_news = now
@@ -215,7 +219,7 @@ class NdiSink(Sink):
 
     def __init__(self, name: str, options: Options) -> None:
         super().__init__(f"ndi:{name}")
-        self._name = name or "Tidecast"
+        self._name = name or DEFAULT_NAME
         self._options = options
         self._handle: Any = None
         self._full_name = ""
@@ -235,7 +239,7 @@ class NdiSink(Sink):
                     f"Another NDI output on this machine is already called {self._name!r}.",
                     f"Close that program or take another name, for instance {_free_name(ndi, self._name)!r}.",
                 )
-            self._full_name = f"{socket.gethostname().split('.')[0].upper()} ({self._name})"
+            self._full_name = _full_name(self._name)
             own(self._full_name)
             close_at_exit(self)
 
@@ -303,6 +307,16 @@ def _text(video: Any) -> str:
         return video.metadata or ""
     except UnicodeDecodeError:
         return ""
+
+
+def _full_name(name: str) -> str:
+    """The full name of an output of this machine."""
+    return f"{socket.gethostname().split('.')[0].upper()} ({name or DEFAULT_NAME})"
+
+
+def guides(name: str) -> tuple[Guide, ...]:
+    """How to see an output in other programs, and how they send to us."""
+    return steps(_full_name(name))
 
 
 def require() -> None:

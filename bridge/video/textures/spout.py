@@ -16,13 +16,17 @@ from typing import Any
 import numpy as np
 
 from bridge.pipeline.fit import Widener
-from bridge.video.base import Options, Sink, Source, SourceInfo
+from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.textures.gl_thread import GlThread
+from bridge.video.textures.guides import steps
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 
 GL_RGBA = 0x1908
 GL_BGRA = 0x80E1
+
+DEFAULT_NAME = "Tidecast"
+"""The name of an output that is given none."""
 
 _LOST_S = 1.0
 _POLL_MS = 20
@@ -136,7 +140,7 @@ class SpoutSink(Sink):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"spout:{name}")
-        self._name = name or "Tidecast"
+        self._name = name or DEFAULT_NAME
         self._thread: GlThread | None = None
         self._sender: Any = None
         self._widener = Widener()
@@ -205,6 +209,11 @@ def _names(spout: ModuleType) -> list[str]:
     receiver.releaseReceiver()
     receiver.closeOpenGL()
     return names
+
+
+def guides(name: str) -> tuple[Guide, ...]:
+    """How to see an output in other programs."""
+    return steps(name or DEFAULT_NAME, "Spout", "Spout2 Capture (plug-in)")
 
 
 def require() -> None:

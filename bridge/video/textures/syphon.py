@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 
 from bridge.pipeline.fit import Widener
-from bridge.video.base import Options, Sink, Source, SourceInfo
+from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.textures.gl_thread import GlThread
+from bridge.video.textures.guides import steps
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
+
+DEFAULT_NAME = "Tidecast"
+"""The name of an output that is given none."""
 
 _BGRA8UNORM = 80  # MTLPixelFormatBGRA8Unorm
 _LOOK_EVERY_S = 1.0
@@ -136,7 +140,7 @@ class SyphonSink(Sink):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"syphon:{name}")
-        self._name = name or "Tidecast"
+        self._name = name or DEFAULT_NAME
         self._thread: GlThread | None = None
         self._server: Any = None
         self._texture: Any = None
@@ -203,6 +207,11 @@ def _servers(syphon: ModuleType) -> list[Any]:
 
 def _title(server: Any) -> str:
     return f"{server.app_name}: {server.name}" if server.name else str(server.app_name)
+
+
+def guides(name: str) -> tuple[Guide, ...]:
+    """How to see an output in other programs."""
+    return steps(name or DEFAULT_NAME, "Syphon", "Syphon Client")
 
 
 def require() -> None:

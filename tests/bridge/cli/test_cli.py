@@ -8,9 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from bridge.cli.bench import Benches
 from bridge.cli.doctor import diagnose
+from bridge.cli.main import app
 from bridge.config_file import load
+from engine.errors import ConfigError
 
 
 def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
@@ -134,3 +138,13 @@ def test_doctor_has_a_remedy_for_everything_that_is_wrong():
     assert by_name["ndi:"].level == "ok"
     assert by_name["model wan21-14b"].level == "bad"  # no GPU here; 46 GiB and more are rare anywhere
     assert all(finding.remedy for finding in findings if finding.level == "bad")
+
+
+def test_a_command_that_is_not_installed_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Benches.parts, "flood", ("bridge.no_such_module", "flood", "Not here."))
+    result = CliRunner().invoke(app, ["bench", "flood", "--seconds", "1"])
+    assert isinstance(result.exception, ConfigError)
+    assert (
+        result.exception.message == "tidecast bench flood is for developers and is not part of the installed package."
+    )
+    assert result.exception.remedy == "Run it in a checkout: python3 -m bridge bench flood"

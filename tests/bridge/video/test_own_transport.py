@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from bridge.cli.main import app as command
 from bridge.config_file import load
 from bridge.video import table
 from bridge.video.opening import list_sources
+from bridge.web.guides import Names, guides
 from tests.support import toy_transport
 
 
@@ -22,7 +24,7 @@ from tests.support import toy_transport
 def shelf() -> Iterator[None]:
     table.register(toy_transport.ROW)
     yield
-    table._ROWS.remove(toy_transport.ROW)
+    table.unregister("shelf")
     toy_transport.SHELVES.clear()
 
 
@@ -45,8 +47,40 @@ def test_lists_doctor_and_documents_know_it() -> None:
     assert "shelf:100" in listed.output
 
 
+def test_the_help_of_the_command_is_made_when_it_is_asked_for() -> None:
+    def shown() -> str:
+        return CliRunner(env={"COLUMNS": "300"}).invoke(command, ["run", "--help"]).output
+
+    lines = [line for line in shown().splitlines() if "shelf:" in line]
+    assert [word for line in lines for word in ("--input", "--output") if word in line] == ["--input", "--output"]
+    assert "{" not in shown()
+    table.unregister("shelf")
+    assert "shelf:" not in shown() and "pattern:" in shown()
+    table.register(toy_transport.ROW)
+
+
+def test_the_page_shows_its_guides() -> None:
+    told = guides(Names("DESK", "shelf:out", "127.0.0.1", 9000))
+    assert told[0] == {"program": "Librarian", "steps": ("Look at the shelf out.",), "copy": ("out",)}
+    silent = guides(Names("DESK", "null:", "127.0.0.1", 9000))
+    assert "cannot see" in " ".join(silent[0]["steps"])
+
+
+def test_doctor_says_what_to_do_where_it_does_not_work() -> None:
+    moon = dataclasses.replace(toy_transport.ROW, scheme="moon", platforms=("moon",), elsewhere="Fly there.")
+    table.register(moon)
+    try:
+        for output, level in (("null:", "note"), ("moon:out", "bad")):
+            found = {finding.what: finding for finding in diagnose(load(None, {"output.uri": output}))}
+            assert (found["moon:"].level, found["moon:"].remedy) == (level, "Fly there.")
+    finally:
+        table.unregister("moon")
+
+
 def test_a_row_is_refused_that_could_do_nothing_or_is_there_already() -> None:
     with pytest.raises(ValueError, match="already"):
         table.register(toy_transport.ROW)
     with pytest.raises(ValueError, match="neither"):
         table.register(table.Transport("empty", "nowhere", "nothing"))
+    with pytest.raises(ValueError, match="no transport"):
+        table.unregister("empty")

@@ -1,0 +1,38 @@
+"""How other programs take an NDI output, and how they send to Tidecast. Pure text."""
+
+from __future__ import annotations
+
+from bridge.video.base import Guide
+
+
+def steps(sender: str) -> tuple[Guide, ...]:
+    """The guides for an output that others list as `sender`."""
+    return (
+        Guide(
+            "OBS",
+            (
+                "Install the plug-in DistroAV (formerly OBS-NDI) and restart OBS.",
+                f"Sources, +, NDI Source: choose “{sender}”.",
+                "To send OBS into Tidecast: Tools, DistroAV settings, switch Main Output on; then choose it here "
+                "under Input.",
+            ),
+            (sender,),
+        ),
+        Guide(
+            "Resolume",
+            (
+                f"Arena or Avenue: open Sources, Capture Devices, and drag “{sender}” onto a clip.",
+                "Back into Tidecast: Output, Network Streaming (NDI), switch on; then choose it here under Input.",
+            ),
+            (sender,),
+        ),
+        Guide(
+            "TouchDesigner",
+            (
+                f"Add an NDI In TOP and choose “{sender}” as its Source Name.",
+                "Back into Tidecast: an NDI Out TOP; its Source Name appears here under Input.",
+                "Or let the component do both: run tidecast td install and drag Tidecast in from the palette.",
+            ),
+            (sender,),
+        ),
+    )
