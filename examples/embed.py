@@ -1,6 +1,6 @@
-"""Embed the engine: frames in, restyled frames out, no bridge. Ember needs no GPU and no download.
+"""Embed the engine: frames in, restyled frames out. Ember needs no GPU and no download; the bridge only lends its picture.
 
-python examples/embed.py restyled.jpg       # the test picture, then neon, fire and watercolor, side by side
+.venv/bin/python examples/embed.py restyled.jpg     # the test picture, then neon, fire and watercolor, side by side
 """
 
 from __future__ import annotations

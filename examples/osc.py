@@ -1,7 +1,7 @@
 """Drive a running Tidecast over OSC, and hear what took effect.
 
-tidecast demo                # in one terminal
-python examples/osc.py       # in another
+tidecast demo                          # in one terminal
+.venv/bin/python examples/osc.py       # in another: sets a prompt and the strength, prints the strength in force
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ def main(port: int = 9000) -> float | None:
             return None
         tidecast.send("/tidecast/prompt", ("fire",))
         tidecast.send("/tidecast/strength", (0.8,))
-        tidecast.send("/tidecast/resend")
-        for message in tidecast.watch(2.0):
+        for message in tidecast.watch(2.0):  # subscribes; the values in force come first
             if message.address == "/tidecast/strength":
                 return float(message.args[0])
     return None

@@ -1,7 +1,7 @@
 """A stage of one's own: a level control that darkens what leaves, played live over OSC.
 
-python examples/stage.py          # a test picture through it for ten seconds; page at http://127.0.0.1:9001/
-tidecast osc send level 0.3       # meanwhile
+.venv/bin/python examples/stage.py     # a test picture through it for ten seconds; page at http://127.0.0.1:9001/
+tidecast osc send level 0.3            # meanwhile, in another terminal
 """
 
 from __future__ import annotations

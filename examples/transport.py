@@ -1,6 +1,6 @@
 """A transport of one's own, `numbers:FOLDER`: writes what leaves as numbered PNG files, one a second.
 
-python examples/transport.py pictures      # three seconds of a test picture into the folder pictures
+.venv/bin/python examples/transport.py pictures     # three seconds of a test picture into the folder pictures
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
-        *(p for top in ("docs", "engine", "bridge", "td_components") for p in (ROOT / top).rglob("*.md")),
+        *(p for top in ("docs", "examples", "engine", "bridge", "td_components") for p in (ROOT / top).rglob("*.md")),
     ]
 )
 

@@ -34,6 +34,20 @@ def test_osc_says_when_nobody_answers() -> None:
         assert runpy.run_path(str(EXAMPLES / "osc.py"))["main"](silent.getsockname()[1]) is None
 
 
+def test_osc_hears_from_a_running_program_what_took_effect() -> None:
+    with App(load(None, identity("pattern:bars", "null:", 64, 48))) as app:
+        assert app.osc is not None
+        strength = runpy.run_path(str(EXAMPLES / "osc.py"))["main"](app.osc.address[1])
+        assert app.store.snapshot.value("prompt_1") == "fire"
+    assert strength == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_the_head_of_an_example_says_how_it_is_started(example: Path) -> None:
+    assert f".venv/bin/python examples/{example.name}" in example.read_text("utf-8").split('"""')[1]
+    assert f"[{example.name}]({example.name})" in (EXAMPLES / "README.md").read_text("utf-8")
+
+
 def test_cues_arrive_in_order_and_have_addresses_that_exist() -> None:
     example = runpy.run_path(str(EXAMPLES / "cues.py"))
     cues = [(0.0, address, args) for _, address, args in example["CUES"]]
