@@ -1,4 +1,4 @@
-"""Embed the engine: frames in, restyled frames out. Ember needs no GPU and no download; the bridge only lends its picture.
+"""Embed the engine: frames in, restyled frames out. Ember needs no GPU and no download; `dance` is the test picture.
 
 .venv/bin/python examples/embed.py restyled.jpg     # the test picture, then neon, fire and watercolor, side by side
 """
