@@ -220,7 +220,7 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
     except TransportError as error:
         if not fall_back:
             raise
-        err.print(f"[yellow]{error.message} {error.remedy}\nGoing on without: watch the picture on the page.[/yellow]")
+        complain(f"{error.message} {error.remedy}\nGoing on without: watch the picture on the page.", "yellow")
         config = config.model_copy(update={"output": config.output.model_copy(update={"uri": "null:"})})
         bridge = App(config)
         bridge.start()
@@ -274,6 +274,11 @@ def start_logging(live: bool) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
+def complain(text: str, style: str | None = None) -> None:
+    """Write to stderr as it stands: names in brackets are no markup, and a log file's lines are not broken."""
+    err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point of the command `tidecast`."""
     multiprocessing.freeze_support()
@@ -282,9 +287,9 @@ def main() -> None:
     try:
         app()
     except TidecastError as error:
-        err.print(f"[red]{error.message}[/red]", highlight=False, markup=True)
+        complain(error.message, "red")
         if error.remedy:
-            err.print(error.remedy, highlight=False, markup=False)
+            complain(error.remedy)
         sys.stdout.flush()
         os._exit(2) if multiprocessing.active_children() else sys.exit(2)
 

@@ -49,6 +49,17 @@ def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
         assert word in said
 
 
+def test_a_mistake_is_written_as_it_stands_whatever_the_terminals_width():
+    done = subprocess.run(
+        [sys.executable, "-m", "bridge", "run", "--config", "a long name that [bold] nobody gave to a preset"],
+        capture_output=True,
+        text=True,
+        timeout=90.0,
+        env={"COLUMNS": "30", "PATH": "/usr/bin:/bin", "TERM": "dumb"},
+    )
+    assert "There is no configuration 'a long name that [bold] nobody gave to a preset'.\n" in done.stderr
+
+
 def test_a_model_that_does_not_exist_is_named():
     done = tidecast(
         "run",
