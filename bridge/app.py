@@ -44,8 +44,8 @@ from bridge.video.files.record import Recorder
 from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import is_loopback, new_token, page_url
-from bridge.web.guard import Guard
 from bridge.web.launcher import WebProcess
+from bridge.web.server.guard import Guard
 from engine.controls import Controls
 from engine.frame import Frame
 

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 REAL_TIME = {
     "bridge/test_app.py",
     "bridge/drills/test_faults.py",
-    "bridge/video/test_ndi.py",
+    "bridge/video/ndi/test_ndi.py",
     "bridge/web/test_demo.py",
     "bridge/web/test_page.py",
     "td_components/test_demo.py",

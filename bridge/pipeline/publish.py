@@ -19,6 +19,7 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
+from bridge.ipc.frame_ring import RingReader
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
@@ -26,7 +27,6 @@ from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.pipeline.stall_detector import StallDetector
-from bridge.process.frame_ring import RingReader
 from bridge.process.priority import prefer_this_thread
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
 from bridge.process.faults import suffer
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.messages import Health, Start
 from bridge.process.owner import Owner
 from bridge.process.prompt_thread import PromptThread
-from bridge.process.ring_ends import RingReader, RingWriter
 from engine.controls import Controls
 from engine.frame import Frame
 from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan

@@ -7,7 +7,7 @@ import os
 from multiprocessing.connection import Connection
 from typing import assert_never
 
-from bridge.process.channel import Channel, MessageError
+from bridge.ipc.channel import Channel, MessageError
 from bridge.process.faults import Fault
 from bridge.process.messages import (
     TO_ENGINE,

@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 from typing import assert_never
 
 from bridge.config import EngineProcessConfig
+from bridge.ipc.channel import Channel, MessageError
+from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.process import worker
-from bridge.process.channel import Channel, MessageError
 from bridge.process.faults import Fault
-from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.messages import (
     FROM_ENGINE,

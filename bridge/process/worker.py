@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.identity_session import IdentitySession
@@ -20,7 +21,6 @@ from bridge.process.loop import Loop
 from bridge.process.messages import Failed, Loading, Ready, Start
 from bridge.process.owner import LogToOwner, Owner
 from bridge.process.priority import fine_timers
-from bridge.process.ring_ends import RingReader, RingWriter
 from engine.config import Config
 from engine.errors import OutOfMemoryError, TidecastError
 

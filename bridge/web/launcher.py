@@ -19,7 +19,7 @@ from typing import Any, assert_never
 
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from bridge.process.channel import Channel, MessageError
+from bridge.ipc.channel import Channel, MessageError
 from bridge.service import Service
 from bridge.video.base import SourceInfo
 from bridge.web.access import is_loopback, new_token, page_url
@@ -66,7 +66,7 @@ WebChannel = Channel[ToWeb, FromWeb]
 
 def _web_process(*args: Any) -> None:
     """Main function of the web process. The web framework is imported over there only."""
-    from bridge.web.process import serve
+    from bridge.web.server.process import serve
 
     serve(*args)
 

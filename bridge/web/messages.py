@@ -1,7 +1,7 @@
 """What the bridge process and the web process say to each other; pictures go through a frame ring beside it.
 
 To add a message, declare a frozen dataclass and name it in the union of its direction; mypy then names every match
-that does not obey it. What the web process and a page say to each other is in `page_messages`.
+that does not obey it. What the web process and a page say to each other is in `bridge.web.server.page_messages`.
 """
 
 from __future__ import annotations

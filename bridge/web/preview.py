@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.web.messages import KINDS
 from engine.frame import Frame
 

@@ -25,7 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.service import Service
 from engine.errors import TidecastError, TransportError
 from engine.frame import Frame

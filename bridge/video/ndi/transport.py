@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from bridge.pipeline.fit import Unpacker, Widener
 from bridge.video.base import DEFAULT_FPS, Guide, Options, Sink, Source, SourceInfo
 from bridge.video.ndi.connect import connect, destroy
 from bridge.video.ndi.guides import steps
 from bridge.video.ndi.metadata import from_xml, to_xml
 from bridge.video.ndi.runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
+from bridge.video.pixels import Unpacker, Widener
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from bridge.pipeline.fit import Widener
 from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
+from bridge.video.pixels import Widener
 from bridge.video.textures.gl_thread import GlThread
 from bridge.video.textures.guides import steps
 from engine.errors import NameTakenError, TransportError

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bridge.config import EngineProcessConfig
+from bridge.ipc.channel import Channel, MessageError
 from bridge.process import messages
-from bridge.process.channel import Channel, MessageError
 from bridge.process.supervisor import EngineState, Supervisor
 from engine.config import Config
 from engine.controls import Controls
@@ -129,7 +129,7 @@ def test_mypy_refuses_a_match_that_leaves_a_message_out(tmp_path: Path):
 def test_the_identity_session_is_served_by_the_same_loop_without_torch(tmp_path: Path):
     program = """
 import sys, numpy as np
-from bridge.process.frame_ring import FrameRing
+from bridge.ipc.frame_ring import FrameRing
 from bridge.process.heartbeat import Heartbeat
 from bridge.process.messages import Ready, Start
 from bridge.process import worker

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from bridge.process.channel import Channel
+from bridge.ipc.channel import Channel
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web import messages
-from bridge.web.hub import Hub
 from bridge.web.outbox import Outbox
-from bridge.web.page_messages import PageAsks, PageDrew, PageSays, PageWatches, parse_control, parse_preview
-from bridge.web.process import listen_to_bridge
+from bridge.web.server.hub import Hub
+from bridge.web.server.page_messages import PageAsks, PageDrew, PageSays, PageWatches, parse_control, parse_preview
+from bridge.web.server.process import listen_to_bridge
 from engine.errors import ControlError
 
 SPAWN = multiprocessing.get_context("spawn")

@@ -17,9 +17,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from bridge.web.access import is_loopback, page_url, qr_text
-from bridge.web.guard import host_name
 from bridge.web.launcher import WebProcess
-from bridge.web.server import MAX_MESSAGE, MAX_SOCKETS
+from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS
+from bridge.web.server.guard import host_name
 from engine.errors import PortInUseError
 from tests.support.browser import wait
 from tests.support.web_stage import SIZE, Stage

@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bridge.process.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
+from bridge.ipc.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
 from engine.frame import Frame, PixelFormat
 
 

@@ -1,7 +1,7 @@
 """The HTTP and WebSocket face of the control room: the page's files, the API, the preview sockets.
 
-A starlette application over `Hub` (state) and `Gallery` (pictures). The API is described in README.md beside this
-file. Knows neither the pipe nor the frame rings.
+A starlette application over `Hub` (state) and `Gallery` (pictures). The API is described in bridge/web/README.md.
+Knows neither the pipe nor the frame rings.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
-from bridge.web.gallery import Gallery, Viewer
-from bridge.web.hub import Client, Hub
-from bridge.web.page_messages import PageDrew, PageWatches, parse_control, parse_preview, parse_said
+from bridge.web.server.gallery import Gallery, Viewer
+from bridge.web.server.hub import Client, Hub
+from bridge.web.server.page_messages import PageDrew, PageWatches, parse_control, parse_preview, parse_said
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bridge.process.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from engine.frame import Frame, PixelFormat
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -252,7 +252,7 @@ def test_the_memory_is_gone_after_close():
 
 OWNER = """
 import multiprocessing, os, signal, sys
-from bridge.process.frame_ring import FrameRing
+from bridge.ipc.frame_ring import FrameRing
 from tests.bridge.process.test_frame_ring import echo, frame
 if __name__ == "__main__":
     there, back = FrameRing(64, 48), FrameRing(64, 48)
@@ -332,7 +332,7 @@ def test_a_writer_that_another_thread_closes_during_a_put_ends_after_it(monkeypa
             copy(*args)
 
         with monkeypatch.context() as slow:
-            slow.setattr("bridge.process.ring_ends.np.copyto", copy_slowly)
+            slow.setattr("bridge.ipc.ring_ends.np.copyto", copy_slowly)
             assert writer.put(Frame(np.full((64, 64, 3), 9, np.uint8)))
         closer.join()
         assert (reader.get().pixels == 9).all()

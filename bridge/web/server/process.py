@@ -1,8 +1,8 @@
 """The web process: everything of the page that costs time, away from the picture.
 
-`serve` is its main function, started by `launcher.WebProcess`. It reads what the bridge process says from a pipe,
-serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe does, so
-that it never outlives the bridge. Knows no video transport and no engine.
+`serve` is its main function, started by `bridge.web.launcher.WebProcess`. It reads what the bridge process says from
+a pipe, serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe does,
+so that it never outlives the bridge. Knows no video transport and no engine.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from starlette.types import ASGIApp
 
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.table import ControlTable
-from bridge.process.channel import Channel, MessageError
-from bridge.process.frame_ring import RingReader
+from bridge.ipc.channel import Channel, MessageError
+from bridge.ipc.frame_ring import RingReader
 from bridge.service import Service
-from bridge.web.gallery import Gallery
-from bridge.web.guard import Guard
-from bridge.web.hub import Hub
 from bridge.web.messages import TO_WEB, FindInputs, FromWeb, News, Say, Serving, Settings, Stop, ToWeb, Watch
-from bridge.web.server import MAX_MESSAGE, application
+from bridge.web.server.application import MAX_MESSAGE, application
+from bridge.web.server.gallery import Gallery
+from bridge.web.server.guard import Guard
+from bridge.web.server.hub import Hub
 
 log = logging.getLogger(__name__)
 

@@ -42,8 +42,8 @@ import weakref
 from multiprocessing.shared_memory import SharedMemory
 from typing import Self
 
-from bridge.process.ring_ends import RingReader, RingWriter
-from bridge.process.ring_memory import Layout
+from bridge.ipc.ring_ends import RingReader, RingWriter
+from bridge.ipc.ring_memory import Layout
 
 __all__ = ["METADATA_BYTES", "FrameRing", "RingReader", "RingWriter"]
 

@@ -28,7 +28,7 @@ from bridge.web.messages import (
     Reply,
     SnapshotsStored,
 )
-from bridge.web.page_messages import PageAsks, PageNews, PageSays
+from bridge.web.server.page_messages import PageAsks, PageNews, PageSays
 
 ERRORS_KEPT = 40
 HISTORY_SECONDS = 120.0

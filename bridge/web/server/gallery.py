@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 import numpy as np
 from PIL import Image
 
-from bridge.process.frame_ring import RingReader
+from bridge.ipc.frame_ring import RingReader
 from bridge.service import Service
 from bridge.web.messages import KINDS
 

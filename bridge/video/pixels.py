@@ -1,0 +1,96 @@
+"""Changes the channel order and the layout of pictures, with the scaler of PyAV (libswscale).
+
+The scaler works on the arrays in place and without the interpreter's lock. Knows frames, and neither transports nor
+models.
+"""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
+
+from engine.frame import Frame, PixelFormat
+
+_LEAST = 2
+"""Pixels along each side below which the scaler refuses a picture."""
+
+
+class Unpacker:
+    """Turns the pictures that come over NDI into RGB. Belongs to one thread.
+
+    In two steps, because libswscale has fast ways for both and none for the whole: 0.7 ms for 1280x720, where NDI's own
+    conversion takes 2.3.
+    """
+
+    def __init__(self) -> None:
+        self._packed: av.VideoFrame | None = None
+        self._apart, self._colour = VideoReformatter(), VideoReformatter()
+
+    def rgb(self, pixels: np.ndarray) -> np.ndarray:
+        """The picture as RGB.
+
+        Args:
+            pixels: uint8 [height, width, 2], UYVY 4:2:2, BT.709, 16..235; the width is even.
+
+        Returns:
+            uint8 [height, width, 3], C-contiguous, 0..255, in memory of its own.
+        """
+        height, width = pixels.shape[:2]
+        frame = self._packed
+        if frame is None or (frame.width, frame.height) != (width, height):
+            frame = self._packed = av.VideoFrame(width, height, "uyvy422")
+        _rows(frame, width * 2)[:] = pixels.reshape(height, width * 2)
+        planes = self._apart.reformat(frame, format="yuv422p")
+        picture = self._colour.reformat(planes, format="rgb24", src_colorspace=Colorspace.ITU709)
+        return np.ascontiguousarray(_rows(picture, width * 3)).reshape(height, width, 3)
+
+
+class Widener:
+    """Makes four-channel copies of frames. Belongs to one thread."""
+
+    def __init__(self) -> None:
+        self._scaler = VideoReformatter()
+
+    def widen(self, frame: Frame) -> tuple[np.ndarray, PixelFormat]:
+        """The frame's pixels in memory of their own, with four channels.
+
+        Returns:
+            uint8 [height, width, 4], C-contiguous, and its format: RGBA (opaque) for an RGB frame, else the frame's.
+        """
+        if frame.format is not PixelFormat.RGB:
+            return np.array(frame.pixels, order="C"), frame.format
+        pixels = converted(self._scaler, frame.pixels, "rgb24", frame.width, frame.height, "rgba", 4)
+        return pixels, PixelFormat.RGBA
+
+
+def converted(
+    scaler: VideoReformatter, pixels: np.ndarray, source: str, width: int, height: int, wanted: str, channels: int
+) -> np.ndarray:
+    """A picture of another size and channel order.
+
+    Args:
+        scaler: keeps its tables between pictures of the same kind.
+        pixels: uint8 [H, W, channels of `source`], C-contiguous rows.
+        source, wanted: libswscale's names of the two orders: rgb24, rgba or bgra; rgb24 or rgba.
+        width, height: wanted size in pixels, at least 1.
+        channels: those of `wanted`.
+
+    Returns:
+        uint8 [height, width, channels], C-contiguous, in memory of its own.
+    """
+    if min(pixels.shape[0], pixels.shape[1], width, height) < _LEAST:
+        down = np.arange(height) * pixels.shape[0] // height
+        across = np.arange(width) * pixels.shape[1] // width
+        order = [2, 1, 0] if source == "bgra" else [0, 1, 2]
+        small = pixels[down][:, across][:, :, order]
+        return np.ascontiguousarray(small if channels == 3 else np.insert(small, 3, 255, axis=2))
+    view = av.VideoFrame.from_numpy_buffer(pixels, format=source)
+    frame = scaler.reformat(view, width=width, height=height, format=wanted, interpolation="BILINEAR")
+    return np.ascontiguousarray(_rows(frame, width * channels)).reshape(height, width, channels)
+
+
+def _rows(frame: av.VideoFrame, used: int) -> np.ndarray:
+    """The first plane of a frame as uint8 [height, used bytes of each row]; a view."""
+    plane = frame.planes[0]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, :used]
