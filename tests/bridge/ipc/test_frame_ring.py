@@ -253,7 +253,7 @@ def test_the_memory_is_gone_after_close():
 OWNER = """
 import multiprocessing, os, signal, sys
 from bridge.ipc.frame_ring import FrameRing
-from tests.bridge.process.test_frame_ring import echo, frame
+from tests.bridge.ipc.test_frame_ring import echo, frame
 if __name__ == "__main__":
     there, back = FrameRing(64, 48), FrameRing(64, 48)
     context = multiprocessing.get_context("spawn")
