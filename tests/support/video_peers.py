@@ -196,9 +196,9 @@ class Peer:
         return self
 
     def stop(self) -> None:
-        if self.process.is_alive():
+        with contextlib.suppress(OSError):  # it may have ended by itself, even just now
             self.conn.send(("stop",))
-            self.process.join(5.0)
+        self.process.join(5.0)
         if self.process.is_alive():
             self.process.kill()
         self.process.join()
