@@ -56,7 +56,7 @@ def restyle(pixels: np.ndarray, controls: Snapshot) -> np.ndarray:
 class Stage:
     """A running show."""
 
-    def __init__(self, port: int = 0, **room: Any) -> None:
+    def __init__(self, port: int = 0, **web: Any) -> None:
         self.store = ControlStore(TABLE)
         self.telemetry = Telemetry(TABLE)
         self.inputs = [
@@ -76,7 +76,7 @@ class Stage:
             "snapshots": lambda: self.stored,
             "midi": self._midi,
         }
-        self.room = WebProcess(self.store, self.telemetry, *SIZE, **(options | room))
+        self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))
         self.engine_alive = True
         self.latency_ms = 110.0
         self.sent = 0
@@ -87,7 +87,7 @@ class Stage:
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
 
     def start(self) -> Stage:
-        self.room.start()
+        self.web.start()
         self.telemetry.update(
             state="running",
             model="ember",
@@ -108,7 +108,7 @@ class Stage:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
-        self.room.stop()
+        self.web.stop()
 
     def __enter__(self) -> Stage:
         return self.start()
@@ -137,7 +137,7 @@ class Stage:
             last_sent = now
             controls = self.store.snapshot
             pixels = input_picture(number * period)
-            self.room.offer("input", Frame(pixels, seq=number))
+            self.web.offer("input", Frame(pixels, seq=number))
             if controls.value("black"):
                 out = np.zeros_like(pixels)
             elif controls.value("freeze"):
@@ -151,7 +151,7 @@ class Stage:
                 self.black_from = number
             was_black = controls.value("black")
             bgra = np.dstack([out[:, :, ::-1], np.full(out.shape[:2], 255, np.uint8)])
-            self.room.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
+            self.web.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
             self.sent += 1
             if number % 3 == 0:
                 self._report(number, now - start)
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     options = parser.parse_args()
     with Stage(options.port, host=options.host) as stage:
-        print(stage.room.url, flush=True)
+        print(stage.web.url, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
 

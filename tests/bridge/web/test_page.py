@@ -20,7 +20,6 @@ import pytest
 from bridge.config import EXAMPLES
 from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
-from bridge.web.guides import Names, guides
 from engine.controls import Controls
 from engine.models.ember.vocabulary import parse
 from tests.support.browser import Browser, Tab, wait
@@ -58,7 +57,7 @@ def stage() -> Iterator[Stage]:
 def page(browser: Browser, stage: Stage) -> Iterator[Tab]:
     tab = browser.tab()
     tab.size(1440, 900)
-    tab.open(stage.room.url)
+    tab.open(stage.web.url)
     tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
     yield tab
     complaints = tab.complaints()
@@ -76,9 +75,9 @@ def test_pictures_move_and_nothing_is_asked_of_another_host(page: Tab, stage: St
     page.until(f"tidecast.drawn.output > {before + 10}", "ten more pictures")
     assert np.abs(mean(page, "input") - first).sum() > 0.5
     page.listen_to_network()
-    page.open(stage.room.url)
+    page.open(stage.web.url)
     page.until("window.tidecast && tidecast.drawn.output > 2 && tidecast.drawn.input > 2")
-    assert page.hosts() == {f"127.0.0.1:{stage.room.port}"}
+    assert page.hosts() == {f"127.0.0.1:{stage.web.port}"}
 
 
 def test_every_control_and_argumentless_command_is_on_the_page(page: Tab) -> None:
@@ -116,7 +115,7 @@ def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, p
     heard: list[tuple[str, float, str]] = []
     unlisten = stage.store.listen(lambda name, value, origin: heard.append((name, value, origin)))
     other = browser.tab()
-    other.open(stage.room.url)
+    other.open(stage.web.url)
     other.until("window.tidecast && tidecast.state.online")
     page.drag("[data-control=strength] input", (0.9, 0.5), (0.25, 0.5))
     wait(lambda: abs(stage.store.snapshot.value("strength") - 0.25) < 0.03, "strength at the store")
@@ -319,22 +318,6 @@ def test_the_guides_name_this_show(page: Tab) -> None:
         assert word in text
 
 
-@pytest.mark.parametrize(
-    ("host", "port", "said", "copied"),
-    [
-        ("127.0.0.1", 9000, "-c network", "127.0.0.1:9000"),
-        ("0.0.0.0", 9001, "or its IP address, port 9001", "DESK:9001"),
-        ("10.0.0.7", 9002, "to 10.0.0.7, port 9002", "10.0.0.7:9002"),
-        ("", 0, "osc.enabled is false", None),
-    ],
-)
-def test_the_osc_guide_names_an_address_that_can_be_reached(host: str, port: int, said: str, copied: str) -> None:
-    guide = guides(Names("DESK", "ndi:Tidecast", host, port))[-1]
-    assert guide["program"] == "OSC" and said in " ".join(guide["steps"])
-    assert next(iter(guide["copy"]), None) == copied
-    assert "0.0.0.0" not in json.dumps(guide)
-
-
 def test_recording_starts_and_shows_its_file(page: Tab, stage: Stage) -> None:
     page.click("#record-button")
     wait(lambda: stage.store.snapshot.value("record"), "record")
@@ -345,9 +328,9 @@ def test_recording_starts_and_shows_its_file(page: Tab, stage: Stage) -> None:
 
 def test_views_watch_only_what_they_show(page: Tab, stage: Stage) -> None:
     page.click("#view-bar [data-view=output]")
-    wait(lambda: stage.room.watched == {"output"}, "only the output is copied")
+    wait(lambda: stage.web.watched == {"output"}, "only the output is copied")
     page.click("#view-bar [data-view=wipe]")
-    wait(lambda: stage.room.watched == {"output", "input"}, "both")
+    wait(lambda: stage.web.watched == {"output", "input"}, "both")
     page.drag("#views", (0.5, 0.5), (0.2, 0.5))
     assert abs(float(page.js("document.getElementById('wipe').value")) - 20) < 8
     page.click("#view-bar [data-view=split]")
@@ -355,17 +338,17 @@ def test_views_watch_only_what_they_show(page: Tab, stage: Stage) -> None:
 
 def test_nobody_watches_and_nothing_is_encoded(browser: Browser, stage: Stage) -> None:
     tab = browser.tab()
-    tab.open(stage.room.url)
+    tab.open(stage.web.url)
     tab.until("window.tidecast && tidecast.drawn.output > 1")
-    assert stage.room.wants_preview
+    assert stage.web.wants_preview
     tab.close()
-    wait(lambda: not stage.room.wants_preview, "the preview to stop when the last page closes")
+    wait(lambda: not stage.web.wants_preview, "the preview to stop when the last page closes")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_a_killed_web_process_comes_back_and_the_stage_does_not_notice(page: Tab, stage: Stage) -> None:
     stage.gaps_ms.clear()
-    os.kill(stage.room.pid, signal.SIGKILL)
+    os.kill(stage.web.pid, signal.SIGKILL)
     page.until("document.body.dataset.state === 'offline'")
     page.until("document.body.dataset.state === 'running'", "the page to be back by itself")
     before = page.js("tidecast.drawn.output")
@@ -379,11 +362,11 @@ def test_a_killed_web_process_comes_back_and_the_stage_does_not_notice(page: Tab
 def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:
     """Watched and not in turn, so that a busy machine costs both alike; `tidecast bench web` measures it exactly."""
     sent, pictures = {0: 0, 3: 0}, 0
-    url = stage.room.url.replace("http", "ws", 1) + "api/preview"
+    url = stage.web.url.replace("http", "ws", 1) + "api/preview"
     for _ in range(3):
         for pages in sent:
             with open_pages(url, pages) as count:
-                wait(lambda pages=pages: stage.room.wants_preview == (pages > 0), "the pages to look")
+                wait(lambda pages=pages: stage.web.wants_preview == (pages > 0), "the pages to look")
                 before = stage.sent
                 time.sleep(1.0)
                 sent[pages] += stage.sent - before
@@ -394,9 +377,9 @@ def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:
 
 def test_start_and_stop_leave_nothing_behind(stage: Stage) -> None:
     with Stage() as other:
-        port, pid = other.room.port, other.room.pid
-        other.room.start()  # a second start changes nothing
-        assert other.room.pid == pid
+        port, pid = other.web.port, other.web.pid
+        other.web.start()  # a second start changes nothing
+        assert other.web.pid == pid
     with Stage(port):
         pass
     with pytest.raises(ProcessLookupError):

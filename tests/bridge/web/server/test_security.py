@@ -7,8 +7,6 @@ import json
 import os
 import random
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import httpx
@@ -16,13 +14,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from bridge.web.access import is_loopback, page_url, qr_text
-from bridge.web.launcher import WebProcess
+from bridge.web.access import qr_text
 from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS
 from bridge.web.server.guard import host_name
-from engine.errors import PortInUseError
 from tests.support.browser import wait
-from tests.support.web_stage import SIZE, Stage
+from tests.support.web_stage import Stage
 
 
 def client() -> httpx.Client:
@@ -42,7 +38,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def url(stage: Stage) -> str:
-    return stage.room.url
+    return stage.web.url
 
 
 def socket_url(url: str, path: str = "api/socket") -> str:
@@ -52,7 +48,7 @@ def socket_url(url: str, path: str = "api/socket") -> str:
 def serves(stage: Stage) -> bool:
     """Whether a page can still drive the show."""
     wanted = round(random.uniform(0.1, 0.9), 3)
-    answer = HTTP.post(stage.room.url + "api/set", json={"strength": wanted})
+    answer = HTTP.post(stage.web.url + "api/set", json={"strength": wanted})
     wait(lambda: stage.store.snapshot.value("strength") == wanted, "the control to arrive")
     return answer.json() == {"strength": wanted}
 
@@ -105,19 +101,19 @@ def test_a_preflight_is_refused(url: str) -> None:
     [
         "/static/../server.py",
         "/static/..%2fserver.py",
-        "/static/%2e%2e/%2e%2e/room.py",
+        "/static/%2e%2e/%2e%2e/launcher.py",
         "/static//etc/passwd",
-        "/static/..\\room.py",
+        "/static/..\\launcher.py",
         "/../../../../etc/passwd",
         "/static/%00index.html",
         "/static/",
         "/static/__init__.py",
-        "/static/%c0%ae%c0%ae/room.py",
+        "/static/%c0%ae%c0%ae/launcher.py",
         "/api/picture/..%2f..%2fetc.jpg",
     ],
 )
 def test_paths_lead_nowhere_else(stage: Stage, path: str) -> None:
-    answer = raw(stage.room.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    answer = raw(stage.web.port, f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
     assert answer.split(b" ")[1] in (b"404", b"400", b"403"), answer[:200]
     assert b"root:" not in answer and b"import" not in answer
 
@@ -130,7 +126,7 @@ def test_oversized_messages_are_refused(stage: Stage, url: str) -> None:
         while True:
             page.recv(timeout=5)
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009
-    assert raw(stage.room.port, "GET / HTTP/1.1\r\nX: " + "y" * 200_000).startswith(b"HTTP/1.1 4")
+    assert raw(stage.web.port, "GET / HTTP/1.1\r\nX: " + "y" * 200_000).startswith(b"HTTP/1.1 4")
     assert serves(stage)
 
 
@@ -223,10 +219,10 @@ def test_fuzz_leaves_it_serving(stage: Stage, url: str) -> None:
                 except ConnectionClosed:
                     continue
     for _ in range(150):
-        raw(stage.room.port, os.urandom(dice.randrange(1, 400)), wait_for_answer=False)
+        raw(stage.web.port, os.urandom(dice.randrange(1, 400)), wait_for_answer=False)
     for _ in range(50):
         head = f"GET /api/socket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: {dice.random()}\r\nConnection: upgrade\r\n\r\n"
-        raw(stage.room.port, head, wait_for_answer=False)
+        raw(stage.web.port, head, wait_for_answer=False)
     assert serves(stage)
 
 
@@ -243,8 +239,8 @@ def test_the_number_of_sockets_is_bounded(stage: Stage, url: str) -> None:
 
 def test_an_open_port_needs_the_token(tmp_path: object) -> None:
     with Stage(host="0.0.0.0", token="s3cret-token") as stage:
-        base = f"http://127.0.0.1:{stage.room.port}/"
-        assert stage.room.url.endswith("/?token=s3cret-token") and "0.0.0.0" not in stage.room.url
+        base = f"http://127.0.0.1:{stage.web.port}/"
+        assert stage.web.url.endswith("/?token=s3cret-token") and "0.0.0.0" not in stage.web.url
         for path in ("", "api/state", "api/table", "static/main.js", "api/picture/output.jpg", "?token=wrong"):
             assert HTTP.get(base + path).status_code == 401, path
         assert HTTP.post(base + "api/set", json={"strength": 1}).status_code == 401
@@ -263,35 +259,11 @@ def test_an_open_port_needs_the_token(tmp_path: object) -> None:
             other = {"origin": "http://evil.example"}
             assert browser.post(base + "api/set", json={"strength": 1}, headers=other).status_code == 403
         assert HTTP.get(base + "?token=s3cret-token", headers={"host": "evil.example"}).status_code == 421
-        assert "█" in qr_text(stage.room.url) or "▄" in qr_text(stage.room.url)
+        assert "█" in qr_text(stage.web.url) or "▄" in qr_text(stage.web.url)
 
 
-def test_a_new_token_each_time_unless_given() -> None:
-    tokens = set()
-    for _ in range(2):
-        with Stage(host="0.0.0.0") as stage:
-            tokens.add(stage.room.token)
-    assert len(tokens) == 2 and all(len(t) >= 16 for t in tokens)
-
-
-def test_a_taken_port_is_named(stage: Stage) -> None:
-    room = WebProcess(stage.store, stage.telemetry, *SIZE, port=stage.room.port)
-    with pytest.raises(PortInUseError, match=str(stage.room.port)):
-        room.start()
-    room.stop()
-
-
-def test_loopback_is_recognised() -> None:
-    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.9.9.9")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.2", "example.org", "")))
-    assert qr_text(page_url("127.0.0.1", 9001)) == ""
+def test_a_host_header_is_read_without_its_port() -> None:
     assert [host_name(h) for h in ("A.b:80", "[::1]:9", "x:y", "a/b")] == ["a.b", "::1", "", ""]
-
-
-def test_the_web_framework_stays_out_of_the_bridge_process() -> None:
-    code = "import sys, bridge.web.launcher; print(sorted({'starlette', 'uvicorn', 'PIL', 'torch'} & set(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
 
 
 def raw(port: int, data: str | bytes, *, wait_for_answer: bool = True) -> bytes:
