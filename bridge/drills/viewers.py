@@ -1,6 +1,6 @@
 """Pages without a browser: a process that watches the previews as browsers do, for benchmarks and tests.
 
-Takes both pictures as fast as they come and acknowledges them. Imports little, so that it is up at once.
+It takes both previews as fast as they come and acknowledges each picture. It imports little, so it starts quickly.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ import contextlib
 import functools
 import json
 import multiprocessing
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from typing import Any
 
 from bridge.service import Service
 
 
 def watch(url: str, pages: int, pipe: Connection) -> None:
-    """Process: `pages` pages that watch both pictures, until the pipe says stop; sends how many came."""
+    """Main function of the process: open `pages` pages that watch both previews.
+
+    Answers each "count" on the pipe with the number of pictures that all pages have received; another message ends it.
+    """
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
 
@@ -36,8 +39,8 @@ def watch(url: str, pages: int, pipe: Connection) -> None:
 
 
 @contextlib.contextmanager
-def open_pages(url: str, pages: int) -> Any:
-    """The pages' process; gives a function that tells how many pictures came since it was called last."""
+def open_pages(url: str, pages: int) -> Iterator[Callable[[], int]]:
+    """Run `pages` pages on the WebSocket `url`; gives a function that counts the pictures since its last call."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=watch, args=(url, pages, theirs), daemon=True)
@@ -47,9 +50,8 @@ def open_pages(url: str, pages: int) -> Any:
     def count() -> int:
         nonlocal last
         ours.send("count")
-        now = ours.recv()
-        last, new = now, now - last
-        return new
+        before, last = last, int(ours.recv())
+        return last - before
 
     try:
         yield count

@@ -162,7 +162,8 @@ def _wave_fields(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def _wave_colours() -> np.ndarray:
     phase = np.arange(256, dtype=np.float32)[:, None] * (2 * math.pi / 256) + np.asarray([0.0, 2.1, 4.2])
-    return np.round(127.5 + 110 * np.sin(phase)).astype(np.uint8)
+    colours: np.ndarray = 127.5 + 110 * np.sin(phase)
+    return np.round(colours).astype(np.uint8)
 
 
 def waves(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
