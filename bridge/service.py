@@ -1,4 +1,4 @@
-"""A thread that serves the show: started once, stopped idempotently, and kept alive when its loop raises."""
+"""A background thread that is restarted when its loop raises; `start` and `stop` are idempotent."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.1
-"""Pause before a loop that raised is begun again, so that a lasting defect does not take the whole processor."""
+"""Pause before a loop that raised is run again, so that a lasting defect does not use a whole core."""
 
 REPORT_S = 1.0
-"""Shortest time between two reports of defects: one that changes its text at every frame must not flood the log."""
+"""Shortest time between two reports of defects: one whose text differs at every frame must not flood the log."""
 
 
 class Service:
     """Runs `loop` on a thread of its own until `stop`.
 
-    The loop looks at `stopping` and returns when it is set, or when its work is done. A loop that raises is a defect:
-    it is reported and begun again. Subclasses may override `_run` instead of handing over a loop.
+    The loop checks `stopping` and returns when it is set, or when its work is done. An exception from the loop is a
+    defect: it is reported and the loop is run again. Subclasses may override `_run` instead of passing a loop.
 
-    Threads that do not fit, because something else ends them or calls them, are made by hand and say so.
+    Threads that end by themselves, or whose exceptions go to a caller, do not use this class; their docstrings say why.
 
     Args:
         name: the thread's name, and the topic under which a defect is reported.
         loop: what the thread does.
-        tell: receives (topic, text) about a defect; without it a defect is only logged.
-        wake: called by `stop` after `stopping` is set, for a loop that waits for something else.
+        tell: called with (topic, text) when a defect occurs; without it a defect is only logged.
+        wake: called by `stop` after `stopping` is set, for a loop that waits for something else than `stopping`.
 
     Attributes:
         stopping: set by `stop`; loops wait on it.
@@ -51,7 +51,7 @@ class Service:
         self._next_report_s = 0.0
 
     def start(self) -> None:
-        """Begin; does nothing while the thread runs."""
+        """Start the thread; does nothing while it runs."""
         if self._thread is not None and self._thread.is_alive():
             return
         self.stopping.clear()
@@ -59,7 +59,7 @@ class Service:
         self._thread.start()
 
     def stop(self, timeout_s: float | None = None) -> None:
-        """End the thread and wait for it; idempotent. Called on the thread itself, it only asks for the end."""
+        """Stop the thread and wait for it to end; idempotent. Called on the thread itself, it does not wait."""
         self.stopping.set()
         if self._wake is not None:
             self._wake()
@@ -70,8 +70,9 @@ class Service:
         if not thread.is_alive():
             self._thread = None
 
-    def survive(self, error: Exception) -> None:
-        """Report a defect that the caller goes on from: each text once, and no more than one text in `REPORT_S`."""
+    def report_defect(self, error: Exception) -> None:
+        """Log and tell an exception after which the caller goes on: never the same text twice in a row, and at most
+        one report in `REPORT_S`."""
         text = f"{type(error).__name__}: {error}"
         if text == self._reported or time.monotonic() < self._next_report_s:
             return
@@ -86,11 +87,11 @@ class Service:
         self._loop()
 
     def _serve(self) -> None:
-        while True:  # once at least: a loop may have something to finish even if it is stopped at once
+        while True:  # at least once: a loop may have something to finish even when it is stopped immediately
             try:
                 self._run()
                 return
-            except Exception as error:  # the seam to every loop: a defect is reported, the show goes on
-                self.survive(error)
+            except Exception as error:  # whatever a loop raises, the program goes on
+                self.report_defect(error)
                 if self.stopping.wait(RETRY_S):
                     return

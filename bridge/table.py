@@ -1,7 +1,7 @@
-"""The table of everything that can be changed, asked or read, composed from the owners: `TABLE`.
+"""`TABLE`, the table of all controls, commands and readings, composed from the classes that declare them (the owners).
 
-OSC, OSCQuery, MIDI, the control room, the TouchDesigner component, the command line and the documents are given this
-table and show all of it. To add a control, add a field to its owner; to add an owner, name it here.
+OSC, OSCQuery, MIDI, the control room, the TouchDesigner component, the command line and the documents are all built
+from this table. To add a control, add a field to its owner; to add an owner, list it here.
 `python -m bridge.table` prints the table as Markdown.
 """
 
@@ -30,26 +30,26 @@ GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording")
 """The order in which generated pages show the groups of controls."""
 
 COMMANDS = (SAVE, RECALL, LEARN, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
-"""Commands that are carried out by more than a change of controls."""
+"""Commands that are not methods of an owner, because they do more than change controls."""
 
 
 def table_of(stages: Sequence[StageRow]) -> ControlTable:
-    """The table of a bridge that has these stages.
+    """The table of a bridge with these stages.
 
     Raises:
         ValueError: if a name or an address is used twice.
     """
-    obeyed_by_stages: tuple[type[Any], ...] = tuple(
+    stage_owners: tuple[type[Any], ...] = tuple(
         dict.fromkeys(row.controls for row in stages if row.controls is not None)
     )
-    # Whoever obeys controls; within a group, their controls are shown in this order.
-    owners: tuple[type[Any], ...] = (Controls, *obeyed_by_stages, PanicControls, InputControls, RecordControls)
-    of_stages = [reading for row in stages for reading in (row.cost, *row.readings)]
-    # Everything that is reported. Errors go out at `/error` (address or topic, reason) when they occur.
+    # Within a group, controls are shown in the order of their owners.
+    owners: tuple[type[Any], ...] = (Controls, *stage_owners, PanicControls, InputControls, RecordControls)
+    stage_readings = [reading for row in stages for reading in (row.cost, *row.readings)]
+    # Errors are not readings: they are sent to `/error` (address or topic, reason) when they occur.
     reported = (
         *readings.RATES,
         *STAGE_TIMES,
-        *of_stages,
+        *stage_readings,
         *readings.DROPS,
         *IN_FORCE,
         *readings.NAMES,
@@ -60,11 +60,10 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
 
 
 TABLE: ControlTable = table_of(STAGES)
-OWNERS, READINGS = TABLE.owners, TABLE.readings
 
 
 def start_values(values: Mapping[str, Any], table: ControlTable = TABLE) -> Snapshot:
-    """The snapshot in force at the start: the defaults, with these valid values of controls in their place."""
+    """The snapshot in force at the start: `values`, which must be valid, and the defaults of all other controls."""
     return Snapshot(owner() for owner in table.owners).replaced(values)
 
 

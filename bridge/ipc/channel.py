@@ -1,14 +1,14 @@
-"""One end of a pipe between two processes, over which messages of known classes travel.
+"""One end of a pipe between two processes that carries messages of declared classes.
 
-What comes out is one of the classes that were named, or an error that says what came instead: a match over them can
-be exhaustive. The messages themselves are declared in a `messages` module beside each pair of processes.
+`receive` returns an instance of one of these classes or raises, so that a `match` over them can be exhaustive. The
+classes are declared in a `messages` module for each pair of processes.
 """
 
 from __future__ import annotations
 
 import pickle
 import threading
-from multiprocessing.connection import _ConnectionBase  # both classes of ends; Windows has one of its own
+from multiprocessing.connection import _ConnectionBase  # common base: Windows has a class of its own
 from typing import Any, Generic, TypeVar
 
 from engine.errors import TidecastError
@@ -18,14 +18,14 @@ Received = TypeVar("Received")
 
 
 class MessageError(TidecastError):
-    """What came through a pipe is no message of this version of the program."""
+    """What was received is not a message that this end expects."""
 
 
 class Channel(Generic[Sent, Received]):
     """One end of a duplex pipe. Any thread may send; one thread receives.
 
     Args:
-        connection: the end; it can be an argument of a process, a `Channel` cannot.
+        connection: this end of the pipe. Pass the connection, not the `Channel`, as an argument of a process.
         receives: the classes of messages that the other end may send.
     """
 
@@ -47,17 +47,17 @@ class Channel(Generic[Sent, Received]):
         """Wait for one message.
 
         Raises:
-            EOFError, OSError: the other end, or this one, is closed.
-            MessageError: what came is garbled or foreign; the next message can be received all the same.
+            EOFError, OSError: this end or the other one is closed.
+            MessageError: the data is garbled or of another class; the next message can still be received.
         """
         data = self.connection.recv_bytes()
         try:
             message = pickle.loads(data)
-        except Exception as error:  # unpickling raises whatever the bytes make it raise
+        except Exception as error:  # unpickling can raise anything
             raise MessageError(f"A message of {len(data)} bytes between two processes is garbled: {error}") from error
         if not isinstance(message, self._receives):
             known = ", ".join(kind.__name__ for kind in self._receives)
-            raise MessageError(f"A {type(message).__name__} is no message that is expected here. Known: {known}.")
+            raise MessageError(f"A {type(message).__name__} is not a message that is expected here. Known: {known}.")
         return message
 
     def close(self) -> None:

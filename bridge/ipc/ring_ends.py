@@ -1,4 +1,4 @@
-"""The two ends of a ring of frames: `RingWriter` in one process, `RingReader` in another. See `frame_ring`."""
+"""The two ends of a frame ring: `RingWriter` in one process, `RingReader` in another. See `frame_ring`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from engine.frame import Frame, PixelFormat
 
 
 class RingEnd:
-    """What both ends share: mapping on first use, pickling as a process argument, closing."""
+    """What both ends share: mapping on first use, pickling as a process argument, closing.
 
-    def __init__(self, layout: Layout, bell: socket.socket) -> None:
+    Args:
+        layout: the ring's memory.
+        wake_up: the socket through which the writer wakes the reader.
+    """
+
+    def __init__(self, layout: Layout, wake_up: socket.socket) -> None:
         self._layout = layout
-        self._bell = bell
+        self._wake_up = wake_up
         self._memory: Memory | None = None
-        self._close_bell = weakref.finalize(self, bell.close)
+        self._close_socket = weakref.finalize(self, wake_up.close)
 
     def __getstate__(self) -> tuple[Layout, socket.socket]:
-        return self._layout, self._bell
+        return self._layout, self._wake_up
 
     def __setstate__(self, state: tuple[Layout, socket.socket]) -> None:
         type(self).__init__(self, *state)
@@ -38,14 +43,14 @@ class RingEnd:
         self.close()
 
     def close(self) -> None:
-        """Give up this process's mapping and socket; idempotent. The ring itself stays."""
+        """Release this process's mapping and socket; idempotent. The ring itself remains."""
         if self._memory is not None:
             self._memory.close()
-        self._close_bell()
+        self._close_socket()
 
     @property
     def dropped(self) -> int:
-        """Frames that were overwritten or skipped before they were read, since the ring was made."""
+        """Frames that were overwritten or skipped before they were read, since the ring was created."""
         words = self._open().words
         following = int(words[NEXT])
         overrun = max(0, int(words[HEAD]) - self._layout.depth - following)
@@ -53,12 +58,12 @@ class RingEnd:
 
     @property
     def written(self) -> int:
-        """Frames put since the ring was made."""
+        """Frames put since the ring was created."""
         return int(self._open().words[HEAD])
 
     @property
     def pending(self) -> int:
-        """Frames that wait to be read (0 to depth)."""
+        """Frames waiting to be read (0 to depth)."""
         words = self._open().words
         return max(0, min(int(words[HEAD]) - int(words[NEXT]), self._layout.depth))
 
@@ -69,35 +74,35 @@ class RingEnd:
 
     def _open(self) -> Arrays:
         if self._memory is None:
-            if not self._close_bell.alive:
+            if not self._close_socket.alive:
                 raise ValueError("this end of the ring is closed")
             self._memory = Memory(self._layout)
         return self._memory.arrays
 
 
 class RingWriter(RingEnd):
-    """The writing end. One process and one thread at a time, but any thread may close it, also during a `put`."""
+    """The writing end. For one process and one thread at a time, but any thread may close it, even during a `put`."""
 
-    def __init__(self, layout: Layout, bell: socket.socket) -> None:
-        super().__init__(layout, bell)
+    def __init__(self, layout: Layout, wake_up: socket.socket) -> None:
+        super().__init__(layout, wake_up)
         self._using = threading.Lock()
 
     def close(self) -> None:
-        """Give up this process's mapping and socket once a `put` in progress is done; idempotent."""
+        """Release this process's mapping and socket, after a `put` in progress has finished; idempotent."""
         with self._using:
             super().close()
 
     def put(self, frame: Frame) -> bool:
-        """Copy a frame into the ring; the oldest goes when the ring is full. Never blocks.
+        """Copy a frame into the ring; when it is full, the oldest frame is overwritten. Never blocks.
 
         Args:
             frame: RGB, of the ring's size.
 
         Returns:
-            False when every reading end is closed for good (its owner is gone), else True.
+            False if every reading end is closed, the owner's included; else True.
 
         Raises:
-            ValueError: wrong size or format, metadata beyond the ring's room for it, or the end is closed.
+            ValueError: wrong size or format, metadata that is too long, or this end is closed.
         """
         with self._using:
             return self._put(frame)
@@ -111,47 +116,47 @@ class RingWriter(RingEnd):
             )
         blob = json.dumps(dict(frame.metadata)).encode() if frame.metadata else b""
         if len(blob) > layout.metadata_bytes:
-            raise ValueError(f"metadata of {len(blob)} bytes; this ring has room for {layout.metadata_bytes}")
+            raise ValueError(f"metadata of {len(blob)} bytes; this ring holds at most {layout.metadata_bytes}")
         number = int(memory.words[HEAD])
         slot = number % layout.slots
-        stamp = memory.stamps[slot]
-        stamp[AT.BEGIN] = number + 1
-        stamp[AT.PTS] = frame.pts_ns
-        stamp[AT.CAPTURED] = frame.captured_ns
-        stamp[AT.SEQ] = frame.seq
-        stamp[AT.QUEUED] = time.monotonic_ns()
-        stamp[AT.METADATA] = len(blob)
+        header = memory.headers[slot]
+        header[AT.BEGIN] = number + 1
+        header[AT.PTS] = frame.pts_ns
+        header[AT.CAPTURED] = frame.captured_ns
+        header[AT.SEQ] = frame.seq
+        header[AT.QUEUED] = time.monotonic_ns()
+        header[AT.METADATA] = len(blob)
         if blob:
             memory.metadata[slot][: len(blob)] = np.frombuffer(blob, np.uint8)
         np.copyto(memory.pixels[slot], frame.pixels)
-        stamp[AT.END] = number + 1
+        header[AT.END] = number + 1
         memory.words[HEAD] = number + 1
         return self._wake_reader()
 
     def _wake_reader(self) -> bool:
-        self._bell.setblocking(False)
+        self._wake_up.setblocking(False)
         try:
-            self._bell.send(b"\0")
+            self._wake_up.send(b"\0")
         except BlockingIOError:
-            pass  # full: the reader has wake-ups enough
+            pass  # the buffer is full: enough wake-ups are waiting
         except (BrokenPipeError, ConnectionError):
             return False
         return True
 
 
 class RingReader(RingEnd):
-    """The reading end. One process and one thread at a time.
+    """The reading end. For one process and one thread at a time.
 
     Attributes:
-        queued_ns: `time.monotonic_ns()` at which the frame last returned was put; its age in the ring.
+        queued_ns: `time.monotonic_ns()` at which the frame that `get` returned last was put into the ring.
     """
 
     queued_ns: int = 0
 
     @property
     def waitable(self) -> socket.socket:
-        """Becomes readable when there may be a frame; for `multiprocessing.connection.wait`."""
-        return self._bell
+        """A socket that becomes readable when there may be a frame; for `multiprocessing.connection.wait`."""
+        return self._wake_up
 
     def get(
         self, timeout_s: float | None = 0.0, *, newest: bool = False, into: NDArray[np.uint8] | None = None
@@ -161,34 +166,34 @@ class RingReader(RingEnd):
         Args:
             timeout_s: longest wait in seconds; 0 does not wait, None waits for ever.
             newest: skip to the newest frame (the skipped ones count as dropped).
-            into: uint8 array [height, width, 3] to copy the pixels to (for instance page-locked memory);
+            into: uint8 array [height, width, 3] that receives the pixels (for instance page-locked memory);
                 a new array by default.
 
         Returns:
-            A frame that owns its pixels, or None when the time is over.
+            A frame that owns its pixels (or has `into`), or None if there was none in time.
 
         Raises:
-            EOFError: every writing end is closed for good (its owner is gone) and the ring is empty.
+            EOFError: every writing end is closed, the owner's included, and the ring is empty.
             ValueError: this end is closed.
         """
         frame = self._take(newest, into)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while frame is None:
             wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            self._bell.settimeout(wait_s)
+            self._wake_up.settimeout(wait_s)
             try:
-                rung = self._bell.recv(4096)
+                received = self._wake_up.recv(4096)
             except (TimeoutError, BlockingIOError):
                 return self._take(newest, into)
             except ConnectionError:
-                rung = b""
+                received = b""
             frame = self._take(newest, into)
-            if frame is None and not rung:
+            if frame is None and not received:
                 raise EOFError("the other end of the ring is gone")
         return frame
 
     def skip(self) -> int:
-        """Drop everything that waits; returns how many frames that were."""
+        """Drop every waiting frame; returns how many there were."""
         words = self._open().words
         skipped = self.pending
         words[NEXT] = words[HEAD]
@@ -203,16 +208,16 @@ class RingReader(RingEnd):
             if number >= head:
                 return None
             slot = number % layout.slots
-            stamp = memory.stamps[slot]
-            if int(stamp[AT.BEGIN]) == int(stamp[AT.END]) == number + 1:
+            header = memory.headers[slot]
+            if int(header[AT.BEGIN]) == int(header[AT.END]) == number + 1:
                 pixels = np.empty((layout.height, layout.width, 3), np.uint8) if into is None else into
                 np.copyto(pixels, memory.pixels[slot])
-                blob = memory.metadata[slot][: int(stamp[AT.METADATA])].tobytes()
-                _, _, pts, captured, seq, queued, _ = stamp[: len(AT)].tolist()
-                if int(stamp[AT.BEGIN]) == number + 1:
+                blob = memory.metadata[slot][: int(header[AT.METADATA])].tobytes()
+                _, _, pts, captured, seq, queued, _ = header[: len(AT)].tolist()
+                if int(header[AT.BEGIN]) == number + 1:
                     words[NEXT] = number + 1
                     words[TAKEN] += 1
                     self.queued_ns = queued
                     metadata = json.loads(blob) if blob else {}
                     return Frame(pixels, PixelFormat.RGB, pts, captured, seq, metadata)
-            # Overtaken: the writer is a whole ring ahead by now, so the next pass takes a newer frame.
+            # Overtaken: the writer is a whole ring ahead by now, so the next iteration takes a newer frame.

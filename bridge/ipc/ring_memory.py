@@ -1,6 +1,7 @@
-"""The shared memory of a ring of frames: its layout, and one process's mapping of it.
+"""The shared memory of a frame ring: its layout, and one process's mapping of it.
 
-A page of words for the positions, then the slots: each a header of words, room for metadata, and the pixels.
+One page holds the ring's positions as 64-bit words. The slots follow: each has a header of such words, space for the
+metadata, and the pixels.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SPARE_SLOTS = 2
-"""More slots than `depth`: while the reader copies the oldest frame the writer can go on by as many."""
+"""Slots beyond `depth`, so that the writer can go on by this many frames while the reader copies the oldest one."""
 
-_PAGE = 4096
-_WORDS = 16
-HEAD = 0  # frames written; by the writer alone
-NEXT = 8  # number of the next frame to read, and frames read; by the reader alone, in its own cache line
-TAKEN = 9
+_PAGE = 4096  # bytes
+_WORDS = 16  # of the positions, and of the header of each slot
+
+# Indices of the positions. Those of the reader are in a cache line of their own.
+HEAD = 0  # frames written; changed by the writer only
+NEXT = 8  # number of the next frame to read; changed by the reader only
+TAKEN = 9  # frames read; changed by the reader only
 
 
-class Stamp(NamedTuple):
-    """Words at the start of a slot, as indices. `BEGIN` and `END` hold the frame's number + 1."""
+class HeaderIndices(NamedTuple):
+    """Indices of the words of a slot's header. `BEGIN` and `END` hold the frame's number + 1."""
 
     BEGIN: int = 0
     END: int = 1
@@ -38,12 +41,12 @@ class Stamp(NamedTuple):
     METADATA: int = 6
 
 
-AT = Stamp()
+AT = HeaderIndices()
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Name and geometry of one ring's memory; what an end needs to find its way."""
+    """Name and geometry of one ring's memory: all that an end needs in order to map it."""
 
     name: str
     width: int
@@ -53,7 +56,7 @@ class Layout:
 
     @property
     def slots(self) -> int:
-        """Slots in the ring: `depth` and the spare ones."""
+        """Slots in the ring: `depth` plus the spare ones."""
         return self.depth + _SPARE_SLOTS
 
     @property
@@ -74,23 +77,23 @@ class Arrays:
 
     Attributes:
         words: the ring's positions, see `HEAD`, `NEXT` and `TAKEN`.
-        stamps: the header of every slot, see `Stamp`.
-        metadata: room for every slot's metadata, uint8 [metadata_bytes].
+        headers: the header of every slot, see `HeaderIndices`.
+        metadata: every slot's metadata, uint8 [metadata_bytes].
         pixels: every slot's pixels, uint8 [H, W, 3].
     """
 
     words: NDArray[np.int64]
-    stamps: list[NDArray[np.int64]]
+    headers: list[NDArray[np.int64]]
     metadata: list[NDArray[np.uint8]]
     pixels: list[NDArray[np.uint8]]
 
 
 class Memory:
-    """One process's mapping of a ring, cut into arrays. `close` is idempotent and also runs at exit."""
+    """One process's mapping of a ring, as arrays. `close` is idempotent and also runs at exit."""
 
     def __init__(self, layout: Layout) -> None:
         shared = _attach(layout.name)
-        # An np.ndarray(buffer=...) would not keep the mapping: a close would pull it from under a copy.
+        # Unlike np.ndarray(buffer=...), frombuffer keeps the mapping: it cannot be closed during a copy.
         assert shared.buf is not None
         whole = np.frombuffer(shared.buf, np.uint8)
         head = _WORDS * 8
@@ -100,7 +103,7 @@ class Memory:
         self._arrays = [
             Arrays(
                 words=whole[:head].view(np.int64),
-                stamps=[slot[:head].view(np.int64) for slot in slots],
+                headers=[slot[:head].view(np.int64) for slot in slots],
                 metadata=[slot[head:after] for slot in slots],
                 pixels=[slot[after:][: np.prod(shape)].reshape(shape) for slot in slots],
             )
@@ -109,7 +112,7 @@ class Memory:
 
     @property
     def arrays(self) -> Arrays:
-        """The views. Keep them no longer than one call: a mapping that is looked at cannot be closed.
+        """The views. Hold them no longer than one call: a mapping with live views cannot be closed.
 
         Raises:
             ValueError: if the mapping is closed.
@@ -122,11 +125,11 @@ class Memory:
 
 _unmapping = threading.Lock()
 _in_use: list[SharedMemory] = []
-"""Mappings that were closed while a thread still copied; they go with the next that is closed."""
+"""Mappings that could not be closed because a thread was copying; they are closed together with the next one."""
 
 
 def _unmap(arrays: list[Arrays], shared: SharedMemory) -> None:
-    arrays.clear()  # a mapping cannot be closed while arrays look at it
+    arrays.clear()  # a mapping cannot be closed while arrays refer to it
     with _unmapping:
         _in_use.append(shared)
         for mapping in tuple(_in_use):
@@ -136,11 +139,10 @@ def _unmap(arrays: list[Arrays], shared: SharedMemory) -> None:
 
 
 def _attach(name: str) -> SharedMemory:
-    """Map existing memory without taking part in its ownership.
+    """Map existing memory without becoming its owner.
 
-    Before Python 3.13 this also enters the name with the resource tracker. That is harmless: children started
-    by `multiprocessing` share their parent's tracker, which keeps a set, and the owner's unlink takes it out
-    again.
+    Before Python 3.13 this also registers the name with the resource tracker. That is harmless: children started by
+    `multiprocessing` share their parent's tracker, which keeps a set of names, and the owner's unlink removes it.
     """
     if sys.version_info >= (3, 13):
         return SharedMemory(name, track=False)

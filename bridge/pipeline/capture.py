@@ -18,7 +18,7 @@ from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
-from bridge.process.priority import prefer_this_thread
+from bridge.process.priority import raise_thread_priority
 from bridge.service import Service
 from bridge.video.base import Options, Source, SourceInfo
 from bridge.video.opening import open_source
@@ -123,7 +123,7 @@ class Capture(Service):
         return source.problem if source is not None else ""
 
     def _run(self) -> None:
-        prefer_this_thread()
+        raise_thread_priority()
         try:
             self._wanted = self._choice()
             self._source = open_source(self._wanted, self._options)

@@ -27,7 +27,7 @@ from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.pipeline.stall_detector import StallDetector
-from bridge.process.priority import prefer_this_thread
+from bridge.process.priority import raise_thread_priority
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
 from bridge.video.base import Options, Sink
@@ -119,7 +119,7 @@ class Publisher(Service):
         return self._restyled_stages.readings() | self._tick_stages.readings()
 
     def _run(self) -> None:
-        prefer_this_thread()
+        raise_thread_priority()
         try:
             sink = open_sink(self._uri, self._options)
         except TransportError as error:
@@ -138,7 +138,7 @@ class Publisher(Service):
             try:
                 self._tick(sink)
             except Exception as error:  # one bad frame: the sink stays open, the next tick sends again
-                self.survive(error)
+                self.report_defect(error)
                 if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock went on
                     self.pacer.tick(time.monotonic_ns())
 

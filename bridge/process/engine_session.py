@@ -1,4 +1,7 @@
-"""What the engine process's loop needs of a session: `engine.session.Session` has it, and so has `IdentitySession`."""
+"""The interface through which the engine process's loop uses a session.
+
+`engine.session.Session` and `bridge.process.identity_session.IdentitySession` implement it.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ class SessionSpec(Protocol):
 
     @property
     def frames_per_latent(self) -> int:
-        """Frames of the input that one latent frame holds."""
+        """Input frames that one latent frame holds."""
 
 
 class ChunkHealth(Protocol):
-    """What the last chunk was like; see `engine.runtime.metrics.Health`."""
+    """Figures of the last chunk; see `engine.runtime.metrics.Health`."""
 
     @property
     def noise(self) -> float:
-        """Share of noise that was mixed in, 0..1."""
+        """Share of noise that was mixed into it, 0..1."""
 
     @property
     def steps(self) -> int:
@@ -34,7 +37,7 @@ class ChunkHealth(Protocol):
 
     @property
     def stages(self) -> Mapping[str, float]:
-        """ms of every stage."""
+        """Duration of every stage of the engine in ms."""
 
     @property
     def chunks(self) -> int:
@@ -42,11 +45,11 @@ class ChunkHealth(Protocol):
 
     @property
     def prompt(self) -> str:
-        """The prompt in force, in words."""
+        """The text of the prompt in force."""
 
     @property
     def missing_prompts(self) -> tuple[str, ...]:
-        """Prompts that are wanted and not encoded yet."""
+        """Prompts that the controls ask for and that are not encoded yet."""
 
     @property
     def vram(self) -> float:
@@ -54,19 +57,19 @@ class ChunkHealth(Protocol):
 
     @property
     def trouble(self) -> str:
-        """What went wrong and how it goes on."""
+        """What went wrong and what the session did about it; empty when nothing went wrong."""
 
 
 class EncodedPrompt(Protocol):
-    """What became of a prompt."""
+    """The result of encoding a prompt."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Its words that the model does not know."""
+        """Words of the prompt that the model does not know."""
 
 
 class EngineSession(Protocol):
-    """A model at work on one stream. Belongs to one thread, save `encode_prompt`."""
+    """A model that processes one stream. Use it from one thread, except `encode_prompt`."""
 
     @property
     def spec(self) -> SessionSpec:
@@ -74,27 +77,27 @@ class EngineSession(Protocol):
 
     @property
     def health(self) -> ChunkHealth:
-        """What the last chunk that was collected was like."""
+        """Figures of the chunk that was collected last."""
 
     @property
     def frames_needed(self) -> int:
-        """How many more frames make the next chunk."""
+        """How many more frames the next chunk needs."""
 
     @property
     def arrived(self) -> bool:
-        """Whether `collect` would not wait."""
+        """Whether `collect` would return without waiting."""
 
     def feed(self, frame: Frame) -> None:
-        """Take one more frame."""
+        """Add one frame to the next chunk."""
 
     def begin(self, controls: Controls) -> None:
-        """Take one chunk, under these controls, and set its work going."""
+        """Start work on the next chunk, with these controls."""
 
     def collect(self) -> list[Frame]:
-        """Wait for the oldest `begin` that was not collected; the frames that are finished, oldest first."""
+        """Wait for the oldest chunk that was begun and not yet collected; returns its frames, oldest first."""
 
     def encode_prompt(self, text: str) -> EncodedPrompt:
-        """Encode a prompt, so that chunks begun later can use it. Callable from any thread.
+        """Encode a prompt for chunks that are begun later. May be called from any thread.
 
         Raises:
             TidecastError: if it cannot be encoded.

@@ -1,4 +1,4 @@
-"""The faults that a fault drill can have the engine process suffer."""
+"""Faults that a fault drill can inject into the engine process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAUSE_S = 4.0
 
 
 class Fault(enum.StrEnum):
-    """What goes wrong: sleep for ever or for `PAUSE_S`, end at once, ask for more memory than there is, raise."""
+    """What goes wrong: sleep for ever or for `PAUSE_S`, exit at once, allocate more memory than there is, raise."""
 
     HANG = "hang"
     PAUSE = "pause"
@@ -23,11 +23,12 @@ class Fault(enum.StrEnum):
     ERROR = "error"
 
 
-def suffer(fault: Fault) -> None:
-    """Carry out a fault in this process.
+def inject(fault: Fault) -> None:
+    """Cause a fault in this process.
 
     Raises:
-        MemoryError, RuntimeError: as the fault demands.
+        MemoryError: for `Fault.OOM`.
+        RuntimeError: for `Fault.ERROR`.
     """
     match fault:
         case Fault.HANG:

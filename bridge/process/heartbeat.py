@@ -1,7 +1,7 @@
 """The engine process's heartbeat: a few counters in shared memory that the supervisor reads at any time.
 
-Survives the death of the writer, needs no lock (each word has one writer and is written whole), and leaves no
-name behind. Knows nothing of frames or models.
+They stay readable when the engine process dies and need no lock, because each word has one writer and is written
+atomically. The memory has no name, so a crash leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Phase(enum.IntEnum):
 
 
 class _Word(enum.IntEnum):
-    """Where each counter is."""
+    """Index of each counter."""
 
     BEAT_NS = 0
     PHASE = 1
@@ -34,25 +34,25 @@ class _Word(enum.IntEnum):
 
 
 class Heartbeat:
-    """Counters of one engine process. Make it in the owner, pass it as an argument of the process."""
+    """Counters of one engine process. Created by its owner and passed to the process as an argument."""
 
     def __init__(self) -> None:
         self._words = multiprocessing.get_context("spawn").RawArray(ctypes.c_int64, len(_Word))
         self.beat(Phase.STARTING)
 
     def beat(self, phase: Phase) -> None:
-        """Show a sign of life."""
+        """Record a sign of life."""
         self._words[_Word.PHASE] = int(phase)
         self._words[_Word.BEAT_NS] = time.monotonic_ns()
 
     def count(self, *, taken: int = 0, skipped: int = 0, finished: int = 0) -> None:
-        """Add to the counters of frames."""
+        """Add to the frame counters."""
         self._words[_Word.TAKEN] += taken
         self._words[_Word.SKIPPED] += skipped
         self._words[_Word.FINISHED] += finished
 
     def chunk(self, duration_ns: int) -> None:
-        """Count one call of the model."""
+        """Count one finished chunk and record how long it took."""
         self._words[_Word.CHUNKS] += 1
         self._words[_Word.STEP_NS] = duration_ns
 
@@ -68,7 +68,7 @@ class Heartbeat:
 
     @property
     def taken(self) -> int:
-        """Frames taken out of the ring."""
+        """Frames read from the ring."""
         return int(self._words[_Word.TAKEN])
 
     @property
@@ -78,15 +78,15 @@ class Heartbeat:
 
     @property
     def finished(self) -> int:
-        """Frames given back."""
+        """Frames written to the other ring."""
         return int(self._words[_Word.FINISHED])
 
     @property
     def chunks(self) -> int:
-        """Calls of the model."""
+        """Chunks finished."""
         return int(self._words[_Word.CHUNKS])
 
     @property
     def step_s(self) -> float:
-        """Duration of the last call of the model in s."""
+        """Duration of the last chunk in s."""
         return self._words[_Word.STEP_NS] / 1e9

@@ -1,4 +1,4 @@
-"""A session that gives every frame back unchanged: what the bridge costs by itself. Imports no torch."""
+"""A session that returns every frame unchanged, to measure what the bridge itself costs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.frame import Frame
 
 @dataclass(frozen=True, slots=True)
 class IdentitySpec:
-    """Facts of the model that there is none of."""
+    """What stands for the facts of the model."""
 
     name: str = "identity"
     frames_per_latent: int = 1
@@ -19,7 +19,7 @@ class IdentitySpec:
 
 @dataclass(frozen=True, slots=True)
 class IdentityHealth:
-    """A chunk of one frame, to which nothing was done."""
+    """Figures of a chunk that was not changed."""
 
     noise: float = 0.0
     steps: int = 0
@@ -33,13 +33,13 @@ class IdentityHealth:
 
 @dataclass(frozen=True, slots=True)
 class NoPrompt:
-    """What became of a prompt that nobody reads."""
+    """The result of encoding a prompt that is not used."""
 
     unknown: tuple[str, ...] = ()
 
 
 class IdentitySession:
-    """An `EngineSession` whose chunk is one frame and whose model changes nothing."""
+    """An `EngineSession` whose chunk is one frame, which it returns unchanged."""
 
     def __init__(self) -> None:
         self.spec = IdentitySpec()
@@ -49,28 +49,28 @@ class IdentitySession:
 
     @property
     def frames_needed(self) -> int:
-        """Frames that make the next chunk: one, unless it waits already."""
+        """Frames that the next chunk needs: one, unless one is waiting."""
         return 0 if self._waiting else 1
 
     @property
     def arrived(self) -> bool:
-        """Whatever was begun is finished."""
+        """Always: what was begun is finished at once."""
         return True
 
     def feed(self, frame: Frame) -> None:
-        """Take one frame."""
+        """Add one frame."""
         self._waiting.append(frame)
 
     def begin(self, controls: Controls) -> None:
-        """Take the oldest frame that waits; controls change nothing."""
+        """Begin the oldest waiting frame; the controls are ignored."""
         if self._waiting:
             self._begun.append(self._waiting.popleft())
             self.health = replace(self.health, chunks=self.health.chunks + 1)
 
     def collect(self) -> list[Frame]:
-        """The oldest frame that was begun, as it came."""
+        """The oldest frame that was begun, unchanged."""
         return [self._begun.popleft()] if self._begun else []
 
     def encode_prompt(self, text: str) -> NoPrompt:
-        """Nothing to encode."""
+        """Do nothing."""
         return NoPrompt()

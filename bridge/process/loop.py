@@ -1,8 +1,4 @@
-"""The engine process's loop, one for every session: frames from the ring -> chunks -> frames into the other ring.
-
-Knows the schedule and what a session looks like (`EngineSession`), not the network; it knows no transport, no OSC and
-no clock but its own durations.
-"""
+"""The engine process's loop, the same for every session: frames from one ring -> chunks -> frames into the other."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from dataclasses import dataclass
 
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
-from bridge.process.faults import suffer
+from bridge.process.faults import inject
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.messages import Health, Start
 from bridge.process.owner import Owner
@@ -24,31 +20,31 @@ from engine.frame import Frame
 from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan
 
 HEALTH_S = 0.1
-"""Least time between two messages about health, in s."""
+"""Shortest time between two `Health` messages, in s, unless there is trouble."""
 
 PROMPT_CHARACTERS = 500
-"""Of a prompt, as many characters travel with each frame."""
+"""Longest prompt in a frame's metadata, in characters; longer ones are cut."""
 
 FPS_WINDOW = 30
 """Frames over which the input's rate is averaged."""
 
 IDLE_S, BUSY_S = 0.05, 0.001
-"""Longest wait for a frame, in s: while nothing is computed, and while a chunk is, which is looked after between."""
+"""Longest wait for a frame, in s: while the engine is idle, and while a chunk is computed (its end must be noticed)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A chunk that was begun: under which plan, and when, in s."""
+    """A chunk that was begun: its plan, and when it was begun, by `time.perf_counter`."""
 
     plan: Plan
     began: float
 
 
 class Loop:
-    """Gather frames, plan, begin a chunk, collect its frames and give them back.
+    """Gathers frames, plans, begins a chunk, collects its frames and returns them.
 
-    Where the device computes beside the host, the next chunk is begun just before the last one is finished: as late as
-    possible, so that its frames and controls are fresh, and early enough that the device does not wait for it.
+    Where the device computes asynchronously, the next chunk is begun shortly before the current one is finished: as
+    late as possible, so that its frames and controls are fresh, and early enough that the device never waits.
     """
 
     def __init__(
@@ -72,26 +68,26 @@ class Loop:
         self._policy = Policy()
         self._cost = Cost()
         self._running: deque[Running] = deque()
-        self._free = 0.0  # when the device ended what is no longer running
+        self._free = 0.0  # when the device finished the last collected chunk
         self._begin_s = 0.0
         self._reported = 0.0
 
     def serve(self) -> None:
-        """Serve frames until told to stop. While a chunk runs, its end is the only sign of life."""
+        """Process frames until told to stop. While a chunk is computed there is no heartbeat until it is finished."""
         while not self._owner.stopped:
             if not self._running:
                 self._heartbeat.beat(Phase.WAITING)
             self._gather()
             if self._start.debug and (fault := self._owner.take_fault()) is not None:
                 self._heartbeat.beat(Phase.WAITING)
-                suffer(fault)
+                inject(fault)
             if not self._running or (len(self._running) == 1 and self._nearly_done()):
                 self._begin()
             if self._running and self._session.arrived:
                 self._collect()
 
     def _gather(self) -> None:
-        """Take every frame that is there; wait a moment for one when there is nothing else to do."""
+        """Take every frame that has arrived; wait briefly for one when there is nothing else to do."""
         enough = len(self._waiting) >= self._session.frames_needed
         wait_s = BUSY_S if self._running else 0.0 if enough else IDLE_S
         frame = self._inbox.get(wait_s)
@@ -102,13 +98,13 @@ class Loop:
             frame = self._inbox.get(0.0)
 
     def _nearly_done(self) -> bool:
-        """Whether the chunk that runs will be finished by the time that another could be begun."""
+        """Whether the running chunk will be finished by the time the next one has been begun."""
         running = self._running[0]
         end = max(running.began, self._free) + expected(self._cost, running.plan)
         return self._session.arrived or end - time.perf_counter() <= self._begin_s + 2 * BUSY_S
 
     def _begin(self) -> None:
-        """Begin a chunk if its frames are there."""
+        """Begin a chunk if enough frames have arrived."""
         session, controls = self._session, self._owner.controls
         need = session.frames_needed
         if len(self._waiting) < need:
@@ -118,9 +114,9 @@ class Loop:
         self._heartbeat.count(skipped=decided.skip)
         for _ in range(need + decided.skip):
             self._waiting.popleft()
-        said = spoken(controls, decided.steps)
+        metadata = frame_metadata(controls, decided.steps)
         for frame in frames:
-            session.feed(dataclasses.replace(frame, metadata={**frame.metadata, **said}))
+            session.feed(dataclasses.replace(frame, metadata={**frame.metadata, **metadata}))
         self._heartbeat.beat(Phase.STEPPING)
         began = time.perf_counter()
         session.begin(dataclasses.replace(controls, steps=decided.steps))
@@ -128,14 +124,14 @@ class Loop:
         self._running.append(Running(decided, began))
 
     def _collect(self) -> None:
-        """Give back the frames of the chunk that has ended."""
+        """Return the frames of the chunk that is finished."""
         session, ended, now = self._session, self._running.popleft(), time.perf_counter()
         took, self._free = now - max(ended.began, self._free), now
         self._heartbeat.beat(Phase.STEPPING)
         self._heartbeat.chunk(int(took * 1e9))
         before = session.health.chunks
         done = session.collect()
-        if session.health.chunks > before:  # a reset alone only lets go what was in flight
+        if session.health.chunks > before:  # after a reset nothing was computed: there is no cost to learn
             self._cost = observe(self._cost, ended.plan, took)
         for frame in done:
             self._outbox.put(frame)
@@ -169,8 +165,8 @@ class Loop:
         return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
 
 
-def spoken(controls: Controls, steps: int) -> dict[str, str]:
-    """What a frame says about the controls that its chunk was made with; long prompts are cut to the ring's room."""
+def frame_metadata(controls: Controls, steps: int) -> dict[str, str]:
+    """The controls that a chunk is made with, as metadata of its frames; a long prompt is cut to fit the ring."""
     return {
         "prompt": controls.prompt_1[:PROMPT_CHARACTERS],
         "strength": f"{controls.strength:g}",
@@ -179,15 +175,15 @@ def spoken(controls: Controls, steps: int) -> dict[str, str]:
 
 
 def evenly_spaced(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]:
-    """Choose `need` of the first `need + skip` frames, evenly spaced and with the newest of them.
+    """Choose `need` of the first `need + skip` frames: evenly spaced, the newest of them included.
 
-    Leaving out frames between, not before, keeps motion steady when the engine is slower than the input.
+    Skipping frames evenly, not only the oldest, keeps motion steady when the engine is slower than the input.
     """
     frames = list(waiting)[: need + skip]
     return [frames[(n + 1) * len(frames) // need - 1] for n in range(need)]
 
 
 def health_message(session: EngineSession, reason: str) -> Health:
-    """What the owner is told about the last chunk; `reason` is the schedule's."""
+    """The message about the last chunk; `reason` is the schedule's."""
     health = session.health
     return Health(health.noise, health.steps, health.prompt, health.vram, health.stages, reason, health.trouble)

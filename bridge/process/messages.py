@@ -1,7 +1,7 @@
-"""What the bridge process and the engine process say to each other, and what the supervisor tells the bridge.
+"""Messages between the bridge process and the engine process, and from the supervisor to the bridge.
 
-To add a message, declare a frozen dataclass and name it in the union of its direction; mypy then names every match
-that does not obey it. Everything in a message must pickle. Importing this module loads no torch.
+To add a message, declare a frozen dataclass and add it to the union of its direction; mypy then reports every match
+that does not handle it. Every field must be picklable. Importing this module loads no torch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from engine.controls import Controls
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What an engine process is started with.
+    """The argument with which an engine process is started.
 
     Attributes:
-        config: what the engine is told.
-        identity: give frames back unchanged instead of opening a model.
+        config: the engine's configuration.
+        identity: return frames unchanged instead of opening a model.
         debug: obey `InjectFault`.
-        fps: rate of the output in 1/s, which the schedule holds; 0 for the input's.
+        fps: output rate in 1/s that the schedule aims at; 0 for the input's rate.
         controls: the live controls in force.
     """
 
@@ -43,42 +43,42 @@ class ControlsChanged:
 
 @dataclass(frozen=True, slots=True)
 class InjectFault:
-    """Suffer a fault; obeyed only when the process was started for debugging."""
+    """Cause a fault; obeyed only when the process was started for debugging."""
 
     fault: Fault
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End in order."""
+    """Finish and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """The model is being opened; `text` says what is being done."""
+    """The model is being opened; `text` names the step."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Frames are served from now on, by this model."""
+    """The model is open, and frames are processed from now on."""
 
     model: str
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the last chunk was like; sent at most ten times a second, and whenever there is trouble.
+    """Figures of the last chunk; sent at most ten times a second, and whenever there is trouble.
 
     Attributes:
         noise: share of noise that was mixed in, 0..1.
         steps: denoising steps in force.
-        prompt: the prompt in force, in words.
+        prompt: the text of the prompt in force.
         vram: memory in use on the accelerator in GiB; 0 without one.
-        stages: ms of every stage of the chunk, by the names in `engine.controls.STAGES`.
-        reason: why the schedule decided as it did; empty when it had nothing to weigh.
-        trouble: what went wrong and how it goes on; empty when nothing did.
+        stages: duration of every stage of the chunk in ms, by the names in `engine.controls.STAGES`.
+        reason: why the schedule decided as it did; empty when there was nothing to decide.
+        trouble: what went wrong and what was done about it; empty when nothing went wrong.
     """
 
     noise: float = 0.0
@@ -92,10 +92,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """Something could not be done and the show goes on.
+    """Something could not be done; the engine goes on.
 
     Attributes:
-        topic: a control's address, such as "/prompt", or a part's name.
+        topic: a control's address, such as "/prompt", or the name of a part of the program.
         reason: what was wrong and what to do about it.
     """
 
@@ -105,7 +105,7 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One formatted record of the engine process's log."""
+    """One formatted log record of the engine process."""
 
     level: int
     logger: str
@@ -114,14 +114,14 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine process ends because of an error; `reason` says which."""
+    """The engine process ends because of the error in `reason`."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Restarting:
-    """The engine has ended, for this reason, and starts again in `retry_s` seconds."""
+    """The engine has ended for this reason and is started again in `retry_s` seconds."""
 
     reason: str
     retry_s: float

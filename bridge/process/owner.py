@@ -1,4 +1,4 @@
-"""The engine process's side of the pipe: what it tells its owner, and what the owner last asked for."""
+"""The engine process's end of the pipe: messages to its owner, and what the owner asked for last."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from engine.controls import Controls
 
 
 class Owner:
-    """The bridge process, as the engine process sees it. When it is gone, this process ends at once.
+    """The bridge process, as the engine process sees it. When it is gone, the engine process exits at once.
 
     Args:
         connection: this process's end of the pipe.
         controls: the live controls in force at the start.
 
     Attributes:
-        controls: the live controls that were sent last.
-        stopped: whether the owner asked for the end.
+        controls: the live controls that were received last.
+        stopped: whether the owner has sent `Stop`.
     """
 
     def __init__(self, connection: Connection, controls: Controls) -> None:
@@ -47,15 +47,15 @@ class Owner:
         try:
             self._channel.send(message)
         except OSError:
-            os._exit(1)  # nobody is left to work for
+            os._exit(1)  # the owner is gone
 
     def take_fault(self) -> Fault | None:
-        """The fault that was asked for since the last call, if any."""
+        """The fault that was requested since the last call, if any."""
         fault, self._fault = self._fault, None
         return fault
 
     def obey(self, message: ToEngine) -> None:
-        """Note what one message asks for; the loop acts on it."""
+        """Record what one message asks for; the loop acts on it."""
         match message:
             case ControlsChanged(controls):
                 self.controls = controls
@@ -71,13 +71,13 @@ class Owner:
             try:
                 self.obey(self._channel.receive())
             except (EOFError, OSError):
-                os._exit(1)  # the owner died: so must this process, whatever it is doing
+                os._exit(1)  # the owner is gone: exit, whatever the other threads are doing
             except MessageError as error:
                 self.tell(Complaint("engine", str(error)))
 
 
 class LogToOwner(logging.Handler):
-    """Hands log records to the owner, whose terminal it is."""
+    """Sends log records to the owner, which writes them to its own log."""
 
     def __init__(self, owner: Owner) -> None:
         super().__init__()

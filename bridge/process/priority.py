@@ -1,4 +1,4 @@
-"""Asks the system to run the threads that carry the picture before others, and to keep time finely."""
+"""Thread priority and timer resolution for the threads that carry frames."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import threading
 
 NICENESS = -10
 HIGHEST = 2  # THREAD_PRIORITY_HIGHEST
-THIS_THREAD = -2  # what GetCurrentThread gives
+THIS_THREAD = -2  # the pseudo handle that GetCurrentThread returns
 TIMER_MS = 1
 
 
-def prefer_this_thread() -> None:
-    """Raise the calling thread's priority where the system lets us; on Linux threads that it starts inherit it.
+def raise_thread_priority() -> None:
+    """Raise the calling thread's priority if the system permits; on Linux, threads that it starts inherit it.
 
-    Linux lets privileged users only; macOS has no such call. Everybody else goes on without.
+    Linux permits this to privileged users only, and macOS has no such call; the priority then stays as it is.
     """
     if sys.platform == "win32":
         ctypes.windll.kernel32.SetThreadPriority(ctypes.c_void_p(THIS_THREAD), HIGHEST)
@@ -27,6 +27,6 @@ def prefer_this_thread() -> None:
 
 
 def fine_timers() -> None:
-    """Let this process's waits end within a millisecond: Windows rounds them up to 15.6 ms unless it is asked."""
+    """Set the timer resolution of this process to 1 ms; by default Windows rounds waits up to 15.6 ms."""
     if sys.platform == "win32":
         ctypes.windll.winmm.timeBeginPeriod(TIMER_MS)

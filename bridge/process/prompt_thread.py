@@ -1,4 +1,4 @@
-"""Encodes prompts on a thread of its own, beside the picture."""
+"""Encodes prompts on a thread of its own, so that frames are not delayed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class PromptThread:
-    """Encodes the prompts that a session misses; the session remembers the results.
+    """Encodes the prompts that a session is missing; the session caches the results.
 
     Args:
-        session: whose prompts they are.
-        complain: told about prompts that cannot be encoded, and about words that the model does not know.
+        session: the session that encodes.
+        complain: called about prompts that cannot be encoded, and about words that the model does not know.
     """
 
     def __init__(self, session: EngineSession, complain: Callable[[Complaint], None]) -> None:
@@ -31,7 +31,7 @@ class PromptThread:
         Service("prompts", self._run, lambda topic, text: complain(Complaint(topic, text))).start()
 
     def want(self, texts: Sequence[str]) -> None:
-        """Say which prompts are missing now; earlier wishes are forgotten."""
+        """Set which prompts are missing now; replaces what was wanted before."""
         missing = tuple(text for text in texts if text not in self._failed)
         if missing != self._wanted:
             self._wanted = missing
@@ -50,7 +50,7 @@ class PromptThread:
         except TidecastError as error:
             self._failed.add(text)
             self._complain(Complaint("/prompt", str(error)))
-        except Exception as error:  # the show goes on with the prompt before it
+        except Exception as error:  # the stream goes on with the previous prompt
             self._failed.add(text)
             log.exception("a prompt could not be encoded")
             self._complain(Complaint("/prompt", f"This prompt could not be encoded: {type(error).__name__}: {error}"))

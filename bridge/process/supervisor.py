@@ -1,7 +1,7 @@
-"""Starts the engine process, watches its heartbeat, ends it when it hangs, and brings it back with all controls.
+"""Starts the engine process, watches its heartbeat, kills it when it hangs, and restarts it with the current controls.
 
-Owns the two rings of frames and outlives every engine process. It knows neither models nor transports, and what it
-learns it hands on through callbacks: nothing that the engine does can hold up whoever reads `state`.
+The supervisor owns the two frame rings and outlives every engine process. It works on a thread of its own, so that
+nothing the engine does can block a thread that reads `state` or calls `feed`.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ from engine.frame import Frame
 log = logging.getLogger(__name__)
 
 TICK_S = 0.02
-"""How often the watch looks at the heartbeat and passes on changed controls."""
+"""Interval at which the heartbeat is checked and changed controls are sent."""
 
-CALM_S = 30.0
-"""After this long without a failure the wait before a restart is the shortest again."""
+STABLE_S = 30.0
+"""After an engine has run for this long, the delay before the next restart is the shortest again."""
 
 HANG_STEPS = 8.0
-"""A step may take this many times the longest one so far before it counts as a hang (and `hang_seconds` at least)."""
+"""A chunk that takes this many times the longest one so far (and at least `hang_seconds`) counts as a hang."""
 
 INBOX_DEPTH = 12
 OUTBOX_DEPTH = 12
-"""Frames that a ring holds: three chunks of four."""
+"""Frames that each ring holds: three chunks of four."""
 
 EngineChannel = Channel[ToEngine, FromEngine]
 
@@ -65,7 +65,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class EngineState(enum.StrEnum):
-    """What the engine process is doing, as far as the output cares."""
+    """Whether there is an engine process that gives frames."""
 
     STOPPED = "stopped"
     LOADING = "loading"
@@ -77,11 +77,17 @@ class Supervisor:
     """Keeps one engine process alive.
 
     Args:
-        config: what the engine is told.
-        process: how it is watched.
-        fps: the output's rate for the schedule; 0 for the input's.
-        controls: gives the live controls in force.
-        tell: receives every `EngineEvent`, on the supervisor's thread; must be quick.
+        config: the engine's configuration.
+        process: how the process is watched and restarted.
+        fps: output rate in 1/s that the schedule aims at; 0 for the input's rate.
+        controls: returns the live controls in force.
+        tell: called with every `EngineEvent`, on the supervisor's thread; must be quick.
+
+    Attributes:
+        to_engine: takes the input frames; see also `feed`.
+        from_engine: gives the restyled frames.
+        state: whether there is an engine process that gives frames.
+        restarts: how often an engine process ended by itself, hung or could not be started.
     """
 
     def __init__(
@@ -114,17 +120,17 @@ class Supervisor:
 
     @property
     def frames_lost(self) -> int:
-        """Frames that dead engines took and never gave back, or that waited for them."""
+        """Frames that engine processes took and did not return before they ended, or that were waiting for them."""
         return self._lost
 
     @property
     def frames_replaced(self) -> int:
-        """Frames that the engine never saw, or left out, because newer ones were there."""
+        """Frames that the engine never received, or skipped, because there were newer ones."""
         return self.to_engine.dropped - self._purged + self._skipped + self._heartbeat.skipped
 
     @property
     def finished(self) -> int:
-        """Frames that the present engine has given back."""
+        """Frames that the current engine process has returned."""
         return self._heartbeat.finished
 
     @property
@@ -133,11 +139,11 @@ class Supervisor:
         return self._pid
 
     def start(self) -> None:
-        """Start the engine process and the watch."""
+        """Start the engine process and the thread that watches it."""
         self._service.start()
 
     def stop(self) -> None:
-        """End the engine process and give back the shared memory; idempotent."""
+        """End the engine process and release the shared memory; idempotent."""
         self._service.stop()
         self.state = EngineState.STOPPED
         self.to_engine.close()
@@ -146,12 +152,12 @@ class Supervisor:
         self._outbox.close()
 
     def feed(self, frame: Frame) -> None:
-        """Hand a frame to the engine if there is one; while it loads, nothing waits for it."""
+        """Pass a frame to the engine if it is running; frames are not queued while it loads."""
         if self.state is EngineState.RUNNING:
             self.to_engine.put(frame)
 
     def inject(self, fault: str) -> None:
-        """Have the engine process suffer the `Fault` of this name; for the fault drill.
+        """Cause the `Fault` of this name in the engine process; for the fault drill.
 
         Raises:
             EngineError: for an unknown fault, or when the engine was not started for debugging.
@@ -168,23 +174,23 @@ class Supervisor:
             self.state = EngineState.LOADING
             began = time.monotonic()
             try:
-                reason = self._live()
-            except Exception as error:  # whatever it is, an engine that cannot be started is tried again
+                reason = self._run_process()
+            except Exception as error:  # whatever the reason, an engine that cannot be started is tried again
                 log.exception("the engine process failed to start")
                 reason = f"The engine process could not be started: {type(error).__name__}: {error}."
             if self._stopping.is_set():
                 break
             self.state = EngineState.FAILED
             self.restarts += 1
-            if time.monotonic() - began > CALM_S:
+            if time.monotonic() - began > STABLE_S:
                 backoff = self._process_config.backoff_seconds
             self._tell(Restarting(reason, backoff))
             self._stopping.wait(backoff)
             backoff = min(2 * backoff + 0.1, self._process_config.backoff_max_seconds)
         self.state = EngineState.STOPPED
 
-    def _live(self) -> str:
-        """One engine process from start to end; returns why it ended."""
+    def _run_process(self) -> str:
+        """Run one engine process from start to end; returns why it ended."""
         self._heartbeat = heartbeat = Heartbeat()
         sent = self._controls()
         start = Start(
@@ -204,10 +210,10 @@ class Supervisor:
             outbox.close()
             return self._watch(process, channel, heartbeat, sent)
         finally:
-            end(process, gently=self._stopping.is_set(), channel=channel)
+            end_process(process, gently=self._stopping.is_set(), channel=channel)
             channel.close()
-            with self._inbox.reader() as left:
-                waiting = left.skip()
+            with self._inbox.reader() as reader:
+                waiting = reader.skip()
             self._purged += waiting
             self._lost += waiting
             self._lost += max(0, heartbeat.taken - heartbeat.skipped - heartbeat.finished)
@@ -220,7 +226,7 @@ class Supervisor:
         reason = ""
         while not self._stopping.is_set():
             ready = wait([channel.connection, process.sentinel], TICK_S)
-            reason = self._hear_all(channel) or reason
+            reason = self._handle_all(channel) or reason
             if process.sentinel in ready:
                 process.join()
                 return reason or f"The engine process ended by itself ({_exit_text(process.exitcode)})."
@@ -233,37 +239,37 @@ class Supervisor:
                     channel.send(InjectFault(self._fault))
                     self._fault = None
             except OSError:
-                continue  # the sentinel says so at the next turn
+                continue  # the process has ended: the sentinel reports it at the next turn
             if heartbeat.phase is Phase.STEPPING:
                 longest_step = max(longest_step, heartbeat.step_s)
-            limit = self._limit(heartbeat, longest_step)
+            limit = self._silence_limit(heartbeat, longest_step)
             if heartbeat.silent_s > limit:
                 return f"The engine hung: no sign of life for {limit:.1f} s."
         return ""
 
-    def _limit(self, heartbeat: Heartbeat, longest_step: float) -> float:
-        """Silence in s after which this engine counts as hung. The first chunk still belongs to loading."""
+    def _silence_limit(self, heartbeat: Heartbeat, longest_step: float) -> float:
+        """Silence in s after which the engine counts as hung. The first chunk, a warm-up, counts as loading."""
         first_chunk = heartbeat.phase is Phase.STEPPING and not heartbeat.chunks
         if first_chunk or heartbeat.phase in (Phase.STARTING, Phase.LOADING):
             return self._process_config.load_seconds
         return max(self._process_config.hang_seconds, HANG_STEPS * longest_step)
 
-    def _hear_all(self, channel: EngineChannel) -> str:
-        """Obey every message that is there; returns the reason if the engine process announces its end."""
+    def _handle_all(self, channel: EngineChannel) -> str:
+        """Handle every message that has arrived; returns the reason if the engine process announces its end."""
         reason = ""
         try:
             while channel.connection.poll():
                 try:
-                    reason = self._hear(channel.receive()) or reason
+                    reason = self._handle(channel.receive()) or reason
                 except MessageError as error:
                     log.error("%s", error)
                     self._tell(Complaint("engine", str(error)))
         except (EOFError, OSError):
-            pass  # the process has ended: its sentinel says so
+            pass  # the process has ended: the sentinel reports it
         return reason
 
-    def _hear(self, message: FromEngine) -> str:
-        """Obey one message of the engine process; returns the reason if it announces its end."""
+    def _handle(self, message: FromEngine) -> str:
+        """Handle one message of the engine process; returns the reason if it announces its end."""
         match message:
             case Ready():
                 self.state = EngineState.RUNNING
@@ -279,8 +285,8 @@ class Supervisor:
         return ""
 
 
-def end(process: BaseProcess, gently: bool, channel: EngineChannel) -> None:
-    """End an engine process: ask first when `gently`, then kill. Returns when it is gone."""
+def end_process(process: BaseProcess, gently: bool, channel: EngineChannel) -> None:
+    """End an engine process: if `gently`, ask it first and wait up to 2 s; then kill it. Returns when it is gone."""
     if process.pid is None:  # it could not be started
         return
     if gently and process.is_alive():

@@ -1,7 +1,7 @@
-"""The engine process: opens a session and runs the loop on it, until it is told to stop or dies.
+"""The engine process: opens a session and runs the loop on it until it is told to stop or fails.
 
-The one module of the bridge that opens a model, and only inside `main`: importing it loads no torch. Whatever goes
-wrong here ends this process at worst; the supervisor reports it and starts another.
+The only module of the running bridge that opens a model, and only inside `main`: importing it loads no torch. A
+failure here ends this process alone; the supervisor reports it and starts another.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from bridge.process.messages import Failed, Loading, Ready, Start
 from bridge.process.owner import LogToOwner, Owner
 from bridge.process.priority import fine_timers
 from engine.config import Config
-from engine.errors import OutOfMemoryError, TidecastError
+from engine.errors import TidecastError
 
 
 def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, heartbeat: Heartbeat) -> None:
-    """Body of the engine process (spawned). Returns when told to stop; every failure is reported, then ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the owner decides
+    """Main function of the (spawned) engine process. Returns when told to stop; a failure is reported and ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the owner handles it
     fine_timers()
     owner = Owner(connection, start.controls)
     logging.basicConfig(level=logging.INFO, handlers=[LogToOwner(owner)], format="%(message)s")
@@ -36,20 +36,18 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
         with open_session(start, owner, heartbeat) as session:
             owner.tell(Ready(session.spec.name))
             Loop(start, session, inbox, outbox, owner, heartbeat).serve()
-    except OutOfMemoryError as error:
+    except TidecastError as error:
         owner.tell(Failed(str(error)))
     except MemoryError as error:
         owner.tell(Failed(f"The engine ran out of memory. {error}".strip()))
-    except TidecastError as error:
-        owner.tell(Failed(str(error)))
     except EOFError:
         owner.tell(Failed("The program that fed the engine is gone."))
-    except Exception as error:  # the seam of the process: whatever it is, say so before going down
+    except Exception as error:  # whatever it is, report it before the process ends
         logging.getLogger(__name__).exception("the engine failed")
         owner.tell(Failed(f"{type(error).__name__}: {error}"))
     else:
         return
-    os._exit(1)  # threads of foreign libraries must not keep a failed engine alive
+    os._exit(1)  # threads of other libraries must not keep a failed engine alive
 
 
 @contextlib.contextmanager
@@ -63,7 +61,7 @@ def open_session(start: Start, owner: Owner, heartbeat: Heartbeat) -> Iterator[E
         yield IdentitySession()
         return
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on the bridge's cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin on the bridge's cores
     from engine.session import Session
 
     def progress(text: str) -> None:
@@ -76,7 +74,7 @@ def open_session(start: Start, owner: Owner, heartbeat: Heartbeat) -> Iterator[E
 
 
 def leaving_a_core(config: Config) -> Config:
-    """The configuration with a number of threads that leaves one core to the bridge, where none was chosen."""
+    """The configuration, with one thread fewer than there are cores if the number of threads is not set."""
     if config.threads:
         return config
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

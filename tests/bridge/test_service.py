@@ -1,4 +1,4 @@
-"""A service survives what its loop raises, says it once, and stops as often as it is told to."""
+"""A service goes on after its loop raises, reports the defect once, and can be stopped more than once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from bridge.service import Service
 
 
-def test_a_loop_that_raises_is_said_once_and_begun_again() -> None:
+def test_a_loop_that_raises_is_reported_once_and_run_again() -> None:
     tries, third = [], threading.Event()
     told: list[tuple[str, str]] = []
 
@@ -43,7 +43,7 @@ def test_stop_on_its_own_thread_does_not_wait_for_itself() -> None:
     service.stop()
 
 
-def test_a_loop_that_waits_for_something_else_is_woken_to_end() -> None:
+def test_stop_wakes_a_loop_that_waits_for_something_else() -> None:
     change, begun = threading.Condition(), threading.Event()
 
     def loop() -> None:
@@ -62,7 +62,7 @@ def test_a_loop_that_waits_for_something_else_is_woken_to_end() -> None:
     assert "toy" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_what_a_loop_does_at_its_end_is_done_even_if_it_is_stopped_at_once() -> None:
+def test_a_loop_runs_at_least_once_even_when_it_is_stopped_immediately() -> None:
     for _ in range(50):
         ended: list[int] = []
         service = Service("toy", lambda ended=ended: ended.append(1))
@@ -71,9 +71,9 @@ def test_what_a_loop_does_at_its_end_is_done_even_if_it_is_stopped_at_once() -> 
         assert ended == [1]
 
 
-def test_a_defect_that_changes_its_words_does_not_flood() -> None:
+def test_a_defect_whose_text_changes_does_not_flood_the_log() -> None:
     told: list[str] = []
     service = Service("toy", tell=lambda topic, text: told.append(text))
     for number in range(100):
-        service.survive(ValueError(str(number)))
+        service.report_defect(ValueError(str(number)))
     assert told == ["ValueError: 0"]

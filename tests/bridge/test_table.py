@@ -24,7 +24,7 @@ from bridge.control.oscquery.http import OscQueryServer
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import compose
 from bridge.control.telemetry import Telemetry
-from bridge.table import COMMANDS, GROUPS, OWNERS, READINGS, TABLE
+from bridge.table import COMMANDS, GROUPS, TABLE
 from bridge.web.launcher import WebProcess
 from engine.control import PREFIX, Command, Kind, Reading, command, live
 from engine.controls import Controls
@@ -55,7 +55,7 @@ SIZE = Reading("grain_size", "/status/grain", Kind.FLOAT, "ms", "Size of the gra
 
 
 def extended():
-    return compose((*OWNERS, GrainControls), (*COMMANDS, DEVELOP), (*READINGS, SIZE), GROUPS)
+    return compose((*TABLE.owners, GrainControls), (*COMMANDS, DEVELOP), (*TABLE.readings, SIZE), GROUPS)
 
 
 @pytest.fixture
@@ -225,11 +225,11 @@ def test_two_owners_with_one_name_or_address_are_refused():
         resets: int = 0
 
     with pytest.raises(ValueError, match="several controls named mix"):
-        compose((*OWNERS, SameName))
+        compose((*TABLE.owners, SameName))
     with pytest.raises(ValueError, match="several rows at /tidecast/mix/norm"):
-        compose((*OWNERS, SameAddress))
+        compose((*TABLE.owners, SameAddress))
     with pytest.raises(ValueError, match="both have a field 'resets'"):
-        ControlStore(compose((*OWNERS, SameCounter)))
+        ControlStore(compose((*TABLE.owners, SameCounter)))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_fader_changes_its_owner_and_nothing_else():
     for number in range(1000):
         store.handle(BASE, [number % 100 / 50])
         store.handle(PREFIX + "/mix/midi", [number % 128])
-    for owner in OWNERS:
+    for owner in TABLE.owners:
         same = store.snapshot.of(owner) is before.of(owner)
         assert same == (owner.__name__ != "MixControls"), owner
     engine = store.snapshot.of(Controls)

@@ -1,4 +1,4 @@
-"""Frames between processes: order, drop-oldest, waiting, and what is left when a peer is killed."""
+"""Frames between processes: order, dropping the oldest, waiting, and the ring after a process was killed."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_waiting_sleeps_until_the_frame_comes(ring):
     assert time.monotonic() - started >= 0.1
 
 
-def test_the_bell_can_be_waited_for_together_with_other_things(ring):
+def test_a_frame_and_a_message_can_be_waited_for_together(ring):
     writer, reader = ring.writer(), ring.reader()
     ours, theirs = SPAWN.Pipe()
     assert wait([reader.waitable, theirs], 0.0) == []
@@ -304,7 +304,7 @@ def alive(pid: int) -> bool:
 
 
 def test_an_end_that_is_closed_while_a_thread_copies_keeps_its_memory_until_then():
-    """As when a recording ends at the moment at which a frame is handed to it."""
+    """As when a recording ends while a frame is written to it."""
     with FrameRing(32, 16, depth=1) as ring:
         writer = ring.writer()
         writer.put(Frame(np.full((16, 32, 3), 7, np.uint8)))

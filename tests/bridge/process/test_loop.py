@@ -1,6 +1,6 @@
-"""The engine process's loop over a device that computes beside the host, in simulated time.
+"""The engine process's loop with a device that computes asynchronously, in simulated time.
 
-Such a device cannot run here; `Device` stands in for it and for the session that drives it. The rest is real.
+`Device` stands in for such a device and for the session that drives it, as the tests need no accelerator.
 """
 
 from __future__ import annotations
@@ -67,15 +67,17 @@ class Device:
     """A session whose device works on one chunk after the other while the host goes on.
 
     Args:
-        upload_s, compute_s, download_s: what a chunk costs the host before, the device, and the host after.
-        beside: whether `begin` returns before the device is done.
+        upload_s, compute_s, download_s: time of a chunk on the host before, on the device, and on the host after.
+        asynchronous: whether `begin` returns before the device is done.
     """
 
     spec = registry.get("wan21-tiny")
     frames_needed = FRAMES
 
-    def __init__(self, world: World, upload_s: float, compute_s: float, download_s: float, beside: bool = True) -> None:
-        self._world, self._beside = world, beside
+    def __init__(
+        self, world: World, upload_s: float, compute_s: float, download_s: float, asynchronous: bool = True
+    ) -> None:
+        self._world, self._asynchronous = world, asynchronous
         self._upload_s, self.compute_s, self._download_s = upload_s, compute_s, download_s
         self._fed: list[Frame] = []
         self._begun: deque[tuple[float, list[Frame]]] = deque()
@@ -99,7 +101,7 @@ class Device:
         self._begun.append((self._free, self._fed))
         self._fed = []
         self.most = max(self.most, len(self._begun))
-        if not self._beside:
+        if not self._asynchronous:
             self._world.now = self._free
 
     @property
@@ -133,7 +135,7 @@ def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host(monkey
     assert seqs == sorted(set(seqs))
     assert heartbeat.skipped > 0
     assert heartbeat.step_s == pytest.approx(0.060, rel=0.02)
-    assert max(device.early[5:]) < 0.004 + 3 * loop.BUSY_S + 0.006  # no sooner than it must: its frames are fresh
+    assert max(device.early[5:]) < 0.004 + 3 * loop.BUSY_S + 0.006  # as late as possible: its frames are fresh
 
 
 def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +148,9 @@ def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.
     assert max(waits[1:]) < 0.033 + 2 * loop.BUSY_S
 
 
-def test_where_the_host_computes_a_chunk_is_collected_before_the_next_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_synchronous_device_a_chunk_is_collected_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fps=100, last=1000)
-    device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, beside=False)
+    device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, asynchronous=False)
     heartbeat = serve(monkeypatch, world, device)
     assert device.most == 1
     assert heartbeat.step_s == pytest.approx(0.061)
@@ -177,5 +179,5 @@ def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign
     assert sum(device.idle[24:60]) < 0.001 * 36
     assert device.most == 2
     last, phase = beats[-1]
-    assert phase is Phase.STEPPING  # of the chunk that was begun behind the one that hangs
+    assert phase is Phase.STEPPING  # the beat of the chunk that was begun after the one that hangs
     assert world.now - last > 10

@@ -1,4 +1,4 @@
-"""Messages between processes: a new one is one dataclass, mypy finds who does not obey it, garbage is said."""
+"""Messages between processes: a new one is one dataclass, mypy finds a match that lacks it, garbage is reported."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True, slots=True)
 class Curtain:
-    """A message that the product does not know."""
+    """A message that only this test declares."""
 
     height: float
     colours: tuple[str, ...] = ()
 
 
 def draw(connection: Connection) -> None:
-    """A process that obeys `Curtain`."""
+    """A process that answers `Curtain`."""
     channel: Channel[Curtain, Curtain] = Channel(connection, (Curtain,))
     got = channel.receive()
     channel.send(Curtain(got.height * 2, (*got.colours, "red")))
@@ -54,14 +54,14 @@ def test_a_message_that_a_test_declares_travels_between_two_processes():
 @pytest.mark.parametrize(
     "message", [messages.Loading("x"), messages.Health(stages={"dit": 4.0}), messages.Failed("no")]
 )
-def test_messages_of_the_product_arrive_as_they_were(message):
+def test_messages_arrive_unchanged(message):
     ours, theirs = SPAWN.Pipe()
     with ours, theirs:
         Channel(theirs, messages.TO_ENGINE).send(message)
         assert Channel(ours, messages.FROM_ENGINE).receive() == message
 
 
-def test_foreign_and_garbled_messages_are_said_and_the_next_is_received():
+def test_foreign_and_garbled_messages_are_reported_and_the_next_is_received():
     ours, theirs = SPAWN.Pipe()
     with ours, theirs:
         channel = Channel(ours, messages.FROM_ENGINE)
@@ -69,29 +69,29 @@ def test_foreign_and_garbled_messages_are_said_and_the_next_is_received():
         theirs.send_bytes(b"\x80\x05garbage")
         theirs.send(messages.Stop())
         theirs.send(messages.Ready("ember"))
-        with pytest.raises(MessageError, match=r"tuple is no message.*Ready"):
+        with pytest.raises(MessageError, match=r"tuple is not a message.*Ready"):
             channel.receive()
         with pytest.raises(MessageError, match="9 bytes between two processes is garbled"):
             channel.receive()
-        with pytest.raises(MessageError, match="A Stop is no message"):
+        with pytest.raises(MessageError, match="A Stop is not a message"):
             channel.receive()
         assert channel.receive() == messages.Ready("ember")
 
 
-def test_the_supervisor_says_what_it_cannot_read_and_goes_on():
+def test_the_supervisor_reports_what_it_cannot_read_and_goes_on():
     told: list[messages.EngineEvent] = []
     supervisor = Supervisor(Config(), EngineProcessConfig(), 0.0, Controls, told.append)
     ours, theirs = SPAWN.Pipe()
     try:
         theirs.send("nonsense")
         theirs.send(messages.Ready("ember"))
-        assert supervisor._hear_all(Channel(ours, messages.FROM_ENGINE)) == ""
+        assert supervisor._handle_all(Channel(ours, messages.FROM_ENGINE)) == ""
     finally:
         ours.close()
         theirs.close()
         supervisor.stop()
     complaint, ready = told
-    assert isinstance(complaint, messages.Complaint) and "str is no message" in complaint.reason
+    assert isinstance(complaint, messages.Complaint) and "str is not a message" in complaint.reason
     assert ready == messages.Ready("ember")
 
 
@@ -163,7 +163,7 @@ print(session.spec.name, "torch" in sys.modules)
     assert done.stdout.splitlines() == ["[0, 1, 2, 3, 4] True", "identity False"], done.stderr
 
 
-def test_an_identity_engine_comes_up_gives_frames_back_and_stops():
+def test_an_identity_engine_starts_and_stops():
     told: list[messages.EngineEvent] = []
     ready = threading.Event()
 
@@ -184,7 +184,7 @@ def test_an_identity_engine_comes_up_gives_frames_back_and_stops():
     assert supervisor.state is EngineState.STOPPED
 
 
-def test_an_engine_that_cannot_be_started_is_said_and_tried_again():
+def test_an_engine_that_cannot_be_started_is_reported_and_tried_again():
     told: list[messages.EngineEvent] = []
     ready = threading.Event()
     failures = iter([OSError("no more processes")])
