@@ -1,7 +1,7 @@
-"""The composition root: makes the parts, joins them, starts them in order, and stops them in the opposite order.
+"""The composition root: makes the parts, connects them, starts them in order, and stops them in reverse order.
 
-Owns no logic of its own beyond the state that is reported. `App.start` and `App.stop` may be repeated in one process;
-each start makes every part anew, and each stop gives back every thread, port, process, name and byte of shared memory.
+It holds no logic of its own. `App.start` and `App.stop` may be called repeatedly in one process: each start makes
+every part anew, and each stop releases every thread, port, process, name and byte of shared memory.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from engine.frame import Frame
 log = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
-"""Longest time that one Python thread keeps the interpreter from the publish thread."""
+"""How long another Python thread may hold the interpreter while the publish thread waits for it (default: 5 ms)."""
 
 
 class App:
@@ -63,10 +63,10 @@ class App:
         stages: the table of stages.
 
     Attributes:
-        store, telemetry: live controls and readings; valid from the start on, they survive a stop.
-        quit: set when somebody asked for the end.
+        store, telemetry: live controls and readings; they exist before `start` and survive `stop`.
+        quit: set when a client sends `/quit`.
         oscquery_url: where OSCQuery is served when there is no page; else empty.
-        failure: why the engine could not be opened the first time; empty when it could, or has not failed yet.
+        failure: why the engine failed before it was ever ready; else empty.
     """
 
     def __init__(self, config: AppConfig, stages: Sequence[StageRow] = STAGES) -> None:
@@ -85,7 +85,7 @@ class App:
         self.midi: MidiInput | None = None
 
     def start(self) -> None:
-        """Start every part; does nothing when running. When one fails, those before it are stopped again.
+        """Start every part; does nothing when running. If one fails, the parts already started are stopped again.
 
         Raises:
             TidecastError: a port or name is taken, or an input or output cannot be opened.
@@ -114,20 +114,20 @@ class App:
         self.stop()
 
     def inputs(self) -> list[SourceInfo]:
-        """Everything that can be seen now; takes about two seconds. Indices of the control `input` refer to it."""
+        """Every source that can be seen now (takes about two seconds). A number in the control `input` refers to it."""
         self._inputs = list_sources(options=self._input_options())
         return self._inputs
 
     def _assemble(self, stack: contextlib.ExitStack) -> None:
-        config, store, tell = self.config, self.store, self.telemetry.error
+        config, store, report = self.config, self.store, self.telemetry.error
         width, height, fps = config.engine.width, config.engine.height, config.output.fps
         self.osc = self._start_osc(stack)
         self.supervisor = Supervisor(
-            config.engine, config.process, fps, lambda: store.snapshot.of(Controls), self._hear
+            config.engine, config.process, fps, lambda: store.snapshot.of(Controls), self._on_event
         )
         stack.callback(self.supervisor.stop)
         self.recorder = self._make_recorder(stack)
-        wishes = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
+        wanted = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
             config.input.uri,
             self._input_options(),
@@ -136,12 +136,12 @@ class App:
             store,
             self._stages,
             lambda: self._inputs,
-            self._taken,
-            tell,
+            self._captured,
+            report,
         )
         self.publisher = Publisher(
             config.output.uri,
-            wishes,
+            wanted,
             self.supervisor,
             self.capture.history,
             self._stages,
@@ -149,8 +149,8 @@ class App:
             fps,
             (width, height),
             config.process.stall_seconds,
-            self._shown,
-            tell,
+            self._sent,
+            report,
         )
         self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
         self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)
@@ -208,7 +208,7 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """Other programs' addresses, snapshots, MIDI, and the words that are obeyed here."""
+        """The addresses of other programs, snapshots, `/quit` and MIDI."""
         osc = self.config.osc
         for name in osc.compat:
             server = CompatServer(self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None).start()
@@ -259,7 +259,8 @@ class App:
         web = self.config.web
         if web.enabled or not web.oscquery or self.osc is None:
             return ""
-        from bridge.control.oscquery.http import OscQueryServer  # with it the web server, which the page has elsewhere
+        # Imported here: it loads the web server, which only the web process does when there is a page.
+        from bridge.control.oscquery.http import OscQueryServer
 
         token = "" if is_loopback(web.host) else web.token or new_token()
         server = OscQueryServer(
@@ -286,18 +287,18 @@ class App:
         except AnnounceError as error:
             self.telemetry.error("oscquery", str(error))
 
-    def _taken(self, frame: Frame) -> None:
-        """Every input frame: to the engine, to the output's clock, to recorder and page."""
+    def _captured(self, frame: Frame) -> None:
+        """Pass on a frame from the input: to the engine, the output's clock, the recorder and the page."""
         self.supervisor.feed(frame)
         source = self.capture.info
         self.publisher.pacer.offer_dry(frame, time.monotonic_ns(), source.fps if source is not None else 0.0)
-        self._preview("input", frame)
+        self._record_and_show("input", frame)
 
-    def _shown(self, frame: Frame) -> None:
-        """Every sent frame: to recorder and page."""
-        self._preview("output", frame)
+    def _sent(self, frame: Frame) -> None:
+        """Pass on a frame that was sent: to the recorder and the page."""
+        self._record_and_show("output", frame)
 
-    def _preview(self, which: str, frame: Frame) -> None:
+    def _record_and_show(self, which: str, frame: Frame) -> None:
         self.recorder.offer(which, frame)
         if self.web is not None:
             self.web.offer(which, frame)
@@ -305,8 +306,8 @@ class App:
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)
 
-    def _hear(self, event: EngineEvent) -> None:
-        """What the supervisor tells."""
+    def _on_event(self, event: EngineEvent) -> None:
+        """Turn an event of the supervisor into telemetry."""
         match event:
             case Loading(text):
                 self.telemetry.update(message=text)

@@ -1,11 +1,11 @@
 """Prepares a fresh checkout: virtual environment, libraries, system packages; then restarts in that environment.
 
-Standard library only, because it runs before anything else is installed. Where the libraries can already be imported
-it does nothing. It knows nothing of what Tidecast does.
+Standard library only, because it runs before anything else is installed. It does nothing when the libraries can already
+be imported.
 
-System packages are installed only on Debian as root, and only with permission: `TIDECAST_APT=yes` or `no` decides;
-otherwise a terminal is asked. Without a terminal nobody can be asked: an unattended start as root (CI, a container)
-counts as permission, and what will be installed is printed first.
+System packages are installed only on Debian, as root and with permission. `TIDECAST_APT=yes` or `no` decides; if it is
+not set, the user is asked at the terminal. Without a terminal (CI, a container) starting as root counts as permission,
+and the packages are named before they are installed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
 CPU_TORCH = "torch==2.13.0"
-"""Installed first where no NVIDIA GPU is found: the build that needs none."""
+"""Installed first where no NVIDIA GPU is found: the build without CUDA."""
 
 CUDA_TORCH = ("uv", "pip", "install", "--torch-backend", "auto")
-"""Installs torch for an NVIDIA GPU on Windows, where pip finds only the build for CPUs; uv picks the one that fits the
+"""Installs torch for an NVIDIA GPU on Windows: pip finds only the CPU build there, uv picks the one that fits the
 driver."""
 
 NEEDED = {
@@ -52,10 +52,10 @@ PERMISSION = "TIDECAST_APT"
 
 
 def ensure(part: str) -> None:
-    """Return when the libraries of `part` ("bridge" or "tests") can be imported; otherwise prepare and restart.
+    """Return if the libraries of `part` ("bridge" or "tests") can be imported; otherwise install them and restart.
 
-    Ends the process with exit code 2 and a sentence that says what to do, when something is missing that it may not or
-    cannot install.
+    If something is missing that cannot or must not be installed, the process ends with exit code 2 and a sentence that
+    says what to do.
     """
     if tuple(sys.version_info) < OLDEST_PYTHON:
         stop(f"Tidecast needs Python 3.11 or newer, this is {sys.version.split()[0]}. Use a newer python3.")
@@ -76,22 +76,22 @@ def python() -> Path:
 
 
 def stamp(part: str) -> Path:
-    """The file that marks `part` as installed; its name changes with pyproject.toml, so a change installs again."""
+    """The file that marks `part` as installed; its name depends on pyproject.toml, so a change there installs again."""
     digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + EXTRAS[part].encode()).hexdigest()[:16]
     return VENV / f".tidecast-{part}-{digest}"
 
 
 def create() -> None:
-    """Make the virtual environment if it is not there."""
+    """Create the virtual environment if it does not exist."""
     if python().exists():
         return
     if importlib.util.find_spec("ensurepip") is None:
-        debian_install(("python3-venv",), "to make a virtual environment")
-    say(f"making {VENV}")
+        debian_install(("python3-venv",), "to create a virtual environment")
+    say(f"creating {VENV}")
     try:
         venv.create(VENV, with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        stop(f"The virtual environment could not be made: {error}. Check that {ROOT} can be written to.")
+        stop(f"The virtual environment could not be created: {error}. Check that {ROOT} can be written to.")
 
 
 def install(part: str) -> None:
@@ -107,12 +107,12 @@ def install(part: str) -> None:
 
 
 def pip(*arguments: str) -> None:
-    """Run the environment's pip quietly; on failure show what it said and end."""
+    """Run the environment's pip quietly; on failure show its output and end the process."""
     run("pip", "--disable-pip-version-check", "--quiet", *arguments)
 
 
 def run(module: str, *arguments: str) -> None:
-    """Run an installer, a module of the environment, quietly; on failure show what it said and end."""
+    """Run an installer (a module of the environment) quietly; on failure show its output and end the process."""
     with tempfile.TemporaryFile("w+") as log:
         command = [str(python()), "-m", module, *arguments]
         if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0:
@@ -123,8 +123,8 @@ def run(module: str, *arguments: str) -> None:
 
 
 def requirement(name: str) -> str:
-    """What the project asks of a library, like torch>=2.11."""
-    import tomllib  # here, for the sentence about an older Python must come first
+    """The project's requirement for a library, such as torch>=2.11."""
+    import tomllib  # here: an older Python lacks it, and must get as far as the message about its version
 
     asked: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
     return next(line for line in asked if line.startswith(name))
@@ -141,7 +141,7 @@ def has_nvidia() -> bool:
 
 
 def system_packages(part: str) -> None:
-    """Install the missing Debian packages of `part`, or say how to."""
+    """Install the missing Debian packages of `part`, or say how to install them."""
     if not sys.platform.startswith("linux"):
         return
     present = {
@@ -177,7 +177,7 @@ def debian_install(packages: Sequence[str], purpose: str) -> None:
 
 
 def may_install(names: str, purpose: str) -> bool:
-    """Whether apt-get may be called: as `TIDECAST_APT` says, else as the terminal answers, else yes.
+    """Whether apt-get may be called: as `TIDECAST_APT` says, else as the user answers, else (no terminal) yes.
 
     Ends the process when `TIDECAST_APT` is neither yes nor no.
     """
@@ -190,7 +190,7 @@ def may_install(names: str, purpose: str) -> bool:
         return True
     print(f"tidecast: {names} are missing, {purpose}. Install them with apt-get? [Y/n] ", end="", file=sys.stderr)
     sys.stderr.flush()
-    answer = sys.stdin.readline()  # empty: the end of the input, which is no answer
+    answer = sys.stdin.readline()  # empty at the end of the input, which is no answer
     return bool(answer) and answer.strip().lower() in ("", "y", "yes")
 
 
@@ -207,17 +207,17 @@ def restart(part: str) -> None:
     """Run the same command again in the checkout's environment; does not return."""
     command = [str(python()), "-m", part, *sys.argv[1:]]
     if on_windows():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the child as well, which ends in good order
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C also reaches the child, which shuts down cleanly
         sys.exit(subprocess.run(command).returncode)
     os.execv(command[0], command)
 
 
 def say(text: str) -> None:
-    """One line to the user about what is being prepared."""
+    """Print one line about what is being prepared."""
     print(f"tidecast: {text}", file=sys.stderr, flush=True)
 
 
 def stop(text: str) -> None:
-    """End the process with a sentence that says what to do."""
+    """Print a sentence that says what to do, and end the process with exit code 2."""
     print(f"tidecast: {text}", file=sys.stderr, flush=True)
     sys.exit(2)

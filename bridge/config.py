@@ -1,7 +1,7 @@
 """Everything that is chosen before the start: `AppConfig`.
 
-Live controls are not here (their owners declare them); the section `[controls]` only gives their values at the start.
-`bridge.config_file` reads it from a TOML file and the command line. Knows neither torch nor sockets.
+Live controls are declared by their owners; here the section `[controls]` only holds their values at the start.
+`bridge.config_file` reads all of it from a TOML file and the command line. Imports neither torch nor sockets.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ EXAMPLES = (
     "halftone",
     "ocean",
 )
-"""Prompts that every model understands; the embedded one draws each of them well."""
+"""Prompts that every model understands and that the embedded model draws well."""
 
 
 class WebConfig(Section):
@@ -70,15 +70,15 @@ class WebConfig(Section):
 
     enabled: bool = Field(True, description="Serve the control room.")
     host: str = Field("127.0.0.1", description="Address to listen at; 0.0.0.0 for the whole network.")
-    port: int = Field(9001, ge=0, le=65535, description="TCP port of page and OSCQuery; 0: a free one.")
-    token: str = Field("", description="Token of the page; empty for a new one at each start where one is needed.")
-    oscquery: bool = Field(True, description="Serve OSCQuery there also without the page.")
+    port: int = Field(9001, ge=0, le=65535, description="TCP port of page and OSCQuery; 0 takes a free one.")
+    token: str = Field("", description="Token of the page; empty: a new one at each start, if one is needed.")
+    oscquery: bool = Field(True, description="Serve OSCQuery at that port even without the page.")
     announce: bool = Field(True, description="Announce OSCQuery by mDNS.")
     examples: tuple[str, ...] = Field(EXAMPLES, description="Prompts that the page offers, one tap each.")
 
 
 class MidiConfig(Section):
-    """A controller plugged in."""
+    """MIDI controllers."""
 
     enabled: bool = Field(False, description="Listen to a MIDI controller.")
     port: str = Field("", description="Part of the controller's name; empty takes the first one.")
@@ -87,19 +87,24 @@ class MidiConfig(Section):
 class EngineProcessConfig(Section):
     """How the engine process is watched."""
 
-    kind: Literal["model", "identity"] = Field("model", description="A model, or the bridge alone.")
+    kind: Literal["model", "identity"] = Field("model", description="model, or identity: the bridge without a model.")
     stall_seconds: float = Field(
-        0.75, ge=0.1, le=60.0, description="Wait for the engine before the input is shown; a slow model gets longer."
+        0.75,
+        ge=0.1,
+        le=60.0,
+        description="Silence after which the input is shown instead; a slow model gets longer.",
     )
-    hang_seconds: float = Field(10.0, ge=0.2, le=3600.0, description="Silence that ends the engine.")
-    load_seconds: float = Field(900.0, ge=1.0, le=86400.0, description="The same, while it loads.")
-    backoff_seconds: float = Field(0.5, ge=0.0, le=60.0, description="First wait for a restart; doubles.")
-    backoff_max_seconds: float = Field(15.0, ge=0.0, le=600.0, description="Longest wait for a restart.")
+    hang_seconds: float = Field(10.0, ge=0.2, le=3600.0, description="Silence after which the engine is restarted.")
+    load_seconds: float = Field(900.0, ge=1.0, le=86400.0, description="The same while a model is loading.")
+    backoff_seconds: float = Field(
+        0.5, ge=0.0, le=60.0, description="Wait before the first restart; doubles each time."
+    )
+    backoff_max_seconds: float = Field(15.0, ge=0.0, le=600.0, description="Longest wait before a restart.")
     debug: bool = Field(False, description="Obey the fault commands of `tidecast bench faults`.")
 
 
 class StorageConfig(Section):
-    """Where things that survive a restart are kept."""
+    """Where files that survive a restart are kept."""
 
     state_dir: str = Field("", description="Folder of snapshots and MIDI bindings; empty for the user's own.")
     record_dir: str = Field("", description="Folder of recordings; empty for the user's video folder.")

@@ -1,7 +1,7 @@
 """Reads `AppConfig` from a TOML file and the command line.
 
-An unknown key or a bad value is named with file and line, and the nearest known key is offered. Knows files and the
-table of controls, neither torch nor sockets.
+For an unknown key or a bad value the error names file and line and offers the nearest known key. Needs the table of
+controls; imports neither torch nor sockets.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CONFIGS_DIR = Path(str(resources.files("configs")))
 
 
 def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
-    """The live controls that are in force at the start.
+    """The values of the live controls at the start.
 
     Raises:
-        ConfigError: if `controls` names an unknown control or holds a value that it cannot take.
+        ConfigError: if `[controls]` names an unknown control or gives one an invalid value.
     """
     return start_values({name: start_value(name, value, table) for name, value in config.controls.items()}, table)
 
 
 def start_value(name: str, value: Any, table: ControlTable = TABLE) -> Any:
-    """The valid value of the live control `name`, which `value` was written for in `[controls]`.
+    """The value of the live control `name` that `value`, as written in `[controls]`, stands for.
 
     Raises:
-        ConfigError: for an unknown name or a value that the control cannot take; ranges are not clamped here.
+        ConfigError: for an unknown name or an invalid value; unlike a live change, one out of range is not clamped.
     """
     control = table.by_name.get(name)
     if control is None:
@@ -60,7 +60,7 @@ def suggestion(word: str, known: Mapping[str, Any]) -> str:
 
 
 def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> AppConfig:
-    """Read a configuration and lay the command line's choices over it.
+    """Read a configuration, then apply the command line's settings.
 
     Args:
         source: a TOML file, the name of a preset in `configs/`, or None for the defaults.
@@ -90,7 +90,7 @@ def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) 
 
 
 def find(source: str | Path) -> Path:
-    """The file that `--config` means: a path, or the name of a preset.
+    """The file that `--config` names: a path, or a preset.
 
     Raises:
         ConfigError: if there is no such file; names the presets.

@@ -1,4 +1,4 @@
-"""`tidecast bench engine | pipeline | slo | compare`: the model's figures, and the schedule's on invented clocks."""
+"""`tidecast bench engine | pipeline | slo | compare`: figures of a model, and of the schedule on simulated machines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bridge.cli.plan import parse_size
+from bridge.cli.size import parse_size
 from engine.errors import ConfigError
 
 Model = Annotated[str, typer.Option(help="A model of `tidecast models list`.")]
@@ -25,7 +25,7 @@ def parse_steps(text: str) -> list[int]:
     """
     steps = [part.strip() for part in text.split(",")]
     if not steps or any(part not in ("1", "2", "3", "4") for part in steps):
-        raise ConfigError(f"{text!r} is no list of steps.", "Write numbers from 1 to 4, for example 1,2.")
+        raise ConfigError(f"{text!r} is not a list of step counts.", "Write numbers from 1 to 4, for example 1,2.")
     return [int(part) for part in steps]
 
 
@@ -34,16 +34,16 @@ def engine(
     size: Sizes = ["256x256"],  # noqa: B006 - typer copies it
     steps: Steps = "1,2",
     chunks: Annotated[int, typer.Option(min=4, max=10_000, help="Chunks of four frames a run.")] = 40,
-    fps: Annotated[float, typer.Option(min=0, max=240, help="Rate of the paced run's input; 0 leaves it out.")] = 30.0,
-    latency: Annotated[float, typer.Option(min=50, max=2000, help="Wanted latency, ms.")] = 400.0,
+    fps: Annotated[float, typer.Option(min=0, max=240, help="Input rate of the real-time run; 0: no such run.")] = 30.0,
+    latency: Annotated[float, typer.Option(min=50, max=2000, help="Latency target, ms.")] = 400.0,
     device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     vae: Annotated[str, typer.Option(help="auto, full or tiny.")] = "auto",
-    batch: Annotated[bool, typer.Option(help="Steps of successive chunks in one forward.")] = True,
+    batch: Annotated[bool, typer.Option(help="Batch the steps of successive chunks into one forward pass.")] = True,
     threads: Annotated[int, typer.Option(min=0, max=256, help="CPU threads; 0 leaves the choice to torch.")] = 0,
     json: Json = None,
 ) -> None:
-    """Time a model, uint8 frame in to uint8 frame out, and its distance to what the device can do at most."""
+    """Time a model from uint8 frame to uint8 frame, and compare it with the limit of the device."""
     from engine.bench import report
     from engine.bench.engine import COLUMNS, Ask, measure
     from engine.config import Config
@@ -76,7 +76,7 @@ def pipeline(
     threads: Annotated[int, typer.Option(min=0, max=256, help="CPU threads of every rank.")] = 1,
     json: Json = None,
 ) -> None:
-    """Time several devices against one, with random weights, and compare their pictures."""
+    """Compare several devices with one, in speed and pictures; weights are random."""
     from engine.bench import report
     from engine.bench.pipeline import COLUMNS, measure
     from engine.config import Config
@@ -88,14 +88,14 @@ def pipeline(
 
 
 def slo() -> None:
-    """Print what the schedule does to deadline misses, on invented clocks."""
+    """Show how the schedule affects deadline misses, on simulated machines."""
     from engine.planning.simulate import main
 
     main()
 
 
 def compare(before: Path, after: Path) -> None:
-    """Compare two files that benchmarks wrote with --json: every figure that both have, and its ratio."""
+    """Compare two files written with --json: every figure that both have, and the ratio."""
     from engine.bench.report import compare as compare_files
 
     compare_files(before, after)

@@ -1,6 +1,6 @@
-"""`tidecast bench`: every figure of the documents. A table for people, then one line of JSON.
+"""`tidecast bench`: every figure of the documents, as a table for people and one line of JSON.
 
-Drills that break or flood a running program (`bridge.drills`) are for a checkout and not in the installed package.
+The drills (`bridge.drills`), which break or flood a running program, need a checkout: they are not installed.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from bridge.cli.lazy import LazyGroup
 
 
 class Benches(LazyGroup):
-    """The benchmarks; each is imported when it is run."""
+    """The benchmarks; each module is imported when its command is run."""
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
         "engine": ("bridge.bench.model", "engine", "A model, frame to frame."),
         "pipeline": ("bridge.bench.model", "pipeline", "Several devices against one."),
-        "slo": ("bridge.bench.model", "slo", "The schedule on invented clocks."),
-        "compare": ("bridge.bench.model", "compare", "Two files of figures."),
+        "slo": ("bridge.bench.model", "slo", "The schedule on simulated machines."),
+        "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.drills.faults", "faults", "The fault drill."),
         "flood": ("bridge.drills.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
-        "soak": ("bridge.drills.soak", "soak", "Hours in short: memory, threads, handles, drift."),
-        "web": ("bridge.drills.web", "web", "What three open pages cost the stage."),
-        "start": ("bridge.drills.start", "start", "Start and stop many times: what is left behind."),
+        "soak": ("bridge.drills.soak", "soak", "A long run: memory, threads, handles, drift."),
+        "web": ("bridge.drills.web", "web", "What open pages cost the output."),
+        "start": ("bridge.drills.start", "start", "Start and stop many times; nothing may be left behind."),
     }
 
 
@@ -34,4 +34,4 @@ app = typer.Typer(cls=Benches, help="Measure.", no_args_is_help=True)
 
 @app.callback()
 def bench() -> None:
-    """Measure: every figure of the README has its command here."""
+    """Measure: every figure in the documents comes from one of these commands."""

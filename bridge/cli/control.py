@@ -1,4 +1,4 @@
-"""`tidecast osc` and `tidecast midi`: see what can be controlled, send, watch, and bind knobs."""
+"""`tidecast osc` and `tidecast midi`: list the controls, send and watch messages, bind knobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ StateDir = Annotated[str, typer.Option(help="Folder of the bindings; empty for t
 
 ANSWER_S = 1.0
 INPUTS_S = 8.0
-"""Looking for sources on a network takes a while."""
+"""Longest wait for the list of sources: searching a network takes a while."""
 
 
 def _fail(error: TidecastError | str) -> typer.Exit:
@@ -70,7 +70,7 @@ def send(
     host: Host = "127.0.0.1",
     port: Port = 9000,
 ) -> None:
-    """Send one message to a Tidecast that runs, and show what it answers."""
+    """Send one message to a running Tidecast and show its answer."""
     full = address if address.startswith(PREFIX + "/") else PREFIX + "/" + address.lstrip("/")
     try:
         with OscClient(host, port) as client:
@@ -89,9 +89,9 @@ def send(
 
 
 def _effect(client: OscClient, full: str) -> Message | None:
-    """What the message did: its error, its answer, or the effective value; None for a command that says nothing.
+    """The effect of the message: its error, its answer, or the effective value; None for a command without an answer.
 
-    Errors are sent before the values that are asked for after them, so the first answer is the right one.
+    An error is sent before the values that are requested after it, so the first answer is the right one.
     """
     target = TABLE.targets.get(full)
     replies = {PREFIX + "/error", PREFIX + "/pong", PREFIX + "/inputs"}
@@ -103,7 +103,7 @@ def _effect(client: OscClient, full: str) -> Message | None:
 
 
 def argument(text: str) -> int | float | str:
-    """A word of the command line as the OSC argument that is meant by it."""
+    """The OSC argument for a word of the command line: an int or float if it reads as one, else a text."""
     for kind in (int, float):
         try:
             number: int | float = kind(text)
@@ -122,10 +122,10 @@ def _words(message: Message) -> str:
 def watch(
     host: Host = "127.0.0.1",
     port: Port = 9000,
-    all: Annotated[bool, typer.Option("--all", help="Also twins, and what did not change.")] = False,
-    seconds: Annotated[float, typer.Option(min=0.0, help="End after so long; 0 for Ctrl+C.")] = 0.0,
+    all: Annotated[bool, typer.Option("--all", help="Also twins, and values that did not change.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Stop after this time; 0 waits for Ctrl+C.")] = 0.0,
 ) -> None:
-    """Show every change of controls and readings of a Tidecast that runs, and its errors."""
+    """Show every change of a control or reading of a running Tidecast, and its errors."""
     last: dict[str, tuple[Any, ...]] = {}
     try:
         with OscClient(host, port) as client:
@@ -151,13 +151,13 @@ def bindings_file(setting: str) -> Path:
 
 @midi_app.command("list")
 def list_midi(state_dir: StateDir = "") -> None:
-    """The controllers that are plugged in, and which knob moves what."""
+    """The controllers that are plugged in, and which knob controls what."""
     path = bindings_file(state_dir)
     try:
         bindings = load(path, TABLE)
     except TidecastError as error:
         raise _fail(error) from None
-    table = Table("knob", "moves", title=f"Bindings ({path if path.exists() else 'the default, there is no file'})")
+    table = Table("knob", "controls", title=f"Bindings ({path if path.exists() else 'the defaults; there is no file'})")
     for binding in bindings:
         args = " ".join(str(a) for a in binding.args)
         table.add_row(escape(binding.words), f"{binding.address} {args}".strip())
@@ -177,7 +177,7 @@ def learn(
     seconds: Annotated[float, typer.Option(min=1.0, help="How long to wait for a knob.")] = 30.0,
     state_dir: StateDir = "",
 ) -> None:
-    """Bind the next knob that moves to a control: of a Tidecast that runs, or in its file when none does."""
+    """Bind the next knob that moves to a control: in a running Tidecast, or in its file if none is running."""
     try:
         full = resolve(address, TABLE)
         with OscClient(host, port) as client:

@@ -1,6 +1,6 @@
-"""`tidecast doctor`: looks at the machine and says, for everything found, what to do about it.
+"""`tidecast doctor`: checks the machine and says what to do about each finding.
 
-Changes nothing. Asks for torch in a process of its own, for a broken torch build must not end the check.
+Changes nothing. Torch is checked in a process of its own, because a broken build must not end the check.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ NETWORK_HINT = "Let UDP 5353 (mDNS) and TCP 5960 to 5990 through the firewall to
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at, and what to do about it."""
+    """The result of one check, and what to do about it."""
 
     level: Level
     what: str
@@ -60,7 +60,7 @@ class Finding:
 
 
 def diagnose(config: AppConfig) -> list[Finding]:
-    """Look at everything that the configuration needs."""
+    """Check everything that the configuration needs."""
     findings = [_python()]
     torch = _ask(_TORCH)
     findings += _torch(torch)
@@ -74,16 +74,16 @@ def diagnose(config: AppConfig) -> list[Finding]:
 def _python() -> Finding:
     version = sys.version.split()[0]
     if sys.platform == "win32" and sys.version_info < (3, 13):
-        remedy = "Its clock has steps of 16 ms on Windows: use Python 3.13 for an even output."
+        remedy = "Its timers have steps of 16 ms on Windows: use Python 3.13 for an even output rate."
         return Finding("note", "python", f"{version} on {sys.platform}", remedy)
     return Finding("ok", "python", f"{version} on {sys.platform}")
 
 
 def _ask(program: str, *arguments: str) -> dict[str, Any]:
-    """Run a small program in a fresh interpreter; what it prints, or {"error": text}."""
+    """Run a small program in a new interpreter and return the JSON object that it prints, or {"error": text}."""
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
     if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]}
+        return {"error": (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]}
     return dict(json.loads(done.stdout))
 
 
@@ -100,7 +100,7 @@ def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
         for name, gib in torch["gpus"]:
             yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB")
     elif driver:
-        yield Finding("bad", "GPU", "there is one, but this torch cannot use it", CUDA_HINT)
+        yield Finding("bad", "GPU", "present, but this build of torch cannot use it", CUDA_HINT)
     else:
         remedy = "The model ember runs on a CPU; the larger ones need an NVIDIA GPU."
         yield Finding("note", "GPU", "none that torch can use", remedy)
@@ -162,6 +162,6 @@ def _ports(config: AppConfig) -> Iterable[Finding]:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                yield Finding("bad", f"port {port} ({name})", str(error), f"End the other program, or use {option}.")
+                yield Finding("bad", f"port {port} ({name})", str(error), f"Stop the other program, or use {option}.")
                 continue
         yield Finding("ok", f"port {port} ({name})", f"free on {host}")

@@ -1,4 +1,4 @@
-"""Commands that are imported, and whose help is made, only when asked for: `tidecast run` must not wait for torch."""
+"""Commands that are imported only when they are used: `tidecast run` must not wait for torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from engine.errors import ConfigError
 
 
 class LazyGroup(TyperGroup):
-    """A group with further commands in other modules.
+    """A group whose commands may be defined in other modules, imported when they are used.
 
     Attributes:
-        parts: by the command's name: (module, name of a `typer.Typer` or of a function in it, one line of help).
+        parts: command name -> (module, name of a `typer.Typer` or a function in it, one line of help).
     """
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {}
@@ -26,11 +26,11 @@ class LazyGroup(TyperGroup):
         self._listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Every command, also those that are not imported yet."""
+        """Every command, including those that are not imported yet."""
         return [*super().list_commands(ctx), *self.parts]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, which needs no more than each command's line."""
+        """Write the help from each command's line, without importing the commands."""
         self._listing = True
         try:
             super().format_help(ctx, formatter)
@@ -38,7 +38,7 @@ class LazyGroup(TyperGroup):
             self._listing = False
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of this name, imported if need be."""
+        """The command of this name; imports its module if needed."""
         if cmd_name not in self.parts:
             return super().get_command(ctx, cmd_name)
         module, name, help_text = self.parts[cmd_name]
@@ -65,16 +65,16 @@ class LazyGroup(TyperGroup):
 
 
 class LateHelp(TyperCommand):
-    """A command whose options name things that may still be added after the import, such as transports.
+    """A command whose help lists things that may be added after the import, such as transports.
 
     Attributes:
-        fills: by name: what stands for `{name}` in the help of an option when the help is shown.
+        fills: name -> function whose result replaces `{name}` in the help of an option when the help is shown.
     """
 
     fills: ClassVar[Mapping[str, Callable[[], str]]] = {}
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help, filled in with what there is now."""
+        """Write the help with its placeholders filled in."""
         written = [(option, option.help) for option in self.params if isinstance(option, TyperOption) and option.help]
         try:
             for option, text in written:

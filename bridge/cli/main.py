@@ -1,7 +1,7 @@
-"""The command line: `tidecast run`, `demo`, `sources`, `doctor`, and the groups of commands of the other parts.
+"""The command line: `tidecast run`, `demo`, `sources` and `doctor`; further groups of commands stand in other modules.
 
-Only reads arguments and prints; what it starts is in `bridge.app`. A `TidecastError` becomes its message and its
-remedy, exit code 2 and no traceback.
+Only reads arguments and prints; what it starts is in `bridge.app`. A `TidecastError` is shown as its message and its
+remedy, without a traceback; the exit code is then 2.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from bridge.cli.lazy import LateHelp, LazyGroup
+from bridge.cli.size import parse_size
 from bridge.cli.status import StatusLine, introduction
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
@@ -32,7 +33,7 @@ from engine.errors import ConfigError, EngineError, TidecastError, TransportErro
 
 
 class Parts(LazyGroup):
-    """The commands of the other parts; each is imported when it is used."""
+    """The commands that stand in other modules; each is imported when it is used."""
 
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
         "osc": ("bridge.cli.control", "osc_app", "Send, list and watch OSC."),
@@ -68,16 +69,16 @@ err = Console(stderr=True)
 ConfigFile = Annotated[
     str, typer.Option("--config", "-c", help="TOML file, or a preset: {presets}.", show_default=False)
 ]
-Input = Annotated[str, typer.Option("--input", "-i", help="What to restyle: {inputs} and a name.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="Where it goes: {outputs} and a name.")]
+Input = Annotated[str, typer.Option("--input", "-i", help="What to restyle: {inputs}, then a name.")]
+Output = Annotated[str, typer.Option("--output", "-o", help="Where to send the result: {outputs}, then a name.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
-Size = Annotated[str, typer.Option("--size", help="The model's picture, for instance 512x512.")]
+Size = Annotated[str, typer.Option("--size", help="Size of the model's picture, for example 512x512.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
 WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of page and OSCQuery; 0: any.")]
 OscHost = Annotated[str, typer.Option("--osc-host", help="Address to listen at; 0.0.0.0 for the whole network.")]
-WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page; it then asks for a token.")]
+WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page, which then needs a token.")]
 ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
 Midi = Annotated[bool, typer.Option("--midi", help="Listen to MIDI controllers.")]
 Compat = Annotated[
@@ -85,7 +86,7 @@ Compat = Annotated[
 ]
 CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page, only OSCQuery.")]
-Seconds = Annotated[float, typer.Option("--seconds", min=0.0, help="End after this time; else on Ctrl+C.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.0, help="Stop after this time; else at Ctrl+C.")]
 Plain = Annotated[bool, typer.Option("--plain", help="Log lines instead of the status line.")]
 Setting = Annotated[list[str], typer.Option("--set", help="Any setting by its dotted name: --set output.fps=25")]
 
@@ -130,7 +131,7 @@ def run(
         "osc.compat": compat or None,
         "osc.compat_port": compat_port,
         "web.enabled": False if no_web else None,
-        **measured(size),
+        **size_settings(size),
         **assignments(set or []),
     }
     serve(load(config, {key: value for key, value in given.items() if value is not None}), plain, seconds=seconds)
@@ -138,7 +139,7 @@ def run(
 
 @app.command(cls=Command)
 def demo(
-    file: Annotated[Path | None, typer.Argument(help="A video to restyle; else a moving test picture.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A video to restyle; by default a moving test picture.")] = None,
     output: Output = UNSET,
     prompt: Prompt = UNSET,
     osc_port: OscPort = UNSET,
@@ -149,7 +150,7 @@ def demo(
     seconds: Seconds = UNSET,
     set: Setting = UNSET,
 ) -> None:
-    """Show what Tidecast does: no camera, no GPU, nothing to download."""
+    """Show what Tidecast does: without a camera, a GPU or a download."""
     if file is not None and not file.is_file():
         raise ConfigError(f"There is no file {str(file)!r}.", "Give the path of a video.")
     given = {
@@ -170,7 +171,7 @@ def demo(
 def sources(
     extra_ip: Annotated[list[str], typer.Option(help="Machine whose NDI sources mDNS does not reach.")] = UNSET,
 ) -> None:
-    """List what can be seen, with size and rate."""
+    """List the sources that can be seen, with size and rate."""
     from bridge.video.base import Options
     from bridge.video.opening import list_sources, unavailable
 
@@ -189,7 +190,7 @@ def doctor(
     config: ConfigFile = UNSET,
     model: Model = UNSET,
 ) -> None:
-    """Check this machine: every finding with its remedy."""
+    """Check this machine; each finding comes with its remedy."""
     from bridge.cli.doctor import diagnose
 
     findings = diagnose(load(config, {"engine.model": model} if model else {}))
@@ -202,17 +203,23 @@ def doctor(
 
 
 def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_back: bool = False) -> None:
-    """Run the bridge until Ctrl+C, SIGTERM or `/quit`, or for so many `seconds`.
+    """Run the bridge until Ctrl+C, SIGTERM or `/quit`, or for `seconds`.
+
+    Args:
+        config: the configuration.
+        plain: log lines instead of a status line.
+        seconds: stop after this time; None for never.
+        fall_back: if the output cannot be opened, say so and go on without one.
 
     Raises:
-        TidecastError: a part could not be started, or the model cannot be opened at all.
+        TidecastError: if a part cannot be started, or the model cannot be opened.
     """
     from bridge.app import App
 
     live = out.is_terminal and not plain
     start_logging(live)
     bridge = App(config)
-    asked: list[int] = []  # a handler interrupts this thread anywhere, also where it holds a lock: it may take none
+    asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: asked.append(number))
     try:
@@ -220,7 +227,9 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
     except TransportError as error:
         if not fall_back:
             raise
-        complain(f"{error.message} {error.remedy}\nGoing on without: watch the picture on the page.", "yellow")
+        complain(
+            f"{error.message} {error.remedy}\nGoing on without an output: watch the picture on the page.", "yellow"
+        )
         config = config.model_copy(update={"output": config.output.model_copy(update={"uri": "null:"})})
         bridge = App(config)
         bridge.start()
@@ -236,25 +245,23 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
         bridge.stop()
 
 
-def measured(size: str | None) -> dict[str, int]:
-    """Width and height settings from a text such as 512x512."""
+def size_settings(size: str | None) -> dict[str, int]:
+    """The settings of width and height for a text such as 512x512."""
     if size is None:
         return {}
-    width, cross, height = size.lower().partition("x")
-    if not (cross and width.strip().isdecimal() and height.strip().isdecimal()):
-        raise ConfigError(f"--size {size!r} is not a size.", "Write width x height, for example 512x512.")
-    return {"engine.width": int(width), "engine.height": int(height)}
+    width, height = parse_size(size)
+    return {"engine.width": width, "engine.height": height}
 
 
 def assignments(settings: list[str]) -> Mapping[str, Any]:
-    """Settings from texts such as `output.fps=25`; values are TOML, or plain text."""
+    """The settings in texts such as `output.fps=25`; a value is read as TOML, or else as plain text."""
     import tomllib
 
     found: dict[str, Any] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set {text!r} sets nothing.", "Write it as --set output.fps=25")
+            raise ConfigError(f"--set {text!r} is not an assignment.", "Write it as --set output.fps=25")
         try:
             found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
@@ -263,7 +270,7 @@ def assignments(settings: list[str]) -> Mapping[str, Any]:
 
 
 def start_logging(live: bool) -> None:
-    """Log to the terminal above the status line, or as plain lines to standard error."""
+    """Log above the status line of the terminal, or else as plain lines to standard error."""
     handler: logging.Handler
     if live:
         handler = RichHandler(console=out, show_path=False, show_time=False, markup=False)
@@ -275,7 +282,7 @@ def start_logging(live: bool) -> None:
 
 
 def complain(text: str, style: str | None = None) -> None:
-    """Write to stderr as it stands: names in brackets are no markup, and a log file's lines are not broken."""
+    """Write to stderr unchanged: brackets are not markup, and long lines are not wrapped."""
     err.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -283,7 +290,7 @@ def main() -> None:
     """Entry point of the command `tidecast`."""
     multiprocessing.freeze_support()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a name that an old code page cannot write must not end the show
+        sys.stdout.reconfigure(errors="replace")  # a name that an old code page cannot encode must not end the show
     try:
         app()
     except TidecastError as error:

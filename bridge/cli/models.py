@@ -1,4 +1,4 @@
-"""The commands `tidecast models ...`: what there is, getting it, checking it, and encoding prompts beforehand."""
+"""`tidecast models`: list models, download and check their files, encode prompts in advance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.errors import ModelError
 from engine.models import registry, weights
 from engine.models.spec import CODECS, ModelSpec, WeightFile
 
-app = typer.Typer(help="Models: list, download, check, and encode prompts beforehand.", no_args_is_help=True)
+app = typer.Typer(help="Models: list, download, check; encode prompts in advance.", no_args_is_help=True)
 
 Folder = Annotated[str, typer.Option("--dir", help="Folder of model files (default: the user's cache folder).")]
 Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tidecast models list")]
@@ -29,11 +29,11 @@ def _out() -> Console:
 
 @app.command("list")
 def list_models(directory: Folder = "") -> None:
-    """Show every model: size, memory, licence, and whether its files are here."""
+    """Show every model: size, memory, licence, and whether its files are present."""
     root = weights.folder(directory)
     table = Table(title=f"Models (files in {root})", show_lines=True)
     table.add_column("name", overflow="fold", ratio=3)
-    for heading in ("download", "GPU memory", "here"):
+    for heading in ("download", "GPU memory", "present"):
         table.add_column(heading, no_wrap=True)
     table.add_column("licence", ratio=2)
     for spec in registry.REGISTRY.values():
@@ -43,7 +43,7 @@ def list_models(directory: Folder = "") -> None:
     out = Console()
     out.print(table)
     out.print(
-        "Download: with every autoencoder and the text encoder (10.6 GiB), which models share. "
+        "Download: includes every autoencoder and the text encoder (10.6 GiB), which models share. "
         "GPU memory: estimated for bfloat16 at 832x480.",
         style="dim",
     )
@@ -88,9 +88,9 @@ def pull(
     name: Name,
     directory: Folder = "",
     vae: Annotated[str, typer.Option(help="Autoencoder to get: full, light, tiny, light-tiny or all.")] = "all",
-    text: Annotated[bool, typer.Option(help="Get the text encoder (not needed for prompts encoded before).")] = True,
+    text: Annotated[bool, typer.Option(help="Get the text encoder; prompts encoded in advance need none.")] = True,
 ) -> None:
-    """Download a model's files; goes on where an earlier attempt stopped, and checks every byte."""
+    """Download a model's files, resume an interrupted download, and check every file's hash."""
     if vae not in (*CODECS, "all"):
         raise typer.BadParameter(f"choose {', '.join(CODECS)} or all", param_hint="--vae")
     out, root = _out(), weights.folder(directory)
@@ -103,17 +103,17 @@ def pull(
     for verdict in verdicts:
         if verdict.state is weights.State.PINNED_HERE:
             out.print(
-                f"first download of {verdict.file.path}: nobody vouched for its content; "
+                f"first download of {verdict.file.path}: no known hash to compare with; "
                 f"pinned as sha256 {verdict.sha256}",
                 style="yellow",
             )
     kept = len(files) - len(verdicts)
-    out.print(f"{spec.name}: {len(verdicts)} files downloaded to {root}, {kept} were here.")
+    out.print(f"{spec.name}: {len(verdicts)} files downloaded to {root}, {kept} were present.")
 
 
 @app.command()
 def verify(name: Name, directory: Folder = "") -> None:
-    """Read every file of a model and compare it with the hash that is known; exit code 1 if one is wrong."""
+    """Compare every file of a model with its known hash; exit code 1 if one is wrong."""
     out, root = _out(), weights.folder(directory)
     spec, files = _chosen(name)
     with _progress("reading") as report:
@@ -127,7 +127,7 @@ def verify(name: Name, directory: Folder = "") -> None:
     wrong = [verdict for verdict in verdicts if not verdict.state.fine]
     if wrong:
         if any(verdict.state is not weights.State.MISSING for verdict in wrong):
-            out.print("Remove what is wrong, then:")
+            out.print("Remove the wrong files, then run:")
         out.print(f"tidecast models pull {spec.name}")
         raise typer.Exit(1)
 
@@ -139,10 +139,10 @@ def encode_prompts(
     directory: Folder = "",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     float8: Annotated[
-        bool, typer.Option(help="As text_weights = float8 in the configuration: half the memory.")
+        bool, typer.Option(help='Weights in float8 (half the memory), as text_weights = "float8" in a configuration.')
     ] = False,
 ) -> None:
-    """Encode prompts for a show beforehand, so that the show itself needs no text encoder."""
+    """Encode the prompts of a show in advance, so that the show itself needs no text encoder."""
     import torch
 
     out = _out()
@@ -160,7 +160,7 @@ def encode_prompts(
         if file_.role == role and (path := weights.find(file_, root))
     }
     if not any(file_.role == "text" for file_ in spec.files):
-        out.print(f"{spec.name} reads prompts by itself; there is nothing to encode beforehand.")
+        out.print(f"{spec.name} needs no text encoder; there is nothing to encode in advance.")
         return
     storage = "float8" if float8 else "bfloat16"
     encoder = registry.builder(spec).build_text(spec, torch.device(device), files or {"dit": root}, storage=storage)

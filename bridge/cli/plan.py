@@ -1,4 +1,4 @@
-"""`tidecast plan`: what to expect from GPUs that are not here, and why. Prints; measures nothing."""
+"""`tidecast plan`: a forecast of frame rate and latency for GPUs that are not at hand, and what limits them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bridge.cli.size import parse_size
 from engine.errors import ConfigError
 from engine.models.registry import get
 from engine.models.spec import ModelSpec
@@ -33,7 +34,7 @@ def parse_gpus(text: str) -> list[Gpu]:
     """Read "2xRTX4090" or "H100,RTX4090" as GPUs in pipeline order.
 
     Raises:
-        ConfigError: if a name is not in the table.
+        ConfigError: if a name is not in the table, or there are none or more than 16.
     """
     result: list[Gpu] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -48,20 +49,8 @@ def parse_gpus(text: str) -> list[Gpu]:
     return result
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Read "512x512" as (width, height).
-
-    Raises:
-        ConfigError: if it is not two multiples of 16.
-    """
-    found = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
-    if not found or int(found[1]) % 16 or int(found[2]) % 16 or not int(found[1]) * int(found[2]):
-        raise ConfigError(f"{text!r} is not a size.", "Write width x height in multiples of 16, for example 512x512.")
-    return int(found[1]), int(found[2])
-
-
 def limit_times(spec: ModelSpec, width: int, height: int, gpu: Gpu, *, tiny: bool) -> StageTimes:
-    """Stage times at the roofline: no code is faster on this GPU."""
+    """Stage times at the roofline, which no code can beat on this GPU."""
     length = tokens(dit_shape(spec.network), height, width, spec.stride)
     share = TINY_VAE_SHARE if tiny else 1.0
     ceiling = gpu.ceiling
@@ -101,7 +90,7 @@ def measured_times(path: Path, model: str, width: int, height: int) -> StageTime
 
 
 def misses(slow: Forecast, fast: Forecast, steps: int, input_fps: float, latency_s: float) -> float:
-    """Share of deadline misses of a minute's show, with the schedule that would run."""
+    """Share of missed deadlines in a simulated minute, with the schedule in use."""
     one, many = CHUNK / fast.fps, CHUNK / slow.fps
     row = (many - one) / (steps - 1) if steps > 1 else 0.0
     show = Show("", steady(input_fps, 60), Machine(one - row, 0.0, row), Goal(steps, latency_s))
@@ -113,11 +102,11 @@ def plan(
     model: Annotated[str, typer.Option(help="A model of `tidecast models list`.")] = "wan21-1.3b",
     size: Annotated[str, typer.Option(help="Width x height in pixels.")] = "512x512",
     fps: Annotated[float, typer.Option(min=1, max=240, help="Rate of the input.")] = 30.0,
-    latency: Annotated[float, typer.Option(min=50, max=2000, help="Wanted latency, ms.")] = 400.0,
-    measured: Annotated[Path | None, typer.Option(help="JSON of `tidecast bench engine`, run on one such GPU.")] = None,
-    tiny: Annotated[bool, typer.Option(help="Limit with the tiny VAE instead of the full one.")] = False,
+    latency: Annotated[float, typer.Option(min=50, max=2000, help="Latency target, ms.")] = 400.0,
+    measured: Annotated[Path | None, typer.Option(help="JSON of `tidecast bench engine` from one such GPU.")] = None,
+    tiny: Annotated[bool, typer.Option(help="Compute the limit for the tiny VAE instead of the full one.")] = False,
 ) -> None:
-    """Tell what frame rate and latency to expect of GPUs that are not here, and what bounds them."""
+    """Forecast frame rate and latency on GPUs that are not at hand, and what limits them."""
     chosen, (width, height), spec = parse_gpus(gpus), parse_size(size), get(model)
     console = Console()
     bases = [[limit_times(spec, width, height, gpu, tiny=tiny) for gpu in chosen]]
@@ -151,10 +140,10 @@ def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], width: int, hei
     weights = 2 * dit_parameters(dit_shape(spec.network)) / gib
     cache = cache_bytes(dit_shape(spec.network), length, spec.cache.slots) / gib
     texts = {
-        "published": "published: the stage times of the paper's own implementation, fitted to its single-GPU figures.",
-        "scaled": "scaled: the paper's stage times, by the ratio of the datasheets' rates; a guess.",
-        "measured": "measured: the stage times of your file.",
-        "limit": "limit: the arithmetic at 80 % of the datasheet's rate; no code is faster.",
+        "published": "published: stage times of the paper's implementation, fitted to its single-GPU figures.",
+        "scaled": "scaled: the paper's stage times, scaled by the ratio of the datasheets' rates; a guess.",
+        "measured": "measured: stage times from your file.",
+        "limit": "limit: the arithmetic at 80 % of the datasheet's rate; no code can beat it.",
     }
     for source in sorted(sources):
         console.print("- " + texts[source], highlight=False)

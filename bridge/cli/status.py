@@ -1,7 +1,4 @@
-"""What the terminal shows while Tidecast runs: an introduction, then one status line, or plain lines in a log.
-
-Reads the telemetry; changes nothing.
-"""
+"""What the terminal shows while Tidecast runs: an introduction, then a status line, or plain lines for a log."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ COLOURS = {"running": "green", "loading": "cyan", "no-input": "yellow", "stalled
 
 
 def introduction(bridge: App) -> str:
-    """What to open and what to try, as lines of text."""
+    """Lines of text that say what to open and what to try."""
     config = bridge.config
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
@@ -51,12 +48,15 @@ def introduction(bridge: App) -> str:
 
 
 class StatusLine:
-    """One line at the foot of the terminal, or a plain line every few seconds.
+    """One line at the bottom of the terminal, or a plain line every few seconds.
 
     Args:
-        bridge: what is reported.
-        console: where.
+        bridge: its readings are shown.
+        console: where to write.
         live: whether the console can show a line that changes.
+
+    Attributes:
+        period_s: how often to call `show`, in seconds.
     """
 
     def __init__(self, bridge: App, console: Console, live: bool) -> None:
@@ -77,7 +77,7 @@ class StatusLine:
             self._live.stop()
 
     def show(self) -> None:
-        """Bring the line up to date."""
+        """Show the current readings."""
         now = self._bridge.telemetry.snapshot()
         if self._live is not None:
             self._live.update(styled(now), refresh=True)

@@ -1,7 +1,7 @@
 """`tidecast td`: generate, check and install the TouchDesigner component.
 
-The one place where the component's generator meets the table of controls: it is handed over as plain data,
-so that `td_components` imports neither engine nor bridge.
+Passes the table of controls to the component's generator as plain data, so that `td_components` imports neither engine
+nor bridge.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def table(rows: ControlTable = TABLE) -> dict[str, Any]:
 
 
 def _plain(row: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A row with lists for tuples and words for enumerations, as JSON gives it back."""
+    """A row as JSON would return it: tuples become lists, enumerations their words."""
 
     def plain(value: Any) -> Any:
         return [plain(v) for v in value] if isinstance(value, tuple) else value
@@ -53,9 +53,9 @@ def _plain(row: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]
 
 @app.command()
 def generate(
-    check: Annotated[bool, typer.Option("--check", help="Only say what is out of date; exit 1 if anything.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only list what is out of date; exit 1 if anything.")] = False,
 ) -> None:
-    """Write the component anew from the table of controls (in a source checkout)."""
+    """Regenerate the component from the table of controls (in a checkout)."""
     changed = generator.stale(table()) if check else generator.write(table())
     for path in changed:
         console.print(f"{'stale' if check else 'written'}: {path}", highlight=False, soft_wrap=True)
@@ -69,17 +69,17 @@ def generate(
 def check_tree(
     folder: Annotated[Path, typer.Argument(help="Folder with NAME.tox.dir and NAME.tox.toc.")] = HERE,
 ) -> None:
-    """Check an expanded component against grammar and allow-list."""
+    """Check an expanded component against the grammar and the allow-list of names."""
     raise typer.Exit(checker.main([str(folder)]))
 
 
 @app.command()
 def install(
     touchdesigner: Annotated[
-        Path | None, typer.Option(help="Folder in which TouchDesigner is installed; found by itself otherwise.")
+        Path | None, typer.Option(help="Folder in which TouchDesigner is installed; by default it is searched for.")
     ] = None,
     documents: Annotated[
-        Path | None, typer.Option(help="Folder of documents that holds Derivative/Palette; the user's own otherwise.")
+        Path | None, typer.Option(help="Documents folder that holds Derivative/Palette; by default the user's.")
     ] = None,
 ) -> None:
     """Make Tidecast.tox with the installed TouchDesigner and put it into its palette."""

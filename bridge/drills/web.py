@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from bridge.app import App
+from bridge.cli.size import parse_size
 from bridge.config_file import load
 from bridge.drills.viewers import open_pages
 from bridge.pipeline.pacing.latency import WINDOW_NS
@@ -105,8 +106,8 @@ def web(
     fps: Annotated[float, typer.Option(min=1.0, help="Output rate.")] = 30.0,
 ) -> None:
     """What open pages cost the stage: output frames and latency, without and with pages in turn."""
-    width, _, height = size.partition("x")
-    phases = bench(pages, seconds, rounds, int(width), int(height), fps)
+    width, height = parse_size(size)
+    phases = bench(pages, seconds, rounds, width, height, fps)
     names = [field.name for field in dataclasses.fields(Phase)]
     figures = {
         str(number): {name: round(statistics.median(getattr(p, name) for p in measured), 2) for name in names}
