@@ -15,5 +15,5 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", text)
     if not found or int(found[1]) % 16 or int(found[2]) % 16 or not int(found[1]) * int(found[2]):
-        raise ConfigError(f"{text!r} is not a size.", "Write width x height, each a multiple of 16, for example 512x512.")
+        raise ConfigError(f"{text!r} is not a size.", "Write width x height, each a multiple of 16, such as 512x512.")
     return int(found[1]), int(found[2])
