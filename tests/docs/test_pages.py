@@ -1,14 +1,20 @@
-"""The pages: links lead somewhere, modules and tests that are named exist, the README stays short."""
+"""The pages: links lead somewhere; modules, commands and addresses that they name exist; the README stays short."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from bridge.cli.main import app
+from bridge.table import TABLE
 from bridge.video import table
+from engine.control import PREFIX
 from engine.models.ember.vocabulary import WORDS
 
 ROOT = Path(__file__).parents[2]
@@ -68,3 +74,50 @@ def test_the_page_of_prompts_names_every_word() -> None:
     page = (ROOT / "docs" / "artists" / "prompts.md").read_text("utf-8")
     held = page.partition("<!-- words:begin -->")[2].partition("<!-- words:end -->")[0]
     assert sorted(re.findall(r"`(\w+)`", held)) == sorted(WORDS)
+
+
+ANSWERS = {"/error", "/pong", "/midi/learned"}
+"""Addresses at which Tidecast answers, beside the readings."""
+
+
+def code(page: Path) -> Iterator[str]:
+    """Every line of code of a page: of its blocks and of its spans."""
+    text = page.read_text("utf-8")
+    blocks = re.compile(r"^```\w*\n(.*?)^```", re.M | re.S)
+    for block in blocks.findall(text):
+        yield from block.splitlines()
+    text = blocks.sub("", text)
+    yield from re.findall(r"^ {4,}(\S.*)$", text, re.M)
+    yield from re.findall(r"`([^`\n]+)`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_options_that_are_named_exist(page: Path) -> None:
+    for line in code(page):
+        match = re.match(r"(?:tidecast|py(?:thon3?)?(?: -3\.\d+)? -m bridge) (.*)", line.partition(" #")[0].strip())
+        words = match[1].split() if match else []
+        command = typer.main.get_command(app)
+        for word in words:
+            if not isinstance(command, TyperGroup) or not re.fullmatch(r"[a-z][a-z-]*", word):
+                break
+            found = command.get_command(typer.Context(command), word)
+            assert found is not None, line
+            command = found
+        options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert options <= known, line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_addresses_that_are_named_exist(page: Path) -> None:
+    known = {*TABLE.targets, *(PREFIX + reading.address for reading in TABLE.readings), *(PREFIX + a for a in ANSWERS)}
+    for line in code(page):
+        for address in re.findall(rf"(?<![\w/.]){PREFIX}/[\w/*.]+", line):
+            assert address in known or re.search(r"[A-Z*]|\.\.", address), line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name == "README.md"], ids=name)
+def test_modules_of_a_folder_that_its_readme_lists_exist(page: Path) -> None:
+    for row in re.findall(r"^\| (`[^|]+`) \|", page.read_text("utf-8"), re.M):
+        for path in re.findall(r"`([\w/]+(?:\.py|/))`", row):
+            assert (page.parent / path).exists(), path
