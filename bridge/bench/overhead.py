@@ -1,4 +1,4 @@
-"""`tidecast bench bridge`: what the bridge costs without a model, through NDI in and out, between processes."""
+"""`tidecast bench bridge`: latency and processor time of the bridge without a model, with NDI in and out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.errors import EngineError
 
 WARM_UP_S = 3.0
 SETTLE_S = 9.0
-"""What the start of three programs put off has left the output's clock after this: its window, and making up for it."""
+"""By then the frames that the start of three programs delayed have left the window of the output's clock."""
 
 
 def bridge(
@@ -31,8 +31,7 @@ def bridge(
 ) -> None:
     """What the bridge costs without a model: identity engine, NDI in and out, three programs.
 
-    Exit code 1 when a frame is lost that the source sent, or when the bridge adds more than one frame period at the
-    median.
+    Exit code 1 if a frame of the source is lost, or if the bridge adds more than one frame period of latency (median).
     """
     mark = f"Tidecast bench {os.getpid()}"
     with Sender(f"ndi:{mark} in", width, height, fps) as sender:
@@ -59,9 +58,9 @@ def bridge(
             seen, sent = receiver.take(), sender.times()
             late = sender.skipped() - late
             where = {cause: count - before[cause] for cause, count in dropped(app, receiver).items()}
-    counters = {f.counter: f for f in reversed(seen) if f.counter is not None}  # the first time that each was seen
+    counters = {f.counter: f for f in reversed(seen) if f.counter is not None}  # the first arrival of each
     if len(counters) < 2:
-        raise EngineError("The receiver got no pictures.", "Is the machine overloaded?")
+        raise EngineError("The receiver got no frames.", "Is the machine overloaded?")
     given = [number for number in sent if min(counters) <= number <= max(counters)]
     lost = len(set(given) - set(counters))
     added = [(int(f.metadata["sent_ns"]) - int(f.metadata["captured_ns"])) / 1e6 for f in counters.values()]
@@ -89,16 +88,16 @@ def bridge(
     say(
         f"The bridge alone, {row['size']} at {fps} fps through NDI",
         [
-            ("frames that the source gave (too late to give)", f"{len(given)} ({late})"),
-            ("its rate, and that of the receiver", f"{row['fps_source']:.2f} / {row['fps_received']:.2f} a second"),
-            ("of those given, lost on the way", f"{lost}"),
+            ("frames that the source sent (skipped by it as too late)", f"{len(given)} ({late})"),
+            ("frame rate of the source / of the receiver", f"{row['fps_source']:.2f} / {row['fps_received']:.2f} fps"),
+            ("of those sent, lost on the way", f"{lost}"),
             *((f"dropped: {cause}", f"{count}") for cause, count in where.items()),
             ("latency that the bridge adds p50 / p95 / p99", slashed(added_ms)),
             ("camera to mixer, bridge and two NDI hops p50 / p95 / p99", slashed(row["whole_way_ms"])),
             ("one NDI hop p50 / p95 / p99", slashed(row["one_hop_ms"])),
             ("longest time between two sends", f"{row['longest_gap_ms']:.1f} ms"),
             ("processor, bridge and engine process", f"{cpu[0]:.0f} % + {cpu[1]:.0f} % of a core"),
-            ("of it NDI's own threads (coding and decoding)", f"{codec:.0f} %"),
+            ("of that, NDI's own threads (encoding and decoding)", f"{codec:.0f} %"),
             ("passed", "yes" if passed else "NO"),
         ],
         [row],
@@ -107,11 +106,11 @@ def bridge(
 
 
 def dropped(app: App, receiver: Receiver) -> dict[str, int]:
-    """Frames left out so far, by where; the receiver counts those too that came twice."""
+    """Frames dropped so far, by place; the receiver also counts frames that came twice."""
     return {
         "at the input, for a newer one": app.capture.skipped,
         "on the way to the engine": app.supervisor.frames_replaced + app.supervisor.frames_lost,
-        "by the output's clock": app.publisher.pacer.wet.late,
+        "by the output's clock, as too late": app.publisher.pacer.wet.late,
         "by the receiver, for a newer one": receiver.skipped(),
     }
 
@@ -122,17 +121,17 @@ def rate(times_ns: Sequence[int]) -> float:
 
 
 def codec_seconds() -> float:
-    """Processor time that NDI's own threads of this process have used, in s; 0 where threads have no names to see."""
+    """Processor time of NDI's threads in this process so far, in s; 0 where the names of threads cannot be read."""
     spent = 0.0
     for thread in psutil.Process().threads():
-        with contextlib.suppress(OSError):  # it has ended, or this is not Linux
+        with contextlib.suppress(OSError):  # the thread has ended, or this is not Linux
             if Path(f"/proc/self/task/{thread.id}/comm").read_text().startswith("ndi"):
                 spent += thread.user_time + thread.system_time
     return spent
 
 
 def identity(source: str, sink: str, width: int, height: int) -> dict[str, Any]:
-    """Settings of a bridge without a model, on ports of its own."""
+    """Settings of a bridge with the identity engine, a free OSC port and no page."""
     return {
         "process.kind": "identity",
         "input.uri": source,
@@ -146,20 +145,20 @@ def identity(source: str, sink: str, width: int, height: int) -> dict[str, Any]:
 
 
 def latencies(seen: Sequence[Seen]) -> list[float]:
-    """From the sender's call to the arrival, ms."""
+    """Time from the sender's call to the arrival of each frame, ms."""
     return [(f.arrived_ns - int(f.metadata["sent_ns"])) / 1e6 for f in seen if "sent_ns" in f.metadata]
 
 
 def wait_until_running(app: App, seconds: float = 120.0) -> None:
-    """Wait for restyled pictures.
+    """Wait until the engine's frames reach the output.
 
     Raises:
-        EngineError: none came in time.
+        EngineError: if none came in time, or the engine failed.
     """
     deadline = time.monotonic() + seconds
     while app.telemetry.snapshot().get("state") != "running" or not app.publisher.styled_at:
         if app.failure:
             raise EngineError(app.failure)
         if time.monotonic() > deadline:
-            raise EngineError("The engine gave no picture in time.", "Is the source there?")
+            raise EngineError("The engine gave no frame in time.", "Is the source running?")
         time.sleep(0.05)

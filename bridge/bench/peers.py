@@ -1,8 +1,8 @@
-"""The programs at both ends of the bridge in benchmarks and drills: a sender and a receiver, each a process.
+"""The programs at both ends of the bridge in benchmarks and drills: a sender and a receiver, each in its own process.
 
-They stand for the camera and the mixer: real transports, nothing shared with the bridge but the wire. Both do as little
-as they can, because they share the machine with what is measured: the sender draws its picture once and only the number
-anew, the receiver reads the number and every `SAMPLE`th pixel.
+They play the camera and the mixer: they use real transports and share nothing else with the bridge. Both do as little
+work as possible, because they run on the machine that is measured: the sender draws its picture once and then only
+changes the number in it; the receiver reads the number and every `SAMPLE`th pixel.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ANSWER_S = 30.0
 """Longest wait for a peer's answer."""
 
 SAMPLE = 32
-"""Pixels between those of which a receiver takes the mean."""
+"""A receiver takes the mean of every so many pixels, in both directions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Seen:
 
 
 class Peer:
-    """A process at one end. A context manager that ends it."""
+    """A process at one end of the bridge; as a context manager it is ended on exit."""
 
     def __init__(self, target: Any, *args: Any) -> None:
         self._ours, theirs = _SPAWN.Pipe()
@@ -68,10 +68,10 @@ class Peer:
         """The next message of the process.
 
         Raises:
-            TidecastError: it could not do its work, or said nothing in time.
+            TidecastError: if the process failed, or did not answer in time.
         """
         if not self._ours.poll(ANSWER_S):
-            raise TidecastError("A process of the benchmark said nothing.", "Is the machine overloaded?")
+            raise TidecastError("A process of the benchmark does not answer.", "Is the machine overloaded?")
         message = self._ours.recv()
         if isinstance(message, TidecastError):
             raise message
@@ -83,7 +83,7 @@ class Peer:
         return self.answer()
 
     def kill(self) -> None:
-        """End the process as a crash would."""
+        """Kill the process, as a crash would."""
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -107,21 +107,21 @@ def _guard(target: Any, connection: Connection, *args: Any) -> None:
 
 
 class Sender(Peer):
-    """Sends colour bars. Its frames bear their number, and the time of sending as metadata."""
+    """Sends colour bars, with the frame's number drawn into the picture and the time of sending as metadata."""
 
     def __init__(self, uri: str, width: int, height: int, fps: int) -> None:
-        super().__init__(_send, uri, width, height, fps)
+        super().__init__(_send_frames, uri, width, height, fps)
 
     def resize(self, width: int, height: int) -> None:
-        """Go on with another size."""
+        """Continue with another size."""
         self.ask("size", width, height)
 
     def skipped(self) -> int:
-        """Frames that this process itself was too slow to make, since the start or the last change of size."""
+        """Frames skipped since the start or the last change of size because this process was too slow."""
         return int(self.ask("skipped"))
 
     def times(self) -> dict[int, int]:
-        """When the frames since the last call were sent: `time.monotonic_ns()` by their number."""
+        """Frames sent since the last call: number -> `time.monotonic_ns()` when it was sent."""
         return dict(self.ask("times"))
 
 
@@ -136,18 +136,18 @@ class Receiver(Peer):
         return list(self.ask("take"))
 
     def skipped(self) -> int:
-        """Frames that came but that this process itself was too slow to read, since the start."""
+        """Frames that arrived since the start but were not read because this process was too slow."""
         return int(self.ask("skipped"))
 
 
-class Metronome(Peer):
-    """A process that only sleeps: how late it wakes is what the machine does to every program on it."""
+class SleepProbe(Peer):
+    """A process that only sleeps: how late it wakes shows what the machine itself does to every program."""
 
     def __init__(self) -> None:
         super().__init__(_sleep)
 
     def take(self) -> float:
-        """How late it woke at worst since the last call, ms."""
+        """The latest wake-up since the last call, ms after it was due."""
         return float(self.ask("take"))
 
 
@@ -165,7 +165,7 @@ def _sleep(connection: Connection) -> None:
             worst_ns = max(worst_ns, time.monotonic_ns() - due)
 
 
-def _send(connection: Connection, uri: str, width: int, height: int, fps: int) -> None:
+def _send_frames(connection: Connection, uri: str, width: int, height: int, fps: int) -> None:
     sink = open_sink(uri, Options(width=width, height=height, fps=Fraction(fps)))
     ticker, picture = Ticker(Fraction(fps)), _picture(width, height)
     times: dict[int, int] = {}
@@ -194,7 +194,7 @@ def _send(connection: Connection, uri: str, width: int, height: int, fps: int) -
 
 
 def _picture(width: int, height: int) -> np.ndarray:
-    """Colour bars as BGRA: NDI takes them from a sender without much work."""
+    """Colour bars as BGRA, which NDI accepts without a conversion in this process."""
     rgb = bars(0, width, height, Fraction(1))
     return np.ascontiguousarray(np.insert(rgb[:, :, ::-1], 3, 255, axis=2))
 
@@ -234,7 +234,7 @@ def longest_gap_ms(seen: list[Seen]) -> float:
 
 
 def longest_held_ms(seen: list[Seen]) -> float:
-    """Longest time for which frames of one number came, in ms: from the first of them to the first of the next."""
+    """Longest time in ms for which the same picture was received: from its first frame to the first of the next."""
     changes = [frame.arrived_ns for last, frame in itertools.pairwise(seen) if _number(last) != _number(frame)]
     times = [frame.arrived_ns for frame in seen[:1]] + changes + [frame.arrived_ns for frame in seen[-1:]]
     return max((b - a for a, b in itertools.pairwise(times)), default=0) / 1e6

@@ -1,9 +1,9 @@
 """`tidecast bench faults`: breaks everything that can break on stage, and measures what the audience would see.
 
-The bridge runs in this process; source and mixer are processes at the other end of NDI. For each case: the longest
-time between two sends of the output and between two arrivals at the mixer, how long the mixer got one and the same
-picture, how long until all is well again, and whether every control is as it was. Two cases are made by handing the
-program what the system would hand it (the error of a full disk, a clock that jumped); all others really happen.
+The bridge runs in this process; source and mixer are processes at the other end of NDI. Each case reports the longest
+time between two sends and between two arrivals at the mixer, how long the mixer received the same picture, the time to
+recovery, and whether every control kept its value. Two faults are simulated (a full disk, a clock that jumps); all
+others really happen.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ import typer
 
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
-from bridge.bench.peers import Metronome, Receiver, Sender, longest_gap_ms, longest_held_ms
+from bridge.bench.peers import Receiver, Sender, SleepProbe, longest_gap_ms, longest_held_ms
 from bridge.config import AppConfig
 from bridge.config_file import load
 from bridge.process.faults import PAUSE_S
 from engine.bench.report import say
 from engine.errors import EngineError, PortInUseError
 
-BAR_MS = 100.0
-"""The output may never pause for longer than this."""
+LIMIT_MS = 100.0
+"""Longest allowed pause of the output."""
 
 HELD_SLACK_MS = 250.0
-"""One picture may be held while the engine fails: as long as `stall_detector` says, and this much more."""
+"""A failing engine may hold one picture for the limit of the stall detector plus this."""
 
 HOUR_S = 3600
 RECOVERY_S = 90.0
 SETTLE_S = 1.0
 
 CONTROLS = {"prompt_1": "neon", "strength": 0.85, "steps": 1, "seed": 7, "motion": 0.5, "mix": 0.9}
-"""Set before the drill; in force after every case."""
+"""Set at the start; they must have the same values after every case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +51,30 @@ class Outcome:
 
     Attributes:
         case: what was broken.
-        gap_ms: longest time between two sends; 0 where nothing was running.
-        gap_received_ms: longest time between two arrivals at the mixer; 0 where that was the thing broken.
-        held_ms: longest time for which the mixer got one and the same picture; 0 where the mixer was broken.
-        held_bar_ms: how long that may be; 0 where it has no bar (a source that is gone has no other picture).
-        machine_ms: how late a program that only sleeps woke at worst meanwhile: the machine's own pauses.
-        well_s: until the state was "running" again (or the error was there).
-        controls: whether every control survived.
-        said: what was reported.
+        gap_ms: longest time between two sends.
+        gap_received_ms: longest time between two arrivals at the mixer; 0 if the mixer was broken.
+        held_ms: longest time for which the mixer received the same picture; 0 if the mixer was broken.
+        held_limit_ms: the most that `held_ms` may be; 0: no limit (without its source, the output has no new picture).
+        machine_ms: latest wake-up of a process that only sleeps: the machine's own pauses.
+        recovery_s: time until restyled frames flowed again.
+        controls: whether every control kept its value.
+        reported: the errors that were reported.
     """
 
     case: str
     gap_ms: float
     gap_received_ms: float
     held_ms: float
-    held_bar_ms: float
+    held_limit_ms: float
     machine_ms: float
-    well_s: float
+    recovery_s: float
     controls: bool
-    said: str
+    reported: str
 
     @property
     def passed(self) -> bool:
-        """Whether the output went on, was not frozen by the engine, and the controls survived."""
-        return self.gap_ms <= BAR_MS and self.held_ms <= (self.held_bar_ms or self.held_ms) and self.controls
+        """Whether the output went on, was not frozen for too long by the engine, and every control kept its value."""
+        return self.gap_ms <= LIMIT_MS and self.held_ms <= (self.held_limit_ms or self.held_ms) and self.controls
 
 
 class Drill:
@@ -82,7 +82,7 @@ class Drill:
 
     Args:
         engine: settings of the engine, such as {"engine.model": "ember"}.
-        width, height, fps: of the source.
+        width, height, fps: size and rate of the source.
     """
 
     def __init__(self, engine: dict[str, Any], width: int = 640, height: int = 360, fps: int = 30) -> None:
@@ -113,7 +113,7 @@ class Drill:
         with self._stack as stack:
             self._sender = self._start_sender("A")
             stack.callback(lambda: self._sender.kill())
-            self._metronome = stack.enter_context(Metronome())
+            self._sleep_probe = stack.enter_context(SleepProbe())
             stack.enter_context(self.app)
             stack.callback(self.app.telemetry.listen_errors(lambda topic, why: self._errors.append(f"{topic}: {why}")))
             self._receiver = Receiver(f"ndi:{self._mark} out")
@@ -127,7 +127,7 @@ class Drill:
         self._stack.close()
 
     def cases(self) -> dict[str, Callable[[], None]]:
-        """Every case by name: a function that breaks something and, where a person would, mends it."""
+        """Every case by name: a function that breaks something and, where a person would have to, repairs it."""
         return {
             "nothing (for comparison)": lambda: time.sleep(3.0),
             "source killed and restarted": self._source_killed,
@@ -145,46 +145,46 @@ class Drill:
         }
 
     def run(self, case: str) -> Outcome:
-        """Break one thing and watch."""
+        """Break one thing and measure."""
         app = self.app
         before = app.store.values() | {"input": ""}
         restarts = app.supervisor.restarts
         self._errors.clear()
         self._receiver.take()
-        self._metronome.take()
+        self._sleep_probe.take()
         stall_ns = app.publisher.stall_detector.limit_ns
         app.publisher.longest_gap_ms = 0.0
         self.cases()[case]()
-        if app.publisher.stall_detector.stalled:  # it may have grown until then
+        if app.publisher.stall_detector.stalled:  # the limit may have grown since
             stall_ns = max(stall_ns, app.publisher.stall_detector.limit_ns)
-        held_bar_ms = stall_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
+        held_limit_ms = stall_ns / 1e6 + HELD_SLACK_MS if case.startswith("engine") else 0.0
         began = time.monotonic()
         if case.startswith("engine") and "stops" not in case:
             _wait(lambda: app.supervisor.restarts > restarts, "the engine did not end")
         styled = len(app.publisher.styled_at) and app.publisher.styled_at[-1]
-        _wait(lambda: self._well(styled), "the show did not go on")
-        well_s = time.monotonic() - began
+        _wait(lambda: self._recovered(styled), "no restyled frames came again")
+        recovery_s = time.monotonic() - began
         time.sleep(SETTLE_S)
         seen = self._receiver.take() if case != "receiver killed" else []
         after = app.store.values() | {"input": ""}
-        said = "; ".join(dict.fromkeys(self._errors))
-        gap_ms, machine_ms = app.publisher.longest_gap_ms, self._metronome.take()
+        reported = "; ".join(dict.fromkeys(self._errors))
+        gap_ms, machine_ms = app.publisher.longest_gap_ms, self._sleep_probe.take()
         return Outcome(
             case,
             gap_ms,
             longest_gap_ms(seen),
             longest_held_ms(seen),
-            held_bar_ms,
+            held_limit_ms,
             machine_ms,
-            well_s,
+            recovery_s,
             before == after,
-            said,
+            reported,
         )
 
-    def _well(self, styled: int) -> bool:
-        """Whether restyled pictures flow again, newer than the one that came at `styled`."""
+    def _recovered(self, since_ns: int) -> bool:
+        """Whether restyled frames have arrived after `since_ns` and the state is "running"."""
         app = self.app
-        newer = bool(app.publisher.styled_at) and app.publisher.styled_at[-1] > styled
+        newer = bool(app.publisher.styled_at) and app.publisher.styled_at[-1] > since_ns
         return newer and app.telemetry.snapshot().get("state") == "running"
 
     def _start_sender(self, which: str) -> Sender:
@@ -192,7 +192,7 @@ class Drill:
 
     def _source_killed(self) -> None:
         self._sender.kill()
-        _wait(lambda: self.app.telemetry.snapshot().get("state") == "no-input", "the loss was not seen")
+        _wait(lambda: self.app.telemetry.snapshot().get("state") == "no-input", "the loss was not reported")
         self._errors.append("state no-input: " + str(self.app.telemetry.snapshot()["message"]))
         self._sender = self._start_sender("A")
 
@@ -225,11 +225,11 @@ class Drill:
         _wait(lambda: bool(self._receiver.take()), "the new receiver got nothing")
 
     def _engine_stops(self, fault: str) -> None:
-        """Returns once the stall is seen, or the engine went on before the patience was over."""
+        """Stop the engine; returns once the stall is reported, or the engine went on before it counted as one."""
         over_ns = time.monotonic_ns() + int(PAUSE_S * 1e9)
         self.app.supervisor.inject(fault)
         seen = self.app.telemetry.snapshot
-        _wait(lambda: seen().get("state") == "stalled" or self._well(over_ns), "the stall was not seen")
+        _wait(lambda: seen().get("state") == "stalled" or self._recovered(over_ns), "the stall was not reported")
 
     def _disk_full(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -265,7 +265,7 @@ def _wait(happened: Callable[[], bool], otherwise: str) -> None:
 
 
 def outcomes(drill: Drill, only: str = "") -> Iterator[Outcome]:
-    """Run every case whose name contains `only`."""
+    """Run every case whose name contains `only`, one after the other."""
     for case in drill.cases():
         if only in case:
             yield drill.run(case)
@@ -275,7 +275,7 @@ def faults(
     model: Annotated[str, typer.Option(help="Model to run; identity for the bridge alone.")] = "ember",
     only: Annotated[str, typer.Option(help="Only cases with this in their name.")] = "",
 ) -> None:
-    """The fault drill: longest pause of the output for everything that can break; exit code 1 if a bar is missed."""
+    """The fault drill: break each part in turn and measure the output; exit code 1 if a limit is exceeded."""
     engine = {"process.kind": "identity"} if model == "identity" else {"engine.model": model}
     results = []
     with Drill(engine) as drill:
@@ -292,9 +292,9 @@ def faults(
             r.case,
             f"{r.gap_ms:.0f}",
             f"{r.gap_received_ms:.0f}" if r.gap_received_ms else "",
-            f"{r.held_ms:.0f}" + (f" of {r.held_bar_ms:.0f}" if r.held_bar_ms else "") if r.held_ms else "",
+            f"{r.held_ms:.0f}" + (f" of {r.held_limit_ms:.0f}" if r.held_limit_ms else "") if r.held_ms else "",
             f"{r.machine_ms:.0f}",
-            f"{r.well_s:.1f}",
+            f"{r.recovery_s:.1f}",
             "yes" if r.controls else "NO",
             "yes" if r.passed else "NO",
         )
@@ -305,8 +305,8 @@ def faults(
         "gap sent, ms",
         "gap received, ms",
         "same picture, ms",
-        "machine, ms",
-        "well again, s",
+        "machine's own pause, ms",
+        "recovery, s",
         "controls kept",
         "passed",
     )

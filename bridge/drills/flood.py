@@ -1,11 +1,12 @@
-"""`tidecast bench flood`: OSC floods and malformed datagrams against a whole bridge, and what its output did."""
+"""`tidecast bench flood`: OSC floods and malformed datagrams against a whole bridge; measures its output."""
 
 from __future__ import annotations
 
 import itertools
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import typer
@@ -20,20 +21,20 @@ FPS = 60.0
 SETTLE_S = 2.0
 IDLE_S = 5.0
 
-FORCE_BAR_MS = 100.0
-"""The last value of every address is in force this long after the flood."""
+FORCE_LIMIT_MS = 100.0
+"""Longest time after the flood until the last value of every address is in force."""
 
-PRESS_BAR_MS = 1000.0 / 30.0
-"""99 of 100 presses of a button beside the flood are in force within one frame of 30 a second."""
+PRESS_LIMIT_MS = 1000.0 / 30.0
+"""99 % of the presses of a button during the flood must be in force within this: one frame period at 30 fps."""
 
-GAP_BAR_MS = 2.0 * 1000.0 / FPS
-"""99 of 100 pictures follow the one before within this."""
+GAP_LIMIT_MS = 2.0 * 1000.0 / FPS
+"""99 % of the frames must follow the one before within this: two frame periods."""
 
 FLOOD_MIB = 8.0
 FUZZ_MIB = 16.0
 
 WARM_UP = 2000
-"""Datagrams before those whose memory counts: they load every transport and start a recording."""
+"""Datagrams sent before memory is measured: they load every transport and start a recording."""
 
 
 def flood(
@@ -42,7 +43,7 @@ def flood(
     datagrams: Annotated[int, typer.Option(help="Datagrams of the fuzz.")] = 100_000,
     output: Annotated[str, typer.Option(help="Where the picture goes.")] = "null:",
 ) -> None:
-    """Flood and fuzz the OSC of a bridge at 60 pictures a second; exit code 1 when a bar is missed."""
+    """Flood and fuzz the OSC server of a bridge at 60 fps; exit code 1 if a limit is exceeded."""
     with tempfile.TemporaryDirectory() as folder:
         settings = identity("pattern:bars", output, 320, 176) | {
             "output.fps": FPS,
@@ -53,12 +54,11 @@ def flood(
             assert app.osc is not None
             wait_until_running(app)
             time.sleep(SETTLE_S)
-            idle = _Output(app)
+            watched = watch(app)
             time.sleep(IDLE_S)
-            idle.end()
-            during = _Output(app)
+            idle, watched = watched(), watch(app)
             flooded = stress.flood(app.store, app.osc.address, seconds, rate)
-            during.end()
+            during = watched()
             sent = app.publisher.sent
             stress.fuzz(app.store, app.osc.address, WARM_UP, seed=2)
             fuzzed = stress.fuzz(app.store, app.osc.address, datagrams)
@@ -71,8 +71,8 @@ def flood(
         (
             "flood: last values in force after",
             f"{flooded.settle_ms:.0f} ms",
-            f"{FORCE_BAR_MS:.0f} ms",
-            flooded.settle_ms <= FORCE_BAR_MS,
+            f"{FORCE_LIMIT_MS:.0f} ms",
+            flooded.settle_ms <= FORCE_LIMIT_MS,
         ),
         (
             "flood: triggers obeyed / sent",
@@ -81,31 +81,31 @@ def flood(
             flooded.triggers_obeyed == flooded.triggers_sent,
         ),
         (
-            "flood: another control in force, p50 / p95 / p99",
+            "flood: a press of the button in force, p50 / p95 / p99",
             slashed(pressed),
-            f"p99 {PRESS_BAR_MS:.0f} ms",
-            pressed["p99"] <= PRESS_BAR_MS,
+            f"p99 {PRESS_LIMIT_MS:.0f} ms",
+            pressed["p99"] <= PRESS_LIMIT_MS,
         ),
         (
-            "flood: presses of it not obeyed",
+            "flood: presses without effect",
             f"{flooded.presses_lost} of {len(flooded.press_ms)}",
             "0",
             not flooded.presses_lost,
         ),
         (
-            "flood: time between two pictures, p50 / p95 / p99",
+            "flood: time between two frames, p50 / p95 / p99",
             slashed(during.gaps),
-            f"p99 {GAP_BAR_MS:.0f} ms",
-            during.gaps["p99"] <= GAP_BAR_MS,
+            f"p99 {GAP_LIMIT_MS:.0f} ms",
+            during.gaps["p99"] <= GAP_LIMIT_MS,
         ),
         (
-            "flood: longest time between two pictures",
+            "flood: longest time between two frames",
             f"{during.longest_ms:.0f} ms (idle {idle.longest_ms:.0f} ms)",
             "",
             True,
         ),
         (
-            "flood: pictures a second",
+            "flood: frames per second",
             f"{during.fps:.2f} (idle {idle.fps:.2f})",
             "0.5 % of idle",
             abs(during.fps / idle.fps - 1.0) <= 0.005,
@@ -119,43 +119,54 @@ def flood(
         ("flood: share of one core", f"{flooded.cpu:.0%}", "", True),
         ("fuzz: datagrams", str(fuzzed.sent), "", True),
         (
-            "fuzz: still obeys / answers / sends pictures",
+            "fuzz: still obeys / answers / sends frames",
             f"{fuzzed.serving} / {fuzzed.answered} / {sending}",
             "True",
             fuzzed.serving and fuzzed.answered and sending,
         ),
         ("fuzz: memory growth", f"{fuzzed.growth_mib:.1f} MiB", f"{FUZZ_MIB:.0f} MiB", fuzzed.growth_mib < FUZZ_MIB),
     ]
-    passed = all(held for *_, held in rows)
+    passed = all(row[-1] for row in rows)
     figures: dict[str, Any] = {
         "flood": asdict(flooded) | {"press_ms": pressed},
-        "output": {"idle": vars(idle), "during": vars(during)},
+        "output": {"idle": asdict(idle), "during": asdict(during)},
         "fuzz": asdict(fuzzed),
         "passed": passed,
     }
     say(
         "OSC under stress",
-        [(what, value, bar, "yes" if held else "NO") for what, value, bar, held in rows],
+        [(what, value, limit, "yes" if kept else "NO") for what, value, limit, kept in rows],
         [figures],
-        ("measure", "value", "bar", "held"),
+        ("measure", "value", "limit", "passed"),
     )
     raise typer.Exit(0 if passed else 1)
 
 
-class _Output:
-    """How the output runs from now until `end`."""
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the output did for a while.
 
-    def __init__(self, app: App) -> None:
-        app.publisher.longest_gap_ms = 0.0
-        self._app = app
-        self._begun = app.publisher.sent, time.monotonic()
+    Attributes:
+        fps: frames sent per second.
+        longest_ms: longest time between two sends.
+        gaps: quantiles of the times between two sends, ms.
+    """
 
-    def end(self) -> None:
-        """Keep the figures only."""
-        publisher = self._app.publisher
-        sent, begun = self._begun
-        self.fps = (publisher.sent - sent) / (time.monotonic() - begun)
-        self.longest_ms = publisher.longest_gap_ms
-        times = tuple(publisher.sent_at)[-(publisher.sent - sent) :]
-        self.gaps = quantiles([(b - a) / 1e6 for a, b in itertools.pairwise(times)])
-        del self._app, self._begun
+    fps: float
+    longest_ms: float
+    gaps: dict[str, float]
+
+
+def watch(app: App) -> Callable[[], Output]:
+    """Start to watch the output; the function that is returned gives its figures since then."""
+    publisher = app.publisher
+    publisher.longest_gap_ms = 0.0
+    sent_before, begun = publisher.sent, time.monotonic()
+
+    def figures() -> Output:
+        sent = publisher.sent - sent_before
+        times = tuple(publisher.sent_at)[-sent:]
+        gaps = quantiles([(b - a) / 1e6 for a, b in itertools.pairwise(times)])
+        return Output(sent / (time.monotonic() - begun), publisher.longest_gap_ms, gaps)
+
+    return figures

@@ -1,8 +1,9 @@
-"""`tidecast bench soak`: runs the bridge for a while and says whether anything grows or drifts."""
+"""`tidecast bench soak`: runs the bridge for a while and reports whether anything grows or drifts."""
 
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -17,18 +18,18 @@ from bridge.pipeline.pacing.output_clock import CREDIT, SAVED
 from engine.bench.report import say
 
 SETTLE_S = 15.0
-"""What happens before is start-up: caches fill, the delay of the output is found."""
+"""Start-up, which is not measured: caches fill, the output finds its delay."""
 
 SAMPLE_S = 1.0
-DRIFT_BAR = 0.001
-GROWTH_BAR = 0.02
-"""Share by which the memory may grow from the first to the last quarter: the least of either, for a frame more or less
-on its way is 3 MiB."""
+DRIFT_LIMIT = 0.001
+GROWTH_LIMIT = 0.02
+"""Share by which memory may grow from the first to the last quarter. The lowest value of each is compared, because one
+frame more in a queue already takes 3 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was used at one moment: memory of bridge and engine in MiB, threads and handles of the bridge."""
+    """Use at one moment: memory of bridge and engine in MiB, threads and handles of the bridge."""
 
     bridge_mib: float
     engine_mib: float
@@ -61,20 +62,20 @@ def soak(
         gap_ms = app.publisher.longest_gap_ms
         restarts = app.supervisor.restarts
     quarter = max(1, len(samples) // 4)
-    started = len(samples) // 10  # caches, rings and the allocator still grow to their size
+    started = len(samples) // 10  # not compared: caches, rings and the allocator are still growing
     first, last = samples[started : started + quarter], samples[-quarter:]
     growth = {
         "bridge": min(s.bridge_mib for s in last) / min(s.bridge_mib for s in first) - 1.0,
         "engine": min(s.engine_mib for s in last) / min(s.engine_mib for s in first) - 1.0,
     }
     drift = sent / (seconds * 30.0) - 1.0
-    threads = [_middle([s.threads for s in part]) for part in (first, last)]
-    handles = [_middle([s.handles for s in part]) for part in (first, last)]
-    # A tick more or less at the ends is counting, and the few that the clock may gain after pauses are no drift either.
-    bar = max(DRIFT_BAR, CREDIT + (SAVED + 1.5) / max(1, sent))
+    threads = [statistics.median_high([s.threads for s in part]) for part in (first, last)]
+    handles = [statistics.median_high([s.handles for s in part]) for part in (first, last)]
+    # Neither a frame more or less at the ends nor the few that the clock may catch up after a pause are drift.
+    limit = max(DRIFT_LIMIT, CREDIT + (SAVED + 1.5) / max(1, sent))
     passed = (
-        max(growth.values()) <= GROWTH_BAR
-        and abs(drift) <= bar
+        max(growth.values()) <= GROWTH_LIMIT
+        and abs(drift) <= limit
         and threads[0] == threads[1]
         and handles[0] == handles[1]
         and restarts == 0
@@ -97,8 +98,8 @@ def soak(
         [
             ("memory of the bridge", f"{figures['bridge_mib']:.0f} MiB, {growth['bridge']:+.2%}"),
             ("memory of the engine", f"{figures['engine_mib']:.0f} MiB, {growth['engine']:+.2%}"),
-            ("threads, first and last quarter", f"{threads[0]:.0f}, {threads[1]:.0f}"),
-            ("handles, first and last quarter", f"{handles[0]:.0f}, {handles[1]:.0f}"),
+            ("threads, first and last quarter", f"{threads[0]}, {threads[1]}"),
+            ("handles, first and last quarter", f"{handles[0]}, {handles[1]}"),
             ("drift of the output's rate", f"{drift:+.4%}"),
             ("longest time between two sends", f"{gap_ms:.0f} ms"),
             ("passed", "yes" if passed else "NO"),
@@ -109,14 +110,9 @@ def soak(
 
 
 def sample(app: App) -> Sample:
-    """What is used now."""
+    """Measure now."""
     bridge = psutil.Process()
     engine = psutil.Process(app.supervisor.process_id or None)
     handles = bridge.num_fds() if hasattr(bridge, "num_fds") else bridge.num_handles()
     mib = 2.0**20
     return Sample(bridge.memory_info().rss / mib, engine.memory_info().rss / mib, bridge.num_threads(), handles)
-
-
-def _middle(values: list[Any]) -> float:
-    ordered = sorted(values)
-    return float(ordered[len(ordered) // 2])

@@ -1,6 +1,6 @@
-"""`tidecast bench start`: starts and stops many times, in one process and as a command; says what is left behind.
+"""`tidecast bench start`: starts and stops many times, in one process and as a command; reports what is left behind.
 
-Every start takes the same output's name and the same ports, so one that was not given back ends the benchmark.
+Every start uses the same output name and the same ports, so the benchmark fails if one of them was not released.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.bench.report import say
 from engine.errors import EngineError
 
 FIRST = 3
-"""Starts that are not counted: libraries are loaded, pools are filled."""
+"""Starts before the first count: they load libraries and fill pools."""
 
 READY_S = 60.0
 GONE_S = 10.0
@@ -36,8 +36,8 @@ GONE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What a process holds between two starts."""
+class Resources:
+    """What a process holds between two starts: threads, handles, child processes, mappings of shared memory."""
 
     threads: int
     handles: int
@@ -45,18 +45,18 @@ class Left:
     shared: int
 
 
-def held() -> Left:
-    """What this process holds now; `shared` counts its mappings of shared memory, where one can see."""
+def held() -> Resources:
+    """What this process holds now; `shared` is 0 where mappings cannot be read (outside Linux)."""
     process = psutil.Process()
     maps = Path("/proc/self/maps")
     shared = maps.read_text().count("/dev/shm/") if maps.exists() else 0
     handles = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
     children = [c for c in process.children() if "resource_tracker" not in " ".join(c.cmdline())]
-    return Left(threading.active_count(), handles, len(children), shared)
+    return Resources(threading.active_count(), handles, len(children), shared)
 
 
-def in_process(config: AppConfig, times: int) -> tuple[Left, Left]:
-    """Start and stop in this process; what is held after the first few and after the last."""
+def in_process(config: AppConfig, times: int) -> tuple[Resources, Resources]:
+    """Start and stop in this process; returns what is held after the first few starts and after the last."""
     app = App(config)
     first = held()
     for number in range(FIRST + times):
@@ -70,10 +70,13 @@ def in_process(config: AppConfig, times: int) -> tuple[Left, Left]:
 
 
 def as_command(arguments: list[str], times: int) -> list[float]:
-    """Start the command and end it by SIGINT, in turn while it loads and when it runs; seconds that each end took.
+    """Start the command and end it by SIGINT, by turns while it loads and while it runs.
+
+    Returns:
+        The time that each end took, in s.
 
     Raises:
-        EngineError: it did not start, did not end, ended with an error, or left processes or shared memory behind.
+        EngineError: if it did not start or end, ended with an error, or left processes or shared memory behind.
     """
     took = []
     for number in range(times):
@@ -89,7 +92,7 @@ def as_command(arguments: list[str], times: int) -> list[float]:
                 if line.startswith(states):
                     break
             guard.cancel()
-            family, memory = _family(process.pid)
+            descendants, memory = _descendants(process.pid)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             try:
@@ -100,27 +103,27 @@ def as_command(arguments: list[str], times: int) -> list[float]:
             took.append(time.monotonic() - began)
             if process.returncode != 0:
                 raise EngineError(f"The command ended with {process.returncode}.", "".join(lines) + rest)
-        _, alive = psutil.wait_procs(family, timeout=GONE_S)
+        _, alive = psutil.wait_procs(descendants, timeout=GONE_S)
         left = [f"process {p.pid}" for p in alive] + sorted(name for name in memory if Path(name).exists())
         if left:
             raise EngineError(f"The command left behind: {', '.join(left)}.", "".join(lines) + rest)
     return took
 
 
-def _family(pid: int) -> tuple[list[psutil.Process], set[str]]:
-    """The processes that a process started, and the files of all their shared memory, where one can see them."""
-    family: list[psutil.Process] = []
+def _descendants(pid: int) -> tuple[list[psutil.Process], set[str]]:
+    """The processes that a process started, and the files of their shared memory (on Linux)."""
+    descendants: list[psutil.Process] = []
     memory: set[str] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(pid).children(recursive=True)
-    for one in (pid, *(p.pid for p in family)):
+        descendants = psutil.Process(pid).children(recursive=True)
+    for one in (pid, *(p.pid for p in descendants)):
         with contextlib.suppress(OSError):
             memory |= set(re.findall(r"/dev/shm/psm_\w+", Path(f"/proc/{one}/maps").read_text()))
-    return family, memory
+    return descendants, memory
 
 
 def free_port(kind: socket.SocketKind) -> int:
-    """A port of loopback that is free now."""
+    """A port that is free on loopback now."""
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,8 +1,8 @@
-"""A flood and a fuzz of OSC, and what they did to the controls; `tidecast bench flood` turns them on a whole bridge.
+"""A flood and a fuzz of OSC, and their effect on the controls; `tidecast bench flood` runs them against a whole bridge.
 
-The flood is 10,000 messages a second over ten addresses from another process, while a client beside it presses and
-releases one button that the flood leaves alone. The fuzz is random and malformed datagrams. Must not know the engine,
-video or the program around the controls.
+The flood is 10,000 messages a second to ten addresses from another process, while a second client presses and releases
+a button that the flood does not touch. The fuzz sends random and malformed datagrams. Needs only the controls: neither
+engine nor video.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 
 import psutil
 
@@ -37,12 +38,11 @@ FLOODED = (
 """The ten controls of the flood."""
 
 TRIGGER_EVERY = 1000
-"""One `/reset` among this many messages: none of them may be lost."""
-
+"""One `/reset` is sent for so many messages; none may be lost."""
 
 PRESS_PERIOD_S = 0.05
 LOST_S = 2.0
-"""A button that was not obeyed for this long was not heard."""
+"""A press that has no effect after this time counts as lost."""
 
 
 @dataclass(slots=True)
@@ -52,11 +52,11 @@ class Flood:
     Attributes:
         sent: messages sent.
         rate: messages per second that the sender reached.
-        wrong: addresses whose last value was not in force in the end.
-        settle_ms: from the last message sent until every last value was in force.
+        wrong: controls whose last value did not come into force.
+        settle_ms: time from the last message until every last value was in force.
         triggers_sent, triggers_obeyed: resets.
-        press_ms: for each press of the button beside the flood, the time from its message until it was in force.
-        presses_lost: presses that were never obeyed.
+        press_ms: for each press of the button, the time from its message until it was in force.
+        presses_lost: presses without effect.
         growth_mib: growth of this process's resident memory.
         cpu: share of one core that this process used.
     """
@@ -74,21 +74,21 @@ class Flood:
 
 
 def flood(store: ControlStore, address: tuple[str, int], seconds: float, rate: int = 10_000) -> Flood:
-    """Flood the OSC server at `address` from another process and watch `store`, which it writes to."""
+    """Flood the OSC server at `address` from another process, and watch the `store` to which it writes."""
     result = Flood()
     context = multiprocessing.get_context("spawn")
-    with _Client(address) as client, _Client(address) as desk:
-        client.send(build(PREFIX + "/subscribe", (client.port,)))
+    with _Client(address) as subscriber, _Client(address) as button:
+        subscriber.send(build(PREFIX + "/subscribe", (subscriber.port,)))
         here, there = context.Pipe()
         sender = context.Process(target=_send_flood, args=(there, address, seconds, rate), daemon=True)
         sender.start()
-        here.recv()  # it is ready
+        here.recv()  # the sender is ready
         process = psutil.Process()
         memory, cpu, resets = process.memory_info().rss, process.cpu_times(), store.snapshot.value("resets")
         begun = time.monotonic()
         here.send("go")
         while not here.poll(PRESS_PERIOD_S):
-            _press(desk, store, result)
+            _press(button, store, result)
         result.sent, last, ended, took = here.recv()
         expected = {name: TABLE.by_name[name].coerce(value) for name, value in last.items()}
         while _differences(store, expected) and time.time() - ended < 5.0:
@@ -105,11 +105,11 @@ def flood(store: ControlStore, address: tuple[str, int], seconds: float, rate: i
     return result
 
 
-def _press(desk: _Client, store: ControlStore, result: Flood) -> None:
-    """Press or release the button, and wait until that is in force."""
+def _press(button: _Client, store: ControlStore, result: Flood) -> None:
+    """Press or release the button, and wait until it is in force."""
     wanted = not store.snapshot.value("bypass")
     begun = time.monotonic()
-    desk.send(build(PREFIX + TABLE.by_name["bypass"].address, (int(wanted),)))
+    button.send(build(PREFIX + TABLE.by_name["bypass"].address, (int(wanted),)))
     while store.snapshot.value("bypass") != wanted:
         if time.monotonic() - begun > LOST_S:
             result.presses_lost += 1
@@ -123,8 +123,8 @@ def _differences(store: ControlStore, expected: dict[str, float]) -> list[str]:
     return [n for n, v in expected.items() if abs(now.value(n) - v) > 1e-4 * max(1.0, abs(v))]
 
 
-def _send_flood(pipe, address: tuple[str, int], seconds: float, rate: int) -> None:  # type: ignore[no-untyped-def]
-    """The sending process: paced in slices of 2 ms; tells (messages, last values, end, duration)."""
+def _send_flood(pipe: Connection, address: tuple[str, int], seconds: float, rate: int) -> None:
+    """Main function of the sending process: sends in slices of 2 ms, then (messages, last values, end, duration)."""
     outlet = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     pipe.send("ready")
     pipe.recv()
@@ -146,7 +146,7 @@ def _send_flood(pipe, address: tuple[str, int], seconds: float, rate: int) -> No
 
 
 SERVING_S = 30.0
-"""Longest wait, after a fuzz, until what still waits at the socket is dealt with and a valid message is obeyed."""
+"""Longest wait after a fuzz until the datagrams still queued are handled and a valid message is obeyed."""
 
 
 @dataclass(slots=True)
@@ -160,7 +160,7 @@ class Fuzz:
 
 
 def fuzz(store: ControlStore, address: tuple[str, int], count: int, seed: int = 1) -> Fuzz:
-    """Send random and malformed datagrams to the OSC server at `address`, then ask whether it still serves."""
+    """Send random and malformed datagrams to the OSC server at `address`, then check that it still works."""
     result = Fuzz()
     with _Client(address) as client:
         process = psutil.Process()
@@ -182,7 +182,7 @@ def fuzz(store: ControlStore, address: tuple[str, int], count: int, seed: int = 
 
 
 def malformed(count: int, seed: int) -> Iterator[bytes]:
-    """Datagrams that are random, cut, flipped, nested, mistyped, too long, or lie about their sizes."""
+    """Datagrams that are random, truncated, bit-flipped, nested, mistyped, too long or of a wrong size."""
     rng = random.Random(seed)
     addresses = list(TABLE.targets)
 
@@ -241,7 +241,7 @@ def _padded(text: bytes) -> bytes:
 
 
 class _Client:
-    """A client on one socket that counts what it gets."""
+    """An OSC client on one socket."""
 
     def __init__(self, server: tuple[str, int]) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

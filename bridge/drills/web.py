@@ -1,8 +1,8 @@
-"""What open pages cost the stage: output frames and latency with none and with several pages at full preview rate.
+"""`tidecast bench web`: what open pages cost the output, in frames and latency.
 
-A whole Tidecast runs here with the identity engine and a test picture; the pages are a process of their own that
-takes both pictures as fast as they come and acknowledges them, as a browser does. Phases without and with pages
-alternate, so that a slow drift of the machine falls on both. `tidecast bench web`, or `python -m bridge.drills.web`.
+The bridge runs here with the identity engine and a test picture. The pages run in a process of their own, which takes
+both previews as fast as they come and acknowledges each picture, as a browser does. Phases with and without pages
+alternate, so that a slow drift of the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Phase:
     """What was measured in one phase.
 
     Attributes:
-        due, sent: output frames that the clock asked for, and that were sent.
+        due, sent: output frames that the rate asks for, and that were sent.
         shown: new frames per second.
         p50_ms, p95_ms: latency from capture to send.
         gap_ms: longest time between two output frames.
-        pictures: previews per second that each page drew, both kinds together.
+        pictures: preview pictures per second that each page drew, both kinds together.
     """
 
     due: int
@@ -49,7 +49,7 @@ class Phase:
 
 
 def measure(app: App, seconds: float, pages: int) -> Phase:
-    """Run one phase."""
+    """Run one phase of `seconds`, with that many pages open."""
     assert app.web is not None
     url = app.web.url.replace("http", "ws", 1) + "api/preview"
     with open_pages(url, pages) if pages else contextlib.nullcontext(lambda: 0) as count:
@@ -71,7 +71,7 @@ def measure(app: App, seconds: float, pages: int) -> Phase:
 
 
 def bench(pages: int, seconds: float, rounds: int, width: int, height: int, fps: float) -> dict[int, list[Phase]]:
-    """Measure `rounds` phases without and with pages in turn; the phases by number of pages."""
+    """Measure `rounds` phases without and with pages by turns; returns the phases by number of pages."""
     with tempfile.TemporaryDirectory() as folder:
         config = load(
             None,
@@ -99,13 +99,13 @@ def bench(pages: int, seconds: float, rounds: int, width: int, height: int, fps:
 
 
 def web(
-    pages: Annotated[int, typer.Option(min=1, max=16, help="Pages that watch.")] = 3,
+    pages: Annotated[int, typer.Option(min=1, max=16, help="Number of pages.")] = 3,
     seconds: Annotated[float, typer.Option(min=4.0, help="Length of a phase.")] = 10.0,
     rounds: Annotated[int, typer.Option(min=1, help="Phases of each kind.")] = 3,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the picture.")] = "512x512",
     fps: Annotated[float, typer.Option(min=1.0, help="Output rate.")] = 30.0,
 ) -> None:
-    """What open pages cost the stage: output frames and latency, without and with pages in turn."""
+    """What open pages cost the output: its frames and latency, without and with pages by turns."""
     width, height = parse_size(size)
     phases = bench(pages, seconds, rounds, width, height, fps)
     names = [field.name for field in dataclasses.fields(Phase)]

@@ -25,7 +25,7 @@ from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
-from bridge.bench.peers import Metronome, Receiver, Seen, Sender
+from bridge.bench.peers import Receiver, Seen, Sender, SleepProbe
 from bridge.config_file import load
 from bridge.control.osc.packet import build, parse
 from bridge.drills.start import as_command, free_port, in_process
@@ -141,7 +141,7 @@ def test_no_frame_is_lost_and_every_frame_bears_its_times():
         None, identity(f"ndi:{MARK} slow cam", f"ndi:{MARK} slow out", 320, 176) | {"process.stall_seconds": 30.0}
     )
     with (
-        Metronome() as metronome,
+        SleepProbe() as sleep_probe,
         Sender(f"ndi:{MARK} slow cam", 320, 176, 10) as camera,
         App(config) as app,
         Receiver(f"ndi:{MARK} slow out") as mixer,
@@ -154,10 +154,10 @@ def test_no_frame_is_lost_and_every_frame_bears_its_times():
 
         wait_until_running(app)
         gathered(mixer, 20)
-        metronome.take()
+        sleep_probe.take()
         before = counted()
         seen = gathered(mixer, 40)
-        missing, paused_ms = counted() - before, metronome.take()
+        missing, paused_ms = counted() - before, sleep_probe.take()
     numbers = [frame.counter for frame in seen if frame.counter is not None]
     assert len(numbers) >= 0.9 * len(seen)
     assert numbers == sorted(numbers)
