@@ -47,7 +47,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
     stage_readings = [reading for row in stages for reading in (row.cost, *row.readings)]
     # Errors are not readings: they are sent to `/error` (address or topic, reason) when they occur.
     reported = (
-        *readings.RATES,
+        *readings.PERFORMANCE,
         *STAGE_TIMES,
         *stage_readings,
         *readings.DROPS,

@@ -14,7 +14,7 @@ import typer
 from bridge.app import App
 from bridge.bench.overhead import wait_until_running
 from bridge.config_file import load
-from bridge.pipeline.pacing.output_clock import CREDIT, SAVED
+from bridge.pipeline.pacing.output_clock import CREDIT_RATE, MAX_CREDIT
 from engine.bench.report import say
 
 SETTLE_S = 15.0
@@ -72,7 +72,7 @@ def soak(
     threads = [statistics.median_high([s.threads for s in part]) for part in (first, last)]
     handles = [statistics.median_high([s.handles for s in part]) for part in (first, last)]
     # Neither a frame more or less at the ends nor the few that the clock may catch up after a pause are drift.
-    limit = max(DRIFT_LIMIT, CREDIT + (SAVED + 1.5) / max(1, sent))
+    limit = max(DRIFT_LIMIT, CREDIT_RATE + (MAX_CREDIT + 1.5) / max(1, sent))
     passed = (
         max(growth.values()) <= GROWTH_LIMIT
         and abs(drift) <= limit

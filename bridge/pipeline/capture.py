@@ -1,14 +1,12 @@
-"""The capture thread: the newest frame of the chosen source, through the stages of the input, for everybody.
+"""The capture thread: reads the newest frame of the chosen source and runs the input stages on it.
 
-Switches sources live, holds on to the old one when the new one cannot be opened, and never ends before it is told
-to. It knows transports only through `bridge.video.base`, and knows neither the engine nor the output.
+The source can be switched while it runs; when the new one cannot be opened, the old one is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,10 +14,9 @@ from collections.abc import Callable, Sequence
 from bridge.control.store import ControlStore
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
+from bridge.pipeline.opening import OpeningService
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
-from bridge.process.priority import raise_thread_priority
-from bridge.service import Service
 from bridge.video.base import Options, Source, SourceInfo
 from bridge.video.opening import open_source
 from engine.errors import TransportError
@@ -28,27 +25,30 @@ from engine.frame import Frame, PixelFormat
 log = logging.getLogger(__name__)
 
 READ_S = 0.1
-"""Longest wait for a frame before the controls are looked at again."""
+"""Longest wait for a frame before the controls are checked again, in s."""
 
 LOST_S = 1.0
-"""Without a frame for this long the input counts as lost."""
+"""After this long without a frame the input counts as lost, in s."""
+
+RETRY_S = 1.0
+"""Pause before a source that could not be opened or read is tried again."""
 
 
-class Capture(Service):
-    """Receives frames and puts them into the engine's inbox.
+class Capture(OpeningService):
+    """Reads frames from a source and passes them on at the model's size.
 
     Args:
-        uri: the source at the start; the control `input` takes over when it is not empty.
-        options: wishes for the source.
+        uri: the source at the start; the control `input` overrides it when it is not empty.
+        options: preferences for the source.
         width, height: the model's size in pixels.
         store: live controls (`input`, and those of the stages).
-        stages: the table of stages, of which those of the input run here; what leaves them has the model's size.
-        inputs: the last list of sources that was shown, for a choice by index.
-        take: receives every fitted frame; must be quick.
-        tell: receives (topic, text) about what goes wrong.
+        stages: the table of stages; those of the input run here and must give frames of the model's size.
+        inputs: returns the last list of sources that was shown, for a choice by index.
+        take: called with every frame; must be quick.
+        tell: called with (topic, text) when something goes wrong.
 
     Attributes:
-        history: the frames, for the stages that look back.
+        history: the frames of the last seconds, for the stages.
         stages: the stages of the input.
         arrived_at: `time.monotonic_ns()` of the last frames.
     """
@@ -65,21 +65,19 @@ class Capture(Service):
         take: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        super().__init__("capture", tell=tell)
+        super().__init__("capture", tell)
         self._start_uri = uri
         self._options = options
         self.width, self.height = width, height
         self.stages = StageChain(stages, Place.INPUT, width, height, tell)
         self._store = store
         self._inputs = inputs
-        self._give = take
+        self._pass_on = take
         self._report = tell
-        self._opened = threading.Event()
-        self._refused: TransportError | None = None
         self._source: Source | None = None
         self._wanted = ""
         self._retry_at = 0.0
-        self._complained = ""
+        self._reported_problem = ""
         self._seq = 0
         self.arrived_at: deque[int] = deque(maxlen=600)
         self._last_arrival = 0.0
@@ -87,26 +85,14 @@ class Capture(Service):
         self._skipped_before = 0
         self.history = FrameHistory(width * height * 3)
 
-    def start(self) -> None:
-        """Open the source, on the thread that will read it, and begin.
-
-        Raises:
-            TransportError: if the source cannot be opened at all.
-        """
-        super().start()
-        self._opened.wait()
-        if self._refused is not None:
-            self.stop()
-            raise self._refused
-
     @property
     def lost(self) -> bool:
-        """Whether no frame came for a while."""
+        """Whether no frame has come for `LOST_S`."""
         return time.monotonic() - max(self._last_arrival, self._began) > LOST_S
 
     @property
     def skipped(self) -> int:
-        """Frames that came but were replaced by newer ones before they could be read."""
+        """Frames that were replaced by newer ones before they could be read."""
         source = self._source
         return self._skipped_before + (source.skipped if source is not None else 0)
 
@@ -118,23 +104,18 @@ class Capture(Service):
 
     @property
     def problem(self) -> str:
-        """Why there is no picture, in words; empty when there is nothing to say."""
+        """Why there is no picture, as a sentence; empty when there is no problem."""
         source = self._source
         return source.problem if source is not None else ""
 
-    def _run(self) -> None:
-        raise_thread_priority()
+    def _open(self) -> None:
         try:
             self._wanted = self._choice()
             self._source = open_source(self._wanted, self._options)
-        except TransportError as error:
-            if self._opened.is_set():
-                raise  # begun again after a defect: the service tries until it opens
-            self._refused = error
-            return
         finally:
             self._began = time.monotonic()
-            self._opened.set()
+
+    def _work(self) -> None:
         try:
             while not self.stopping.is_set():
                 self._step()
@@ -142,7 +123,7 @@ class Capture(Service):
             self._close()
 
     def _step(self) -> None:
-        """Switch sources if another is wanted, and take the next frame."""
+        """Switch sources if another one is wanted, and read the next frame."""
         self._switch()
         source = self._source
         if source is None:
@@ -153,7 +134,7 @@ class Capture(Service):
         except TransportError as error:
             self._complain(str(error))
             self._close()
-            self._retry_at = time.monotonic() + 1.0
+            self._retry_at = time.monotonic() + RETRY_S
             return
         if frame is not None:
             self._take(frame)
@@ -162,28 +143,29 @@ class Capture(Service):
         context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
         for made in self.stages.run(frame, context):
             if made.format is not PixelFormat.RGB or (made.width, made.height) != (self.width, self.height):
-                continue  # the stage that fits failed, and said so; the engine takes nothing else
+                continue  # the stage `fit` has failed and reported it; the engine takes no other size
             numbered = dataclasses.replace(made, seq=self._seq, metadata={})
             self._seq += 1
             self._last_arrival = time.monotonic()
             self.arrived_at.append(time.monotonic_ns())
             self.history.add(numbered)
-            self._give(numbered)
+            self._pass_on(numbered)
 
     def _choice(self) -> str:
-        """The uri that is wanted now; an index stands for a line of the last list of inputs."""
+        """The uri of the source that is wanted now; a number is an index into the last list of inputs."""
         wanted = self._store.snapshot.of(InputControls).input.strip() or self._start_uri
         if wanted.isdecimal():
             listed = self._inputs()
             if int(wanted) < len(listed):
                 return listed[int(wanted)].uri
             raise TransportError(
-                f"There is no input number {wanted}.", f"The list has {len(listed)}; ask for it with /tidecast/inputs."
+                f"There is no input number {wanted}.",
+                f"The list of inputs has {len(listed)} entries; ask for it with /tidecast/inputs.",
             )
         return wanted
 
     def _switch(self) -> None:
-        """Open another source when another is wanted; keep the old one when that fails."""
+        """Open another source when another one is wanted; keep the old one when that fails."""
         try:
             wanted = self._choice()
         except TransportError as error:
@@ -200,19 +182,19 @@ class Capture(Service):
         try:
             source = open_source(wanted, self._options)
         except TransportError as error:
-            self._retry_at = time.monotonic() + 1.0
+            self._retry_at = time.monotonic() + RETRY_S
             self._complain(str(error))
             return
-        self._complained = ""
+        self._reported_problem = ""
         self._close()
         self._source = source
         self._began = time.monotonic()
         log.info("input: %s", wanted)
 
     def _complain(self, text: str) -> None:
-        """Say once what is wrong with the input, however often it is tried again."""
-        if text != self._complained:
-            self._complained = text
+        """Report a problem with the input once, however often the source is tried again."""
+        if text != self._reported_problem:
+            self._reported_problem = text
             self._report("/input", text)
 
     def _close(self) -> None:

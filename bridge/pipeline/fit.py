@@ -1,4 +1,4 @@
-"""Brings pictures of any size and channel order to the model's size. Knows frames, but no transport and no model."""
+"""Scales pictures of any size and channel order to the model's size."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Fitter:
 
         Args:
             frame: any size and format; alpha is ignored.
-            how: "cover" cuts off what sticks out, "contain" adds black bars, "stretch" distorts.
+            how: "cover" crops to the aspect ratio, "contain" adds black bars, "stretch" distorts.
             mirror: flip left and right.
 
         Returns:
-            uint8 [height, width, 3], C-contiguous; the frame's own array where there is nothing to do.
+            uint8 [height, width, 3], C-contiguous; the frame's own array if nothing has to be changed.
 
         Raises:
             ValueError: an unknown `how`.
@@ -39,7 +39,7 @@ class Fitter:
         size = self.width, self.height
         pixels = frame.pixels
         if how == "cover":
-            pixels = _cut(pixels, self.width / self.height)
+            pixels = _crop(pixels, self.width / self.height)
         elif how == "contain":
             scale = min(self.width / frame.width, self.height / frame.height)
             size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
@@ -52,7 +52,7 @@ class Fitter:
             framed[top : top + size[1], left : left + size[0]] = picture
             picture = framed
         if mirror:
-            whole = picture.view("V3")[:, ::-1]  # move whole pixels: three times faster than single bytes
+            whole = picture.view("V3")[:, ::-1]  # moving whole pixels is three times faster than single bytes
             picture = np.ascontiguousarray(whole).view(np.uint8).reshape(self.height, self.width, 3)
         return picture
 
@@ -62,8 +62,8 @@ class Fitter:
         return converted(self._scaler, pixels, _NAMES[kind], width, height, "rgb24", 3)
 
 
-def _cut(pixels: np.ndarray, aspect: float) -> np.ndarray:
-    """The largest part around the middle with the wanted width / height, as a view."""
+def _crop(pixels: np.ndarray, aspect: float) -> np.ndarray:
+    """The largest centred part with the aspect ratio width / height, as a view."""
     height, width = pixels.shape[:2]
     if width / height > aspect:
         keep = max(1, round(height * aspect))

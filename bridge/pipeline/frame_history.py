@@ -1,4 +1,4 @@
-"""The input frames of the last moments, found by time: what stages that compare, mix or interpolate look back at."""
+"""The input frames of the last seconds, found by their times, for stages that compare, mix or interpolate."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from engine.frame import Frame
 
 KEPT_BYTES = 256 << 20
 KEPT_FRAMES = 300
-"""Bounds of what is kept until the restyled frames of the same moments have been sent."""
+"""Most frames that are kept, in bytes and in number; usually they are forgotten earlier (`FrameHistory.forget`)."""
 
-WITHIN_NS = 50_000_000
-"""How far a frame may be from the moment asked for and still stand for it: most of a period at 15 frames a second."""
+TOLERANCE_NS = 50_000_000
+"""How far a frame's time may be from the time asked for: most of a period at 15 frames a second."""
 
 
 class FrameHistory:
     """Input frames by the time at which they were captured. Thread-safe.
 
-    A restyled frame carries `captured_ns` of the input frame that it came from, and a frame that was made between two
-    carries a time between theirs, so both find their input here.
+    A restyled frame carries the `captured_ns` of its input frame, and an interpolated frame carries a time between
+    those of its two neighbours, so that the input of both is found here.
 
     Args:
-        frame_bytes: size of one frame's pixels, from which the number of frames that are kept follows.
+        frame_bytes: size of one frame's pixels; determines how many frames are kept.
 
     Attributes:
         newest: the frame added last; None before the first.
     """
 
     def __init__(self, frame_bytes: int) -> None:
-        self._most = max(2, min(KEPT_FRAMES, KEPT_BYTES // frame_bytes))
+        self._capacity = max(2, min(KEPT_FRAMES, KEPT_BYTES // frame_bytes))
         self._times: list[int] = []
         self._frames: list[Frame] = []
         self._lock = threading.Lock()
@@ -40,21 +40,21 @@ class FrameHistory:
         return len(self._frames)
 
     def add(self, frame: Frame) -> None:
-        """Keep one more frame; the oldest goes when there are too many."""
+        """Keep one more frame; drop the oldest when there are too many."""
         with self._lock:
             place = bisect.bisect_right(self._times, frame.captured_ns)
             self._times.insert(place, frame.captured_ns)
             self._frames.insert(place, frame)
-            if len(self._frames) > self._most:
+            if len(self._frames) > self._capacity:
                 del self._times[0], self._frames[0]
         self.newest = frame
 
-    def at(self, captured_ns: int, within_ns: int = WITHIN_NS) -> Frame | None:
-        """The frame captured nearest to this time; None if there is none within `within_ns` of it."""
+    def at(self, captured_ns: int, tolerance_ns: int = TOLERANCE_NS) -> Frame | None:
+        """The frame captured nearest to this time; None if it is further away than `tolerance_ns`."""
         before, after = self.around(captured_ns)
         near = [frame for frame in (before, after) if frame is not None]
         found = min(near, key=lambda frame: abs(frame.captured_ns - captured_ns), default=None)
-        return found if found is not None and abs(found.captured_ns - captured_ns) <= within_ns else None
+        return found if found is not None and abs(found.captured_ns - captured_ns) <= tolerance_ns else None
 
     def around(self, captured_ns: int) -> tuple[Frame | None, Frame | None]:
         """The last frame captured at or before this time, and the first after it; None where there is none."""
@@ -65,11 +65,11 @@ class FrameHistory:
             return before, after
 
     def forget(self, before_ns: int | None = None) -> None:
-        """Forget what nobody who asks for this time or a later one can need; everything by default.
+        """Drop the frames that are not needed to answer for this time or a later one; all frames by default.
 
-        The last frame at or before the time stays, so that `around` still finds both neighbours.
+        The last frame at or before the time is kept, so that `around` still finds both neighbours.
         """
         with self._lock:
-            gone = len(self._frames) if before_ns is None else bisect.bisect_right(self._times, before_ns) - 1
-            if gone > 0:
-                del self._times[:gone], self._frames[:gone]
+            count = len(self._frames) if before_ns is None else bisect.bisect_right(self._times, before_ns) - 1
+            if count > 0:
+                del self._times[:count], self._frames[:count]

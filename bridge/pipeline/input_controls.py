@@ -1,4 +1,4 @@
-"""What the capture obeys: which source is read."""
+"""The controls of the capture thread."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Ten times a second: from what the parts count to the state and the readings that everybody sees.
+"""Collects the counters of all parts ten times a second and writes the state and the readings from them.
 
-Only reads; nothing waits for it. Knows the parts' counters, no transport, no socket.
+It only reads; no other thread waits for it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ from engine.controls import STAGES
 
 PERIOD_S = 0.1
 WINDOW_NS = 2_000_000_000
-"""Rates are counted over this time."""
+"""Rates are measured over this time."""
 
-STALLED = "The engine gives no pictures; the input goes straight through until it does."
+STALLED = "The engine gives no pictures; the input is shown until it does."
 
 
 class Monitor(Service):
-    """Writes the telemetry."""
+    """Writes the telemetry.
+
+    Args:
+        telemetry: receives the readings and the errors.
+        supervisor, capture, publisher: the parts that are observed.
+    """
 
     def __init__(self, telemetry: Telemetry, supervisor: Supervisor, capture: Capture, publisher: Publisher) -> None:
         super().__init__("monitor", tell=telemetry.error)
@@ -32,13 +37,13 @@ class Monitor(Service):
         self._supervisor = supervisor
         self._capture = capture
         self._publisher = publisher
-        self._said = ""
+        self._schedule_reason = ""
 
     def health(self, health: Health) -> None:
-        """What the engine process said about its last chunk."""
+        """Write the readings of the engine's last chunk."""
         stages = {f"stage_{name}": health.stages.get(name, 0.0) for name in STAGES}
         self._telemetry.update(noise=health.noise, steps=health.steps, prompt=health.prompt, vram=health.vram, **stages)
-        self._said = health.reason
+        self._schedule_reason = health.reason
         if health.trouble:
             self._telemetry.error("engine", health.trouble)
 
@@ -51,8 +56,8 @@ class Monitor(Service):
                 return "loading"
         if self._capture.lost:
             return "no-input"
-        if not self._publisher.stall_detector.heard:
-            return "loading"  # its first chunk, in which it warms up
+        if not self._publisher.stall_detector.has_answered:
+            return "loading"  # the engine warms up in its first chunk
         return "stalled" if self._publisher.stall_detector.stalled else "running"
 
     def _run(self) -> None:
@@ -88,12 +93,15 @@ class Monitor(Service):
                 if before != state:
                     self._telemetry.error("engine", STALLED)
             elif state == "running":
-                self._telemetry.update(message=self._said)
+                self._telemetry.update(message=self._schedule_reason)
             before = state
 
 
 def rate(times_ns: Sequence[int], now_ns: int) -> float:
-    """Events per second over the last `WINDOW_NS`, from their times; few that come close together are no high rate."""
+    """Events per second over the last `WINDOW_NS`, from their times.
+
+    The span counts as a quarter of the window at least, so that a few events close together give no high rate.
+    """
     recent = [t for t in times_ns if now_ns - t <= WINDOW_NS]
     if len(recent) < 2:
         return 0.0

@@ -1,4 +1,4 @@
-"""What the publisher obeys at its next frame, whatever the engine does."""
+"""The panic buttons. The publisher obeys them at its next frame, whatever the engine does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.control import live
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanicControls:
-    """The panic buttons: black wins over freeze, freeze over bypass."""
+    """Black takes precedence over freeze, and freeze over bypass."""
 
     bypass: bool = live(False, "/bypass", "Panic: the input straight through.", group="Panic", label="Bypass")
     freeze: bool = live(False, "/freeze", "Panic: hold the last frame.", group="Panic", label="Freeze")

@@ -1,14 +1,12 @@
-"""The publish thread: at every tick of the output one picture leaves, whatever the engine and the input do.
+"""The publish thread: sends one picture at every tick of the output clock, whatever the engine and the input do.
 
-Restyled frames pass their stages, go out at their own pace, and pass the stages of the tick (the mix with the input
-frame of the same moment); the panic buttons act at the next tick; when the engine is late the last picture is
-repeated, when it is gone or gives nothing for too long the input goes straight through.
-Knows sinks only through `bridge.video.base`, and nothing of models.
+Restyled frames go through the stages for restyled frames, wait in the pacer until they are due, and go through the
+stages of the tick (such as the mix with the input frame of the same time). The panic buttons act at the next tick. When
+the engine is late, the last picture is repeated; when it is gone or gives nothing for too long, the input is shown.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,44 +19,44 @@ from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
 from bridge.ipc.frame_ring import RingReader
 from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.opening import OpeningService
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.pipeline.stall_detector import StallDetector
-from bridge.process.priority import raise_thread_priority
 from bridge.process.supervisor import EngineState, Supervisor
-from bridge.service import Service
 from bridge.video.base import Options, Sink
 from bridge.video.opening import open_sink
 from engine.errors import TransportError
 from engine.frame import Frame
 
 WINDOW = 600
-"""Sends whose times are kept."""
+"""Number of frames whose times are kept."""
 
 
-class Publisher(Service):
+class Publisher(OpeningService):
     """Sends the output.
 
     Args:
-        uri, options: the sink.
-        supervisor: where restyled frames come from, and whether there is an engine.
+        uri, options: the sink. `start` raises `NameTakenError` if its name is in use on this machine.
+        supervisor: gives the restyled frames, and says whether there is an engine.
         history: the input frames, for the stages.
-        stages: the table of stages, of which those of restyled frames and of the tick run here.
+        stages: the table of stages; those for restyled frames and those of the tick run here.
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
         size: width and height of the output in pixels.
-        stall_s: least time without a restyled frame, in s, before the input is shown (see `stall_detector`).
-        offer: receives every sent frame (preview, recording); must be quick.
-        tell: receives (topic, text) about what goes wrong.
+        stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
+        offer: called with every frame that was sent (for preview and recording); must be quick.
+        tell: called with (topic, text) when something goes wrong.
 
     Attributes:
-        pacer: the output clock; the capture thread gives it the input frames.
-        stall_detector: says when the engine makes the audience wait too long; only this thread changes it.
+        pacer: the output clock; the capture thread passes it the input frames.
+        stall_detector: decides when the engine takes too long; only this thread changes it.
         sent: frames sent since the start.
-        sent_at: `time.monotonic_ns()` of the last sends; `styled_at` of the last frames that the engine gave.
+        sent_at: `time.monotonic_ns()` of the last frames sent.
+        styled_at: `time.monotonic_ns()` of the last frames that the engine returned.
         longest_gap_ms: longest time between two sends since it was last set to 0.
     """
 
@@ -76,11 +74,10 @@ class Publisher(Service):
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        super().__init__("publish", tell=tell)
+        super().__init__("publish", tell)
         self._uri = uri
         self._options = options
-        self._opened = threading.Event()
-        self._refused: TransportError | None = None
+        self._sink: Sink
         self._supervisor = supervisor
         self._outbox: RingReader = supervisor.from_engine
         self._history = history
@@ -92,8 +89,8 @@ class Publisher(Service):
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
         self._black = Frame(np.zeros((height, width, 3), np.uint8))
         self._held = self._black
-        self._styled = False
-        self._failing = ""
+        self._has_wet = False
+        self._send_error = ""
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
         self.stall_detector = StallDetector(stall_s)
         self.sent = 0
@@ -101,95 +98,75 @@ class Publisher(Service):
         self.styled_at: deque[int] = deque(maxlen=WINDOW)
         self.longest_gap_ms = 0.0
 
-    def start(self) -> None:
-        """Open the sink, on the thread that will send, and begin.
-
-        Raises:
-            NameTakenError: the output's name is in use on this machine.
-            TransportError: if the sink cannot be opened.
-        """
-        super().start()
-        self._opened.wait()
-        if self._refused is not None:
-            self.stop()
-            raise self._refused
-
     def stage_readings(self) -> dict[str, Any]:
         """The newest readings of the stages that run here."""
         return self._restyled_stages.readings() | self._tick_stages.readings()
 
-    def _run(self) -> None:
-        raise_thread_priority()
-        try:
-            sink = open_sink(self._uri, self._options)
-        except TransportError as error:
-            if self._opened.is_set():
-                raise  # begun again after a defect: the service tries until it opens
-            self._refused = error
-            return
-        finally:
-            self._opened.set()
-        with sink:
-            self._send_ticks(sink)
+    def _open(self) -> None:
+        self._sink = open_sink(self._uri, self._options)
 
-    def _send_ticks(self, sink: Sink) -> None:
-        while not self.stopping.is_set():
-            sleep_until(self.pacer.next_ns)
-            try:
-                self._tick(sink)
-            except Exception as error:  # one bad frame: the sink stays open, the next tick sends again
-                self.report_defect(error)
-                if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock went on
-                    self.pacer.tick(time.monotonic_ns())
+    def _work(self) -> None:
+        with self._sink:
+            while not self.stopping.is_set():
+                sleep_until(self.pacer.next_ns)
+                try:
+                    self._tick()
+                except Exception as error:  # one bad frame: the sink stays open, the next tick sends again
+                    self.report_defect(error)
+                    if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock advanced
+                        self.pacer.tick(time.monotonic_ns())
 
-    def _tick(self, sink: Sink) -> None:
+    def _tick(self) -> None:
         self._collect()
         controls = self._store.snapshot
-        straight = controls.of(PanicControls).bypass or not self._styled
-        pick = self.pacer.tick(time.monotonic_ns(), "dry" if straight else "wet")
+        dry = controls.of(PanicControls).bypass or not self._has_wet
+        pick = self.pacer.tick(time.monotonic_ns(), "dry" if dry else "wet")
         if (wet := self.pacer.shown("wet")) is not None:
-            self._history.forget(wet.captured_ns)  # whatever is on air: nobody will ask for older ones
+            self._history.forget(wet.captured_ns)  # even while dry is on air: no stage needs older frames
         frame = self._picture(controls, pick)
-        self._send(sink, frame)
+        self._send(frame)
         if pick.new and frame.captured_ns:
             self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
     def _collect(self) -> None:
-        """Hand what the engine has finished to the pacer; forget it when the engine is gone or makes us wait."""
+        """Pass finished frames to the pacer; drop them when the engine is gone or takes too long."""
         detector = self.stall_detector
         if self._supervisor.state is not EngineState.RUNNING:
             detector.restart()
             self._history.forget()
-            if self._styled:
+            if self._has_wet:
                 self._outbox.skip()
                 self._forget_wet()
             return
         while (frame := self._outbox.get(0.0)) is not None:
             self.styled_at.append(self._outbox.queued_ns)
             if detector.answered(frame.captured_ns):
-                self._styled = True
+                self._has_wet = True
                 self._offer_wet(frame, self._outbox.queued_ns)
             else:
                 self.pacer.wet.late += 1
         if self._history.newest is not None:
             detector.fed(self._history.newest.captured_ns)
-        if detector.stalled and self._styled:
+        if detector.stalled and self._has_wet:
             self._forget_wet()
 
     def _offer_wet(self, frame: Frame, queued_ns: int) -> None:
-        """Hand what the stages make of a restyled frame to the pacer; it was ready when it was queued, they later."""
+        """Run the stages on a restyled frame and pass the results to the pacer.
+
+        The frame itself was ready when it was queued; frames that a stage made are ready now.
+        """
         context = Context(time.monotonic_ns(), self._history, self._store.snapshot, wet=True)
         for made in self._restyled_stages.run(frame, context):
             self.pacer.wet.offer(made, queued_ns if made is frame else time.monotonic_ns())
 
     def _forget_wet(self) -> None:
-        self._styled = False
+        self._has_wet = False
         self.pacer.forget("wet")
         self._restyled_stages.reset()
         self._tick_stages.reset()
 
     def _picture(self, controls: Snapshot, pick: Pick) -> Frame:
-        """What to show now: black, the held picture, or what the pacer chose."""
+        """The picture to send: black, the held picture, or what the stages make of the pacer's choice."""
         panic = controls.of(PanicControls)
         if panic.black:
             return self._black
@@ -199,23 +176,23 @@ class Publisher(Service):
             self._held = made[-1] if made else self._held
         return self._held
 
-    def _send(self, sink: Sink, frame: Frame) -> None:
+    def _send(self, frame: Frame) -> None:
         try:
-            sink.send(
+            self._sink.send(
                 frame,
                 {
-                    **frame.metadata,  # a restyled frame says with which prompt, strength and steps it was made
+                    **frame.metadata,  # in a restyled frame: the prompt, strength and steps it was made with
                     "seq": str(frame.seq),
                     "captured_ns": str(frame.captured_ns),
                     "sent_ns": str(time.monotonic_ns()),
                 },
             )
         except TransportError as error:
-            if str(error) != self._failing:
-                self._failing = str(error)
+            if str(error) != self._send_error:
+                self._send_error = str(error)
                 self._report("output", str(error))
             return
-        self._failing = ""
+        self._send_error = ""
         now = time.monotonic_ns()
         if self.sent_at:
             self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)

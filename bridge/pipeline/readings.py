@@ -1,4 +1,4 @@
-"""What the bridge itself reports; `bridge.pipeline.monitor` measures most of it."""
+"""The readings of the bridge itself; `bridge.pipeline.monitor` measures most of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ STATES = ("loading", "running", "no-input", "stalled", "error")
 """Values of the reading `state`."""
 
 DROP_CAUSES = ("input", "late", "engine")
-"""Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, or lost with a
-dead engine."""
+"""Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, or lost with an
+engine process that ended."""
 
-RATES = (
+PERFORMANCE = (
     Reading("state", "/status/state", Kind.TEXT, "", "One of " + ", ".join(STATES) + "."),
     Reading("fps_in", "/status/fps/in", Kind.FLOAT, "1/s", "Frames that arrive per second."),
     Reading("fps_out", "/status/fps/out", Kind.FLOAT, "1/s", "Frames that are sent per second."),
@@ -19,7 +19,7 @@ RATES = (
     Reading("latency", "/status/latency", Kind.FLOAT, "ms", "From capture to send, median of the last seconds."),
     Reading("latency_p95", "/status/latency/p95", Kind.FLOAT, "ms", "From capture to send, 95th percentile."),
 )
-"""How the show runs."""
+"""State, frame rates and latency."""
 
 DROPS = (
     Reading("dropped", "/status/dropped", Kind.INT, "", "Frames dropped since the start."),
@@ -28,7 +28,7 @@ DROPS = (
         for c in DROP_CAUSES
     ),
 )
-"""Frames that were lost, by cause."""
+"""Dropped frames, in total and by cause."""
 
 NAMES = (
     Reading("input", "/status/input", Kind.TEXT, "", "The source that is connected."),
@@ -36,4 +36,4 @@ NAMES = (
     Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
 )
-"""What is connected, and what is to be said about it."""
+"""What is connected, and a message about it."""

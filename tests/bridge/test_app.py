@@ -36,11 +36,11 @@ from engine.errors import NameTakenError
 from tests.support.video_peers import Peer, mix_with_cyndilib, serve_with_cyndilib
 
 MARK = f"Tidecast test app {os.getpid()}"
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 
 
 def soon(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -78,7 +78,7 @@ class Running:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        self.process.communicate(timeout=PATIENCE_S)
+        self.process.communicate(timeout=TIMEOUT_S)
         return self.process.returncode
 
 
@@ -223,7 +223,7 @@ def test_an_engine_that_has_not_answered_yet_is_loading():
     config = load(None, identity("pattern:bars", "null:", 64, 48) | {"process.debug": True})
     with App(config) as app:
         seen = set()
-        while not (answered := app.publisher.stall_detector.heard):
+        while not (answered := app.publisher.stall_detector.has_answered):
             seen.add(app.monitor.state())
             time.sleep(0.001)
         assert answered and "running" not in seen
@@ -340,9 +340,9 @@ def test_oscquery_is_there_without_the_page():
         soon(lambda: get("tidecast/strength?VALUE") == {"VALUE": [0.25]}, "the value in force is told")
         with connect(f"ws://127.0.0.1:{port}/") as client:
             client.send(json.dumps({"COMMAND": "LISTEN", "DATA": "/tidecast/mix"}))
-            assert parse(client.recv(PATIENCE_S)) == [("/tidecast/mix", (1.0,))]
+            assert parse(client.recv(TIMEOUT_S)) == [("/tidecast/mix", (1.0,))]
             client.send(build("/tidecast/mix", (0.5,)))
-            assert parse(client.recv(PATIENCE_S)) == [("/tidecast/mix", (0.5,))]
+            assert parse(client.recv(TIMEOUT_S)) == [("/tidecast/mix", (0.5,))]
         rebound = urllib.request.Request(show.oscquery, headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="421"):
             urllib.request.urlopen(rebound, timeout=10)

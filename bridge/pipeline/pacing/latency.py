@@ -1,4 +1,4 @@
-"""How long frames took until they were sent, and the quantile that all of pacing measures with."""
+"""The latency of the frames that were sent, and the quantile that delay and latency are measured with."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from collections import deque
 SECOND = 1_000_000_000
 
 WINDOW_NS = 4 * SECOND
-"""How far back delay, latency and rate are measured."""
+"""The window over which delay and latency are measured."""
 
 
 class LatencyMeter:
-    """Latency of every frame that was sent, over the last seconds."""
+    """Latency of the frames that were sent during the last `WINDOW_NS`.
+
+    Attributes:
+        count: frames recorded since the start.
+    """
 
     def __init__(self) -> None:
         self._samples: deque[tuple[int, int]] = deque()
@@ -21,7 +25,7 @@ class LatencyMeter:
         self.count = 0
 
     def add(self, captured_ns: int, sent_ns: int) -> None:
-        """Record one frame: when it arrived in this machine and when it was handed to the sink."""
+        """Record one frame: when it arrived at this machine and when it was passed to the sink."""
         with self._lock:
             self.count += 1
             self._samples.append((sent_ns, sent_ns - captured_ns))
@@ -29,7 +33,7 @@ class LatencyMeter:
                 self._samples.popleft()
 
     def quantiles_ms(self) -> tuple[float, float, float]:
-        """p50, p95 and p99 in milliseconds; zeros when nothing was sent lately."""
+        """p50, p95 and p99 in milliseconds; zeros before the first frame."""
         with self._lock:
             values = [latency for _, latency in self._samples]
         if not values:
@@ -38,5 +42,5 @@ class LatencyMeter:
 
 
 def quantile(values: list[int], share: float) -> int:
-    """The smallest of `values` that at least `share` of them do not exceed."""
+    """The smallest of `values` that is not exceeded by at least `share` of them (nearest rank)."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]

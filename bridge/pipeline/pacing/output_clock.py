@@ -1,4 +1,4 @@
-"""The output's clock: steady ticks that follow a source's phase, as a genlock does, and the sleep until one."""
+"""The output's clock: steady ticks that follow a source's phase, as with genlock, and the sleep until a tick."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from fractions import Fraction
 
 from bridge.pipeline.pacing.latency import SECOND
 
-PULL = 0.02
-"""Most that one tick may be moved towards the source's phase, as a share of the period, or of what it is behind."""
+MAX_PULL = 0.02
+"""Most that one tick may be moved towards the source's phase, as a share of the period, or of the phase error if that
+is larger."""
 
-CREDIT = 0.0007
-"""Share of the ticks that may be gained by running faster after pauses, in the long run."""
+CREDIT_RATE = 0.0007
+"""Share of extra ticks that the clock may gain in the long run, by running faster after pauses."""
 
-SAVED = 8
-"""Most gained ticks that are saved up for a pause to come, in periods."""
+MAX_CREDIT = 8
+"""Most extra ticks that can be saved up for a future pause, in periods."""
 
 
 class OutputClock:
-    """Ticks at a steady rate, moved gently towards a source's phase.
+    """Ticks at a steady rate that is adjusted slightly to follow a source's phase.
 
     Attributes:
         next_ns: time of the next tick.
-        credit_ns: by how much it may still run ahead of the source.
+        credit_ns: time by which the clock may still run ahead of the source.
+        period_ns: time between two ticks, rounded.
     """
 
     def __init__(self, fps: Fraction) -> None:
         self.next_ns = 0
-        self.credit_ns = SAVED * float(SECOND / fps)
-        self._ticks = 0  # since the source last made a frame
+        self.credit_ns = MAX_CREDIT * float(SECOND / fps)
+        self._ticks = 0  # since the last `source_advanced`
         self._remainder = Fraction(0)
         self.fps = fps
 
@@ -46,20 +48,22 @@ class OutputClock:
         self._period = Fraction(SECOND) / fps
         self.period_ns = round(self._period)
 
-    def source_went_on(self, periods: float | None) -> None:
-        """The source has made frames for so many periods of this clock since the last call; None: not known."""
+    def source_advanced(self, periods: float | None) -> None:
+        """Note that the source has made frames for this many periods of the clock since the last call; None if that
+        is not known."""
         gained = 0.0 if periods is None else self._ticks - periods
-        self.credit_ns += (CREDIT * self._ticks - gained) * self.period_ns
-        self.credit_ns = max(-float(SECOND), min(self.credit_ns, SAVED * self.period_ns))
+        self.credit_ns += (CREDIT_RATE * self._ticks - gained) * self.period_ns
+        self.credit_ns = max(-float(SECOND), min(self.credit_ns, MAX_CREDIT * self.period_ns))
         self._ticks = 0
 
     def advance(self, now_ns: int, phase_error_ns: int = 0) -> int:
-        """Go on to the tick after this one and return its planned time (`next_ns`), which is later than `now_ns`.
+        """Plan the next tick and return its time (`next_ns`), which is later than `now_ns`.
 
-        Ticks that were missed are left out on the grid, never caught up. A clock that jumped starts a new grid.
+        Missed ticks are skipped, never caught up; the next tick is on the same grid. If the system's clock has jumped,
+        a new grid starts.
         """
         self._ticks += 1
-        most = PULL * max(self.period_ns, abs(phase_error_ns))
+        most = MAX_PULL * max(self.period_ns, abs(phase_error_ns))
         pull = max(-most, min(most, phase_error_ns * 0.1, max(0.0, self.credit_ns)))
         exact = self._period + self._remainder
         step = math.floor(exact)

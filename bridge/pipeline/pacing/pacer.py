@@ -1,38 +1,37 @@
-"""The output clock: when to send, and which frame.
+"""The pacer: decides when a frame is sent, and which one.
 
-Finished frames come in bursts (a model gives four at once) and with jitter. They leave one at a time, at a steady
+Finished frames come in bursts (a model gives four at once) and with jitter. They are sent one at a time, at a steady
 rate, in the rhythm of their source:
 
-* Every frame has a *moment*: its source time, moved to this machine's clock by a slowly followed offset. It is due
-  at its moment plus the *delay* of its track. The delay is measured: how long frames take from their moment until
-  they are ready, the worst of each tenth of a second, and of those the 95th percentile over the last seconds. It
+* Every frame has a *local time*: its source time converted to this machine's clock. It is due at its local time plus
+  the *delay* of its track. The delay is measured as in an adaptive jitter buffer: the time from a frame's local time
+  until it is ready, the longest in each tenth of a second, and of these the 95th percentile over the last seconds. It
   grows at once and shrinks slowly.
-* At each tick of the clock the next frame that is due is shown; when there is none, the last is repeated. Two frames
-  that came close together, after a pause, are both shown: nothing is dropped before it is `BACKLOG` periods behind.
-  Where the source gives more frames than the output shows, the newest that is due is shown and older ones are dropped.
-* Where the source's rate is the output's (or a whole multiple or part of it), the ticks follow the source's phase by
-  at most `PULL` of a period each, as a genlock does. So there is no beat between two almost equal rates, and a frame
-  leaves just after it is ready. After a pause they run faster, by as much for each period that they are behind: what
-  the pause put off is made up for in a second or two, without a frame being left out. Ticks that are gained so, beyond
-  the frames that the source makes, are rationed (`CREDIT`), so that the output's rate stays what it is: where pauses
-  are frequent, late frames are dropped instead.
+* At each tick of the clock the next frame that is due is shown; when there is none, the last one is repeated. Two
+  frames that come close together after a pause are both shown: no frame is dropped before it is `BACKLOG` periods
+  late. Where the source gives more frames than the output shows, the newest one due is shown and older ones are
+  dropped.
+* Where the source's rate equals the output's, or one is a whole multiple of the other, the ticks follow the source's
+  phase, as with genlock, by at most `MAX_PULL` of a period each. This avoids a beat between two almost equal rates, and
+  a frame is sent just after it is ready. After a pause the ticks run faster, in proportion to how far they are behind:
+  delayed frames are caught up with in a second or two, and none is dropped. The extra ticks that this takes are limited
+  (`CREDIT_RATE`), so that the output keeps its rate; if pauses are frequent, late frames are dropped instead.
 
-There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass is
-on air at the next tick. The loop of a publisher::
+There are two tracks: `wet` (the model's frames) and `dry` (the input). Both run all the time, so that a bypass takes
+effect at the next tick. The loop of a publisher::
 
     pacer = Pacer(fps=Fraction(60))                          # None follows the source's rate
     while running:
         sleep_until(pacer.next_ns)
         while (frame := outbox.get()) is not None:
-            pacer.wet.offer(frame, outbox.queued_ns)         # when it was ready, not when it was fetched
+            pacer.wet.offer(frame, outbox.queued_ns)         # when it was ready, not when it was read
         pick = pacer.tick(time.monotonic_ns(), "dry" if bypass else "wet")
         if pick.frame is not None:
             sink.send(mix(pick.frame), ...)
             if pick.new:
                 pacer.latency.add(pick.frame.captured_ns, time.monotonic_ns())
 
-Everything here but `sleep_until` is arithmetic on times that are handed in; nothing reads a clock, so that hours can
-be simulated in a moment. Knows frames, and neither transports nor the engine.
+All times are arguments; nothing here reads a clock, so that tests simulate hours in a moment.
 """
 
 from __future__ import annotations
@@ -48,14 +47,20 @@ from bridge.pipeline.pacing.track import Track
 from engine.frame import Frame
 
 BACKLOG = 4
-"""Periods of the output that a frame may be overdue while older ones are still shown before it."""
+"""Periods of the output by which a frame may be late before older ones are dropped for it."""
 
-_NEARLY = Fraction(995, 1000)  # the ticks follow the source over such a difference of rates
+_NEARLY = Fraction(995, 1000)  # the ticks can follow the source over such a difference between the rates
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """What one tick shows: a frame (None before the first one), whether it is a new one or a repetition, its track."""
+    """What one tick shows.
+
+    Attributes:
+        frame: the frame; None before the first one.
+        new: whether it is shown for the first time.
+        track: "wet" or "dry".
+    """
 
     frame: Frame | None
     new: bool
@@ -69,6 +74,8 @@ class Pacer:
         fps: output rate; None follows the rate of the dry track's source (30 until it is known).
 
     Attributes:
+        dry, wet: the tracks.
+        latency: the latency of the frames that were sent; the publisher adds them.
         repeated: ticks at which the last frame was shown again.
     """
 
@@ -92,23 +99,23 @@ class Pacer:
         """The output's rate."""
         return self._clock.fps
 
-    def offer_dry(self, frame: Frame, ready_ns: int, told_fps: float = 0.0) -> None:
-        """Hand over an input frame; also finds the source's rate. May be called from another thread.
+    def offer_dry(self, frame: Frame, ready_ns: int, nominal_fps: float = 0.0) -> None:
+        """Add an input frame to the dry track and to the measurement of the source's rate. Callable from any thread.
 
         Args:
             frame: the input frame.
             ready_ns: when it was ready to be shown.
-            told_fps: the rate that the source tells about itself (`SourceInfo.fps`); 0 if it tells none.
+            nominal_fps: the rate that the source announces (`SourceInfo.fps`); 0 if it announces none.
         """
-        self._source.add(frame.pts_ns, told_fps)
+        self._source.add(frame.pts_ns, nominal_fps)
         self._made.add(frame, self._source.fps)
         self.dry.offer(frame, ready_ns)
 
     def tick(self, now_ns: int, on_air: Literal["wet", "dry"] = "wet") -> Pick:
         """Choose what is shown now and plan the next tick.
 
-        Both tracks advance; the one that is on air leads the clock. A track that never had a frame shows the
-        other's.
+        Both tracks advance; the clock follows the one that is on air. While that track has had no frame, the other is
+        shown.
         """
         source_fps = self._source.fps
         if self._follow and source_fps is not None and source_fps != self._clock.fps:
@@ -118,7 +125,7 @@ class Pacer:
         if abs(now_ns - self._clock.next_ns) > 2 * period:
             self._clock.next_ns = now_ns
         planned = self._clock.next_ns
-        early = period // 2 if locked else 0  # the ticks lie close to the due times: take the nearest
+        early = period // 2 if locked else 0  # the ticks are close to the due times: take the nearest
         every = source_fps is not None and self._clock.fps >= source_fps * _NEARLY
         slack = max(0, min(BACKLOG * period, int(self._clock.credit_ns))) if every else 0
         picked = {name: track.pick(planned, early, slack) for name, track in (("dry", self.dry), ("wet", self.wet))}
@@ -131,10 +138,10 @@ class Pacer:
         if self._made.any:
             made = self._made.take()
             if made is not None and locked and source_fps is not None:
-                made *= _times(self._clock.fps, source_fps)
+                made *= _ratio(self._clock.fps, source_fps)
             else:
                 made = None
-            self._clock.source_went_on(made)
+            self._clock.source_advanced(made)
         self._clock.advance(now_ns, error)
         new = picked[name] is not None
         if not new:
@@ -142,21 +149,21 @@ class Pacer:
         return Pick(self._shown[name], new, name)
 
     def shown(self, track: Literal["wet", "dry"]) -> Frame | None:
-        """The frame that a track has come to, on air or not; None before its first."""
+        """The frame that a track shows or would show if it were on air; None before its first."""
         return self._shown[track]
 
     def forget(self, track: Literal["wet", "dry"]) -> None:
-        """Forget a track's frames and measurements (its engine or source is gone)."""
+        """Drop a track's frames and measurements, when its engine or source is gone."""
         (self.wet if track == "wet" else self.dry).clear()
         self._shown[track] = None
 
 
 def _commensurate(a: Fraction, b: Fraction) -> bool:
-    """Whether one rate is a whole multiple of the other, to half a percent."""
+    """Whether one rate is a whole multiple of the other, within half a percent."""
     ratio = float(max(a, b) / min(a, b))
     return abs(ratio - round(ratio)) < 0.005
 
 
-def _times(a: Fraction, b: Fraction) -> float:
-    """How many times one rate is the other, where they are commensurate."""
+def _ratio(a: Fraction, b: Fraction) -> float:
+    """`a / b` of two commensurate rates, rounded to a whole number or to one over a whole number."""
     return float(round(a / b)) if a > b else 1.0 / round(b / a)

@@ -1,6 +1,6 @@
-"""What is known of a source by the times of its frames: its clock, how many frames it made, its rate.
+"""What the times of a source's frames tell: the offset of its clock, how many frames it has made, and its rate.
 
-Arithmetic on times that are handed in; reads no clock.
+All times are arguments; nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from bridge.pipeline.pacing.latency import SECOND
 from engine.frame import Frame
 
 JUMP_NS = SECOND
-"""A source time this far off the one that is expected is a new beginning (a loop, another source, a set clock)."""
+"""A source time this far from the expected one starts a new stream (a loop, another source, a clock that was set)."""
 
-_FOLLOW = 1 / 64  # share of a new measurement in the offset between source clock and own clock
+_SMOOTHING = 1 / 64  # weight of a new measurement in the average offset between the two clocks
 
 USUAL_RATES = (
     *map(Fraction, (1, 2, 5, 8, 10, 12)),
@@ -32,14 +32,14 @@ USUAL_RATES = (
     Fraction(60000, 1001),
     *map(Fraction, (60, 72, 75, 90, 100, 120, 144, 240)),
 )
-"""Rates that a measured one is rounded to when it lies close."""
+"""Rates to which a measured one is rounded when it is close."""
 
 
 class SourceClock:
-    """Source times of one stream, moved to this machine's clock.
+    """Converts the source times of one stream to this machine's clock.
 
-    The offset follows the mean of arrival minus source time, so that a single late arrival hardly moves it. It
-    starts anew when source times jump. Times that do not advance are replaced by the arrival.
+    The offset is a moving average of arrival time minus source time, so that a single late arrival hardly changes it.
+    It is measured anew when the source times jump. A time that does not advance is replaced by the arrival time.
     """
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ class SourceClock:
         self._count = 0
         self._last_pts = 0
 
-    def moment(self, frame: Frame) -> int:
-        """When the frame was made, in ns of `time.monotonic_ns`."""
+    def local_time(self, frame: Frame) -> int:
+        """The frame's source time in ns of `time.monotonic_ns`."""
         if self._count and frame.pts_ns == self._last_pts:
             return frame.captured_ns
         error = frame.captured_ns - frame.pts_ns - self._offset
@@ -56,16 +56,16 @@ class SourceClock:
             self._offset, self._count = float(frame.captured_ns - frame.pts_ns), 1
         else:
             self._count += 1
-            self._offset += error * max(_FOLLOW, 1.0 / self._count)
+            self._offset += error * max(_SMOOTHING, 1.0 / self._count)
         self._last_pts = frame.pts_ns
         return round(frame.pts_ns + self._offset)
 
 
 class FrameCount:
-    """How many frames a source has made, lost ones included, by their times. `add` may be called from another thread.
+    """Counts the frames that a source has made, lost ones included, by their times. `add` is callable from any thread.
 
-    Times are counted in the source's own period, the mean of the steps that look like one: its rate may be a little
-    off, its times may tremble, and frames that it put off come close together.
+    The time that passes is divided by the source's actual period, measured as the average of the steps close to the
+    nominal one: the source's rate may be slightly off, its times may jitter, and delayed frames come close together.
 
     Attributes:
         any: whether frames came since the last `take`.
@@ -80,7 +80,7 @@ class FrameCount:
         self._lock = threading.Lock()
 
     def add(self, frame: Frame, fps: Fraction | None) -> None:
-        """The next frame of a source of this rate; None while it is not known."""
+        """Count the next frame of a source with this rate; None if the rate is not known yet."""
         with self._lock:
             last, self._last, self.any = self._last, (frame.pts_ns, frame.captured_ns), True
             step = 0 if last is None else frame.pts_ns - last[0] or frame.captured_ns - last[1]
@@ -101,34 +101,34 @@ class FrameCount:
                 self._made += step / self._period_ns
 
     def take(self) -> float | None:
-        """How many since the last call; None if nobody can tell."""
+        """Frames made since the last call; None if that cannot be known."""
         with self._lock:
             made, self._made, self.any = self._made, 0.0, False
             return made
 
 
 class RateMeter:
-    """Frame rate of a source: the one that it tells, if its frames do not contradict it, else the one measured.
+    """Frame rate of a source: the nominal rate, if its frames do not contradict it, else the measured one.
 
-    A measured rate is counted over two seconds (so jitter hardly matters), rounded up to a usual one (frames get lost,
-    none come too many), and replaced only when the frames have come at another rate for a second.
+    A rate is measured over two seconds, so that jitter hardly matters, and rounded up to a usual one, because frames
+    may get lost. It is replaced only when the frames have come at another rate for a second.
 
     Attributes:
-        fps: frames per second; None until the source tells or half a second has passed.
+        fps: frames per second; None until the source announces a rate or half a second has passed.
     """
 
     def __init__(self) -> None:
         self.fps: Fraction | None = None
         self._times: deque[int] = deque()
-        self._told: Fraction | None = None
+        self._nominal: Fraction | None = None
         self._off_since: int | None = None
 
-    def add(self, pts_ns: int, told_fps: float = 0.0) -> None:
+    def add(self, pts_ns: int, nominal_fps: float = 0.0) -> None:
         """Count a frame.
 
         Args:
             pts_ns: its source time.
-            told_fps: the rate that the source tells about itself; 0 if it tells none.
+            nominal_fps: the rate that the source announces; 0 if it announces none.
         """
         times = self._times
         if times and not 0 < pts_ns - times[-1] < JUMP_NS:
@@ -137,10 +137,12 @@ class RateMeter:
         times.append(pts_ns)
         while times[-1] - times[0] > 2 * SECOND:
             times.popleft()
-        told = (_usual(told_fps, 0.0002) or Fraction(told_fps).limit_denominator(1001)) if told_fps else None
-        if told is not None and told != self._told:
-            self.fps, self._off_since = told, None
-        self._told = told
+        nominal = None
+        if nominal_fps:
+            nominal = _usual(nominal_fps, 0.0002) or Fraction(nominal_fps).limit_denominator(1001)
+        if nominal is not None and nominal != self._nominal:
+            self.fps, self._off_since = nominal, None
+        self._nominal = nominal
         span = times[-1] - times[0]
         if span < SECOND // 2:
             return
@@ -148,7 +150,7 @@ class RateMeter:
         if self.fps is None:
             self.fps = _usual_above(measured)
         change = measured / float(self.fps)
-        if self.fps == told:
+        if self.fps == nominal:
             fits = 0.6 < change < 1.1
         else:
             fits = 0.75 < change < 1.03 and (change > 0.97 or _usual(measured, 0.01) is None)
@@ -157,17 +159,17 @@ class RateMeter:
         elif self._off_since is None:
             self._off_since = pts_ns
         elif pts_ns - self._off_since >= SECOND:
-            believable = told is not None and 0.9 < measured / float(told) < 1.1
-            self.fps = told if believable else _usual_above(measured)
+            plausible = nominal is not None and 0.9 < measured / float(nominal) < 1.1
+            self.fps = nominal if plausible else _usual_above(measured)
             self._off_since = None
 
 
 def _usual_above(rate: float) -> Fraction:
-    """The smallest usual rate that is not below this one (but for 3 percent); the rate itself beyond them all."""
+    """The smallest usual rate that is at least 97 percent of this one; the rate itself above all of them."""
     return next((usual for usual in USUAL_RATES if float(usual) >= rate * 0.97), Fraction(round(rate)))
 
 
 def _usual(rate: float, tolerance: float) -> Fraction | None:
-    """The usual rate next to this one, if it is that close."""
+    """The usual rate closest to this one, if it differs by less than `tolerance` (a share)."""
     near = min(USUAL_RATES, key=lambda usual: abs(float(usual) - rate))
     return near if abs(rate / float(near) - 1.0) < tolerance else None

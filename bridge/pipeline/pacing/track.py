@@ -1,4 +1,4 @@
-"""A track: frames on their way to the output, held back by the delay that lets late ones still come in time."""
+"""A track: an adaptive jitter buffer, which holds frames for a delay that gives late ones time to arrive."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from bridge.pipeline.pacing.latency import SECOND, WINDOW_NS, quantile
 from bridge.pipeline.pacing.source import SourceClock
 from engine.frame import Frame
 
-SLOT_NS = SECOND // 10
+BIN_NS = SECOND // 10
+"""Of the frames in each interval of this length, the one with the longest delay counts."""
 
 QUANTILE = 0.95
-"""The delay is long enough for every frame in this share of the tenths of a second."""
+"""The delay is long enough for all frames in this share of the intervals."""
 
-GUARD_NS = 1_000_000
-"""Kept between a frame being ready and its tick, beside the measured delay."""
+MARGIN_NS = 1_000_000
+"""Added to the measured delay, so that a frame is ready before its tick."""
 
-SHRINK = 0.08
-"""Most that the delay may shrink, as a share of the time that passes."""
+MAX_SHRINK = 0.08
+"""Fastest that the delay may shrink, as a share of the time that passes."""
 
 MAX_DELAY_NS = 5 * SECOND
 """Frames that take longer than this do not count towards the delay: that is a stall, not jitter."""
 
 
 class Track:
-    """Frames on their way to the output, each with the time at which it is due.
+    """Frames waiting to be sent, each with the time at which it is due.
 
-    `offer` may be called from another thread than the rest.
+    `offer` may be called from another thread than the other methods.
 
     Attributes:
         late: frames dropped because a newer one was due as well.
-        delay_ns: from a frame's moment to its tick.
+        delay_ns: from a frame's local time (see `pacer`) to the time at which it is due.
     """
 
     def __init__(self) -> None:
@@ -39,35 +40,35 @@ class Track:
         self.delay_ns = 0
         self._clock = SourceClock()
         self._queue: deque[tuple[int, Frame]] = deque()
-        self._needed: deque[tuple[int, int]] = deque()  # (begin of slot, longest delay needed in it)
+        self._bins: deque[tuple[int, int]] = deque()  # (begin of the interval, longest delay needed in it)
         self._measured_at = 0
-        self._moment: int | None = None
+        self._shown_time: int | None = None  # local time of the frame shown last
         self._new = False
         self._lock = threading.Lock()
 
     def offer(self, frame: Frame, ready_ns: int) -> None:
-        """Hand over a finished frame.
+        """Add a finished frame.
 
         Args:
             frame: with `pts_ns` and `captured_ns` of the input frame that it came from.
             ready_ns: when it was finished.
         """
         with self._lock:
-            moment = self._clock.moment(frame)
-            # Source times fell back: a new beginning. What waits of the old stream would come after the new.
-            while self._queue and self._queue[-1][0] >= moment:
+            local_time = self._clock.local_time(frame)
+            # If source times jumped back, the waiting frames of the old stream would be shown after this one.
+            while self._queue and self._queue[-1][0] >= local_time:
                 self._queue.pop()
                 self.late += 1
-            self._queue.append((moment, frame))
-            self._measure(ready_ns - moment, ready_ns)
+            self._queue.append((local_time, frame))
+            self._measure(ready_ns - local_time, ready_ns)
 
     def pick(self, tick_ns: int, early_ns: int = 0, slack_ns: int = 0) -> Frame | None:
         """The frame to show at this tick, or None if there is no new one.
 
         Args:
             tick_ns: planned time of the tick.
-            early_ns: how much earlier than due a frame may be shown.
-            slack_ns: how much overdue a frame may be before older ones are dropped for it.
+            early_ns: how long before it is due a frame may be shown.
+            slack_ns: how late a frame may be before older ones are dropped for it.
         """
         with self._lock:
             horizon = tick_ns - self.delay_ns + early_ns
@@ -75,18 +76,18 @@ class Track:
             while queue and queue[0][0] <= (horizon if picked is None else horizon - slack_ns):
                 if picked is not None:
                     self.late += 1
-                self._moment, picked = queue.popleft()
+                self._shown_time, picked = queue.popleft()
             self._new = picked is not None
             return picked
 
     def clear(self) -> None:
-        """Forget frames that wait (they count as late) and what was measured."""
+        """Drop the waiting frames (they count as late) and the measurements."""
         with self._lock:
             self.late += len(self._queue)
             self._queue.clear()
-            self._needed.clear()
+            self._bins.clear()
             self._clock = SourceClock()
-            self._moment = None
+            self._shown_time = None
             self._new = False
             self.delay_ns = 0
 
@@ -96,32 +97,33 @@ class Track:
         return len(self._queue)
 
     def phase_error(self, tick_ns: int, period_ns: int, every: bool) -> int:
-        """How much later than the frames' rhythm a tick is, in ns; 0 when not known.
+        """How much later a tick is than the times at which frames are due, in ns; 0 if that is not known.
 
-        Within half a period, but where `every` frame is shown and was due long before this tick.
+        At most half a period either way, except if `every` frame is to be shown: then how late the frame of this tick
+        is, however many periods that may be.
         """
         with self._lock:
-            if self._moment is None:
+            if self._shown_time is None:
                 return 0
-            late = tick_ns - (self._moment + self.delay_ns)
+            late = tick_ns - (self._shown_time + self.delay_ns)
             if every and self._new:
                 return late
             return (late + period_ns // 2) % period_ns - period_ns // 2
 
     def _measure(self, needed: int, now_ns: int) -> None:
-        slots = self._needed
-        while slots and not 0 <= now_ns - slots[0][0] <= WINDOW_NS:
-            slots.popleft()
+        bins = self._bins
+        while bins and not 0 <= now_ns - bins[0][0] <= WINDOW_NS:
+            bins.popleft()
         if needed <= MAX_DELAY_NS:
-            if slots and now_ns - slots[-1][0] < SLOT_NS:
-                slots[-1] = (slots[-1][0], max(needed, slots[-1][1]))
+            if bins and now_ns - bins[-1][0] < BIN_NS:
+                bins[-1] = (bins[-1][0], max(needed, bins[-1][1]))
             else:
-                slots.append((now_ns, needed))
-        if not slots:
+                bins.append((now_ns, needed))
+        if not bins:
             return
-        wanted = quantile([longest for _, longest in slots], QUANTILE) + GUARD_NS
+        wanted = quantile([longest for _, longest in bins], QUANTILE) + MARGIN_NS
         if wanted < self.delay_ns:
             passed = min(max(0, now_ns - self._measured_at), SECOND)
-            wanted = max(wanted, self.delay_ns - int(passed * SHRINK))
+            wanted = max(wanted, self.delay_ns - int(passed * MAX_SHRINK))
         self.delay_ns = wanted
         self._measured_at = now_ns

@@ -1,8 +1,7 @@
-"""What a stage is: something that changes, adds, leaves out or makes pictures on their way through the bridge.
+"""What a stage is: it changes, adds, drops or makes frames on their way through the bridge.
 
-A stage is one module in this folder and one row of `bridge.pipeline.stages.table`. Its controls, its readings and its
-time per frame reach OSC, OSCQuery, MIDI, the page and the documents from that row. Knows frames, no transport, no
-engine.
+A stage is one module in this folder and one row of `bridge.pipeline.stages.table`. From that row its controls, its
+readings and its time per frame reach OSC, OSCQuery, MIDI, the page and the documents.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from engine.frame import Frame
 
 
 class Place(enum.Enum):
-    """Where on a frame's way a stage runs. A place is one thread: its stages never run at the same time."""
+    """Where in the pipeline a stage runs. Each place belongs to one thread: its stages never run at the same time."""
 
     INPUT = "input"
-    """Every frame that the source gives, before the history and the engine."""
+    """On every frame that the source gives, before the history and the engine."""
 
     RESTYLED = "restyled"
-    """Every frame that the engine gives, before it is paced. What leaves here is sent by its own times, so that this is
-    where a stage may change the rate."""
+    """On every frame that the engine gives, before it is paced. The results are paced by their own times, so this is
+    where a stage may change the frame rate."""
 
     TICK = "tick"
-    """The picture that is about to leave, dry or wet, at every tick of the output, repetitions included: what changes
-    here is seen at once."""
+    """On the picture that is about to be sent, dry or wet, at every tick of the output, repetitions included. A change
+    of a control is visible at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a stage may look at beside its frame.
+    """What a stage may use besides its frame.
 
     Attributes:
-        now_ns: `time.monotonic_ns()` of the tick, or of the frame's arrival where there is no tick.
+        now_ns: `time.monotonic_ns()` of the tick, or of the frame's arrival in other places.
         history: the input frames, by time.
         controls: the values of all live controls; a stage reads its own, `controls.of(ItsControls)`.
         wet: whether the frame came from the engine.
@@ -52,15 +51,15 @@ class Context:
 
 
 class Stage(abc.ABC):
-    """One stage at work. Belongs to one thread; may keep what it needs from frame to frame."""
+    """One running stage. Used by one thread, so it may keep state from frame to frame."""
 
     @abc.abstractmethod
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
-        """What goes on instead of this frame: one frame, several in the order of their times, or none.
+        """The frames that replace this one: one, several in the order of their times, or none.
 
-        A frame keeps `pts_ns` and `captured_ns`; one that is made between two others has times between theirs, for
-        frames are matched by time. Pixels that came in are never changed in place. At a tick one picture leaves: of
-        several the last; of none, the picture that was shown before.
+        A frame keeps its `pts_ns` and `captured_ns`; one that is interpolated between two others gets times between
+        theirs, because frames are matched by time. The pixels passed in must not be changed in place. At a tick one
+        picture is sent: the last of several; if there is none, the previous picture again.
         """
 
     def readings(self) -> Mapping[str, Any]:
@@ -68,21 +67,21 @@ class Stage(abc.ABC):
         return {}
 
     def reset(self) -> None:
-        """Forget earlier frames: the engine is another, or gave nothing for so long that they are past."""
+        """Forget earlier frames, because a new engine has started or the engine has stalled."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """One stage as the bridge knows it before it runs.
+    """The declaration of one stage.
 
     Attributes:
-        name: unique, a Python name; the reading of its time is called after it.
-        place: where it runs; within a place, in the order of the table.
-        make: makes it, for the model's width and height in pixels.
+        name: unique, a Python identifier; the reading of its time is named after it.
+        place: where it runs; within a place, stages run in the order of the table.
+        make: creates it, for the model's width and height in pixels.
         controls: its live controls, a frozen dataclass of `engine.control.live` fields; None if it has none.
-        readings: what it reports beside its time.
-        budget_ms: what it should take for each frame, at most, on the machine that the preset is for.
+        readings: what it reports besides its time.
+        budget_ms: longest time that it should take per frame, on the machine that the preset is for.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The stage that brings the input to the model's size."""
+"""The stage that scales the input to the model's size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.frame import Frame, PixelFormat
 
 
 class Fit(Stage):
-    """Scales, cuts or frames, and mirrors, every input frame; gives RGB.
+    """Scales every input frame, crops it or adds bars, and mirrors it; gives RGB.
 
     Args:
         width, height: the model's size in pixels.

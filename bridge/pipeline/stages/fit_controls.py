@@ -1,4 +1,4 @@
-"""What the fitting of the input to the model's size obeys."""
+"""The controls of the stage `fit`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.control import live
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitControls:
-    """How the input meets the model's size."""
+    """How the input is fitted to the model's size."""
 
     fit: str = live(
         "cover",

@@ -14,10 +14,10 @@ from engine.frame import Frame
 
 
 class Mix(Stage):
-    """Blends a restyled frame with the input frame of the same moment; the input's own picture passes unchanged."""
+    """Blends a restyled frame with the input frame of the same time; an input frame passes unchanged."""
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
-        """The blend; the frame itself where its input is no longer known."""
+        """The blend; the frame itself if its input frame is no longer in the history."""
         mix = context.controls.of(MixControls).mix
         if mix >= 1.0 or not context.wet:
             return (frame,)

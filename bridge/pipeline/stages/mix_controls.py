@@ -1,4 +1,4 @@
-"""What the mix of dry and wet obeys."""
+"""The controls of the stage `mix`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The table of stages: one row each, in the order in which they run. To add a stage, add its module and its row.
 
-The modules are imported when the stages are made, so that whoever only describes the controls need not load them.
+A stage's module is imported when the stage is created, so that a program that only lists the controls does not load it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The capture thread survives a defect in a transport, says so, and begins again."""
+"""The capture thread reports a defect in a transport and starts again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bridge.video.synthetic.pattern import PatternSource
 from engine.frame import Frame
 
 
-def test_a_defect_in_a_source_is_said_and_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_a_source_is_reported_and_capture_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     read, closed, calls = PatternSource.read, PatternSource.close, []
 
     def broken_once(self: PatternSource, timeout_s: float) -> Frame | None:
@@ -52,6 +52,6 @@ def test_a_defect_in_a_source_is_said_and_survived(monkeypatch: pytest.MonkeyPat
     assert enough.wait(10.0)
     capture.stop()
     assert told == [("capture", "RuntimeError: a defect")]
-    assert calls.count("close") == 2, "the source of before the defect was closed"
+    assert calls.count("close") == 2, "the source was closed after the defect"
     assert [frame.seq for frame in seen[:5]] == [0, 1, 2, 3, 4]
     assert {(frame.width, frame.height) for frame in seen} == {(64, 48)}

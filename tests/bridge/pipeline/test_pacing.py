@@ -1,4 +1,4 @@
-"""The output clock in simulation: every time is invented, hours pass in a moment."""
+"""Pacing in simulated time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.pipeline.pacing.latency import SECOND, LatencyMeter, quantile
-from bridge.pipeline.pacing.output_clock import CREDIT, SAVED, OutputClock, sleep_until
+from bridge.pipeline.pacing.output_clock import CREDIT_RATE, MAX_CREDIT, OutputClock, sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.pacing.source import FrameCount, RateMeter
 from engine.frame import Frame
@@ -27,11 +27,11 @@ FIRST = 1000 * SECOND  # an arbitrary origin: nothing may depend on it
 
 @dataclass
 class World:
-    """A source, an engine and a publisher with invented clocks.
+    """A source, an engine and a publisher in simulated time.
 
     Attributes:
-        source_fps: rate of the source; its own clock begins anywhere.
-        chunk: frames that the engine hands out at once.
+        source_fps: rate of the source; its clock starts at an arbitrary time.
+        chunk: frames that the engine returns at once.
         engine_ms: time from the last frame of a chunk until all of it is finished.
         jitter_ms: arrivals are late by up to this much (uniform).
         engine_jitter_ms: the same for the engine.
@@ -130,11 +130,11 @@ def in_order(numbers: list[int]) -> bool:
 
 @pytest.mark.parametrize("fps", [15.0, 24.0, 25.0, 29.97, 30.0, 50.0, 59.94, 60.0])
 @pytest.mark.parametrize("chunk", [1, 4])
-def test_bursts_are_spread_over_their_time(fps, chunk):
+def test_frames_that_come_in_bursts_leave_evenly(fps, chunk):
     world = World(source_fps=fps, chunk=chunk, engine_ms=600 * chunk / fps, jitter_ms=2.0, engine_jitter_ms=4.0).run(20)
     numbers = world.numbers(10)
     steps = [b - a for a, b in itertools.pairwise(numbers)]
-    assert steps.count(1) / len(steps) > 0.98  # each frame once, in its turn
+    assert steps.count(1) / len(steps) > 0.98  # each frame once, in order
     period = 1000 / fps
     assert max(world.gaps(10)) < period * 1.05 + 0.5 and min(world.gaps(10)) > period * 0.95 - 0.5
 
@@ -198,9 +198,9 @@ def test_a_stalled_engine_repeats_and_nothing_queues_up_behind_it():
 
 
 class Pausing(World):
-    """A source that stands still now and then and then gives what it owes in quick succession.
+    """A source that pauses now and then and gives the delayed frames in quick succession afterwards.
 
-    `pauses`: when each begins and ends, in ns from the start; the frames' own times tell of them too.
+    `pauses`: when each begins and ends, in ns from the start; the frames' source times show the pauses as well.
     """
 
     pauses: tuple[tuple[float, float], ...] = ()
@@ -214,7 +214,7 @@ class Pausing(World):
             self.next_frame += SECOND / self.source_fps
 
     def _at(self) -> int:
-        """When the next frame is given: at its time, or with 4 ms between those that a pause put off."""
+        """When the next frame is given: at its time, or 4 ms after the previous one if a pause delayed it."""
         for begin, end in self.pauses:
             if FIRST + begin <= self.next_frame < FIRST + end:
                 owed = (self.next_frame - FIRST - begin) * self.source_fps / SECOND
@@ -231,7 +231,7 @@ def with_pauses(every_s: float, pause_ms: float) -> Pausing:
 
 
 @pytest.mark.parametrize("pause_ms", [20, 40, 60])
-def test_frames_that_a_pause_has_put_off_are_all_shown(pause_ms):
+def test_all_frames_that_a_pause_delayed_are_shown(pause_ms):
     world = with_pauses(12.0, pause_ms)
     late = world.pacer.wet.late
     world.run(30)
@@ -239,13 +239,13 @@ def test_frames_that_a_pause_has_put_off_are_all_shown(pause_ms):
     numbers = sorted(set(world.numbers(30)))
     assert numbers == list(range(numbers[0], numbers[-1] + 1))
     assert max(world.gaps(30)) < 1000 / 60 + 1.0  # the output itself never pauses
-    assert world.pacer.latency.quantiles_ms()[0] < 1000 / 60  # rare pauses do not put everything off
+    assert world.pacer.latency.quantiles_ms()[0] < 1000 / 60  # rare pauses do not raise the latency
 
 
 @pytest.mark.parametrize("every_s", [0.7, 2.0])
-def test_pauses_without_end_do_not_make_the_output_faster(every_s):
+def test_frequent_pauses_do_not_make_the_output_faster(every_s):
     world = with_pauses(every_s, 40).run(30)
-    assert 30 * 60 - 5 < len(world.since(30)) < 30 * 60 * (1 + CREDIT) + SAVED + 2
+    assert 30 * 60 - 5 < len(world.since(30)) < 30 * 60 * (1 + CREDIT_RATE) + MAX_CREDIT + 2
     assert max(world.gaps(30)) < 1000 / 60 + 1.0
     assert in_order(world.numbers(30))
 
@@ -261,15 +261,15 @@ def test_a_delay_that_grows_and_shrinks_again_and_again_does_not_make_the_output
         world.engine_ms = chance.uniform(*slow_ms)
         world.run(0.6 * chance.uniform(0.5, 1.5))
     made, shown = world.sent_source - made, len(world.picks) - shown
-    assert made - 20 < shown < made * (1 + CREDIT) + SAVED + 2
+    assert made - 20 < shown < made * (1 + CREDIT_RATE) + MAX_CREDIT + 2
 
 
-def test_a_source_of_another_rate_before_does_not_count():
+def test_an_earlier_rate_of_the_source_does_not_count():
     world = World(source_fps=60.0, output_fps=Fraction(60), chunk=1, engine_ms=3.0).run(10)
     for fps in (24.0, 60.0):
         world.source_fps = fps
         world.run(20)
-        assert world.pacer._clock.credit_ns > SAVED / 2 * SECOND / 60
+        assert world.pacer._clock.credit_ns > MAX_CREDIT / 2 * SECOND / 60
 
 
 def times(*steps_ms: float) -> list[Frame]:
@@ -284,8 +284,8 @@ def times(*steps_ms: float) -> list[Frame]:
     ("steps_ms", "frames"),
     [
         ([33.3] * 50 + [66.6] + [33.3] * 10, 62),  # one was lost
-        ([33.3] * 50 + [100.0, 4.0, 4.0, 25.0] + [33.3] * 10, 64),  # three were put off
-        ([33.3167] * 1000, 1000),  # its clock is faster than it says
+        ([33.3] * 50 + [100.0, 4.0, 4.0, 25.0] + [33.3] * 10, 64),  # three were delayed
+        ([33.3167] * 1000, 1000),  # its clock is faster than its nominal rate
         ([30.3, 36.3] * 500, 1000),  # jitter
         ([0.0] * 10, 0),  # times that do not advance
     ],
@@ -312,7 +312,7 @@ def test_a_jump_of_the_sources_time_counts_nothing():
     assert count.take() is None
 
 
-def test_a_slower_engine_is_met_with_a_longer_delay_and_a_faster_one_with_a_shorter():
+def test_the_delay_follows_the_speed_of_the_engine():
     world = World().run(10)
     short = world.pacer.wet.delay_ns
     world.engine_ms = 110.0
@@ -326,7 +326,7 @@ def test_a_slower_engine_is_met_with_a_longer_delay_and_a_faster_one_with_a_shor
 
 
 def test_an_engine_that_is_too_slow_keeps_the_clock_steady():
-    world = World(chunk=1, engine_ms=90.0)  # 11 frames a second of 30; the queue before it is not ours
+    world = World(chunk=1, engine_ms=90.0)  # 11 of 30 frames a second; its input queue is not part of this test
     for _ in range(100):
         world.run(0.1)
         world.engine_free = min(world.engine_free, world.now + 90 * MS)
@@ -349,7 +349,7 @@ def test_bypass_is_on_air_at_the_next_tick():
     assert [b - a for a, b in itertools.pairwise(dry)].count(1) / len(dry) > 0.95
     world.on_air = "wet"
     world.run(0.05)
-    assert world.picks[-1][1].frame.seq < dry[-1]  # back in the model's time
+    assert world.picks[-1][1].frame.seq < dry[-1]  # back to the model's latency
 
 
 def test_before_the_first_restyled_frame_the_input_is_shown():
@@ -378,7 +378,7 @@ def test_a_lost_source_holds_the_last_picture_at_the_same_rate():
 
 
 @pytest.mark.parametrize("jump_s", [-3600.0, -5.0, 5.0, 3600.0 * 24])
-def test_a_source_clock_that_jumps_is_a_new_beginning(jump_s):
+def test_a_source_clock_that_jumps_starts_a_new_stream(jump_s):
     world = World(jitter_ms=1.0).run(10)
     world.source_time += int(jump_s * SECOND)
     world.run(6)
@@ -389,7 +389,7 @@ def test_a_source_clock_that_jumps_is_a_new_beginning(jump_s):
 
 
 @pytest.mark.parametrize("jump_s", [-100.0, 0.5, 100.0])
-def test_an_own_clock_that_jumps_starts_a_new_grid(jump_s):
+def test_a_local_clock_that_jumps_starts_a_new_grid(jump_s):
     world = World().run(5)
     world.now += int(jump_s * SECOND)
     world.next_frame += jump_s * SECOND
@@ -406,10 +406,10 @@ def test_irregular_source_times_do_not_stop_the_clock():
     world = World(source_fps=30.0, jitter_ms=30.0, chunk=1, engine_ms=5.0).run(20)
     assert max(world.gaps(10)) < 36.0
     new = [pick.new for _, pick in world.since(10)]
-    assert sum(new) / len(new) > 0.97  # the delay takes up 30 ms of jitter
+    assert sum(new) / len(new) > 0.97  # the delay absorbs 30 ms of jitter
 
 
-def test_source_times_that_stand_still_fall_back_to_arrival():
+def test_source_times_that_do_not_advance_are_replaced_by_arrival_times():
     pacer = Pacer(Fraction(30))
     shown = 0
     for number in range(90):
@@ -419,7 +419,7 @@ def test_source_times_that_stand_still_fall_back_to_arrival():
     assert shown > 80
 
 
-def test_a_missed_tick_is_left_out_not_caught_up():
+def test_a_missed_tick_is_skipped_not_caught_up():
     clock = OutputClock(Fraction(50))
     clock.next_ns = FIRST
     assert clock.advance(FIRST) == FIRST + 20 * MS
@@ -440,7 +440,7 @@ def test_a_rate_of_60000_1001_has_no_rounding_drift():
     st.sampled_from([None, Fraction(30), Fraction(60000, 1001)]),
 )
 @settings(max_examples=150, deadline=None)
-def test_whatever_times_are_handed_in_the_next_tick_is_near(steps, fps):
+def test_the_next_tick_is_near_whatever_the_times_are(steps, fps):
     pacer, now = Pacer(fps), FIRST
     for seq, (step, pts, wet) in enumerate(steps):
         now += step
@@ -474,16 +474,16 @@ def test_a_source_that_loses_frames_is_not_taken_for_a_slower_one():
             assert float(meter.fps) == pytest.approx(30, rel=0.002)
 
 
-@pytest.mark.parametrize("told", [24000 / 1001, 30000 / 1001, 30.0, 60000 / 1001, 60.0, 37.5])
-def test_what_the_source_tells_is_believed_as_long_as_it_is_plausible(told):
+@pytest.mark.parametrize("nominal", [24000 / 1001, 30000 / 1001, 30.0, 60000 / 1001, 60.0, 37.5])
+def test_a_nominal_rate_is_used_as_long_as_it_is_plausible(nominal):
     meter, chance = RateMeter(), random.Random(4)
     for number in range(400):
         if chance.random() > 0.15:  # drops
-            meter.add(int(number * SECOND / told) + chance.randrange(10 * MS), told)
-    assert float(meter.fps) == pytest.approx(told, rel=1e-6)
-    for number in range(400, 800, 2):  # it tells 60 and gives 30
-        meter.add(int(number * SECOND / told), told)
-    assert told / 2 * 0.97 <= float(meter.fps) <= told / 2 * 1.1
+            meter.add(int(number * SECOND / nominal) + chance.randrange(10 * MS), nominal)
+    assert float(meter.fps) == pytest.approx(nominal, rel=1e-6)
+    for number in range(400, 800, 2):  # it announces a rate and gives half of it
+        meter.add(int(number * SECOND / nominal), nominal)
+    assert nominal / 2 * 0.97 <= float(meter.fps) <= nominal / 2 * 1.1
 
 
 def test_latency_quantiles_are_nearest_ranks():

@@ -1,4 +1,4 @@
-"""The publish thread goes on from a bad frame: it says so, keeps the sink open, and sends again at the next tick."""
+"""After a bad frame the publish thread reports it, keeps the sink open, and sends again at the next tick."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.frame import Frame
 
 
 class NoFrames:
-    """The reading end of a ring that stays empty."""
+    """A ring's reading end without frames."""
 
     def get(self, timeout_s: float) -> Frame | None:
         return None
@@ -77,7 +77,7 @@ def sends_on(made: Publisher, frames: int = 20) -> None:
         time.sleep(0.005)
 
 
-def test_a_frame_that_cannot_be_handed_on_does_not_reopen_the_sink(opened: list[NullSink]) -> None:
+def test_a_defect_after_a_send_does_not_reopen_the_sink(opened: list[NullSink]) -> None:
     told, count = list[tuple[str, str]](), 0
 
     def offer(frame: Frame) -> None:
@@ -119,7 +119,7 @@ def test_a_sink_that_raises_is_tried_again_and_reported_once(
     assert len(set(map(id, opened))) == 1
 
 
-def test_a_defect_before_the_clock_does_not_stop_or_race_it(opened: list[NullSink]) -> None:
+def test_a_defect_before_the_tick_neither_stops_the_clock_nor_makes_it_spin(opened: list[NullSink]) -> None:
     told, engine = list[tuple[str, str]](), Engine()
     engine.broken = 10
     made = publisher(engine, lambda frame: None, told)

@@ -1,4 +1,4 @@
-"""When the input is shown instead of an engine that gives nothing; every time is invented."""
+"""When the input is shown because the engine gives nothing; in simulated time."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 
-from bridge.pipeline.stall_detector import TIMES_USUAL, UNKNOWN_NS, StallDetector
+from bridge.pipeline.stall_detector import INITIAL_LIMIT_NS, MEDIAN_FACTOR, StallDetector
 
 MS = 1_000_000
 
 
 class World:
-    """A source and an engine that gives chunks of frames back; says at each frame whether the input is shown."""
+    """A source and an engine that returns chunks of frames; records at each frame whether the input is shown."""
 
     def __init__(self, fps: float = 30.0, chunk: int = 4, least_s: float = 0.75) -> None:
         self.detector = StallDetector(least_s)
@@ -61,7 +61,7 @@ def test_the_restyled_picture_comes_back_with_the_first_new_frame():
     world = World().run(5, 0.1).run(4, None)
     since = world.now
     assert world.detector.stalled
-    assert not world.detector.answered(since - 3_500 * MS), "what the engine held when it stopped is past"
+    assert not world.detector.answered(since - 3_500 * MS), "a frame from before the stall is too old"
     assert world.detector.stalled
     assert world.detector.answered(since - 100 * MS)
     assert not world.detector.stalled
@@ -77,29 +77,29 @@ def test_a_slow_model_or_source_does_not_flap(fps, chunk_s):
 
 
 @pytest.mark.parametrize("slow_s", [0.9, 1.5, 2.5])
-def test_a_model_that_becomes_slow_is_believed_after_one_chunk(slow_s):
+def test_a_model_that_becomes_slow_counts_as_stalled_for_one_chunk_only(slow_s):
     world = World().run(5, 0.1).run(60, slow_s)
     assert world.changes(65) == 2
     assert not world.detector.stalled
 
 
 def test_a_model_four_times_as_slow_is_no_stall():
-    world = World().run(10, 0.3).run(20, 0.3 * TIMES_USUAL - 0.2)
+    world = World().run(10, 0.3).run(20, 0.3 * MEDIAN_FACTOR - 0.2)
     assert world.changes(30) == 0
 
 
-def test_stalls_now_and_then_are_held_after_the_first():
+def test_after_a_first_stall_of_a_length_others_of_that_length_do_not_count():
     world = World().run(5, 0.1)
     for _ in range(8):
         world.run(1.2, None).run(2, 0.1)
     assert world.changes(40) == 2
 
 
-def test_a_long_stall_does_not_buy_endless_patience():
+def test_a_long_stall_raises_the_limit_only_for_a_while():
     world = World().run(5, 0.1).run(6, None).run(2, 0.1)
     assert world.detector.limit_ns < 10_000 * MS
     world.run(40, 0.1)
-    assert world.detector.limit_ns == 750 * MS, "and it is forgotten"
+    assert world.detector.limit_ns == 750 * MS, "the stall is no longer in the window"
 
 
 @pytest.mark.parametrize("pause_s", [0.9, 3.0, 20.0])
@@ -112,23 +112,23 @@ def test_a_source_that_pauses_is_no_stall(pause_s):
 
 
 def test_the_first_chunk_may_take_longer():
-    world = World().run(UNKNOWN_NS / 1e9 - 0.1, None)
+    world = World().run(INITIAL_LIMIT_NS / 1e9 - 0.1, None)
     assert not world.detector.stalled
     world.run(0.3, None)
     assert world.detector.stalled
     world.run(2, 0.1)
     assert not world.detector.stalled
-    assert world.detector.limit_ns == 750 * MS, "the first wait is not the rhythm"
+    assert world.detector.limit_ns == 750 * MS, "the first wait does not count"
 
 
-def test_one_slow_chunk_does_not_buy_four_times_its_length():
+def test_one_slow_chunk_does_not_raise_the_limit_to_four_times_its_length():
     world = World().run(20, 0.1).run(0.6, 0.55).run(2, 0.1)
     assert world.changes(20) == 0
     assert 750 * MS < world.detector.limit_ns < 1200 * MS
 
 
-def test_another_engine_begins_with_new_patience():
+def test_another_engine_begins_with_the_initial_limit():
     world = World().run(5, 0.1).run(3, None)
     world.detector.restart()
     assert not world.detector.stalled
-    assert world.detector.limit_ns == UNKNOWN_NS
+    assert world.detector.limit_ns == INITIAL_LIMIT_NS

@@ -1,4 +1,4 @@
-"""A stage of one's own is a module and a row: here both stand in the tests, and no file of the product changes."""
+"""A stage of one's own is a module and a row: both are in this test, and no file of the program changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BetweenControls:
-    """What the toy obeys."""
+    """The controls of the stage of this test."""
 
     between: float = live(0.5, "/between", "Share of the later neighbour.", group="Toy", label="Between", low=0, high=1)
 
@@ -102,7 +102,7 @@ def test_a_row_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(times)) > 0.8 * 2.0 * 60, "30 frames a second became 60"
     made = [said for _, said in seen if "between" in said]
     assert 0.35 < len(made) / len(seen) < 0.65, "every other picture is the stage's"
-    assert all(said["strength"] == "0.6" for said in made), "each says what it was made with"
+    assert all(said["strength"] == "0.6" for said in made), "each carries the controls it was made with"
 
 
 def frame(value: int, captured_ns: int) -> Frame:
@@ -113,7 +113,7 @@ def context(history: FrameHistory, now_ns: int = 0, **mix: float) -> Context:
     return Context(now_ns, history, Snapshot([MixControls(**mix)]), wet=True)
 
 
-def test_a_stage_that_fails_is_left_out_and_said_once() -> None:
+def test_a_stage_that_fails_is_bypassed_and_reported_once() -> None:
     class Broken(Stage):
         tries = 0
 
@@ -142,7 +142,7 @@ def test_the_mix_finds_its_input_by_time() -> None:
         history.add(frame(10 * n, n * 40 * MS))
     wet = frame(200, 80 * MS)
     (blend,) = Mix().process(wet, context(history, mix=0.5))
-    assert blend.pixels[0, 0, 0] == 110, "the input of the same moment"
+    assert blend.pixels[0, 0, 0] == 110, "the input of the same time"
     between = frame(200, 95 * MS)
     assert Mix().process(between, context(history, mix=0.0))[0].captured_ns == 80 * MS, "the nearest in time"
     late = frame(200, 500 * MS)
