@@ -21,7 +21,7 @@ SIZE = 256
 
 
 def restyle(prompt: str, frames: list[np.ndarray]) -> list[Frame]:
-    """Every frame, restyled, in order. Frames are (H, W, 3), 8 bits."""
+    """Return every frame restyled, in order. Frames are (H, W, 3), 8 bits."""
     restyled: list[Frame] = []
     controls = Controls(prompt_1=prompt, strength=0.6, steps=2)
     with Session.open(Config(model="ember", width=SIZE, height=SIZE, device="cpu")) as session:
@@ -33,7 +33,7 @@ def restyle(prompt: str, frames: list[np.ndarray]) -> list[Frame]:
 
 
 def main(out: str, count: int = 33) -> None:
-    """Write the last frame and its three restyled forms, side by side."""
+    """Write the last frame and its three restyled versions side by side."""
     frames = [np.ascontiguousarray(dance(n * 3, SIZE, SIZE, Fraction(30))[..., :3]) for n in range(count)]
     pictures = [restyle(prompt, frames)[-1].pixels[..., :3] for prompt in ("neon", "fire", "watercolor")]
     Image.fromarray(np.concatenate([frames[-1], *pictures], axis=1)).save(out, quality=88)

@@ -12,7 +12,7 @@ from bridge.control.osc.client import OscClient
 
 
 def main(port: int = 9000) -> float | None:
-    """Set a prompt and the strength; the strength in force, or None when nobody answers."""
+    """Set a prompt and the strength; return the strength in force, or None when nothing answers."""
     with OscClient("127.0.0.1", port) as tidecast:
         if not tidecast.answers():
             return None
@@ -26,5 +26,5 @@ def main(port: int = 9000) -> float | None:
 
 if __name__ == "__main__":
     strength = main()
-    print("Nobody answers at UDP 9000: start tidecast demo." if strength is None else f"strength {strength:g}")
+    print("Nothing answers at UDP port 9000: start tidecast demo." if strength is None else f"strength {strength:g}")
     sys.exit(strength is None)

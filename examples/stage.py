@@ -1,4 +1,4 @@
-"""A stage of one's own: a level control that darkens what leaves, played live over OSC.
+"""A stage of your own: a level that darkens the output, controlled live over OSC.
 
 .venv/bin/python examples/stage.py     # a test picture through it for ten seconds; page at http://127.0.0.1:9001/
 tidecast osc send level 0.3            # meanwhile, in another terminal
@@ -23,16 +23,16 @@ from engine.frame import Frame
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelControls:
-    """What the stage obeys."""
+    """The controls that the stage obeys."""
 
-    level: float = live(1.0, "/level", "Brightness of what leaves.", group="Video", label="Level", low=0.0, high=1.0)
+    level: float = live(1.0, "/level", "Brightness of the output.", group="Video", label="Level", low=0.0, high=1.0)
 
 
 class Level(Stage):
-    """Multiplies every picture that is about to leave."""
+    """Multiplies the pixels of every picture that is about to be sent."""
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
-        """The frame, darker. Pixels that came in are never changed in place."""
+        """Return a darker frame. The pixels of the given one are never changed in place."""
         level = context.controls.of(LevelControls).level
         if level >= 1.0:
             return (frame,)

@@ -1,4 +1,4 @@
-"""A transport of one's own, `numbers:FOLDER`: writes what leaves as numbered PNG files, one a second.
+"""A transport of your own, `numbers:FOLDER`: writes the output as numbered PNG files, one a second.
 
 .venv/bin/python examples/transport.py pictures     # three seconds of a test picture into the folder pictures
 """
@@ -22,7 +22,7 @@ ROW = table.Transport("numbers", __name__, "numbered pictures", writes="the fold
 
 
 class NumberedPictures(Sink):
-    """Keeps a picture a second; must be quick, for the show waits for it."""
+    """Keeps one picture a second. `send` must be quick, because the output waits for it."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(f"numbers:{folder}")
@@ -35,7 +35,7 @@ class NumberedPictures(Sink):
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the frame, when a second has gone by since the last one."""
+        """Write the frame if a second has passed since the last one."""
         now = time.monotonic()
         if now >= self._next:
             self._next = now + 1.0
@@ -43,11 +43,11 @@ class NumberedPictures(Sink):
             self._number += 1
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing was kept open."""
 
     @property
     def receivers(self) -> int:
-        """A folder cannot tell."""
+        """A folder cannot tell how many programs read it: -1."""
         return -1
 
 
