@@ -105,6 +105,42 @@ def test_a_row_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(said["strength"] == "0.6" for said in made), "each carries the controls it was made with"
 
 
+class Half(Stage):
+    """Halves the rate: every other frame is left out."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+
+    def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+        self._seen += 1
+        return (frame,) if self._seen % 2 else ()
+
+
+@pytest.mark.parametrize("place", [Place.INPUT, Place.RESTYLED])
+def test_a_stage_that_gives_fewer_frames_lowers_the_rate(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(NullSink, "send", lambda self, frame, metadata=None: sent.append(frame.captured_ns))
+    config = load(None, identity("pattern:bars", "null:", 64, 48) | {"output.fps": 30.0})
+    half = StageRow("half", place, lambda width, height: Half())
+    with App(config, stages=(*STAGES, half)) as app:
+        soon(lambda: app.telemetry.snapshot()["state"] == "running" and len(set(sent)) > 10, "restyled frames are sent")
+        sent.clear()
+        time.sleep(2.0)
+        seen = list(sent)
+    assert seen == sorted(seen)
+    assert len(seen) > 0.8 * 2.0 * 30, "the output keeps its own rate"
+    assert 0.3 < len(set(seen)) / len(seen) < 0.7, "every picture is shown about twice"
+
+
+def test_a_stage_that_gives_no_frame_ends_the_chain_for_it() -> None:
+    half, doubled = Half(), Between()
+    rows = [StageRow(name, Place.TICK, lambda w, h, s=stage: s) for name, stage in (("half", half), ("twice", doubled))]
+    chain = StageChain(rows, Place.TICK, 4, 4, lambda topic, text: pytest.fail(text))
+    history, snapshot = FrameHistory(48), Snapshot([BetweenControls()])
+    given = [chain.run(frame(n, n), Context(n, history, snapshot, wet=True)) for n in range(4)]
+    assert [[made.captured_ns for made in frames] for frames in given] == [[0], [], [1, 2], []]
+
+
 def frame(value: int, captured_ns: int) -> Frame:
     return Frame(np.full((4, 4, 3), value, np.uint8), pts_ns=captured_ns, captured_ns=captured_ns)
 
