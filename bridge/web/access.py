@@ -1,4 +1,4 @@
-"""Where the control room can be opened: its address for people, and that address as a QR code in the terminal."""
+"""The address at which the control room can be opened, and the same address as a QR code for the terminal."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def new_token() -> str:
 
 
 def lan_address() -> str:
-    """This machine's address in its network; the loopback address when it is in none. Sends nothing."""
+    """This machine's address in its network, or the loopback address without a network. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address kept for documentation; connecting UDP sends no packet
+            probe.connect(("192.0.2.1", 9))  # reserved for documentation; connecting a UDP socket sends no packet
         except OSError:
             return "127.0.0.1"
         return str(probe.getsockname()[0])
@@ -42,9 +42,9 @@ def page_url(host: str, port: int, token: str = "") -> str:
 
 
 def qr_text(url: str) -> str:
-    """`url` as a QR code in block characters, for a terminal; "" without the package `qrcode`.
+    """`url` as a QR code in block characters, for a terminal.
 
-    For a page that only this machine can open it is "" too: a phone could do nothing with it.
+    Empty without the package `qrcode`, and for an address on loopback, which a phone cannot open.
     """
     if is_loopback(url.split("://", 1)[-1].split("/", 1)[0].rsplit(":", 1)[0].strip("[]")):
         return ""

@@ -1,6 +1,6 @@
-"""How to get the picture into and out of other programs, and how to drive the show, with its own names filled in.
+"""How to get the picture into other programs, and how to control the show by OSC, with this show's names filled in.
 
-What concerns the picture is asked of the output's transport. The control room's onboarding shows it.
+The guides for the picture come from the output's transport. The page shows them under Connect.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from bridge.video.base import Guide
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What other programs have to choose.
+    """The names and addresses that other programs have to be given.
 
     Attributes:
         machine: this machine's name in its network.
         output: URI of the output, such as `ndi:Tidecast`.
-        osc_host, osc_port: where OSC is listened for; port 0 when it is not.
+        osc_host, osc_port: where Tidecast listens for OSC; port 0 when it does not.
     """
 
     machine: str
@@ -29,12 +29,12 @@ class Names:
 
 
 def guides(names: Names) -> list[dict[str, Any]]:
-    """The guides as JSON-ready dicts, in the order in which the page shows them."""
-    pictures = opening.guides(names.output) or (_unseen(names.output),)
+    """The guides as JSON, in the order in which the page shows them."""
+    pictures = opening.guides(names.output) or (_no_picture(names.output),)
     return [asdict(guide) for guide in (*pictures, _osc(names))]
 
 
-def _unseen(output: str) -> Guide:
+def _no_picture(output: str) -> Guide:
     return Guide(
         "Other programs",
         (
@@ -53,13 +53,13 @@ def _osc(names: Names) -> Guide:
     programs = "Chataigne, Ableton, QLab or a script"
     if host in ("0.0.0.0", "::"):
         steps = (
-            f"From this machine or another in the network send OSC by UDP to {names.machine}, or its IP address, "
+            f"From this machine or another in the network, send OSC by UDP to {names.machine}, or its IP address, "
             f"port {port}: TouchOSC, {programs}.",
         )
         host = names.machine
     elif host.startswith("127.") or host in ("localhost", "::1"):
         steps = (
-            f"From this machine send OSC by UDP to {host}, port {port}: {programs}.",
+            f"From this machine, send OSC by UDP to {host}, port {port}: {programs}.",
             "From another machine, such as TouchOSC on a tablet: start Tidecast with -c network.",
         )
     else:
@@ -70,7 +70,7 @@ def _osc(names: Names) -> Guide:
             *steps,
             "Try /tidecast/prompt with the text “fire”, then /tidecast/strength with 0.8.",
             "Every numeric control also has …/norm (0 to 1) and …/midi (0 to 127).",
-            "For echoes and telemetry send /tidecast/subscribe with your own port.",
+            "To receive echoes and telemetry, send /tidecast/subscribe with your own port.",
         ),
         (f"{host}:{port}", "/tidecast/prompt", "/tidecast/strength"),
     )

@@ -1,8 +1,8 @@
-"""The web process as the bridge process sees it: started, told what changes, started again when it dies.
+"""The bridge's side of the web process: starts it, tells it what changes, and restarts it when it dies.
 
-`WebProcess` starts the process (`process.serve`), tells it what changes and does what its pages ask. Pages, JPEG,
-HTTP and their load are all over there; here are two small threads and, while a page watches, one copy of a picture
-per preview frame. When the web process dies it is started again. Knows neither HTTP nor the engine.
+`WebProcess` starts the process (`server.process.serve`), tells it what changes and does what its pages ask. HTTP, JPEG
+and their load stay in the web process; the bridge process only runs two small threads and, while a page watches, copies
+one picture per preview frame. Imports neither a web framework nor the engine.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ log = logging.getLogger(__name__)
 
 TELEMETRY_PERIOD_S = 0.1
 NEWS_PERIOD_S = 0.015
-"""Shortest time between two batches of messages to the web process: a flood of OSC costs no more than this."""
+"""Shortest time between two batches of messages to the web process; limits the cost of an OSC flood."""
 
 LISTS_PERIOD_S = 0.5
 PREVIEW_FPS = 24.0
 PREVIEW_WIDEST = 640
 START_WAIT_S = 8.0
-"""How long `start` waits for the page to be there; a show does not fail for want of its page."""
+"""How long `start` waits for the page; a show starts even without it."""
 
 STOP_TIMEOUT_S = 4.0
 RESTART_WAIT_S = 0.5
@@ -65,7 +65,7 @@ WebChannel = Channel[ToWeb, FromWeb]
 
 
 def _web_process(*args: Any) -> None:
-    """Main function of the web process. The web framework is imported over there only."""
+    """Main function of the web process; imports the web framework only there."""
     from bridge.web.server.process import serve
 
     serve(*args)
@@ -77,17 +77,18 @@ class WebProcess:
     Args:
         store, telemetry: the live controls and readings that the page shows and drives.
         width, height: size of every offered frame, pixels.
-        host: address to listen at; anything but loopback makes the token compulsory.
-        port: TCP port; 0 takes a free one (`port` tells which after `start`).
-        token: the token; by default a new one, where one is needed.
+        host: address to listen at; any address but loopback requires the token.
+        port: TCP port; 0 takes a free one (after `start`, the attribute `port` says which).
+        token: the token; if empty, a new one where one is needed.
         output: URI of the output, for the guides.
-        osc_host, osc_port: where OSC is listened for, for the guides.
-        preview_fps, preview_widest: bounds of the preview, pictures per second and kind, pixels.
+        osc_host, osc_port: where Tidecast listens for OSC, for the guides.
+        preview_fps: most preview pictures per second of each kind.
+        preview_widest: longest side of a preview picture, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
-        snapshots: numbers of the stored snapshots; quick.
-        midi: `{"learning": address or "", "bindings": {full OSC address: words for the knob}, "ports": names of the
-            open devices}`; quick.
-        examples: words to try, offered beside the prompts, one tap each.
+        snapshots: numbers of the stored snapshots; must be quick.
+        midi: `{"learning": address or "", "bindings": {full OSC address: name of the knob}, "ports": names of the open
+            devices}`; must be quick.
+        examples: prompts that the page offers, one tap each.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class WebProcess:
             self._lists.append(lambda: SnapshotsStored(tuple(sorted(snapshots()))))
         if midi is not None:
             self._lists.append(lambda: _midi_state(midi()))
-        self._unlisted: set[str] = set()
+        self._reported: set[str] = set()
         self.token = ""
         self.port = 0
         self._listening: socket.socket | None = None
@@ -138,18 +139,13 @@ class WebProcess:
         ]
         self._unlisten: list[Callable[[], None]] = []
         self._stopping = threading.Event()
-        self._life = threading.Lock()  # held while the process is replaced or ended
+        self._replacing = threading.Lock()  # held while the process is replaced or ended
         self._serving = threading.Event()
 
     @property
     def url(self) -> str:
         """The page's address, with its token; valid after `start`."""
         return page_url(self._host, self.port, self.token)
-
-    @property
-    def wants_preview(self) -> bool:
-        """Whether some page watches a picture."""
-        return bool(self._preview.watched)
 
     @property
     def watched(self) -> frozenset[str]:
@@ -184,18 +180,18 @@ class WebProcess:
         for service in self._services:
             service.start()
         if not self._serving.wait(START_WAIT_S):
-            self._telemetry.error("web", "The page is slow to come up; the show goes on without it until it is there.")
+            self._telemetry.error("web", "The page is slow to start; the show goes on without it until then.")
 
     def stop(self) -> None:
-        """End the web process and free the port. Returns within a few seconds whatever that process does."""
+        """End the web process and free the port. Takes a few seconds at most, whatever that process does."""
         if self._listening is None:
             return
-        with self._life:
+        with self._replacing:
             self._stopping.set()
         for unlisten in self._unlisten:
             unlisten()
         self._outbox.wake()
-        self._process.join(STOP_TIMEOUT_S)  # the telling thread's last word makes it end
+        self._process.join(STOP_TIMEOUT_S)  # the thread `_tell` ends with a message to stop
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -210,14 +206,14 @@ class WebProcess:
         self._listening = None
 
     def offer(self, which: str, frame: Frame) -> None:
-        """Hand over a frame for the preview: cheap, never waits, and does nothing when nobody watches.
+        """Offer a frame for the preview. Cheap, never waits, and does nothing when nobody watches.
 
-        Call it with every frame; the preview's own rate decides which of them are copied. Not thread-safe for
-        one kind: each kind belongs to one thread.
+        Call it with every frame; the preview's rate decides which of them are copied. Each kind must be offered by
+        one thread only.
 
         Args:
             which: "input" or "output".
-            frame: of the size given at the start; others are left out.
+            frame: of the size given at the start; frames of another size are skipped.
         """
         self._preview.offer(which, frame)
 
@@ -243,10 +239,10 @@ class WebProcess:
         for reader in readers.values():
             reader.close()
         self._channel = Channel(ours, FROM_WEB)
-        self._outbox.begin_anew(self._store.values())
+        self._outbox.tell_everything(self._store.values())
 
     def _receive(self) -> None:
-        """Thread: do what pages ask; start a web process that died again."""
+        """Thread: do what pages ask; restart the web process when it dies."""
         wait_s = RESTART_WAIT_S
         while True:
             assert self._channel is not None
@@ -261,8 +257,8 @@ class WebProcess:
                 if self._stopping.wait(wait_s):
                     return
                 wait_s = min(2 * wait_s, RESTART_WAIT_MAX_S)
-                self._telemetry.error("web", "The web process died and is started again.")
-                with self._life:
+                self._telemetry.error("web", "The web process died and is being restarted.")
+                with self._replacing:
                     if self._stopping.is_set():
                         return
                     self._process.join()
@@ -294,7 +290,7 @@ class WebProcess:
             self._outbox.readings(self._telemetry.snapshot())
             if time.monotonic() >= next_lists_s:
                 next_lists_s = time.monotonic() + LISTS_PERIOD_S
-                self._look_at_lists()
+                self._read_lists()
             messages = self._outbox.take()
             self._send(messages)
             if messages:
@@ -305,18 +301,18 @@ class WebProcess:
         channel = self._channel
         if channel is None:
             return
-        with contextlib.suppress(OSError):  # the process died: `_receive` sees to it
+        with contextlib.suppress(OSError):  # the process died: `_receive` restarts it
             for message in messages:
                 channel.send(message)
 
-    def _look_at_lists(self) -> None:
-        for make in self._lists:
+    def _read_lists(self) -> None:
+        for read in self._lists:
             try:
-                self._outbox.whole(make())
-            except Exception as error:  # the page does without this list; each failure is said once
-                what = f"A list for the page cannot be made: {type(error).__name__}: {error}"
-                if what not in self._unlisted:
-                    self._unlisted.add(what)
+                self._outbox.state(read())
+            except Exception as error:  # the page goes without this list; each failure is reported once
+                what = f"A list for the page cannot be read: {type(error).__name__}: {error}"
+                if what not in self._reported:
+                    self._reported.add(what)
                     self._telemetry.error("web", what)
 
     def _changed(self, name: str, value: Any, origin: str) -> None:

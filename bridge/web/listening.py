@@ -1,4 +1,4 @@
-"""The TCP socket at which pages are served: bound by the bridge process, which can say at once that it is taken."""
+"""The TCP socket of the page server, bound by the bridge process so that a taken port is reported at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket.
 
     Raises:
-        PortInUseError: if the port is taken, or the address is not this machine's.
+        PortInUseError: if the port is taken, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would let two listen
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows, where SO_REUSEADDR would allow two listeners
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
         else:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

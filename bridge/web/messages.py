@@ -1,7 +1,7 @@
-"""What the bridge process and the web process say to each other; pictures go through a frame ring beside it.
+"""The messages between the bridge process and the web process; pictures go through frame rings instead.
 
-To add a message, declare a frozen dataclass and name it in the union of its direction; mypy then names every match
-that does not obey it. What the web process and a page say to each other is in `bridge.web.server.page_messages`.
+To add a message, declare a frozen dataclass and add it to the union of its direction; mypy then reports every match
+that does not handle it. The messages between the web process and a page are in `bridge.web.server.page_messages`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ KINDS = ("output", "input")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the web process is told at its start.
+    """What the web process is given at its start.
 
     Attributes:
-        host: the address that is listened at (decides which Host headers are ours).
-        token: required of every request when not empty.
-        osc: host and UDP port on which OSC is listened for, for the OSCQuery tree.
-        widest: longest side of a preview, pixels.
-        about: guides, examples and the preview's bounds for the page, as JSON.
-        table: every control, command and reading; without their owners, which the web process need not import.
+        host: the address that the server listens at; decides which Host headers are accepted.
+        token: if not empty, every request must carry it.
+        osc: host and UDP port at which Tidecast listens for OSC, for the OSCQuery tree.
+        widest: longest side of a preview picture, pixels.
+        about: guides, examples and properties of the preview for the page, as JSON.
+        table: every control, command and reading, without their owners: the web process need not import those.
     """
 
     host: str
@@ -39,14 +39,14 @@ class Settings:
 
 
 class ControlValue(NamedTuple):
-    """A control's value (a number, a text or a truth value) and who set it; the origin is empty when unknown."""
+    """A control's value (number, text or bool) and who set it; the origin is empty when unknown."""
 
     value: Any
     origin: str
 
 
 class ErrorNote(NamedTuple):
-    """An error that was reported: when, in Unix time in s, about what, and why."""
+    """A reported error: Unix time in s, topic, reason."""
 
     at_s: float
     topic: str
@@ -55,21 +55,21 @@ class ErrorNote(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ControlsChanged:
-    """Controls by name that were set since the last message of this kind."""
+    """The controls that were set since the last message of this kind, by name."""
 
     values: Mapping[str, ControlValue]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadingsChanged:
-    """Readings by name (numbers and texts) that changed since the last message of this kind."""
+    """The readings (numbers and texts) that changed since the last message of this kind, by name."""
 
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorsReported:
-    """Errors that were reported since the last message of this kind, oldest first."""
+    """The errors reported since the last message of this kind, oldest first."""
 
     notes: tuple[ErrorNote, ...]
 
@@ -83,18 +83,18 @@ class InputsFound:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotsStored:
-    """The numbers of all snapshots, in order."""
+    """The numbers of all stored snapshots, in order."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MidiState:
-    """What MIDI does.
+    """The state of MIDI.
 
     Attributes:
-        learning: the full OSC address that waits for a knob; empty when none does.
-        bindings: full OSC address -> the knob in words.
+        learning: the full OSC address that is waiting for a knob; empty for none.
+        bindings: full OSC address -> name of the knob.
         ports: names of the open devices.
     """
 
@@ -105,7 +105,7 @@ class MidiState:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer to what `client` said."""
+    """An answer to a message of `client`."""
 
     client: str
     address: str
@@ -114,7 +114,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End in order."""
+    """Stop serving and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class FindInputs:
 
 
 News = ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | SnapshotsStored | MidiState | Reply
-"""What pages hear of."""
+"""What is passed on to pages."""
 
 ToWeb = News | Stop
 """From the bridge process to the web process."""

@@ -1,4 +1,4 @@
-"""What waits to be told to the web process, merged so that a slow or dead one costs no memory."""
+"""Messages queued for the web process, merged so that a slow or dead process costs no memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_PENDING_REPLIES = 64
 
 
 class Outbox:
-    """Messages to the web process: of a control or a reading only the newest value waits. Thread-safe."""
+    """Messages to the web process; of each control and reading only the newest value is queued. Thread-safe."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
@@ -36,17 +36,17 @@ class Outbox:
         self._all_errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._replies: deque[Reply] = deque(maxlen=MAX_PENDING_REPLIES)
-        self._lists: dict[type[ToWeb], ToWeb] = {}
-        self._told_lists: dict[type[ToWeb], ToWeb] = {}
+        self._states: dict[type[ToWeb], ToWeb] = {}
+        self._told_states: dict[type[ToWeb], ToWeb] = {}
 
-    def begin_anew(self, controls: Mapping[str, Any]) -> None:
-        """A new web process knows nothing: it is told these controls, every reading, list and kept error."""
+    def tell_everything(self, controls: Mapping[str, Any]) -> None:
+        """Queue these controls and every reading, state and kept error, for a web process that was just started."""
         with self._change:
             self._controls = {name: ControlValue(value, "") for name, value in controls.items()}
             self._readings |= self._told_readings
             self._errors = deque(self._all_errors, maxlen=ERRORS_KEPT)
-            self._lists = {**self._told_lists, **self._lists}
-            self._told_readings, self._told_lists = {}, {}
+            self._states = {**self._told_states, **self._states}
+            self._told_readings, self._told_states = {}, {}
             self._replies.clear()
             self._change.notify()
 
@@ -57,7 +57,7 @@ class Outbox:
             self._change.notify()
 
     def readings(self, values: Mapping[str, Any]) -> None:
-        """The newest readings; those that did not change are not told again. Wakes nobody."""
+        """The newest readings; unchanged ones are not queued again. Does not end `wait`."""
         with self._change:
             changed = {name: value for name, value in values.items() if self._told_readings.get(name) != value}
             self._readings |= changed
@@ -71,32 +71,32 @@ class Outbox:
             self._change.notify()
 
     def reply(self, reply: Reply) -> None:
-        """A page is answered."""
+        """An answer to a page."""
         with self._change:
             self._replies.append(reply)
             self._change.notify()
 
-    def whole(self, message: InputsFound | SnapshotsStored | MidiState) -> None:
-        """The newest state of something; told only when it has changed, and the newest of its kind wins."""
+    def state(self, message: InputsFound | SnapshotsStored | MidiState) -> None:
+        """The whole state of something; queued only if it has changed, replacing an older one of its kind."""
         with self._change:
             kind = type(message)
-            if isinstance(message, InputsFound) or self._told_lists.get(kind) != message:  # a page waits for the former
-                self._lists[kind] = message
+            if isinstance(message, InputsFound) or self._told_states.get(kind) != message:  # a page awaits it
+                self._states[kind] = message
                 self._change.notify()
 
     def wake(self) -> None:
-        """Let `wait` return."""
+        """Make `wait` return."""
         with self._change:
             self._change.notify()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until there is something that cannot wait, or the time is over."""
+        """Wait until something other than readings is queued, for at most `timeout_s`."""
         with self._change:
-            if not (self._controls or self._errors or self._replies or self._lists):
+            if not (self._controls or self._errors or self._replies or self._states):
                 self._change.wait(timeout_s)
 
     def take(self) -> list[ToWeb]:
-        """Everything that waits."""
+        """Everything that is queued; the queue is empty afterwards."""
         with self._change:
             messages: list[ToWeb] = []
             if self._controls:
@@ -105,10 +105,10 @@ class Outbox:
                 messages.append(ReadingsChanged(self._readings))
             if self._errors:
                 messages.append(ErrorsReported(tuple(self._errors)))
-            messages += [*self._lists.values(), *self._replies]
+            messages += [*self._states.values(), *self._replies]
             self._told_readings |= self._readings
-            self._told_lists |= self._lists
-            self._controls, self._readings, self._lists = {}, {}, {}
+            self._told_states |= self._states
+            self._controls, self._readings, self._states = {}, {}, {}
             self._errors.clear()
             self._replies.clear()
             return messages

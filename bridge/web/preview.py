@@ -1,4 +1,4 @@
-"""The bridge's side of the preview: frames that some page watches are copied into a frame ring, one ring a kind."""
+"""The bridge's side of the preview: frames that some page watches are copied into a frame ring, one ring per kind."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from engine.frame import Frame
 
 
 class Preview:
-    """Rings for the pictures of every kind. `open` and `close` are repeatable.
+    """The frame rings of the preview, one per kind of picture. `open` and `close` may be called repeatedly.
 
     Args:
         width, height: size of every offered frame, pixels.
-        fps: most pictures per second and kind.
+        fps: most pictures per second of each kind.
 
     Attributes:
-        watched: the kinds that some page watches; nothing else is copied.
+        watched: the kinds that some page watches; other kinds are not copied.
     """
 
     def __init__(self, width: int, height: int, fps: float) -> None:
@@ -31,13 +31,13 @@ class Preview:
         self._next_ns: dict[str, int] = {}
 
     def open(self) -> None:
-        """Make the rings."""
+        """Create the rings."""
         self._rings = {kind: FrameRing(*self.size, depth=1, metadata_bytes=0) for kind in KINDS}
         self._writers = {kind: ring.writer() for kind, ring in self._rings.items()}
         self._next_ns = dict.fromkeys(KINDS, 0)
 
     def close(self) -> None:
-        """Give the rings' memory back."""
+        """Release the rings' memory."""
         self.watched = frozenset()
         for writer in self._writers.values():
             writer.close()
@@ -46,17 +46,17 @@ class Preview:
         self._writers, self._rings = {}, {}
 
     def readers(self) -> dict[str, RingReader]:
-        """A reading end of every ring, for the web process."""
+        """A reader of every ring, for the web process."""
         return {kind: ring.reader() for kind, ring in self._rings.items()}
 
     def offer(self, which: str, frame: Frame) -> None:
-        """Copy a frame if somebody watches its kind and the last one was long enough ago. Never waits.
+        """Copy a frame if some page watches its kind and the last copy was long enough ago. Never waits.
 
-        Not thread-safe for one kind: each kind belongs to one thread.
+        Each kind must be offered by one thread only.
 
         Args:
             which: one of `KINDS`.
-            frame: of the size given at the start; others are left out.
+            frame: of the size given at the start; frames of another size are skipped.
         """
         if which not in self.watched:
             return
@@ -64,5 +64,5 @@ class Preview:
         if now < self._next_ns[which] or (frame.width, frame.height) != self.size:
             return
         self._next_ns[which] = max(self._next_ns[which] + self._period_ns, now - self._period_ns)
-        with contextlib.suppress(ValueError, KeyError):  # stopped at this very moment
+        with contextlib.suppress(ValueError, KeyError):  # closed by another thread just now
             self._writers[which].put(Frame(frame.rgb(), seq=frame.seq))

@@ -1,4 +1,4 @@
-"""Looks for video sources when a page asks, which may take seconds, on a thread of its own."""
+"""Searches for video sources when a page asks, on a thread of its own because it may take seconds."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PERIOD_S = 2.0
 
 
 class SourceSearch:
-    """Answers `FindInputs`, however often it is asked.
+    """Answers `FindInputs`; frequent requests share one search.
 
     Args:
         inputs: lists the sources that can be seen; may take seconds.
-        outbox: takes what was found, or why nothing could be.
+        outbox: receives the sources, or the error.
     """
 
     def __init__(self, inputs: Callable[[], Iterable[SourceInfo]], outbox: Outbox) -> None:
@@ -33,13 +33,13 @@ class SourceSearch:
         self._looked_s = float("-inf")
 
     def ask(self) -> None:
-        """Begin a search, unless one is going on or was done just now. Never waits."""
+        """Start a search, unless one is running or has just ended. Never waits."""
         if time.monotonic() >= self._looked_s + PERIOD_S:
             self._service.start()
 
     def _search(self) -> None:
         try:
-            self._outbox.whole(InputsFound(tuple(self._inputs())))
+            self._outbox.state(InputsFound(tuple(self._inputs())))
         except TidecastError as error:
             self._outbox.error("/tidecast/inputs", str(error))
         except Exception as error:  # a defect of one transport must not end the search for good

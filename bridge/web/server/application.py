@@ -1,7 +1,6 @@
-"""The HTTP and WebSocket face of the control room: the page's files, the API, the preview sockets.
+"""HTTP and WebSocket endpoints of the control room: the page's files, the API, the preview sockets.
 
-A starlette application over `Hub` (state) and `Gallery` (pictures). The API is described in bridge/web/README.md.
-Knows neither the pipe nor the frame rings.
+A starlette application on top of `Hub` (state) and `Gallery` (pictures). bridge/web/README.md describes the API.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from engine.errors import ControlError
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 64 * 1024
-"""Longest request body or WebSocket message, bytes."""
+"""Longest request body or WebSocket message, in bytes."""
 
 MAX_SOCKETS = 48
 """Most WebSockets at a time, of all kinds together."""
@@ -64,7 +63,7 @@ def described(table: ControlTable) -> dict[str, Any]:
 
 
 class Site:
-    """The page's files, read once: what is not among them does not exist, so no path can lead elsewhere."""
+    """The page's files, read once at the start; no other file can be reached, whatever the path."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, str, str]] = {}
@@ -86,7 +85,7 @@ class Site:
 
 
 class Api:
-    """The endpoints. One object per server."""
+    """The endpoints of one server."""
 
     def __init__(self, hub: Hub, gallery: Gallery) -> None:
         self._hub = hub
@@ -95,7 +94,7 @@ class Api:
         self._sockets = 0
 
     def routes(self) -> list[BaseRoute]:
-        """Every route of the control room except the page at `/`, which `application` negotiates."""
+        """Every route of the control room except the page at `/`, which `application` adds."""
         return [
             Route("/static/{name}", self._file),
             Route("/api/table", self._table),
@@ -159,11 +158,11 @@ class Api:
         return JSONResponse(effective)
 
     async def _socket(self, socket: WebSocket) -> None:
-        """The page's control socket: news out, messages in."""
+        """The page's control socket: sends news, receives messages."""
         if not await self._admit(socket):
             return
         client = self._hub.join()
-        talking = asyncio.create_task(_talk(socket, client))
+        sending = asyncio.create_task(_send_news(socket, client))
         try:
             async for text in _texts(socket):
                 try:
@@ -173,14 +172,14 @@ class Api:
         finally:
             self._sockets -= 1
             self._hub.leave(client)
-            await _end(talking)
+            await _cancel(sending)
 
     async def _preview(self, socket: WebSocket) -> None:
-        """The preview socket: the page says what it watches and acknowledges what it drew."""
+        """The preview socket: sends pictures; receives what the page watches and acknowledgements of what it drew."""
         if not await self._admit(socket):
             return
         viewer = self._gallery.join()
-        showing = asyncio.create_task(_show(socket, viewer))
+        sending = asyncio.create_task(_send_pictures(socket, viewer))
         try:
             async for text in _texts(socket):
                 try:
@@ -198,17 +197,17 @@ class Api:
         finally:
             self._sockets -= 1
             self._gallery.leave(viewer)
-            await _end(showing)
+            await _cancel(sending)
 
     async def _admit(self, socket: WebSocket) -> bool:
-        """Accept a socket while there is room; the caller gives the place back."""
+        """Accept a socket unless there are too many; the caller counts it down again at the end."""
         if self._sockets >= MAX_SOCKETS:
             await socket.close(TRY_LATER, "Too many pages are open.")
             return False
         self._sockets += 1
         try:
             await socket.accept()
-        except (WebSocketDisconnect, RuntimeError):  # starlette raises RuntimeError when the peer is gone already
+        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: the peer is already gone
             self._sockets -= 1
             return False
         return True
@@ -219,20 +218,20 @@ def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute]) -> Starle
 
     Args:
         hub, gallery: the state and the pictures.
-        tree: routes of the OSCQuery tree, which come after ours on the same port; they answer `/` for everybody
-            who does not ask for a page.
+        tree: routes of the OSCQuery tree, which come after the control room's; they answer requests for `/` that do
+            not accept HTML.
     """
     api = Api(hub, gallery)
 
-    class Front(Route):
-        """`/` for a browser; with a query, such as `?HOST_INFO`, it means the tree."""
+    class PageRoute(Route):
+        """`/` for a browser; with a query, such as `?HOST_INFO`, it belongs to the OSCQuery tree."""
 
         def matches(self, scope: Scope) -> tuple[Match, Scope]:
-            """Match requests that accept a page."""
+            """Match requests without a query that accept HTML."""
             wants = any(key == b"accept" and b"text/html" in value for key, value in scope.get("headers", ()))
             return super().matches(scope) if wants and not scope.get("query_string") else (Match.NONE, {})
 
-    return Starlette(routes=[Front("/", api.page), *api.routes(), *tree])
+    return Starlette(routes=[PageRoute("/", api.page), *api.routes(), *tree])
 
 
 async def _body(request: Request) -> Any:
@@ -253,7 +252,7 @@ def _decode(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ControlError: if it is not JSON, or holds half a surrogate pair, which is no text.
+        ControlError: if it is not JSON, or holds half a surrogate pair, which cannot be encoded.
     """
     try:
         value = json.loads(text)
@@ -268,7 +267,7 @@ def _bad(error: ControlError) -> Response:
 
 
 async def _texts(socket: WebSocket) -> Any:
-    """Every text message until the peer leaves; binary messages end the conversation."""
+    """Every text message until the peer leaves; a binary message closes the socket."""
     while True:
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
@@ -280,7 +279,7 @@ async def _texts(socket: WebSocket) -> Any:
         yield text
 
 
-async def _talk(socket: WebSocket, client: Client) -> None:
+async def _send_news(socket: WebSocket, client: Client) -> None:
     try:
         while True:
             await socket.send_text(json.dumps(await client.news(), separators=(",", ":")))
@@ -288,7 +287,7 @@ async def _talk(socket: WebSocket, client: Client) -> None:
         return
 
 
-async def _show(socket: WebSocket, viewer: Viewer) -> None:
+async def _send_pictures(socket: WebSocket, viewer: Viewer) -> None:
     try:
         while True:
             await socket.send_bytes(await viewer.next())
@@ -296,6 +295,6 @@ async def _show(socket: WebSocket, viewer: Viewer) -> None:
         return
 
 
-async def _end(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

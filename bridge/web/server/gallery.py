@@ -1,8 +1,8 @@
-"""Preview pictures in the web process: from the rings, through JPEG, to the pages that watch.
+"""Preview pictures in the web process: read from the frame rings, encoded as JPEG, sent to the pages that watch.
 
-One thread takes the newest frame of each ring and encodes it once, however many pages watch; a page gets the next
-picture when it has drawn the ones before, so a slow page sees fewer pictures and never older ones. Nothing is
-encoded that nobody is ready to draw. Must not know HTTP, controls or the stage.
+One thread takes the newest frame of each ring and encodes it once, however many pages watch. A page gets the next
+picture when it has drawn the ones before, so a slow page sees fewer pictures but never older ones. No picture is
+encoded unless some page is ready to draw it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ HEADER = struct.Struct(">BxxxI")
 
 QUALITY = 78
 IN_FLIGHT = 2
-"""Pictures that may be on their way to a page, per kind, before it has drawn one."""
+"""Pictures per kind that may be sent to a page before it acknowledges one."""
 
 ONE_TIMEOUT_S = 2.0
-LOOK_S = 0.2
-"""How often the encoding thread looks whether it shall end, when no picture comes."""
+POLL_S = 0.2
+"""How often the encoding thread checks whether it has to stop, when no picture comes."""
 
 Watched = Callable[[frozenset[str]], None]
-"""Told which kinds somebody watches, whenever that changes; must not wait."""
+"""Called with the kinds that some page watches, whenever they change; must not block."""
 
 
 def jpeg(pixels: np.ndarray, widest: int, quality: int = QUALITY) -> bytes:
-    """Encode an RGB picture, uint8 [H, W, 3], scaled down to `widest` pixels in its longer side."""
+    """Encode an RGB picture, uint8 [H, W, 3], scaled down so that its longer side is `widest` pixels at most."""
     image = Image.fromarray(pixels)
     if max(image.size) > widest:
         image.thumbnail((widest, widest), Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -60,7 +60,7 @@ class Viewer:
         return self._in_flight < IN_FLIGHT * max(1, len(self.kinds))
 
     def offer(self, kind: str, packet: bytes) -> None:
-        """The newest picture of a kind; an older one that was not sent yet is forgotten."""
+        """Queue the newest picture of a kind; it replaces an older one that was not sent yet."""
         if kind in self.kinds:
             self._newest[kind] = packet
             self._changed.set()
@@ -81,12 +81,12 @@ class Viewer:
 
 
 class Gallery:
-    """The pictures of all kinds and everyone who watches them. Methods run on the event loop's thread.
+    """The pictures of all kinds and the pages that watch them. Methods run on the event loop's thread.
 
     Args:
-        rings: reading end for each kind.
-        watched: told what is watched, so that the bridge process copies nothing else.
-        widest: longest side of a preview, pixels.
+        rings: a ring reader for each kind.
+        watched: called with the kinds that are watched, so that the bridge process copies no others.
+        widest: longest side of a preview picture, pixels.
     """
 
     kinds = KINDS
@@ -100,15 +100,14 @@ class Gallery:
         self._last_watched: frozenset[str] = frozenset()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._service = Service("preview", self._encode_all)
-        self.encoded = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to take pictures; call on the loop's thread."""
+        """Start to encode pictures; call on the loop's thread."""
         self._loop = loop
         self._service.start()
 
     def stop(self) -> None:
-        """Stop taking pictures."""
+        """Stop encoding pictures."""
         self._service.stop()
 
     def join(self) -> Viewer:
@@ -120,19 +119,19 @@ class Gallery:
     def leave(self, viewer: Viewer) -> None:
         """Forget a page."""
         self._viewers.discard(viewer)
-        self._tell()
+        self._update_watched()
 
     def watch(self, viewer: Viewer, kinds: Iterable[object]) -> None:
-        """From now on this page watches these kinds; unknown ones are left out."""
+        """Set the kinds that this page watches; unknown ones are ignored."""
         wanted = list(kinds)
         viewer.kinds = frozenset(kind for kind in KINDS if kind in wanted)
-        self._tell()
+        self._update_watched()
 
     async def one(self, kind: str) -> bytes | None:
         """The next picture of a kind as JPEG; None when none comes within two seconds."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(future)
-        self._tell()
+        self._update_watched()
         try:
             return await asyncio.wait_for(future, ONE_TIMEOUT_S)
         except TimeoutError:
@@ -140,9 +139,9 @@ class Gallery:
         finally:
             if future in self._waiting[kind]:
                 self._waiting[kind].remove(future)
-            self._tell()
+            self._update_watched()
 
-    def _tell(self) -> None:
+    def _update_watched(self) -> None:
         watched = frozenset(kind for viewer in self._viewers for kind in viewer.kinds)
         watched |= {kind for kind, futures in self._waiting.items() if futures}
         if watched != self._last_watched:
@@ -150,7 +149,7 @@ class Gallery:
             self._watched(watched)
 
     def _wanted(self, kind: str) -> bool:
-        """Whether somebody could draw a picture of this kind now. Called by the encoding thread."""
+        """Whether some page is ready for a picture of this kind. Called by the encoding thread."""
         return bool(self._waiting[kind]) or any(kind in v.kinds and v.ready for v in tuple(self._viewers))
 
     def _arrived(self, kind: str, number: int, picture: bytes) -> None:
@@ -165,15 +164,14 @@ class Gallery:
     def _encode_all(self) -> None:
         """The encoding thread."""
         assert self._loop is not None
-        bells = {ring.waitable: kind for kind, ring in self._rings.items()}
+        kinds = {ring.waitable: kind for kind, ring in self._rings.items()}
         try:
             while not self._service.stopping.is_set():
-                for bell in wait(list(bells), timeout=LOOK_S):
-                    kind = bells[bell]  # type: ignore[index]
+                for waitable in wait(list(kinds), timeout=POLL_S):
+                    kind = kinds[waitable]  # type: ignore[index]
                     frame = self._rings[kind].get(0.0, newest=True)
                     if frame is not None and self._wanted(kind):
                         picture = jpeg(frame.pixels, self._widest)
-                        self.encoded += 1
                         self._loop.call_soon_threadsafe(self._arrived, kind, frame.seq, picture)
         except (EOFError, OSError):
-            return  # the bridge process is gone: this process is about to end
+            return  # the bridge process is gone, so this process is about to end

@@ -1,7 +1,7 @@
-"""Who may talk to the control room: Host, Origin and token checks, and the headers that go with every answer.
+"""Decides who may use the control room: Host, Origin and token checks, and the security headers of every response.
 
-One ASGI layer around the whole application, in the order of the checks: Host (against DNS rebinding), Origin
-(against pages of other sites), token (when the port is open to the network). Knows nothing of what it guards.
+An ASGI middleware around the whole application. In order, it checks the Host header (against DNS rebinding), the Origin
+header (against pages of other sites) and the token (when the port is open to the network).
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def host_name(header: str) -> str:
-    """The name in a Host header or authority, lower case, without port and brackets; "" when it is malformed."""
+    """The host name in a Host header, in lower case, without port and brackets; "" if the header is malformed."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(\d{1,5}))?", header)
     return (match[1] or match[2]).lower().rstrip(".") if match else ""
 
 
 class Guard:
-    """ASGI middleware that refuses strangers before the application sees them.
+    """ASGI middleware that refuses requests before the application sees them.
 
     Args:
         app: the guarded application.
-        host: the address that is listened at; decides which Host headers are ours.
-        token: when not empty, every request must carry it: `?token=` in the address (answered with a cookie and
-            a redirect for a page), the cookie, or `Authorization: Bearer`.
-        names: further host names that mean this machine.
+        host: the address that the server listens at; decides which Host headers are accepted.
+        token: if not empty, every request must carry it: as `?token=` in the address (a page is then redirected and
+            gets a cookie), as that cookie, or as `Authorization: Bearer`.
     """
 
-    def __init__(self, app: ASGIApp, host: str, token: str = "", names: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, host: str, token: str = "") -> None:
         self._app = app
         self._token = token
         self._any_address = not is_loopback(host)
-        own = {*_LOOPBACK_NAMES, host.lower(), *(n.lower() for n in names)}
+        own = {*_LOOPBACK_NAMES, host.lower()}
         if self._any_address:
             here = socket.gethostname().lower()
             own |= {here, here.split(".")[0], here.split(".")[0] + ".local"}
@@ -68,26 +67,26 @@ class Guard:
         await self._app(scope, receive, _with_headers(send, headers.get("host", "")))
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
-        """(status, reason) when the connection is not allowed."""
+        """Status and reason if the connection is not allowed; else None."""
         authority = headers.get("host", "")
         name = host_name(authority)
         if not name or not (name in self._names or (self._any_address and _is_address(name))):
             return 421, "This address does not belong to Tidecast."
         origin = headers.get("origin")
         acting = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD")
-        if origin is not None and (acting or scope["type"] == "websocket") and not _same(origin, authority):
-            return 403, "Another site may not drive Tidecast."
+        if origin is not None and acting and not _same(origin, authority):
+            return 403, "Another site may not control Tidecast."
         site = headers.get("sec-fetch-site", "same-origin")
         if site not in ("same-origin", "none") and not (
             not acting and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         ):
-            return 403, "Another site may not drive Tidecast."
+            return 403, "Another site may not control Tidecast."
         if self._token and not any(_equal(t, self._token) for t in _tokens(scope, headers)):
             return 401, "The token is missing or wrong. Open the address that Tidecast printed when it started."
         return None
 
     async def _keep_token(self, scope: Scope, send: Send) -> None:
-        """Answer a page opened with the token in its address: keep it in a cookie, and leave the address clean."""
+        """Answer a page request with the token in its address: set the cookie and redirect to the plain address."""
         cookie = f"{COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Lax; Max-Age={COOKIE_DAYS * 86400}"
         path = quote("/" + scope["path"].lstrip("/"))
         headers = [
@@ -102,7 +101,7 @@ class Guard:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """Header fields by lower-case name; a field that must be single and is not becomes malformed on purpose."""
+    """Header fields by lower-case name. Repeated fields are joined, so a second Host or Origin makes it malformed."""
     out: dict[str, str] = {}
     for raw, value in scope["headers"]:
         name = raw.decode("latin-1").lower()
@@ -137,7 +136,7 @@ def _token_in_address(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     if len(query) > 4096:
         return ""
-    return str(parse_qs(query, max_num_fields=None).get("token", [""])[0])
+    return str(parse_qs(query).get("token", [""])[0])
 
 
 def _tokens(scope: Scope, headers: dict[str, str]) -> Iterable[str]:
@@ -170,7 +169,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reaso
 
 
 def _with_headers(send: Send, authority: str) -> Send:
-    """`send`, adding the headers that every answer of ours carries."""
+    """`send`, adding the security headers to every response."""
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         f"connect-src 'self' ws://{authority} wss://{authority}; manifest-src 'self'; "

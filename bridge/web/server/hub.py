@@ -1,8 +1,7 @@
-"""What the web process knows of the show, and the pages that watch it.
+"""The web process's copy of the state, and the pages that are connected.
 
-Holds mirrors of the controls and the readings, fed by the bridge process; merges what changed into one pending
-message per page, so that a slow page gets fewer messages and never older values. Must not know HTTP, pictures or
-the pipe. Everything here runs on the event loop's thread.
+The bridge process keeps the copy up to date. Changes are merged into one pending message per page, so that a slow page
+gets fewer messages but never older values. Everything here runs on the event loop's thread.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ HISTORY_PERIOD_S = 0.5
 HISTORY_READINGS = ("latency", "latency_p95", "fps_out")
 
 Send = Callable[[str, Sequence[Any], str], None]
-"""Hands (full OSC address, arguments, name of the client) to the bridge process; never waits."""
+"""Sends (full OSC address, arguments, name of the client) to the bridge process; never blocks."""
 
 
 class Client:
@@ -48,7 +47,7 @@ class Client:
         self._wake = asyncio.Event()
 
     def tell(self, news: PageNews) -> None:
-        """Merge `news`: mappings are updated, lists of happenings extended, everything else replaced."""
+        """Merge `news`: mappings are updated, lists of events extended, everything else replaced."""
         for key, value in news.items():
             if key in ("controls", "readings"):
                 self._pending.setdefault(key, {}).update(value)
@@ -60,7 +59,7 @@ class Client:
         self._wake.set()
 
     async def news(self) -> PageNews:
-        """Wait until there is something to say and take it."""
+        """Wait until there are changes, and return them."""
         await self._wake.wait()
         self._wake.clear()
         taken, self._pending = self._pending, {}
@@ -71,10 +70,10 @@ class Hub:
     """The state that pages see.
 
     Args:
-        table: what can be controlled and read.
-        about: guides, examples and the preview's bounds, which do not change while the server runs.
-        send: carries a message of a page to the bridge process.
-        find_inputs: asks the bridge process for the list of sources; never waits.
+        table: every control, command and reading.
+        about: guides, examples and properties of the preview, which do not change while the server runs.
+        send: sends a message of a page to the bridge process.
+        find_inputs: asks the bridge process for the list of sources; never blocks.
     """
 
     def __init__(self, table: ControlTable, about: dict[str, Any], send: Send, find_inputs: Callable[[], None]) -> None:
@@ -99,7 +98,7 @@ class Hub:
         return len(self._clients)
 
     def join(self) -> Client:
-        """A new page; its first message is the whole state."""
+        """Add a page; its first message is the whole state."""
         self._count += 1
         client = Client(f"web:{self._count}")
         self._clients[client.name] = client
@@ -125,7 +124,7 @@ class Hub:
         }
 
     def absorb(self, message: News) -> None:
-        """Take what the bridge process tells and pass it on to every page, a reply to the one that it is for."""
+        """Take a message of the bridge process and pass it on to every page; a reply goes only to its own page."""
         match message:
             case ControlsChanged(controls):
                 self.controls |= {name: value for name, (value, _) in controls.items()}
@@ -169,7 +168,7 @@ class Hub:
                 assert_never(message)
 
     def _remember(self) -> None:
-        """Keep the readings that are drawn as a plot, twice a second."""
+        """Add a point to the history of the plotted readings, twice a second."""
         now = time.monotonic()
         if now < self._next_history:
             return
@@ -183,5 +182,5 @@ class Hub:
 
 
 def _finite(value: Any) -> bool:
-    """Whether JSON can say it: it knows no NaN."""
+    """Whether JSON can represent it: it has no NaN or infinity."""
     return not isinstance(value, float) or math.isfinite(value)

@@ -1,4 +1,4 @@
-"""What the web process and a page say to each other over WebSockets: every shape, and how it is checked.
+"""The messages between the web process and a page over WebSockets, and the checks of what a page sends.
 
 `/api/socket` carries JSON texts. To the page: `PageNews`. From the page: `PageSays` as
 `{"address": "/tidecast/strength", "args": [0.5]}`, or `PageAsks` as `{"ask": "inputs"}`.
@@ -26,10 +26,10 @@ class PageNews(TypedDict, total=False):
         controls: name -> [value, origin].
         readings: name -> value.
         errors: [Unix time in s, topic, reason], oldest first.
-        history: the points so far; only in the first message.
+        history: the last two minutes of points; only in the first message.
         point: [latency in ms, 95th percentile of it in ms, output's rate in 1/s], twice a second.
         clients: how many pages are connected; only in the first message.
-        inputs: {uri, title, width, height, fps} of every source; null before anybody looked.
+        inputs: {uri, title, width, height, fps} of every source; null before the first search.
         snapshots: numbers of the stored snapshots.
         midi: {learning, bindings, ports}; {} without MIDI.
         replies: [address, arguments] of every answer to this page.
@@ -58,12 +58,12 @@ class PageSays:
 
 @dataclass(frozen=True, slots=True)
 class PageAsks:
-    """The page wants the list of sources afresh."""
+    """The page asks for a new list of sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageWatches:
-    """The kinds of pictures that the page shows from now on; unknown ones are left out by who obeys it."""
+    """The kinds of pictures that the page shows from now on; the gallery ignores unknown ones."""
 
     kinds: tuple[object, ...]
 
@@ -90,10 +90,10 @@ def parse_said(message: object) -> PageSays:
 
 
 def parse_control(message: object) -> PageSays | PageAsks:
-    """A message of the control socket.
+    """The message of a page on the control socket.
 
     Raises:
-        ControlError: if it is of neither form.
+        ControlError: if it is neither.
     """
     if isinstance(message, dict) and message.get("ask") == "inputs":
         return PageAsks()
@@ -101,10 +101,10 @@ def parse_control(message: object) -> PageSays | PageAsks:
 
 
 def parse_preview(message: object) -> PageWatches | PageDrew:
-    """A message of the preview socket.
+    """The message of a page on the preview socket.
 
     Raises:
-        ControlError: if it is of neither form.
+        ControlError: if it is neither.
     """
     if message == "drawn":
         return PageDrew()

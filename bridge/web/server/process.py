@@ -1,8 +1,8 @@
-"""The web process: everything of the page that costs time, away from the picture.
+"""The web process: does the page's work outside the bridge process, so that no page can delay a frame.
 
-`serve` is its main function, started by `bridge.web.launcher.WebProcess`. It reads what the bridge process says from
-a pipe, serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe does,
-so that it never outlives the bridge. Knows no video transport and no engine.
+`serve` is its main function, started by `bridge.web.launcher.WebProcess`. It reads the bridge process's messages from a
+pipe, serves the pages with uvicorn on a thread, and sends back what the pages ask for. It ends when the pipe closes, so
+it never outlives the bridge.
 """
 
 from __future__ import annotations
@@ -35,23 +35,24 @@ from bridge.web.server.hub import Hub
 log = logging.getLogger(__name__)
 
 NICENESS = 5
-"""The stage goes before its pages when the processor is short (POSIX)."""
+"""Lower priority than the bridge process, whose frames matter more when the processor is busy (POSIX)."""
 
 MAX_UNSENT = 512
-"""Messages of pages that wait for the bridge process, when that is busy; beyond it the oldest go."""
+"""Most messages of pages that are queued for a busy bridge process; beyond that the oldest are dropped."""
 
 
 class Uplink:
-    """Sends to the bridge process from a thread of its own; callers never wait.
+    """Sends to the bridge process from a thread of its own; callers never block.
 
-    Of several values for one control that wait, only the newest is sent; commands keep their place among them.
+    Of several values queued for one control, only the newest is sent, but never across a command: commands keep their
+    place in the order.
     """
 
     def __init__(self, channel: Channel[FromWeb, ToWeb], table: ControlTable) -> None:
         self._channel = channel
         self._targets = table.targets
         self._unsent: OrderedDict[Hashable, FromWeb] = OrderedDict()
-        self._turn = 0
+        self._commands = 0  # values are merged only between two commands
         self._change = threading.Condition()
         Service("uplink", self._run).start()
 
@@ -60,10 +61,10 @@ class Uplink:
         target = self._targets.get(address)
         with self._change:
             if target is not None and target.control is not None:
-                key: Hashable = (self._turn, address)
+                key: Hashable = (self._commands, address)
             else:
-                self._turn += 1
-                key = self._turn
+                self._commands += 1
+                key = self._commands
             self._put(key, Say(address, tuple(args), client))
 
     def watch(self, kinds: frozenset[str]) -> None:
@@ -96,21 +97,21 @@ class Uplink:
             try:
                 for message in batch:
                     self._channel.send(message)
-            except OSError:  # the bridge process is gone; the reading side of the pipe ends this process
+            except OSError:  # the bridge process is gone; `listen_to_bridge` ends this process
                 return
 
 
 class _Server(threading.Thread):
     """uvicorn on a thread of its own, so that signals stay with the main thread.
 
-    No `Service`: uvicorn ends by its own flag, and one of its servers serves only once.
+    Not a `Service`: uvicorn has a stop flag of its own, and a uvicorn server can run only once.
     """
 
     def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
         super().__init__(name="web", daemon=True)
         config = uvicorn.Config(
             app,
-            http="h11",  # bounds the head of a request, as httptools does not
+            http="h11",  # limits the size of request headers; httptools does not
             h11_max_incomplete_event_size=MAX_MESSAGE,
             ws_max_size=MAX_MESSAGE,
             ws_max_queue=16,
@@ -136,14 +137,14 @@ class _Server(threading.Thread):
         self.loop.run_until_complete(self._server.serve(sockets=[self._listening]))
 
     def stop(self) -> None:
-        """Close every connection and end the thread; waits for at most three seconds."""
+        """Close every connection and end the thread; waits three seconds at most."""
         self._server.should_exit = True
         self.join(3.0)
 
 
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
-    """Main function of the web process; returns when the bridge process says so or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the bridge ends us in order
+    """Main function of the web process; returns when the bridge process sends `Stop` or is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the bridge ends this process
     logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
     channel: Channel[FromWeb, ToWeb] = Channel(pipe, TO_WEB)
     uplink = Uplink(channel, settings.table)
@@ -152,7 +153,7 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
     server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
     if hasattr(os, "nice"):
-        server.loop.call_soon(os.nice, NICENESS)  # this thread and those that it starts, on Linux
+        server.loop.call_soon(os.nice, NICENESS)  # on Linux: for the loop's thread and the threads that it starts
     server.loop.call_soon(gallery.start, server.loop)
     server.loop.call_soon(uplink.serving)
     server.start()
@@ -162,7 +163,7 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
 
 
 def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], object]) -> None:
-    """Hand on what the bridge process tells, until it says stop or is gone; garbled messages are logged."""
+    """Pass on the messages of the bridge process until it sends `Stop` or is gone; garbled ones are logged."""
     while True:
         try:
             message = channel.receive()

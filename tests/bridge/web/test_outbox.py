@@ -12,7 +12,7 @@ def test_what_waits_is_merged_and_told_once():
         outbox.control("strength", value, "osc")
         outbox.readings({"fps_out": 30.0})
     outbox.error("web", "slow")
-    outbox.whole(messages.SnapshotsStored((1, 2)))
+    outbox.state(messages.SnapshotsStored((1, 2)))
     outbox.reply(messages.Reply("web:1", "/a", (1,)))
     controls, readings, errors, stored, reply = outbox.take()
     assert controls == messages.ControlsChanged({"strength": messages.ControlValue(999, "osc")})
@@ -20,7 +20,7 @@ def test_what_waits_is_merged_and_told_once():
     assert isinstance(errors, messages.ErrorsReported) and errors.notes[0][1:] == ("web", "slow")
     assert (stored, reply) == (messages.SnapshotsStored((1, 2)), messages.Reply("web:1", "/a", (1,)))
     outbox.readings({"fps_out": 30.0})
-    outbox.whole(messages.SnapshotsStored((1, 2)))
+    outbox.state(messages.SnapshotsStored((1, 2)))
     assert outbox.take() == []
 
 
@@ -28,7 +28,7 @@ def test_a_new_web_process_is_told_everything():
     outbox = Outbox()
     outbox.readings({"fps_out": 30.0})
     outbox.error("web", "slow")
-    outbox.whole(messages.SnapshotsStored((1, 2)))
+    outbox.state(messages.SnapshotsStored((1, 2)))
     before = outbox.take()
-    outbox.begin_anew({"mix": 1.0})
+    outbox.tell_everything({"mix": 1.0})
     assert outbox.take() == [messages.ControlsChanged({"mix": messages.ControlValue(1.0, "")}), *before]

@@ -340,9 +340,9 @@ def test_nobody_watches_and_nothing_is_encoded(browser: Browser, stage: Stage) -
     tab = browser.tab()
     tab.open(stage.web.url)
     tab.until("window.tidecast && tidecast.drawn.output > 1")
-    assert stage.web.wants_preview
+    assert stage.web.watched
     tab.close()
-    wait(lambda: not stage.web.wants_preview, "the preview to stop when the last page closes")
+    wait(lambda: not stage.web.watched, "the preview to stop when the last page closes")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -366,7 +366,7 @@ def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:
     for _ in range(3):
         for pages in sent:
             with open_pages(url, pages) as count:
-                wait(lambda pages=pages: stage.web.wants_preview == (pages > 0), "the pages to look")
+                wait(lambda pages=pages: bool(stage.web.watched) == (pages > 0), "the pages to look")
                 before = stage.sent
                 time.sleep(1.0)
                 sent[pages] += stage.sent - before

@@ -21,4 +21,4 @@ def test_the_web_process_hands_on_news_and_survives_garbage(caplog):
             ours.send(message)
         listen_to_bridge(Channel(theirs, messages.TO_WEB), heard.append)
     assert heard == [messages.SnapshotsStored((3,))]
-    assert "dict is no message" in caplog.text and "garbled" in caplog.text
+    assert "dict is not a message" in caplog.text and "garbled" in caplog.text
