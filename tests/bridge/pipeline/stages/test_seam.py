@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -119,17 +121,24 @@ class Half(Stage):
 @pytest.mark.parametrize("place", [Place.INPUT, Place.RESTYLED])
 def test_a_stage_that_gives_fewer_frames_lowers_the_rate(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
-    monkeypatch.setattr(NullSink, "send", lambda self, frame, metadata=None: sent.append(frame.captured_ns))
+
+    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        if "strength" in (metadata or {}):  # restyled: until the engine is up, the input is shown
+            sent.append(frame.captured_ns)
+
+    monkeypatch.setattr(NullSink, "send", record)
     config = load(None, identity("pattern:bars", "null:", 64, 48) | {"output.fps": 30.0})
     half = StageRow("half", place, lambda width, height: Half())
-    with App(config, stages=(*STAGES, half)) as app:
-        soon(lambda: app.telemetry.snapshot()["state"] == "running" and len(set(sent)) > 10, "restyled frames are sent")
+    with App(config, stages=(*STAGES, half)):
+        soon(lambda: len(set(sent)) > 10, "restyled frames are sent")
         sent.clear()
         time.sleep(2.0)
         seen = list(sent)
     assert seen == sorted(seen)
-    assert len(seen) > 0.8 * 2.0 * 30, "the output keeps its own rate"
-    assert 0.3 < len(set(seen)) / len(seen) < 0.7, "every picture is shown about twice"
+    shown = sorted(set(seen))
+    gaps = [(after - before) / MS for before, after in pairwise(shown)]
+    assert statistics.median(gaps) > 50.0, "of pictures 33 ms apart every other one is left"
+    assert len(seen) > 1.3 * len(shown), "the output keeps its own rate: pictures are repeated"
 
 
 def test_a_stage_that_gives_no_frame_ends_the_chain_for_it() -> None:
