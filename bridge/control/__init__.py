@@ -1,1 +1,1 @@
-"""Live control: one store of controls, and every way of reaching it (OSC, OSCQuery, MIDI, snapshots)."""
+"""Live control: one store of controls, and the ways to change and read them (OSC, OSCQuery, MIDI, snapshots)."""

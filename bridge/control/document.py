@@ -1,7 +1,6 @@
 """The table of controls, commands and readings as Markdown; `python -m bridge.table` prints it.
 
-`docs/controls.md` holds its output between two markers; a test fails when that is stale. Must not know
-anything but the table.
+`docs/controls.md` holds this output between two markers; a test fails when it is out of date.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from engine.control import PREFIX, Command, Control, Kind
 
 BEGIN = "<!-- controls:begin -->"
 END = "<!-- controls:end -->"
-"""Between these lines of `docs/controls.md` stands what `markdown` gives."""
+"""The lines of `docs/controls.md` between which the output of `markdown` is inserted."""
 
 _TAGS = {Kind.FLOAT: "f", Kind.INT: "i", Kind.BOOL: "bool", Kind.TEXT: "s", Kind.CHOICE: "s"}
 

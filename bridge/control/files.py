@@ -1,7 +1,4 @@
-"""Small files that must survive a crash: written whole or not at all, set aside when they cannot be read.
-
-Must not know what stands in them.
-"""
+"""Small files that must survive a crash: they are replaced atomically, and renamed when they are damaged."""
 
 from __future__ import annotations
 
@@ -14,17 +11,17 @@ import platformdirs
 
 
 def state_dir(setting: str = "") -> Path:
-    """The folder of snapshots and MIDI bindings: `setting`, or the user's own when that is empty."""
+    """The folder of snapshots and MIDI bindings: `setting`, or the user's data folder if that is empty."""
     if setting:
         return Path(setting).expanduser()
     return platformdirs.user_data_path("tidecast", appauthor=False)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file so that a crash at any moment leaves either the old or the new one, whole.
+    """Replace a file so that a crash at any time leaves either the complete old file or the complete new one.
 
     Raises:
-        OSError: if that is impossible (disk full, no permission); the old file is as it was.
+        OSError: if that is impossible (disk full, no permission); the old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -38,7 +35,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
-    if os.name == "posix":  # the new name itself must reach the disk, too
+    if os.name == "posix":  # the folder's new entry must reach the disk, too
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -47,7 +44,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that cannot be understood to a free name beside it, and return that.
+    """Rename a damaged file to a free name in the same folder, and return the new path.
 
     Raises:
         OSError: if the file cannot be renamed.

@@ -1,4 +1,4 @@
-"""The command `/quit`: the program that started Tidecast ends it, and nobody else."""
+"""The command `/quit`, which only the program that started Tidecast can use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.errors import ControlError
 log = logging.getLogger(__name__)
 
 QUIT_WORD = "TIDECAST_QUIT_WORD"
-"""Environment variable with the word by which the program that started Tidecast may end it."""
+"""Environment variable that holds the secret word which `/quit` must carry; set by the program that starts Tidecast."""
 
 QUIT = Command(
     "quit",
@@ -28,8 +28,8 @@ QUIT = Command(
 
 
 def obey_quit(store: ControlStore, end: Callable[[], None]) -> Callable[[], None]:
-    """Call `end` when the command comes with the right word; returns the undoing. Without a word in the environment
-    nobody can end Tidecast."""
+    """Call `end` when the command comes with the right word; returns a function that unregisters it. Without a word
+    in the environment the command is always refused."""
 
     def asked(args: tuple[Any, ...], caller: Caller) -> None:
         word = os.environ.get(QUIT_WORD, "")

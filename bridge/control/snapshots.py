@@ -1,7 +1,7 @@
-"""Stored snapshots: all live controls stored under a number, and recalled at once or gliding.
+"""Stored snapshots: all live controls under a number, recalled at once or with a glide.
 
-They live in one JSON file that is replaced atomically, on a thread of its own so that a slow disk delays no
-control. What records is not part of a snapshot: a recall must not end a recording. Must not know OSC.
+They are kept in one JSON file, which is replaced atomically on a thread of its own, so that a slow disk delays no
+control. The controls of recording are not part of a snapshot: a recall must not end a recording.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ GLIDE_HZ = 60.0
 ORIGIN = "snapshot"
 """Origin of every write that a recall makes."""
 
-NOT_KEPT = "Recording"
-"""The group of controls that no snapshot holds."""
+EXCLUDED_GROUP = "Recording"
+"""The group of controls that snapshots do not include."""
 
 SAVE = Command(
     "snapshot_save",
@@ -55,42 +55,42 @@ RECALL = Command(
 
 
 class Snapshots:
-    """Keeps the snapshots of one file and obeys `/snapshot/save` and `/snapshot/recall`.
+    """Holds the snapshots of one file and obeys `/snapshot/save` and `/snapshot/recall`.
 
     Args:
         store: the live controls.
-        path: the JSON file; made with its folder at the first save.
-        report: told of what goes wrong with the file, as (topic, reason); `Telemetry.error`.
+        path: the JSON file; created with its folder at the first save.
+        report: called with (topic, reason) when something is wrong with the file; `Telemetry.error`.
     """
 
     def __init__(self, store: ControlStore, path: Path, report: Callable[[str, str], None]) -> None:
         self._store = store
         self._path = path
         self._report = report
-        self._kept: dict[int, dict[str, Any]] = {}
+        self._stored: dict[int, dict[str, Any]] = {}
         self._change = threading.Condition()
         self._unwritten: list[Caller] = []
-        self._writer = Service("snapshots", self._write_on, report, self._notice)
+        self._writer = Service("snapshots", self._write_loop, report, self._notice)
         self._undo: list[Callable[[], None]] = []
-        self._gliding: dict[str, tuple[float, float]] = {}  # by name: where from, where to
-        self._begun, self._seconds = 0.0, 0.0
-        self._mover: threading.Thread | None = None
+        self._gliding: dict[str, tuple[float, float]] = {}  # by name: start value, end value
+        self._began, self._seconds = 0.0, 0.0
+        self._glide_thread: threading.Thread | None = None
 
     def start(self) -> Snapshots:
-        """Read the file and obey the commands. A damaged file is set aside and reported."""
+        """Read the file and start to obey the commands. A damaged file is renamed and reported."""
         if self._undo:
             return self
-        self._kept = self._read()
+        self._stored = self._read()
         self._writer.start()
         self._undo = [
             self._store.on(SAVE.name, lambda args, caller: self.save(args[0], caller)),
             self._store.on(RECALL.name, lambda args, caller: self.recall(*args)),
-            self._store.listen(self._touched),
+            self._store.listen(self._note_write),
         ]
         return self
 
     def stop(self) -> None:
-        """Stop gliding, write what is unwritten, obey no more."""
+        """Stop gliding, write what has not been written yet, and stop obeying the commands."""
         for undo in self._undo:
             undo()
         self._undo = []
@@ -104,7 +104,7 @@ class Snapshots:
 
     def numbers(self) -> tuple[int, ...]:
         """The numbers under which something is stored, ascending."""
-        return tuple(sorted(self._kept))
+        return tuple(sorted(self._stored))
 
     def save(self, number: int, caller: Caller | None = None) -> None:
         """Store all live controls under a number; `caller` is told if the file cannot be written.
@@ -115,75 +115,75 @@ class Snapshots:
         _check(SAVE, number)
         values = self._store.values()
         with self._change:
-            self._kept = {**self._kept, number: {name: values[name] for name in kept_names(self._store.table)}}
+            self._stored = {**self._stored, number: {name: values[name] for name in stored_names(self._store.table)}}
             self._unwritten.append(caller or Caller(ORIGIN))
             self._change.notify_all()
 
     def recall(self, number: int, seconds: float = 0.0) -> None:
-        """Set all live controls as they were stored. Those that can glide take `seconds` (0..600), the others
-        switch at once. Whoever touches a control meanwhile takes it over.
+        """Set all live controls to their stored values. Those that can glide take `seconds` (0..600), the others
+        switch at once. A control that something else sets during the glide stops gliding.
 
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
         """
         _check(RECALL, number)
-        kept = self._kept.get(number)
-        if kept is None:
+        values = self._stored.get(number)
+        if values is None:
             stored = ", ".join(map(str, self.numbers())) or "none"
             raise ControlError(PREFIX + RECALL.address, f"Nothing is stored under {number} (stored: {stored}).")
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
         now = self._store.values()
         moving = {
             name: (now[name], value)
-            for name, value in kept.items()
+            for name, value in values.items()
             if seconds > 0.0 and self._store.table.by_name[name].glides and value != now[name]
         }
         with self._change:
-            self._gliding, self._begun, self._seconds = moving, time.monotonic(), seconds
-        self._store.set_many({n: v for n, v in kept.items() if n not in moving}, ORIGIN)
+            self._gliding, self._began, self._seconds = moving, time.monotonic(), seconds
+        self._store.set_many({n: v for n, v in values.items() if n not in moving}, ORIGIN)
         with self._change:
-            if self._gliding and self._mover is None:  # one thread for however many recalls
-                self._mover = threading.Thread(target=self._move, name="glide", daemon=True)
-                self._mover.start()
+            if self._gliding and self._glide_thread is None:  # one thread, however many recalls there are
+                self._glide_thread = threading.Thread(target=self._glide, name="glide", daemon=True)
+                self._glide_thread.start()
 
-    def _move(self) -> None:
-        """Move what glides until it has arrived or was touched; a recall meanwhile changes what that is.
+    def _glide(self) -> None:
+        """Move the gliding controls until each has arrived or was set by something else; another recall replaces them.
 
-        No `Service`: the thread ends with the glide, under the same lock as the next recall begins one.
+        Not a `Service`: the thread ends with the glide, under the lock that the next recall takes to start one.
         """
         while True:
             time.sleep(1.0 / GLIDE_HZ)
             with self._change:
                 moving = self._gliding
                 if not moving:
-                    self._mover = None
+                    self._glide_thread = None
                     return
-                share = min(1.0, (time.monotonic() - self._begun) / self._seconds)
+                share = min(1.0, (time.monotonic() - self._began) / self._seconds)
                 if share == 1.0:
                     self._gliding = {}
             self._store.set_many(
                 {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
             )
 
-    def _touched(self, name: str, value: Any, origin: str) -> None:
+    def _note_write(self, name: str, value: Any, origin: str) -> None:
         if origin != ORIGIN and name in self._gliding:
             with self._change:
                 self._gliding = {n: ends for n, ends in self._gliding.items() if n != name}
 
-    def _write_on(self) -> None:
-        """Write the file whenever something was saved; ends when stopped and all is written."""
+    def _write_loop(self) -> None:
+        """Write the file whenever something was saved; ends when stopped and everything is written."""
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._unwritten or self._writer.stopping.is_set())
                 callers, self._unwritten = self._unwritten, []
-                kept = self._kept
+                stored = self._stored
                 if not callers:
                     return
-            content = {"version": 1, "snapshots": {str(n): kept[n] for n in sorted(kept)}}
+            content = {"version": 1, "snapshots": {str(n): stored[n] for n in sorted(stored)}}
             try:
                 write_atomically(self._path, json.dumps(content, ensure_ascii=False, indent=1).encode())
             except OSError as error:
-                reason = f"{self._path} cannot be written ({error.strerror}); the snapshot is lost at the end."
+                reason = f"{self._path} cannot be written ({error.strerror}); the snapshot is lost when Tidecast ends."
                 self._report(PREFIX + SAVE.address, reason)
                 for caller in callers:
                     caller.reply("/error", (PREFIX + SAVE.address, reason))
@@ -205,22 +205,22 @@ class Snapshots:
         return {}
 
 
-def kept_names(table: ControlTable) -> tuple[str, ...]:
-    """Names of the controls that a snapshot holds."""
-    return tuple(c.name for c in table.controls if c.group != NOT_KEPT)
+def stored_names(table: ControlTable) -> tuple[str, ...]:
+    """Names of the controls that a snapshot includes."""
+    return tuple(c.name for c in table.controls if c.group != EXCLUDED_GROUP)
 
 
 def _check(command: Command, number: int) -> None:
     if not FIRST <= number <= LAST:
-        raise ControlError(PREFIX + command.address, f"{number} is not a snapshot's number ({FIRST} to {LAST}).")
+        raise ControlError(PREFIX + command.address, f"{number} is not the number of a snapshot ({FIRST} to {LAST}).")
 
 
 def _valid(values: dict[str, Any], table: ControlTable) -> dict[str, Any]:
-    """The values of one stored snapshot that this version knows, coerced; others are left out with a note."""
+    """The values of one stored snapshot that this version knows, coerced; others are ignored and logged."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         try:
             found[name] = table.by_name[name].coerce(value)
         except (KeyError, ControlError):
-            log.warning("a snapshot holds %s = %.60r, which is not known here", name, value)
-    return {n: v for n, v in found.items() if n in kept_names(table)}
+            log.warning("a stored snapshot has %s = %.60r, which this version does not know", name, value)
+    return {n: v for n, v in found.items() if n in stored_names(table)}

@@ -1,9 +1,8 @@
-"""The one place where live controls are changed, whoever changes them.
+"""The one place where live controls are changed.
 
-Holds one immutable `Snapshot` that is swapped atomically: readers take `ControlStore.snapshot` and never wait. OSC,
-OSCQuery, MIDI, the control room, stored snapshots and the compatibility modes all write through `set`, `set_many` or
-`handle`. Which controls there are, the table says that it is given. Must not know sockets, files, the engine or the
-clock.
+The store holds one immutable `Snapshot` and swaps it atomically: readers take `ControlStore.snapshot` and never wait.
+OSC, OSCQuery, MIDI, the control room, stored snapshots and the compatibility modes all write through `set`, `set_many`
+or `handle`.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ ErrorListener = Callable[[str, str], None]
 """Called as (address, reason)."""
 
 Reply = Callable[[str, Sequence[Any]], None]
-"""Sends (address below `PREFIX`, arguments) back to whoever sent a message."""
+"""Answers the sender of a message: (address below `PREFIX`, arguments)."""
 
 
 def _no_reply(address: str, args: Sequence[Any]) -> None:
-    """Used where the sender of a message cannot be answered."""
+    """The reply of a sender that cannot be answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class Caller:
 
     Attributes:
         origin: names the sender, such as `osc:192.168.1.7:52000`, `midi:nanoKONTROL2`, `web`.
-        host: the address at which the sender can be reached; empty where it has none.
+        host: the network address at which the sender can be reached; empty if it has none.
         reply: answers the sender.
     """
 
@@ -54,8 +53,8 @@ class Caller:
 
 
 CommandHandler = Callable[[tuple[Any, ...], Caller], None]
-"""Carries out a command: (arguments, coerced by the table; who asked). Must return quickly, may raise
-`TidecastError`, which is answered to the caller."""
+"""Carries out a command: (arguments, coerced by the table; who sent it). Must return quickly. May raise
+`TidecastError`, which is sent to the caller."""
 
 
 def _pong(args: tuple[Any, ...], caller: Caller) -> None:
@@ -63,15 +62,15 @@ def _pong(args: tuple[Any, ...], caller: Caller) -> None:
 
 
 OWN_HANDLERS: dict[str, tuple[CommandHandler, ...]] = {PING.name: (_pong,)}
-"""What the store itself carries out, by the command's name."""
+"""The handlers of the store itself, by the command's name."""
 
 
 class ControlStore:
     """The live controls, their listeners and the handlers of commands. Every method is thread-safe.
 
-    Writers are serialised by a lock that is held for computing alone; the latest write wins.
-    Listeners and handlers run on the writer's thread and must be quick. With several writers, listeners may
-    be called in another order than the writes: whoever needs the value in force reads `snapshot`.
+    Writers are serialised by a lock that is held only while computing; the latest write wins. Listeners and handlers
+    run on the writer's thread and must be quick. With several writers, listeners may be called in another order than
+    the writes: a listener that needs the value in force reads `snapshot`.
 
     Args:
         table: every control and command, with their owners.
@@ -81,7 +80,7 @@ class ControlStore:
     def __init__(self, table: ControlTable, initial: Snapshot | None = None) -> None:
         self.table = table
         self._snapshot = Snapshot(owner() for owner in table.owners) if initial is None else initial
-        self._edited = {row.name: owner for owner in table.owners for row in commands_of(owner)}
+        self._owner_of = {row.name: owner for owner in table.owners for row in commands_of(owner)}
         self._writing = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._error_listeners: tuple[ErrorListener, ...] = ()
@@ -136,16 +135,16 @@ class ControlStore:
     def handle(
         self, address: str, args: Sequence[Any], origin: str = "", *, host: str = "", reply: Reply = _no_reply
     ) -> bool:
-        """Obey one OSC-like message: a control, a twin, a command, or a pattern that matches several.
+        """Obey one OSC-like message: for a control, a twin, a command, or a pattern that matches several controls.
 
-        Never raises: what is wrong is answered through `reply` at `/error` (address, reason), told to the
-        error listeners, and changes nothing.
+        Never raises: an error is sent through `reply` to `/error` (address, reason) and passed to the error listeners,
+        and the message changes nothing.
 
         Args:
             address: full OSC address, beginning with `PREFIX`.
             args: the message's arguments as plain Python values.
             origin: names the sender; reaches the listeners.
-            host: where the sender can be reached; empty where it cannot.
+            host: network address at which the sender can be reached; empty if it has none.
             reply: answers the sender.
 
         Returns:
@@ -161,7 +160,7 @@ class ControlStore:
         return True
 
     def on(self, command: str, handler: CommandHandler) -> Callable[[], None]:
-        """Have `handler` carry out the command of this name (`Command.name`); returns the undoing.
+        """Have `handler` carry out the command of this name (`Command.name`); returns a function that unregisters it.
 
         Raises:
             KeyError: if the table has no such command.
@@ -178,7 +177,7 @@ class ControlStore:
         return off
 
     def listen(self, callback: Listener) -> Callable[[], None]:
-        """Call `callback` after every write, also of an unchanged value; returns the undoing."""
+        """Call `callback` after every write, even of an unchanged value; returns a function that unregisters it."""
         with self._registering:
             self._listeners = (*self._listeners, callback)
 
@@ -189,7 +188,7 @@ class ControlStore:
         return unlisten
 
     def listen_errors(self, callback: ErrorListener) -> Callable[[], None]:
-        """Call `callback` for every message that was not understood; returns the undoing."""
+        """Call `callback` for every message that was refused; returns a function that unregisters it."""
         with self._registering:
             self._error_listeners = (*self._error_listeners, callback)
 
@@ -206,7 +205,7 @@ class ControlStore:
         control = target.control
         assert control is not None
         if len(args) != 1:
-            raise ControlError(address, f"One value is needed, {len(args)} came.")
+            raise ControlError(address, f"One value is needed, got {len(args)}.")
         value = args[0]
         if target.twin == "norm":
             value = control.from_norm(value)
@@ -219,7 +218,7 @@ class ControlStore:
             return
         values = command.coerce(args)
         handlers = (*OWN_HANDLERS.get(command.name, ()), *self._handlers.get(command.name, ()))
-        owner = self._edited.get(command.name)
+        owner = self._owner_of.get(command.name)
         if owner is None and not handlers:
             raise ControlError(address, "This part of Tidecast is not running.")
         if owner is not None:
@@ -229,12 +228,12 @@ class ControlStore:
                 handler(values, caller)
             except TidecastError:
                 raise
-            except Exception:  # the seam to every handler: a defect there is answered, not fatal
+            except Exception:  # a defect in a handler is answered and must not end the thread
                 log.exception("the handler of %s failed", address)
                 raise ControlError(address, "Tidecast failed to do this; its log says why.") from None
 
     def _edit(self, owner: type[Any], command: Command, values: tuple[Any, ...], caller: Caller) -> None:
-        """Have an owner's own method change the owner, in one swap; such a method only computes."""
+        """Carry out a command that is a method of an owner: it returns the fields to change, in one swap."""
         with self._writing:
             changes: Mapping[str, Any] = getattr(self._snapshot.of(owner), command.name)(*values)
             live = self._coerced({n: v for n, v in changes.items() if n in self.table.by_name})
@@ -248,13 +247,13 @@ class ControlStore:
 
     @staticmethod
     def _call(function: Callable[..., None], *args: Any) -> None:
-        """Call a listener. A defect in it is logged and must not stop the thread that serves all controls."""
+        """Call a listener. A defect in it is logged and must not end the thread that serves all controls."""
         try:
             function(*args)
-        except Exception:  # the seam to every listener; see above
+        except Exception:  # see above
             log.exception("a listener of the controls failed")
 
 
 def is_release(command: Command, args: Sequence[Any]) -> bool:
-    """Whether a button was let go: a command without arguments that was sent 0, 0.0 or false."""
+    """Whether a button was released: a command without arguments that was sent 0, 0.0 or false."""
     return not command.arguments and len(args) == 1 and isinstance(args[0], (bool, int, float)) and not args[0]

@@ -1,7 +1,6 @@
-"""The table of everything that can be changed, asked or read while Tidecast plays, and the addresses it stands at.
+"""The table of all controls, commands and readings, and the OSC addresses of its rows.
 
-Pure data and the finding in it. Whoever needs the table is given it (`bridge.table` composes it from the owners); must
-not know the owners, sockets or the store.
+Pure data, and the look-up of an address. `bridge.table` composes the program's table from the owners.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from engine.control import PREFIX, Command, Control, Reading, commands_of, contr
 from engine.errors import ControlError
 
 MAX_WILDCARDS = 4
-"""Most `*` in one OSC address pattern; more could make matching slow on purpose."""
+"""Most `*` in one OSC address pattern; with more, a sender could make matching slow on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,14 @@ class ControlTable:
 
     Attributes:
         controls, commands, readings: the rows.
-        owners: the classes whose fields the controls are; a store needs them, a process that only describes the table
-            may do without (`dataclasses.replace(table, owners=())`) and so need not import them.
+        owners: the classes whose fields are the controls. A store needs them; a process that only describes the table
+            can leave them out (`dataclasses.replace(table, owners=())`), so that it does not import them.
         by_name: controls by name.
-        commands_by_name, readings_by_name: the same of the others.
-        targets: by full OSC address, what it stands for; readings, which nobody can send to, are not among them.
+        commands_by_name, readings_by_name: commands and readings by name.
+        targets: what each full OSC address stands for; without the readings, to which nothing can be sent.
 
     Raises:
-        ValueError: if two rows have the same name or address; names them.
+        ValueError: if two rows have the same name or address; the message names them.
     """
 
     controls: tuple[Control, ...]
@@ -56,7 +55,7 @@ class ControlTable:
     def __post_init__(self) -> None:
         put = object.__setattr__  # the class is frozen
         for rows, what in ((self.controls, "controls"), (self.commands, "commands"), (self.readings, "readings")):
-            _refuse_twice((row.name for row in rows), f"{what} named")
+            _check_unique((row.name for row in rows), f"{what} named")
         put(self, "by_name", {row.name: row for row in self.controls})
         put(self, "commands_by_name", {row.name: row for row in self.commands})
         put(self, "readings_by_name", {row.name: row for row in self.readings})
@@ -66,14 +65,14 @@ class ControlTable:
                 for twin in ("norm", "midi"):
                     places.append((f"{PREFIX}{control.address}/{twin}", Target(control=control, twin=twin)))
         places += [(PREFIX + row.address, Target(command=row)) for row in self.commands]
-        _refuse_twice([*(place for place, _ in places), *(PREFIX + row.address for row in self.readings)], "rows at")
+        _check_unique([*(place for place, _ in places), *(PREFIX + row.address for row in self.readings)], "rows at")
         put(self, "targets", dict(places))
 
     def find(self, address: str) -> tuple[Target, ...]:
         """What an OSC address stands for, or the controls that an OSC 1.0 address pattern matches.
 
         Raises:
-            ControlError: if it stands for nothing.
+            ControlError: if there is nothing at the address.
         """
         target = self.targets.get(address)
         if target is not None:
@@ -98,13 +97,13 @@ def compose(
 
     Args:
         owners: classes with `live` fields and `command` methods.
-        commands: those that something other than an owner carries out; they come after the owners'.
+        commands: commands that are not methods of an owner; they come after those of the owners.
         readings: everything that is reported.
-        groups: the order of the controls' groups; others follow, in the order of the owners.
+        groups: the order of the controls' groups; other groups follow in the order of the owners.
 
     Raises:
         ValueError: if a name or an address is used twice.
-        TypeError: if a declaration is not a control.
+        TypeError: if the field of an owner is not a control.
     """
     controls = [control for owner in owners for control in controls_of(owner)]
     order = list(dict.fromkeys([*groups, *(control.group for control in controls)]))
@@ -116,10 +115,10 @@ def compose(
     )
 
 
-def _refuse_twice(words: Iterable[str], what: str) -> None:
-    twice = [word for word, count in Counter(words).items() if count > 1]
-    if twice:
-        raise ValueError(f"There are several {what} {', '.join(twice)}.")
+def _check_unique(words: Iterable[str], what: str) -> None:
+    repeated = [word for word, count in Counter(words).items() if count > 1]
+    if repeated:
+        raise ValueError(f"There are several {what} {', '.join(repeated)}.")
 
 
 def _pattern(address: str) -> re.Pattern[str]:

@@ -1,7 +1,6 @@
 """What Tidecast reports: the newest value of every reading, and the errors as they occur.
 
-The threads that measure call `update`; OSC and the control room read `snapshot` at their own pace. Must not
-know sockets, the engine or the clock.
+The threads that measure call `update`; OSC and the control room read `snapshot` at their own rate.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ log = logging.getLogger(__name__)
 _CASTS: dict[Kind, Callable[[Any], Any]] = {Kind.FLOAT: float, Kind.INT: int, Kind.TEXT: str}
 
 ErrorListener = Callable[[str, str], None]
-"""Called as (topic, reason); the topic is an OSC address or the name of a part."""
+"""Called as (topic, reason); the topic is an OSC address or the name of a part of the program."""
 
 
 class Telemetry:
-    """The newest readings. Every method is thread-safe and never waits for a listener's peer.
+    """The newest readings. Every method is thread-safe; listeners must be quick.
 
     Args:
-        table: every reading that there is.
+        table: declares the readings.
     """
 
     def __init__(self, table: ControlTable) -> None:
@@ -39,7 +38,7 @@ class Telemetry:
         """Replace the newest values of these readings.
 
         Raises:
-            KeyError: if the table of telemetry has no reading of that name.
+            KeyError: if the table has no reading of that name.
             ValueError, TypeError: if a value is not of the reading's type.
         """
         cast = {name: _CASTS[self._readings[name].kind](value) for name, value in readings.items()}
@@ -56,11 +55,11 @@ class Telemetry:
         for listener in self._listeners:
             try:
                 listener(topic, reason)
-            except Exception:  # a defect in a listener must not reach the part that reports its own trouble
+            except Exception:  # a defect in a listener must not reach the caller, which reports its own error
                 log.exception("a listener of the errors failed")
 
     def listen_errors(self, callback: ErrorListener) -> Callable[[], None]:
-        """Call `callback` for every error; returns the undoing."""
+        """Call `callback` for every error; returns a function that unregisters it."""
         with self._lock:
             self._listeners = (*self._listeners, callback)
 

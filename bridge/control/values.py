@@ -1,6 +1,6 @@
-"""The values of all live controls at one moment: one immutable `Snapshot`.
+"""`Snapshot`: the values of all live controls at one time, immutable.
 
-Not to be confused with the snapshots that are stored under numbers (`bridge.control.snapshots`). Pure.
+The snapshots that users store under numbers are in `bridge.control.snapshots`.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ T = TypeVar("T")
 
 
 class Snapshot:
-    """One frozen object of every owner. Immutable; reading costs one or two look-ups.
+    """One frozen instance of every owner. Immutable; reading costs one or two dictionary look-ups.
 
     Args:
-        owners: one object of each owner; every field of an owner has a name that no other has.
+        owners: one instance of each owner; the names of all their fields must differ.
 
     Raises:
         ValueError: if two owners have a field of the same name.
     """
 
-    __slots__ = ("_home", "_owners")
+    __slots__ = ("_owner_of", "_owners")
 
     def __init__(self, owners: Iterable[Any]) -> None:
         self._owners: dict[type[Any], Any] = {type(owner): owner for owner in owners}
-        self._home: dict[str, type[Any]] = {}
+        self._owner_of: dict[str, type[Any]] = {}
         for owner in self._owners:
             for item in dataclasses.fields(owner):
-                if item.name in self._home:
-                    other = self._home[item.name].__name__
+                if item.name in self._owner_of:
+                    other = self._owner_of[item.name].__name__
                     raise ValueError(f"{owner.__name__} and {other} both have a field {item.name!r}.")
-                self._home[item.name] = owner
+                self._owner_of[item.name] = owner
 
     def of(self, owner: type[T]) -> T:
-        """The values of one owner: the same object as before as long as none of them changed.
+        """The instance of one owner; it stays the same object as long as none of its values changes.
 
         Raises:
             KeyError: if the table was composed without this owner.
@@ -48,29 +48,26 @@ class Snapshot:
         Raises:
             KeyError: if no owner has such a field.
         """
-        return getattr(self._owners[self._home[name]], name)
+        return getattr(self._owners[self._owner_of[name]], name)
 
-    def replace(self, **values: Any) -> Snapshot:
-        """A snapshot with these fields changed; owners none of whose values differ stay the same objects, and when
-        nothing differs at all it is this very snapshot.
+    def replaced(self, values: Mapping[str, Any]) -> Snapshot:
+        """A snapshot with these fields changed.
+
+        Owners whose values stay equal remain the same objects; if nothing differs, the snapshot itself is returned.
 
         Raises:
             KeyError: if no owner has such a field.
         """
-        return self.replaced(values)
-
-    def replaced(self, values: Mapping[str, Any]) -> Snapshot:
-        """As `replace`, from a mapping."""
-        home, owners = self._home, self._owners
+        owners = self._owners
         changes: dict[type[Any], dict[str, Any]] = {}
         for name, value in values.items():
-            owner = home[name]
+            owner = self._owner_of[name]
             if getattr(owners[owner], name) != value:
                 changes.setdefault(owner, {})[name] = value
         if not changes:
             return self
         new = Snapshot.__new__(Snapshot)
-        new._home = home
+        new._owner_of = self._owner_of
         new._owners = owners | {o: dataclasses.replace(owners[o], **changed) for o, changed in changes.items()}
         return new
 

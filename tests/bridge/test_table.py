@@ -168,7 +168,7 @@ def test_a_knob_learns_a_new_control_and_a_pad_a_new_command(show, tmp_path):
         assert (tmp_path / "midi.toml").read_text().count(BASE) == 2
     finally:
         midi.stop()
-        cables.pull("Grain Desk")
+        cables.unplug("Grain Desk")
 
 
 def test_oscquery_describes_it(show):

@@ -1,4 +1,4 @@
-"""What a foreign program's OSC messages mean here: the interface of a dialect, and what several of them need. Pure."""
+"""The interface of a dialect, which translates another program's OSC messages, and helpers that dialects share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from engine.controls import PROMPT_SLOTS
 from engine.errors import ControlError
 
 Changes = Mapping[str, Any]
-"""Controls by name, with values as they came; `reset` asks for a reset, `recall` for the snapshot of that number."""
+"""Controls by name, with values as received; `reset` requests a reset, `recall` the snapshot of that number."""
 
 
 class Dialect(abc.ABC):
-    """What one peer's messages mean.
+    """Translates the messages of one other program, the peer.
 
     Args:
-        table: the controls that it moves.
+        table: the controls that its messages change.
 
     Attributes:
         name: as on the command line.
         port: UDP port on which the peer listens.
-        answer_port: UDP port to which it reports; 0 if it does not.
-        values: addresses whose newest message makes older ones void.
-        ignored: addresses that are accepted and have no counterpart here, with the reason.
+        answer_port: UDP port to which the peer reports; 0 if it does not.
+        values: addresses of which only the newest message counts.
+        ignored: addresses that are accepted and have no counterpart in Tidecast, with the reason.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Dialect(abc.ABC):
 
     @abc.abstractmethod
     def translate(self, address: str, args: Sequence[Any], readings: Mapping[str, Any]) -> Changes:
-        """What a message changes.
+        """The changes that a message makes.
 
         Raises:
             ControlError: if the peer has no such address or the arguments are not as documented.
@@ -61,10 +61,10 @@ def number(address: str, args: Sequence[Any]) -> float:
     """The one argument as a finite number.
 
     Raises:
-        ControlError: if there is not one argument, or it is no such number.
+        ControlError: if there is not exactly one argument, or it is not a finite number.
     """
     if len(args) != 1:
-        raise ControlError(address, f"One number is needed, {len(args)} values came.")
+        raise ControlError(address, f"One number is needed, got {len(args)} values.")
     try:
         value = float(args[0])
     except (TypeError, ValueError, OverflowError):
@@ -96,10 +96,10 @@ def prompt_alone(text: Any) -> dict[str, Any]:
 
 
 def switch(address: str, value: Any) -> bool:
-    """An argument that means on or off.
+    """An argument as a switch, on or off.
 
     Raises:
-        ControlError: if it means neither.
+        ControlError: if it is neither.
     """
     found = as_switch(value)
     return wrong(address, "on or off") if found is None else found
@@ -109,6 +109,6 @@ def wrong(address: str, want: str) -> NoReturn:
     """Refuse the arguments of a message.
 
     Raises:
-        ControlError: always; says what they must be.
+        ControlError: always; `want` says what the arguments must be.
     """
     raise ControlError(address, f"The arguments must be {want}.")

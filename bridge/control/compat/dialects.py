@@ -1,4 +1,4 @@
-"""The foreign programs whose addresses are understood: `DIALECTS`. To add one, add a module and its row here."""
+"""`DIALECTS`: the programs whose addresses are understood. To add one, add a module and its row here."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from bridge.control.compat.scope import Scope
 from bridge.control.compat.streamdiffusiontd import StreamDiffusionTd
 
 DIALECTS: dict[str, type[Dialect]] = {d.name: d for d in (StreamDiffusionTd, Scope, Resolume)}
-"""What `--compat` takes, by name."""
+"""The choices of `--compat`, by name."""

@@ -1,4 +1,4 @@
-"""Resolume Arena: what it sends by itself at its OSC output. Pure."""
+"""Resolume Arena: the messages that its OSC output sends."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from bridge.control.compat.dialect import Changes, Dialect, number
 
 
 class Resolume(Dialect):
-    """What Resolume Arena sends at its OSC output; its addresses are fixed. The links of the composition's dashboard
-    move controls over their whole ranges, and a column recalls the snapshot of its number."""
+    """The OSC output of Resolume Arena; its addresses are fixed. The links of the composition's dashboard move controls
+    over their whole ranges, and a column recalls the snapshot of the same number."""
 
     name = "resolume"
     port = 7001
@@ -20,8 +20,7 @@ class Resolume(Dialect):
     ignored: ClassVar[Mapping[str, str]] = {}
 
     def translate(self, address: str, args: Sequence[Any], readings: Mapping[str, Any]) -> Changes:
-        """See `Dialect.translate`. Resolume reports everything that moves in it, so what is not listed changes
-        nothing."""
+        """See `Dialect.translate`. Resolume sends everything that changes in it; other addresses are ignored."""
         link = re.fullmatch(r"/composition/dashboard/link([1-8])", address)
         if link:
             control = self.table.by_name[self.links[int(link[1]) - 1]]

@@ -1,4 +1,4 @@
-"""Daydream Scope: its addresses, as documented by its authors. Pure."""
+"""Daydream Scope: its addresses, as documented by its authors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from bridge.control.compat.dialect import Changes, Dialect, number, prompt_alone
 from engine.errors import ControlError
 
 FRAMES_PER_CHUNK = 4
-"""Frames that Scope restyles at a time: it counts transitions in chunks."""
+"""Frames in one of Scope's chunks; Scope measures transitions in chunks."""
 
 
 class Scope(Dialect):
-    """The addresses of Daydream Scope. Of its list of denoising steps the length counts."""
+    """The addresses of Daydream Scope. Of its list of denoising steps only the length is used."""
 
     name = "scope"
     port = 8000

@@ -1,7 +1,7 @@
 """Other programs' OSC addresses, so that patches made for them drive Tidecast unchanged.
 
-A dialect says what each of a foreign program's messages means in the table of controls and what that program would
-have reported; `CompatServer` listens on its port and translates. Must not know the engine or video.
+A dialect translates another program's messages into changes of controls, and Tidecast's readings into what that program
+would report. `CompatServer` listens on that program's port and uses the dialect.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ log = logging.getLogger(__name__)
 
 REPORT_HZ = 10.0
 KEEP_SECONDS = 30.0
-"""A host from which nothing came for this long gets no more reports."""
+"""A host from which nothing has come for this long gets no more reports."""
 
 MAX_HOSTS = 16
 
 
 class CompatServer:
-    """Obeys a peer's messages on its port and reports as it does, beside the namespace. `start` and `stop` are
+    """Listens on another program's port, obeys the messages made for it and reports as it would. `start` and `stop` are
     idempotent.
 
-    Reports go to `answer_to`, or to every host from which something came in the last 30 s.
+    Reports go to `answer_to`, or to every host from which something has come in the last 30 s.
 
     Args:
         store, telemetry: the live controls and readings.
         dialect: a name in `dialects`.
         host: address to listen at.
-        port: UDP port; None for the peer's own, 0 lets the system choose.
-        answer_to: where reports go; None for the peer's port at the hosts that speak to us.
-        dialects: the programs that are understood.
+        port: UDP port; None for that of the dialect, 0 lets the system choose.
+        answer_to: where reports go; None for the dialect's answer port at the hosts that send messages.
+        dialects: the dialects to choose from.
 
     Raises:
         ConfigError: if there is no such dialect.
@@ -66,14 +66,14 @@ class CompatServer:
         self._dialect = dialects[dialect](store.table)
         self._answer_to = answer_to
         self._hosts: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         values = frozenset(a.encode() for a in self._dialect.values)
         self._port = UdpPort(
             host,
             self._dialect.port if port is None else port,
             latest_wins=values.__contains__,
             obey=self._obey,
-            heard=self._note_hosts,
+            note_hosts=self._note_hosts,
             remedy=f"Stop {dialect} itself, or choose another port with --compat-port.",
         )
         self._service = Service("compat", self._report, telemetry.error)
@@ -88,7 +88,7 @@ class CompatServer:
         """Listen and report.
 
         Raises:
-            PortInUseError: if another program (the peer itself?) has the port.
+            PortInUseError: if another program, perhaps the peer itself, has the port.
             ConfigError: if the host is not an address of this machine.
         """
         if self._undo:
@@ -132,8 +132,8 @@ class CompatServer:
     def _carry_out(self, address: str, args: Sequence[Any], origin: str) -> None:
         ignored = self._dialect.ignored.get(address)
         if ignored is not None:
-            if address not in self._told:
-                self._told.add(address)
+            if address not in self._logged:
+                self._logged.add(address)
                 log.info("%s is accepted and does nothing: %s", address, ignored)
             return
         changes = dict(self._dialect.translate(address, args, self._telemetry.snapshot()))

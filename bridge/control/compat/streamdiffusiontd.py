@@ -1,4 +1,4 @@
-"""StreamDiffusionTD, the TouchDesigner component: its addresses, as documented by its author. Pure."""
+"""StreamDiffusionTD, the TouchDesigner component: its addresses, as documented by its author."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from engine.errors import ControlError
 
 
 class StreamDiffusionTd(Dialect):
-    """The addresses of StreamDiffusionTD. Its list of timesteps becomes strength and steps: how many there are is
-    the number of steps, and the earliest tells how much noise is added."""
+    """The addresses of StreamDiffusionTD. Its list of timesteps becomes steps and strength: its length is the number of
+    steps, and the smallest timestep determines how much noise is added."""
 
     name = "streamdiffusiontd"
     port = 8247
@@ -60,7 +60,7 @@ class StreamDiffusionTd(Dialect):
         raise ControlError(address, "StreamDiffusionTD has no such address.")
 
     def report(self, readings: Mapping[str, Any], elapsed: float) -> list[tuple[str, Any]]:
-        """See `Dialect.report`. The count of frames goes on at the measured output rate."""
+        """See `Dialect.report`. The frame count advances at the measured output rate."""
         fps = float(readings.get("fps_out", 0.0))
         self._frames += fps * elapsed
         self._beat += elapsed

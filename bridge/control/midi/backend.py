@@ -1,4 +1,4 @@
-"""The mido backend through which MIDI ports are reached, chosen for this Python. Loads mido only when asked."""
+"""The mido backend for this version of Python. mido itself is imported only when a backend is opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKEND = "mido.backends.rtmidi" if sys.version_info < (3, 13) else "bridge.cont
 
 
 def open_backend(name: str = BACKEND) -> Any:
-    """The mido backend of this module name, loaded and proved to work.
+    """The mido backend of this module name, loaded and checked.
 
     Raises:
         MidiError: if the packages are not installed, or the system has no MIDI.

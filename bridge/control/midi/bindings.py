@@ -1,15 +1,15 @@
-"""Which knob moves which control: the bindings, their file, and the soft takeover. No MIDI port in here.
+"""Which knob moves which control: the bindings, their file, and soft takeover. Opens no MIDI port.
 
-The file is TOML, one `[[binding]]` per knob, meant to be edited by hand as well:
+The file is TOML, one `[[binding]]` per knob, and can be edited by hand:
 
     [[binding]]
     port = "nanoKONTROL2"          # part of the port's name; empty for any
     channel = 1                    # 1 to 16; 0 for any
     cc = 7                         # or: note = 36
     address = "/tidecast/strength"
-    # fine = true                  # 14 bits: the coarse half is this number, the fine half 32 above
-    # toggle = true                # each press turns over what is on or off
-    # args = [3, 2.0]              # send these at each press: here with address = "/tidecast/snapshot/recall"
+    # fine = true                  # 14 bits: this number is the coarse half, the number 32 above it the fine half
+    # toggle = true                # each press switches the control on or off
+    # args = [3, 2.0]              # sent at each press, as for address = "/tidecast/snapshot/recall"
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.control import PREFIX, Kind
 from engine.errors import ControlError, TidecastError
 
 CATCH = 2.0
-"""A knob this near to a control's value (of 127) has caught it."""
+"""A knob within this distance (of 127) of a control's value takes the control over."""
 
 
 class BindingsError(TidecastError):
@@ -40,7 +40,7 @@ class Knob:
     """One knob, fader, button or pad: where its messages come from.
 
     Attributes:
-        port: name of the port, without the numbers that change from plug to plug.
+        port: name of the port, without the numbers that change each time it is plugged in.
         channel: 1..16.
         kind: `cc` or `note`.
         number: controller or note number, 0..127.
@@ -59,7 +59,8 @@ class Knob:
 class Binding(BaseModel):
     """One entry of the file; see the module's docstring.
 
-    Validated with a table of controls as pydantic's context, its address must be one of that table and fit the rest.
+    When a table of controls is given as pydantic's context, the address must be one of that table and suit the other
+    fields.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -97,13 +98,13 @@ class Binding(BaseModel):
 
     @property
     def words(self) -> str:
-        """The knob in words, for lists."""
+        """A description of the knob, for lists."""
         what = f"CC {self.cc}" if self.cc is not None else f"note {self.note}"
         where = f", channel {self.channel}" if self.channel else ""
         return f"{self.port + ': ' if self.port else ''}{what}{where}{', 14 bits' if self.fine else ''}"
 
     def matches(self, knob: Knob) -> bool:
-        """Whether this binding is about the knob (the fine half of a 14-bit knob included)."""
+        """Whether this binding belongs to the knob (or to its fine half, for a 14-bit knob)."""
         if self.port not in knob.port or self.channel not in (0, knob.channel):
             return False
         if knob.kind == "note":
@@ -125,11 +126,11 @@ DEFAULT = tuple(
         (23, "/prompt/4/weight"),
     )
 )
-"""What is bound while there is no file: modulation wheel, volume, resonance, cutoff, sustain pedal, CC 20 to 23."""
+"""The bindings if there is no file: modulation wheel, volume, resonance, cutoff, sustain pedal, CC 20 to 23."""
 
 
 def defaults(table: ControlTable) -> tuple[Binding, ...]:
-    """`DEFAULT`, without what this table does not have."""
+    """`DEFAULT`, without addresses that this table does not have."""
     return tuple(binding for binding in DEFAULT if binding.address in table.targets)
 
 
@@ -143,7 +144,8 @@ def load(path: Path, table: ControlTable) -> tuple[Binding, ...]:
     """The bindings of a file; `DEFAULT` if there is none.
 
     Raises:
-        BindingsError: if the file cannot be read, or is damaged (it is set aside then); says what and where.
+        BindingsError: if the file cannot be read or is damaged; it says what is wrong and where. A damaged file is
+            renamed.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -163,15 +165,16 @@ def load(path: Path, table: ControlTable) -> tuple[Binding, ...]:
     except OSError as error:
         raise BindingsError(f"{path}: {reason}; it cannot be set aside ({error.strerror}).") from error
     raise BindingsError(
-        f"{path}: {reason}.", f"It was set aside as {aside.name}; the default bindings are used. Mend and rename it."
+        f"{path}: {reason}.",
+        f"It was set aside as {aside.name}; the default bindings are used. Correct it and rename it back.",
     )
 
 
 def save(path: Path, bindings: tuple[Binding, ...]) -> None:
-    """Write the bindings, replacing the file whole.
+    """Write the bindings, replacing the file atomically.
 
     Raises:
-        BindingsError: if that is impossible; the old file is as it was.
+        BindingsError: if that is impossible; the old file is unchanged.
     """
     rows = [b.model_dump(exclude_defaults=True) for b in bindings]
     for row in rows:
@@ -184,10 +187,10 @@ def save(path: Path, bindings: tuple[Binding, ...]) -> None:
 
 
 def resolve(address: str, table: ControlTable) -> str:
-    """The full address of what can be bound, from a full address, one below the prefix, or a control's name.
+    """The full address of a control or command, from a full address, one below the prefix, or a control's name.
 
     Raises:
-        ControlError: if it is none, or a binding for it needs more than a knob.
+        ControlError: if there is none, or if it cannot be bound to a knob alone.
     """
     names = {n: PREFIX + c.address for n, c in table.by_name.items()}
     for full in (address, PREFIX + address, names.get(address, "")):
@@ -202,7 +205,7 @@ def resolve(address: str, table: ControlTable) -> str:
 
 
 def learned(bindings: tuple[Binding, ...], knob: Knob, address: str, table: ControlTable) -> tuple[Binding, ...]:
-    """`bindings` with the knob bound to the address; what the knob did before and what moved it before give way."""
+    """`bindings` with the knob bound to the address; replaces what the knob did and what moved the control before."""
     control = table.targets[address].control
     new = Binding(
         port=knob.port,
@@ -216,20 +219,21 @@ def learned(bindings: tuple[Binding, ...], knob: Knob, address: str, table: Cont
 
 
 def stable_name(port: str) -> str:
-    """A port's name without what changes from plug to plug: ALSA's client and port number, Windows' index."""
+    """A port's name without the part that changes each time it is plugged in: ALSA's numbers, Windows' index."""
     return re.sub(r"\s+(\d+:\d+|\d+)$", "", port)
 
 
 class Takeover:
-    """Soft takeover of one control by one knob: after the control was moved by something else (a recalled
-    snapshot, another controller), the knob does nothing until it reaches or passes the control's value."""
+    """Soft takeover of one control by one knob: after something else has set the control (a recalled snapshot, another
+    controller), the knob has no effect until it reaches or passes the control's value."""
 
     def __init__(self) -> None:
         self._caught = False
         self._last: float | None = None
 
     def moved(self, position: float, current: float) -> bool:
-        """The knob moved to `position`; whether it may set the control, which is at `current` (both 0..127)."""
+        """Note that the knob moved to `position`; returns whether it may set the control, which is at `current` (both
+        0..127)."""
         last, self._last = self._last, position
         if not self._caught:
             near = abs(position - current) <= CATCH
@@ -238,7 +242,7 @@ class Takeover:
         return self._caught
 
     def changed(self, current: float) -> None:
-        """Something else set the control to `current` (0..127)."""
+        """Note that something else set the control to `current` (0..127)."""
         if self._last is None or abs(self._last - current) > CATCH:
             self._caught = False
 
@@ -249,7 +253,7 @@ def press(value: int, before: int) -> bool:
 
 
 def scaled(binding: Binding, coarse: int, fine: int) -> float:
-    """A knob's position as 0..127, with the fine half of a 14-bit knob as fraction."""
+    """A knob's position as 0..127, with the fine half of a 14-bit knob as the fraction."""
     return (coarse * 128 + fine) / 16383 * 127 if binding.fine else float(coarse)
 
 
@@ -259,7 +263,7 @@ def choice(value: float, count: int) -> int:
 
 
 def summary(bindings: tuple[Binding, ...]) -> dict[str, str]:
-    """Address -> knob in words, for pages and lists."""
+    """A description of the knobs by address, for pages and lists."""
     out: dict[str, str] = {}
     for b in bindings:
         key = b.address + "".join(f" {a}" for a in b.args)

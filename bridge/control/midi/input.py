@@ -1,9 +1,8 @@
-"""MIDI controllers drive the live controls: ports come and go, knobs are learned, a recalled snapshot never jumps.
+"""MIDI controllers drive the live controls, with learning, soft takeover, feedback, and ports that come and go.
 
-`MidiInput` looks for ports on a thread of its own, so that a controller plugged in later is found, and obeys what
-they send; changes from elsewhere go back to controllers with motors or lights. The ports are mido's, through
-python-rtmidi, rtmidi2 (`rtmidi2_backend`) or any other mido backend (`loopback` for tests). Must not know OSC, the
-page or the engine.
+`MidiInput` looks for ports on a thread of its own, so that a controller that is plugged in later is found. It obeys
+their messages and sends changes from elsewhere back to controllers with motors or lights. The ports are mido's, through
+python-rtmidi, rtmidi2 (`rtmidi2_backend`) or any other mido backend (`loopback` for tests).
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from engine.control import PREFIX, Command, Control, Kind
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-"""Time between two looks for ports."""
+"""Time between two searches for ports."""
 
 FEEDBACK_HZ = 30.0
 LEARN_TRAVEL = 8
-"""A knob is learned when it has moved this far (of 127), so that a trembling one is not taken for it."""
+"""A knob is learned when it has moved this far (of 127), so that one that jitters is not learned by mistake."""
 
 NOT_CONTROLLERS = ("Midi Through", "RtMidi")
-"""Parts of the names of ports behind which nobody turns a knob."""
+"""Parts of the names of ports that belong to no controller."""
 
 
 LEARN = Command(
@@ -58,15 +57,15 @@ LEARN = Command(
 
 
 class MidiInput:
-    """Obeys every MIDI controller that is or will be plugged in. `start` and `stop` are idempotent.
+    """Obeys every MIDI controller that is plugged in, now or later. `start` and `stop` are idempotent.
 
     Args:
         store: the live controls.
         path: the TOML file of bindings.
-        report: told of what goes wrong, as (topic, reason); `Telemetry.error`.
+        report: called with (topic, reason) when something goes wrong; `Telemetry.error`.
         backend: a loaded mido backend; see `open_backend`.
-        port: listen only to ports with this in their name.
-        look_s: time between two looks for ports, seconds.
+        port: use only ports with this text in their names.
+        look_s: time between two searches for ports, in s.
     """
 
     def __init__(
@@ -89,18 +88,18 @@ class MidiInput:
         self._bindings: tuple[Binding, ...] = ()
         self._inputs: dict[str, Any] = {}
         self._outputs: dict[str, Any] = {}
-        self._lock = threading.RLock()  # bindings and what is remembered of knobs
+        self._lock = threading.RLock()  # for everything below: the ports' threads use it
         self._takeovers: dict[tuple[Binding, str], Takeover] = {}
-        self._halves: dict[Knob, int] = {}
-        self._travel: dict[Knob, int] = {}
+        self._positions: dict[Knob, int] = {}
+        self._learn_starts: dict[Knob, int] = {}  # where each knob was when it first moved during learning
         self._learning = ""
         self._learner = Caller("")
         self._changed: set[str] = set()
-        self._service = Service("midi", self._look, report)
+        self._service = Service("midi", self._run, report)
         self._undo: list[Callable[[], None]] = []
 
     def start(self) -> MidiInput:
-        """Read the bindings and begin to look for ports. A damaged file is set aside and reported."""
+        """Read the bindings and start to look for ports. A damaged file is renamed and reported."""
         if self._undo:
             return self
         try:
@@ -128,35 +127,35 @@ class MidiInput:
         return tuple(self._inputs)
 
     def state(self) -> dict[str, Any]:
-        """`{"learning": address or "", "bindings": {address: knob in words}, "ports": names}`, for pages."""
+        """`{"learning": address or "", "bindings": {address: description of the knob}, "ports": names}`, for pages."""
         return {"learning": self._learning, "bindings": summary(self._bindings), "ports": list(self.ports)}
 
     def learn(self, address: str, caller: Caller | None = None) -> None:
-        """Bind the next knob that moves to this address; an empty one stops waiting. The caller is answered
-        `/midi/learned` (address, knob in words).
+        """Bind the next knob that moves to this address; an empty address stops waiting. The caller is answered at
+        `/midi/learned` (address, description of the knob).
 
         Raises:
             ControlError: if nothing can be bound to the address.
         """
         full = resolve(address, self._table) if address else ""
         with self._lock:
-            self._learning, self._learner, self._travel = full, caller or Caller("midi"), {}
+            self._learning, self._learner, self._learn_starts = full, caller or Caller("midi"), {}
 
     def _control(self, binding: Binding) -> Control | None:
         """The control that a binding moves; None for a command."""
         return self._table.targets[binding.address].control
 
-    # Ports: the thread
+    # Ports and feedback: on the service's thread
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         look_every = max(1, round(self._look_s * FEEDBACK_HZ))
         turn = 0
         try:
             while not self._service.stopping.is_set():
                 if turn % look_every == 0:
-                    self._meet()
+                    self._update_ports()
                 turn += 1
-                self._feed_back()
+                self._send_feedback()
                 self._service.stopping.wait(1.0 / FEEDBACK_HZ)
         finally:
             ports = (*self._inputs.values(), *self._outputs.values())
@@ -164,8 +163,8 @@ class MidiInput:
             for port in ports:
                 port.close()
 
-    def _meet(self) -> None:
-        """Open ports that came, close those that went."""
+    def _update_ports(self) -> None:
+        """Open ports that have appeared and close those that are gone."""
         try:
             names = [n for n in self._backend.get_input_names() if self._wanted(n)]
             outputs = self._backend.get_output_names()
@@ -187,7 +186,7 @@ class MidiInput:
                     with self._lock:
                         self._changed.update(self._table.by_name)
                 log.info("MIDI: %s", name)
-            except OSError as error:  # taken by another program (Windows), or pulled out this very moment
+            except OSError as error:  # used by another program (Windows), or unplugged meanwhile
                 log.warning("MIDI: %s cannot be opened: %s", name, error)
 
     def _wanted(self, name: str) -> bool:
@@ -205,8 +204,8 @@ class MidiInput:
             if not origin.startswith("midi:"):
                 self._changed.add(name)
 
-    def _feed_back(self) -> None:
-        """Tell controllers with motors or lights what was changed elsewhere."""
+    def _send_feedback(self) -> None:
+        """Send changes from elsewhere to controllers with motors or lights."""
         with self._lock:
             names, self._changed = self._changed, set()
         if not names:
@@ -233,10 +232,10 @@ class MidiInput:
 
         try:
             output.send(mido.Message("control_change", channel=channel - 1, control=number, value=value))
-        except (OSError, ValueError) as error:  # pulled out since the last look
+        except (OSError, ValueError) as error:  # unplugged since the last search
             log.debug("MIDI feedback: %s", error)
 
-    # Messages: on the thread of the port
+    # Messages: on the port's thread
 
     def _obey(self, port: str, message: Any) -> None:
         origin = f"midi:{port}"
@@ -254,13 +253,13 @@ class MidiInput:
             if self._learning:
                 self._try_to_learn(knob, value)
                 return
-            before = self._halves.get(knob, 0)
-            self._halves[knob] = value
+            before = self._positions.get(knob, 0)
+            self._positions[knob] = value
             bindings = [b for b in self._bindings if b.matches(knob)]
         for binding in bindings:
-            self._turn(binding, knob, value, before, origin)
+            self._apply(binding, knob, value, before, origin)
 
-    def _turn(self, binding: Binding, knob: Knob, value: int, before: int, origin: str) -> None:
+    def _apply(self, binding: Binding, knob: Knob, value: int, before: int, origin: str) -> None:
         """Carry out one binding for one message."""
         control = self._control(binding)
         pressed = value > 0 if knob.kind == "note" else press(value, before)
@@ -288,12 +287,12 @@ class MidiInput:
             return float(value)
         assert binding.cc is not None
         other = binding.cc + 32 if knob.number == binding.cc else binding.cc
-        half = self._halves.get(Knob(knob.port, knob.channel, "cc", other), 0)
+        half = self._positions.get(Knob(knob.port, knob.channel, "cc", other), 0)
         return scaled(binding, value, half) if knob.number == binding.cc else scaled(binding, half, value)
 
     def _try_to_learn(self, knob: Knob, value: int) -> None:
         """Bind the knob once it has moved far enough."""
-        first = self._travel.setdefault(knob, value)
+        first = self._learn_starts.setdefault(knob, value)
         moved = abs(value - first) >= LEARN_TRAVEL if knob.kind == "cc" else value > 0
         if not moved:
             return

@@ -1,7 +1,7 @@
-"""A mido backend without hardware: cables inside this process that can be plugged and pulled.
+"""A mido backend without hardware: virtual controllers in this process that can be plugged in and unplugged.
 
-`mido.Backend("bridge.control.midi.loopback")`. What is sent into a device's far end arrives at whoever has opened
-the device; strict where the real backend is: unknown names and closed ports are errors. For tests and rehearsals.
+`mido.Backend("bridge.control.midi.loopback")`. A message that a `Device` sends arrives at every port that has opened
+the device. As with a real backend, unknown names and closed ports are errors. For tests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ _devices: dict[str, Device] = {}
 
 
 class Device:
-    """A plugged controller, seen from the hand that turns its knobs."""
+    """A virtual controller that is plugged in; a test sends its messages.
+
+    Attributes:
+        received: messages for its motors and lights, oldest first.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,7 +30,7 @@ class Device:
         self._inputs: list[Input] = []
 
     def send(self, message: Message) -> None:
-        """Turn a knob: every program that has opened the device gets the message."""
+        """Move a knob: every port that has opened the device gets the message."""
         with _lock:
             if _devices.get(self.name) is not self:
                 raise OSError(f"{self.name!r} is not plugged in")
@@ -48,8 +52,8 @@ def plug(name: str) -> Device:
         return _devices[name]
 
 
-def pull(name: str) -> None:
-    """Pull a controller out. Ports that are open stay so and hear nothing more, as with real drivers."""
+def unplug(name: str) -> None:
+    """Unplug a controller. Open ports stay open and receive nothing more, as with real drivers."""
     with _lock:
         del _devices[name]
 
@@ -68,7 +72,7 @@ def _device(name: str | None) -> Device:
 
 
 class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
-    """A port from which messages of the device come."""
+    """A port that receives the device's messages."""
 
     def _open(self, callback: Callable[[Message], None] | None = None, **kwargs: Any) -> None:
         self.callback = callback
@@ -87,7 +91,7 @@ class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
 
 
 class Output(BaseOutput):  # type: ignore[misc]  # mido has no annotations
-    """A port through which messages go to the device (its motors and lights)."""
+    """A port that sends messages to the device (its motors and lights)."""
 
     def _open(self, **kwargs: Any) -> None:
         self._device = _device(self.name)

@@ -1,7 +1,7 @@
-"""A mido backend over rtmidi2, for the Pythons (3.13 and newer) for which python-rtmidi has no ready-made packages.
+"""A mido backend over rtmidi2, for Python 3.13 and newer, for which python-rtmidi has no wheels.
 
-`mido.Backend("bridge.control.midi.rtmidi2_backend")`. Both wrap the same RtMidi. What it
-reports becomes an OSError, as in mido's own backend.
+`mido.Backend("bridge.control.midi.rtmidi2_backend")`. Both packages wrap the library RtMidi. Its errors become
+`OSError`, as in mido's own backend.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 def _as_os_error() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what RtMidi says
+    except RuntimeError as error:  # raised by RtMidi
         raise OSError(str(error).strip()) from error
 
 
 @functools.cache
-def _scouts() -> tuple[Any, Any]:
-    """Two ports that are never opened and tell which others there are."""
+def _listing_ports() -> tuple[Any, Any]:
+    """An input and an output that are never connected; they list the ports of the system."""
     return rtmidi2.MidiIn(), rtmidi2.MidiOut()
 
 
@@ -40,8 +40,7 @@ def get_devices(**_: Any) -> list[dict[str, Any]]:
         OSError: if the system has no MIDI.
     """
     with _as_os_error():
-        scouts = _scouts()
-        inputs, outputs = ([name for name in scout.ports if name] for scout in scouts)
+        inputs, outputs = ([name for name in port.ports if name] for port in _listing_ports())
     ins = [{"name": name, "is_input": True, "is_output": False} for name in inputs]
     return [*ins, *({"name": name, "is_input": False, "is_output": True} for name in outputs)]
 
@@ -61,21 +60,21 @@ def _opened(port: Any, name: str | None) -> Any:
 
 
 class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
-    """A port from which messages of the device come, on RtMidi's thread where there is a callback."""
+    """A port that receives the device's messages; a callback is called on RtMidi's thread."""
 
     def _open(self, callback: Callable[[Message], None] | None = None, **_: Any) -> None:
         with _as_os_error():
             port = rtmidi2.MidiIn()
         self.callback = callback
         port.ignore_types(True, True, True)
-        port.callback = self._hear
+        port.callback = self._receive_octets
         self._port = _opened(port, self.name)
 
-    def _hear(self, octets: list[int], _: float) -> None:
+    def _receive_octets(self, octets: list[int], _: float) -> None:
         try:
             message = Message.from_bytes(octets)
         except ValueError as error:
-            log.debug("MIDI: %s sent what is no message: %s", self.name, error)
+            log.debug("MIDI: %s sent an invalid message: %s", self.name, error)
             return
         if self.callback is not None:
             self.callback(message)
@@ -88,7 +87,7 @@ class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
 
 
 class Output(BaseOutput):  # type: ignore[misc]  # mido has no annotations
-    """A port through which messages go to the device (its motors and lights)."""
+    """A port that sends messages to the device (its motors and lights)."""
 
     def _open(self, **_: Any) -> None:
         with _as_os_error():

@@ -1,4 +1,4 @@
-"""A small OSC client: what the command line uses to talk to a Tidecast that runs. Must not know the store."""
+"""A small OSC client, with which the command line talks to a running Tidecast."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RENEW_S = SILENCE_SECONDS / 3
 
 
 class OscClient:
-    """Sends to one server and hears its answers on the same port.
+    """Sends to one server and receives its answers on the same port.
 
     Args:
         host, port: where Tidecast listens.
 
     Raises:
-        ConfigError: if the host has no address.
+        ConfigError: if the host name cannot be resolved.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 9000) -> None:
@@ -48,8 +48,8 @@ class OscClient:
         """
         self._socket.sendto(build(address, args), self._server)
 
-    def hear(self, seconds: float) -> Iterator[Message]:
-        """Every message that comes within some seconds."""
+    def receive(self, seconds: float) -> Iterator[Message]:
+        """Every message that comes within this time."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
@@ -57,25 +57,25 @@ class OscClient:
                 yield from parse(self._socket.recv(65536))
             except TimeoutError:
                 return
-            except PacketError:  # not for us
+            except PacketError:  # not from Tidecast
                 continue
-            except OSError:  # nobody listens there (Windows and some systems say so)
+            except OSError:  # no program listens on the server's port; Windows and some other systems report that
                 time.sleep(min(left, 0.05))
 
     def ask(self, wanted: Callable[[Message], bool], seconds: float) -> Message | None:
-        """The first message that is wanted, or None."""
-        return next((m for m in self.hear(seconds) if wanted(m)), None)
+        """The first message within this time for which `wanted` is true, or None."""
+        return next((m for m in self.receive(seconds) if wanted(m)), None)
 
     def answers(self, seconds: float = 1.0) -> bool:
-        """Whether a Tidecast answers there."""
+        """Whether a Tidecast answers within this time."""
         word = f"{time.monotonic_ns()}"
         self.send(PREFIX + "/ping", (word,))
         return self.ask(lambda m: m.address == PREFIX + "/pong" and word in m.args, seconds) is not None
 
     def watch(self, seconds: float = math.inf) -> Iterator[Message]:
-        """Subscribe, and every message of the next seconds."""
+        """Subscribe, and yield every message that comes within this time."""
         port = int(self._socket.getsockname()[1])
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.send(PREFIX + "/subscribe", (port,))
-            yield from self.hear(min(RENEW_S, left))
+            yield from self.receive(min(RENEW_S, left))

@@ -1,4 +1,4 @@
-"""What subscribers are told, as OSC datagrams. Pure."""
+"""Values as OSC datagrams for subscribers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def echoes(control: Control, value: Any) -> list[bytes]:
-    """The datagrams that tell a control's effective value: at its address and at its twins."""
+    """The datagrams with a control's effective value, for its address and its twins."""
     base = PREFIX + control.address
-    found = told_at(base, int(value) if isinstance(value, bool) else value)
+    found = encoded(base, int(value) if isinstance(value, bool) else value)
     if control.numeric:
-        found += told_at(base + "/norm", control.to_norm(value))
-        found += told_at(base + "/midi", control.to_midi(value))
+        found += encoded(base + "/norm", control.to_norm(value))
+        found += encoded(base + "/midi", control.to_midi(value))
     return found
 
 
-def told_at(address: str, *values: Any) -> list[bytes]:
-    """One message as a list of datagrams; empty, with a line in the log, for what OSC cannot say: a text too long
-    for a datagram, a path whose name is not Unicode."""
+def encoded(address: str, *values: Any) -> list[bytes]:
+    """One message as a list of one datagram. The list is empty, and a warning is logged, if OSC cannot carry a value:
+    a text that is too long for a datagram, or a path that is not Unicode."""
     try:
         return [build(address, values)]
     except PacketError as error:

@@ -1,9 +1,8 @@
-"""OSC datagrams to messages and back, safe against whatever arrives.
+"""OSC datagrams to messages and back; any input is safe.
 
-The argument types are python-osc's; this module walks bundles itself and checks a datagram's outline first,
-because the library loops for ever on a bundle element of negative size, lets Unicode errors out, recurses as
-deep as a bundle is nested and logs every unknown type tag. Time tags are read over: a message counts when it
-arrives. Must not know sockets or controls.
+Arguments are decoded by python-osc. This module parses bundles itself and checks a datagram's structure first, because
+the library loops for ever on a bundle element of negative size, raises Unicode errors, recurses as deep as a bundle is
+nested, and logs every unknown type tag. Time tags are ignored: a message takes effect when it arrives.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ MAX_DEPTH = 8
 BUNDLE = b"#bundle\0"
 _TAGS = b"ihfdsSbrmtTFNI"
 _SYNONYMS = bytes.maketrans(b"IS", b"Ts")
-"""Impulse means true (a trigger); a symbol is a string."""
+"""An impulse counts as true (a trigger), and a symbol as a string."""
 
 
 class PacketError(TidecastError):
@@ -48,10 +47,10 @@ class Message(NamedTuple):
 
 
 def parse(datagram: bytes) -> list[Message]:
-    """The messages of a datagram, in the order in which they stand.
+    """The messages of a datagram, in their order in it.
 
     Raises:
-        PacketError: if the datagram is not well-formed; says what was wrong.
+        PacketError: if the datagram is malformed; the message says what is wrong.
     """
     found: list[Message] = []
     _walk(datagram, 0, found)
@@ -64,7 +63,7 @@ def _walk(part: bytes, depth: int, found: list[Message]) -> None:
         return
     if depth >= MAX_DEPTH:
         raise PacketError(f"Bundles are nested deeper than {MAX_DEPTH}.")
-    at = len(BUNDLE) + 8  # the time tag is read over
+    at = len(BUNDLE) + 8  # the time tag is ignored
     if len(part) < at:
         raise PacketError("A bundle without a time tag.")
     while at < len(part):
@@ -107,7 +106,7 @@ def _message(part: bytes) -> Message:
 
 
 def _address(part: bytes) -> str:
-    """The address of a faulty message, for the complaint about it."""
+    """The address of a malformed message, for the error text."""
     return part[: part.find(b"\0")][:100].decode("utf-8", "replace")
 
 
@@ -133,15 +132,15 @@ Sender = TypeVar("Sender")
 
 
 def coalesce(batch: Sequence[tuple[bytes, Sender]], latest_wins: Callable[[bytes], bool]) -> list[tuple[bytes, Sender]]:
-    """Drop the datagrams of a batch that a later one of it makes void.
+    """Drop the datagrams of a batch that are superseded by a later one.
 
-    A message with one finite number or one text, at an address for which `latest_wins` holds, gives way to a
-    later one at the same address with the same type. Everything else (commands, bundles, other types) is
-    kept, and nothing is dropped or moved across it, so that for instance a snapshot saves what had been set.
+    A message with one finite number or one text, at an address for which `latest_wins` is true, is superseded by a
+    later one with the same address and type. Everything else (commands, bundles, other types) is kept, and nothing is
+    dropped or moved across it, so that for instance a snapshot stores what was set before it.
 
     Args:
         batch: (datagram, sender) in the order of arrival.
-        latest_wins: whether an address (as bytes, without padding) stands for a continuous value.
+        latest_wins: whether an address (as bytes, without padding) is that of a continuous value.
     """
     kept: list[tuple[bytes, Sender]] = []
     newest: dict[bytes, tuple[bytes, Sender]] = {}
@@ -152,7 +151,7 @@ def coalesce(batch: Sequence[tuple[bytes, Sender]], latest_wins: Callable[[bytes
             newest.clear()
             kept.append(item)
         else:
-            newest.pop(key, None)  # so that the order is that of the last arrivals
+            newest.pop(key, None)  # so that the order is that of the latest arrivals
             newest[key] = item
     kept.extend(newest.values())
     return kept

@@ -1,8 +1,8 @@
 """OSC over UDP: messages in, echoes, telemetry and errors out.
 
-`OscServer` has two threads. That of its `UdpPort` hands messages to the `ControlStore`. The sender wakes when
-something changed, at most at `ECHO_HZ`, and sends the effective values, ten times a second the telemetry, and the
-errors. Neither waits for a client. Must not know the engine, video or the page.
+`OscServer` has two threads. The thread of its `UdpPort` passes messages to the `ControlStore`. The sender's thread
+wakes when something has changed, at most `ECHO_HZ` times a second, and sends effective values and errors; ten times a
+second it sends the telemetry. Neither thread waits for a client.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from bridge.control.osc.echoes import echoes, told_at
+from bridge.control.osc.echoes import echoes, encoded
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
@@ -31,13 +31,13 @@ TELEMETRY_HZ = 10.0
 HEARTBEAT_HZ = 1.0
 
 ERRORS_PER_TICK = 16
-"""Most errors sent to one client at a time; the others are counted."""
+"""Most errors sent to one client at a time; further ones are only counted."""
 
-MAX_COMPLAINERS = 256
-"""Most clients that are told of their errors in one go."""
+MAX_ERROR_CLIENTS = 256
+"""Most clients to which errors are sent at a time."""
 
-MAX_ASKERS = 64
-"""Most clients that wait for a list of inputs."""
+MAX_LIST_CLIENTS = 64
+"""Most clients that can wait for the list of inputs."""
 
 SUBSCRIBE = Command(
     "subscribe",
@@ -58,9 +58,9 @@ class OscServer:
 
     Args:
         store: the live controls.
-        telemetry: what is reported to subscribers.
-        host: address to listen on; `0.0.0.0` lets other machines in.
-        port: UDP port; 0 lets the system choose (`address` tells).
+        telemetry: the readings for subscribers.
+        host: address to listen on; `0.0.0.0` allows other machines.
+        port: UDP port; 0 lets the system choose (see `address`).
         inputs: lists the sources that can be seen, for `/inputs`; may take seconds.
         remedy: what the user can do when the port is taken.
     """
@@ -81,15 +81,15 @@ class OscServer:
         self.subscribers = Subscribers()
         values = frozenset(a.encode() for a, t in store.table.targets.items() if t.control is not None)
         self._port = UdpPort(
-            host, port, latest_wins=values.__contains__, obey=self._obey, heard=self._renew, remedy=remedy
+            host, port, latest_wins=values.__contains__, obey=self._obey, note_hosts=self._renew, remedy=remedy
         )
         self._service = Service("osc-send", self._send, telemetry.error, self._notice)
         self._wake = threading.Condition()
         self._changed: set[str] = set()
         self._errors: dict[Address | None, dict[str, str]] = {}
         self._more_errors = 0
-        self._owed: set[Address] = set()
-        self._askers: list[Caller] = []
+        self._full_updates: set[Address] = set()
+        self._list_clients: list[Caller] = []
         self._undo: list[Callable[[], None]] = []
 
     @property
@@ -98,7 +98,7 @@ class OscServer:
         return self._port.address
 
     def start(self) -> OscServer:
-        """Bind the port and serve. Does nothing if it runs already.
+        """Bind the port and serve. Does nothing if the server is running.
 
         Raises:
             PortInUseError: if another program has the port.
@@ -119,23 +119,23 @@ class OscServer:
         try:
             self._port.start()
         except TidecastError:
-            self._let_go()
+            self._unregister()
             raise
         self._service.start()
         log.info("OSC on %s:%d", *self.address)
         return self
 
     def stop(self) -> None:
-        """Stop serving and free the port. Does nothing if it does not run."""
+        """Stop serving and free the port. Does nothing if the server is not running."""
         self._service.stop()
         self._port.stop()
-        self._let_go()
+        self._unregister()
 
     def _notice(self) -> None:
         with self._wake:
             self._wake.notify()
 
-    def _let_go(self) -> None:
+    def _unregister(self) -> None:
         for undo in self._undo:
             undo()
         self._undo = []
@@ -175,30 +175,30 @@ class OscServer:
         if not self.subscribers.add(target, source, time.monotonic()):
             raise ControlError(PREFIX + SUBSCRIBE.address, "There are too many subscribers already.")
         if new:
-            self._owe((target,))
+            self._request_full_update((target,))
 
     def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
         if caller.host:
             source = (caller.host, int(caller.origin.rpartition(":")[2]))
-            self._owe(self.subscribers.answers(source))
+            self._request_full_update(self.subscribers.reply_targets(source))
         else:
-            self._owe(self.subscribers.current(time.monotonic()))
+            self._request_full_update(self.subscribers.current(time.monotonic()))
 
     def _list_inputs(self, args: tuple[Any, ...], caller: Caller) -> None:
-        """Look for sources on a thread; whoever asks meanwhile gets an answer of the next look.
+        """Look for sources on a thread; a client that asks meanwhile is answered after another search.
 
-        No `Service`: the thread ends with its last asker, under the same lock as the next one comes.
+        Not a `Service`: the thread ends with the last waiting client, under the lock that adds the next one.
         """
         with self._wake:
-            self._askers = [*self._askers[-MAX_ASKERS + 1 :], caller]
-            if len(self._askers) == 1:
+            self._list_clients = [*self._list_clients[-MAX_LIST_CLIENTS + 1 :], caller]
+            if len(self._list_clients) == 1:
                 threading.Thread(target=self._answer_inputs, name="osc-inputs", daemon=True).start()
 
     def _answer_inputs(self) -> None:
         assert self._inputs is not None
         while True:
             with self._wake:
-                asked = list(self._askers)
+                asked = list(self._list_clients)
             try:
                 address, answer = "/inputs", tuple(self._inputs())
             except TidecastError as error:
@@ -206,11 +206,11 @@ class OscServer:
             for caller in asked:
                 caller.reply(address, answer)
             with self._wake:
-                self._askers = [c for c in self._askers if c not in asked]
-                if not self._askers:
+                self._list_clients = [c for c in self._list_clients if c not in asked]
+                if not self._list_clients:
                     return
 
-    # Sending: on the sender's thread, but for answers
+    # Sending: on the sender's thread, except `_reply`
 
     def _reply(self, sender: Address, address: str, args: Sequence[Any]) -> None:
         if address == "/error":
@@ -221,24 +221,24 @@ class OscServer:
         except PacketError as error:
             self._note_error(sender, PREFIX + address, str(error))
             return
-        self._port.send([datagram], self.subscribers.answers(sender))
+        self._port.send([datagram], self.subscribers.reply_targets(sender))
 
     def _note_change(self, name: str) -> None:
         with self._wake:
             self._changed.add(name)
             self._wake.notify()
 
-    def _owe(self, targets: Iterable[Address]) -> None:
-        """Have everything sent to these targets, soon and once however often they ask."""
+    def _request_full_update(self, targets: Iterable[Address]) -> None:
+        """Have all values sent to these targets soon, and only once however often it is requested until then."""
         with self._wake:
-            self._owed.update(targets)
+            self._full_updates.update(targets)
             self._wake.notify()
 
     def _note_error(self, sender: Address | None, address: str, reason: str) -> None:
         """Queue an error for one sender, or for every subscriber if `sender` is None."""
         address, reason = (t[:1000].encode("utf-8", "replace").decode() for t in (address, reason))
         with self._wake:
-            if sender not in self._errors and len(self._errors) >= MAX_COMPLAINERS:
+            if sender not in self._errors and len(self._errors) >= MAX_ERROR_CLIENTS:
                 self._more_errors += 1
                 return
             mine = self._errors.setdefault(sender, {})
@@ -254,20 +254,20 @@ class OscServer:
         beats = 0
         while not self._service.stopping.is_set():
             with self._wake:
-                if not (self._changed or self._errors or self._owed):
+                if not (self._changed or self._errors or self._full_updates):
                     self._wake.wait(max(0.0, next_telemetry - time.monotonic()))
                 changed, self._changed = self._changed, set()
                 errors, self._errors = self._errors, {}
                 more, self._more_errors = self._more_errors, 0
-                owed, self._owed = self._owed, set()
+                full_updates, self._full_updates = self._full_updates, set()
             now = time.monotonic()
             subscribers = self.subscribers.current(now)
             if errors:
                 self._send_errors(errors, more, subscribers)
             if changed and subscribers:
                 self._port.send(self._values(changed), subscribers)
-            if owed:
-                self._port.send([*self._values(self._store.table.by_name), *self._readings(True)], owed)
+            if full_updates:
+                self._port.send([*self._values(self._store.table.by_name), *self._readings(True)], full_updates)
             if now >= next_telemetry:
                 beat = now - started >= beats / HEARTBEAT_HZ
                 if beat:
@@ -283,15 +283,15 @@ class OscServer:
     ) -> None:
         told: set[tuple[Address, str]] = set()
         for sender, mine in errors.items():
-            targets = subscribers if sender is None else self.subscribers.answers(sender)
+            targets = subscribers if sender is None else self.subscribers.reply_targets(sender)
             for address, reason in mine.items():
                 fresh = [t for t in targets if (t, address) not in told]
                 told.update((t, address) for t in fresh)
-                self._port.send(told_at(PREFIX + "/error", address, reason), fresh)
+                self._port.send(encoded(PREFIX + "/error", address, reason), fresh)
         if more:
             senders = [s for s in errors if s is not None]
             text = f"{more} more messages were not understood."
-            self._port.send(told_at(PREFIX + "/error", "/", text), {*subscribers, *senders})
+            self._port.send(encoded(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
     def _values(self, names: Iterable[str]) -> list[bytes]:
         now, rows = self._store.snapshot, self._store.table.by_name
@@ -300,4 +300,4 @@ class OscServer:
     def _readings(self, beat: bool) -> list[bytes]:
         now = self._telemetry.snapshot()
         wanted = [r for r in self._store.table.readings if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
-        return [datagram for r in wanted for datagram in told_at(PREFIX + r.address, now[r.name])]
+        return [datagram for r in wanted for datagram in encoded(PREFIX + r.address, now[r.name])]

@@ -1,7 +1,4 @@
-"""Who gets echoes and telemetry, and until when. Pure bookkeeping: the time is an argument.
-
-Must not know messages.
-"""
+"""The subscribers to echoes and telemetry, and when each subscription ends. The time is an argument."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import threading
 from bridge.control.osc.udp import Address
 
 SILENCE_SECONDS = 30.0
-"""A subscription ends when nothing came from its host for this long."""
+"""A subscription ends when nothing has come from its host for this long."""
 
 MAX_SUBSCRIBERS = 64
 
@@ -18,9 +15,9 @@ MAX_SUBSCRIBERS = 64
 class Subscribers:
     """Subscriptions by the address they are sent to. Every method is thread-safe.
 
-    Clients differ in whether they send from the port on which they listen, from another that they keep, or
-    from a new one each time. So any message from a host renews every subscription of that host, and an
-    answer goes to the port it came from and to the port to which the same sender had subscribed.
+    Some clients send from the port on which they listen, some from another fixed port, and some from a new port each
+    time. So any message from a host renews every subscription of that host, and a reply goes both to the port from
+    which the message came and to the port to which the same sender had subscribed.
     """
 
     def __init__(self) -> None:
@@ -29,7 +26,7 @@ class Subscribers:
         self._lock = threading.Lock()
 
     def add(self, target: Address, source: Address, now: float) -> bool:
-        """Begin or renew a subscription asked for by `source`; False if there are too many already."""
+        """Begin or renew a subscription requested by `source`; False if there are too many already."""
         with self._lock:
             if target not in self._until and len(self._until) >= MAX_SUBSCRIBERS:
                 return False
@@ -38,21 +35,21 @@ class Subscribers:
             return True
 
     def renew(self, host: str, now: float) -> None:
-        """Something came from `host`."""
+        """Renew the subscriptions of `host`, because something came from it."""
         with self._lock:
             for target in self._until:
                 if target[0] == host:
                     self._until[target] = now + SILENCE_SECONDS
 
     def current(self, now: float) -> tuple[Address, ...]:
-        """The addresses that are subscribed at `now`; ended ones are forgotten."""
+        """The addresses that are subscribed at `now`; subscriptions that have ended are removed."""
         with self._lock:
             for target in [t for t, until in self._until.items() if until <= now]:
                 del self._until[target], self._source[target]
             return tuple(self._until)
 
-    def answers(self, source: Address) -> tuple[Address, ...]:
-        """Where an answer to a message from `source` goes."""
+    def reply_targets(self, source: Address) -> tuple[Address, ...]:
+        """The addresses to which a reply to a message from `source` is sent."""
         with self._lock:
             own = [t for t, s in self._source.items() if s == source]
             if not own:

@@ -1,6 +1,6 @@
-"""One UDP port that is emptied fast: its thread lets the newest value of every address win and hands on the rest.
+"""One UDP port that is drained quickly: of several values for one address its thread passes on only the newest.
 
-Shared by the server of the namespace and by the compatibility modes. Must not know the store or what messages mean.
+Shared by the OSC server and the compatibility modes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Address = tuple[str, int]
 """Host and UDP port."""
 
 RECEIVE_BUFFER = 4 << 20
-"""Bytes asked of the system for datagrams that wait; the system may give less."""
+"""Size of the socket's receive buffer that is requested, in bytes; the system may grant less."""
 
 BATCH = 1024
-"""Most datagrams taken from the socket before they are obeyed."""
+"""Most datagrams read from the socket before they are obeyed."""
 
 BUSY = 16
-"""From this many datagrams at once on, the thread lets more gather for `GATHER_SECONDS`, so that a flood
-costs one change per address and pause instead of one per message."""
+"""After a batch of this many datagrams or more, the thread waits for `GATHER_SECONDS`, so that a flood costs one change
+per address and pause instead of one per message."""
 
 GATHER_SECONDS = 0.003
 
@@ -37,13 +37,13 @@ WSAEACCES = 10013
 
 
 class UdpPort:
-    """A bound UDP port and the thread that empties it. `start` and `stop` are idempotent.
+    """A bound UDP port and the thread that reads from it. `start` and `stop` are idempotent.
 
     Args:
-        host, port: address to listen at; port 0 lets the system choose (`address` tells).
-        latest_wins: whether an OSC address (as bytes) stands for a continuous value; see `packet.coalesce`.
-        obey: called on the thread with every datagram that counts and its sender.
-        heard: called on the thread with the hosts from which something came.
+        host, port: address to listen at; port 0 lets the system choose (see `address`).
+        latest_wins: whether an OSC address (as bytes) is that of a continuous value; see `packet.coalesce`.
+        obey: called on the thread with every datagram that was not superseded, and its sender.
+        note_hosts: called on the thread with the hosts from which something came.
         remedy: what the user can do when the port is taken.
     """
 
@@ -54,13 +54,13 @@ class UdpPort:
         *,
         latest_wins: Callable[[bytes], bool],
         obey: Callable[[bytes, Address], None],
-        heard: Callable[[Iterable[str]], None],
+        note_hosts: Callable[[Iterable[str]], None],
         remedy: str,
     ) -> None:
         self._wanted = (host, port)
         self._latest_wins = latest_wins
         self._obey = obey
-        self._heard = heard
+        self._note_hosts = note_hosts
         self._remedy = remedy
         self._socket: socket.socket | None = None
         self._service = Service("osc-receive", self._run, wake=self._end_wait)
@@ -74,7 +74,7 @@ class UdpPort:
         return str(host), int(port)
 
     def start(self) -> None:
-        """Bind the port and begin to empty it.
+        """Bind the port and start the thread.
 
         Raises:
             PortInUseError: if another program has the port.
@@ -96,14 +96,14 @@ class UdpPort:
         self._socket = None
 
     def send(self, datagrams: Sequence[bytes], targets: Iterable[Address]) -> None:
-        """Send from this port. A client that is gone, or a full buffer, never holds up the others."""
-        outlet = self._socket
-        if outlet is None:  # an answer that was ready only after the stop
+        """Send from this port. A client that is gone, or a full buffer, does not delay the others."""
+        sender = self._socket
+        if sender is None:  # a reply that was ready only after `stop`
             return
         for target in targets:
             for datagram in datagrams:
                 try:
-                    outlet.sendto(datagram, target)
+                    sender.sendto(datagram, target)
                 except OSError as error:
                     log.debug("UDP to %s:%d: %s", *target, error)
 
@@ -118,25 +118,25 @@ class UdpPort:
             if stopping.is_set():
                 return
             batch = _drain(source)
-            self._heard({sender[0] for _, sender in batch})
+            self._note_hosts({sender[0] for _, sender in batch})
             for datagram, sender in coalesce(batch, self._latest_wins):
                 try:
                     self._obey(datagram, sender)
-                except Exception:  # whatever defect one message meets, the thread of all controls lives on
-                    log.exception("a message from %s:%d met a defect", *sender)
+                except Exception:  # a defect must not end the thread that serves all controls
+                    log.exception("a message from %s:%d could not be handled", *sender)
             if len(batch) >= BUSY:
                 stopping.wait(GATHER_SECONDS)
 
 
 def _drain(source: socket.socket) -> list[tuple[bytes, Address]]:
-    """Everything that waits at the socket, up to `BATCH` datagrams."""
+    """The datagrams waiting at the socket, at most `BATCH`."""
     batch: list[tuple[bytes, Address]] = []
     while len(batch) < BATCH:
         try:
             datagram, sender = source.recvfrom(65536)
         except BlockingIOError:
             break
-        except OSError as error:  # Windows reports here that a client's port is closed
+        except OSError as error:  # on Windows: a client to which something was sent has closed its port
             log.debug("UDP: %s", error)
             break
         batch.append((datagram, (sender[0], sender[1])))

@@ -1,7 +1,4 @@
-"""Announces OSCQuery (`_oscjson._tcp`) and OSC (`_osc._udp`) by mDNS, so that clients find them by name.
-
-Must not know what is served there.
-"""
+"""Announces OSCQuery (`_oscjson._tcp`) and OSC (`_osc._udp`) by mDNS, so that clients find them by name."""
 
 from __future__ import annotations
 
@@ -34,13 +31,13 @@ class AnnounceError(TidecastError):
 class Announcement:
     """Two mDNS services under one name, on a thread of their own. `start` and `stop` are idempotent.
 
-    No `Service`: the thread is an event loop, which is ended from inside, and what fails there fails `start`.
+    Not a `Service`: the thread runs an event loop, which ends from inside, and an error while opening goes to `start`.
 
-    A service that listens on loopback only is announced on loopback only. Being heard takes a second or two, for
-    which `start` does not wait.
+    A service that listens on loopback only is announced on loopback only. It takes a second or two until clients see
+    the services; `start` does not wait for that.
 
     Args:
-        name: shown to people; made unique by a number if another machine has it.
+        name: shown to users; a number is added if another machine has the same name.
         http: host and TCP port of OSCQuery.
         osc: host and UDP port of OSC.
     """
@@ -53,7 +50,7 @@ class Announcement:
         self._stop: asyncio.Event | None = None
 
     def start(self) -> Announcement:
-        """Open mDNS and begin to announce.
+        """Open mDNS and start to announce.
 
         Raises:
             AnnounceError: if mDNS cannot be used; everything but the announcement still works.
@@ -61,7 +58,7 @@ class Announcement:
         if self._thread is not None:
             return self
         opened: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live(opened)), name="mdns", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._announce(opened)), name="mdns", daemon=True)
         self._thread.start()
         trouble = opened.get(timeout=START_S)
         if trouble is not None:
@@ -73,7 +70,7 @@ class Announcement:
         return self
 
     def stop(self) -> None:
-        """Take the services back; takes about half a second."""
+        """Withdraw the services; takes about half a second."""
         if self._thread is None:
             return
         assert self._loop is not None and self._stop is not None
@@ -81,20 +78,20 @@ class Announcement:
         self._thread.join()
         self._thread = None
 
-    async def _live(self, opened: queue.SimpleQueue[Exception | None]) -> None:
-        """Announce until stopped."""
+    async def _announce(self, opened: queue.SimpleQueue[Exception | None]) -> None:
+        """Announce until stopped; puts None, or why mDNS cannot be used, into `opened`."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with contextlib.AsyncExitStack() as stack:
-            speakers: dict[tuple[str, ...], AsyncZeroconf] = {}
+            responders: dict[tuple[str, ...], AsyncZeroconf] = {}
             registering = []
             try:
                 for kind, host, port in self._services:
                     addresses = _addresses(host)
-                    if addresses not in speakers:
-                        speaker = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
-                        stack.push_async_callback(speaker.async_close)
-                        speakers[addresses] = speaker
-                    registering.append(_register(speakers[addresses], self._info(kind, addresses, port)))
+                    if addresses not in responders:
+                        responder = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
+                        stack.push_async_callback(responder.async_close)
+                        responders[addresses] = responder
+                    registering.append(_register(responders[addresses], self._info(kind, addresses, port)))
             except OSError as error:
                 for coroutine in registering:
                     coroutine.close()
@@ -118,9 +115,9 @@ class Announcement:
         )
 
 
-async def _register(speaker: AsyncZeroconf, info: ServiceInfo) -> None:
+async def _register(responder: AsyncZeroconf, info: ServiceInfo) -> None:
     try:
-        await (await speaker.async_register_service(info, allow_name_change=True))
+        await (await responder.async_register_service(info, allow_name_change=True))
     except (OSError, ZeroconfError) as error:
         log.warning("%s cannot be announced: %s", info.type, error)
 

@@ -1,7 +1,7 @@
-"""OSCQuery over HTTP and WebSocket: routes for any starlette application, and a server for when there is no page.
+"""OSCQuery over HTTP and WebSocket: routes for any Starlette application, and a server for use without the page.
 
-`oscquery_routes` serves the tree that `oscquery.tree` describes, and `LISTEN` over a WebSocket on the same port.
-`OscQueryServer` puts them on a port of their own. Must not know the page, the engine or video.
+`oscquery_routes` serves the tree of `oscquery.tree`, and `LISTEN` over a WebSocket on the same port. `OscQueryServer`
+serves these routes on a port of their own.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from engine.errors import ConfigError, PortInUseError
 
 log = logging.getLogger(__name__)
 
-NEWS_PERIOD_S = 0.05
-"""How often a listening client is told what changed."""
+UPDATE_PERIOD_S = 0.05
+"""Interval at which changes are sent to a listening client."""
 
 MAX_LISTENERS = 16
 MAX_PATHS = 512
 TRY_LATER = 1013
 
 Send = Callable[[str, Sequence[Any], str], Any]
-"""Carries an OSC message of a client to the store: (address, arguments, origin)."""
+"""Passes an OSC message of a client to the store: (address, arguments, origin)."""
 
 Values = Callable[[], Mapping[str, Any]]
-"""Gives name and effective value of every control."""
+"""Returns name and effective value of every control."""
 
 
 def oscquery_routes(
@@ -56,25 +56,25 @@ def oscquery_routes(
     *,
     name: str = "Tidecast",
 ) -> list[BaseRoute]:
-    """The routes of OSCQuery, to be mounted after all others: they answer every path.
+    """The routes of OSCQuery, to be mounted after all others: they match every path.
 
     Args:
-        table: what can be controlled and read.
-        values: gives name and effective value of every control.
+        table: the controls, commands and readings.
+        values: returns name and effective value of every control.
         telemetry: holds the readings.
-        osc: host and UDP port on which OSC is listened for.
-        send: carries messages that come over the WebSocket.
-        name: shown to people who choose among servers.
+        osc: host and UDP port of the OSC server.
+        send: passes on messages that come over the WebSocket.
+        name: shown to users who choose among servers.
     """
-    served = _Served(table, values, telemetry, host_info(name, *osc), send)
+    endpoints = _Endpoints(table, values, telemetry, host_info(name, *osc), send)
     return [
-        Route("/{path:path}", served.answer, methods=["GET"]),
-        WebSocketRoute("/{path:path}", served.listen),
+        Route("/{path:path}", endpoints.answer, methods=["GET"]),
+        WebSocketRoute("/{path:path}", endpoints.listen),
     ]
 
 
-class _Served:
-    """What the routes share."""
+class _Endpoints:
+    """The endpoints of the routes, and the state that they share."""
 
     def __init__(
         self, table: ControlTable, values: Values, telemetry: Telemetry, info: Mapping[str, Any], send: Send
@@ -105,58 +105,59 @@ class _Served:
         return _json({asked: node[asked]}) if asked in node else Response(status_code=204)
 
     async def listen(self, client: WebSocket) -> None:
-        """One client: LISTEN and IGNORE as JSON texts, OSC messages as binary ones, changes back as OSC."""
+        """Serve one client: it sends LISTEN and IGNORE as JSON text and OSC messages as binary; changes go back as
+        OSC."""
         if self._listeners >= MAX_LISTENERS or not _same_site(client):
             await client.close(TRY_LATER)
             return
         self._listeners += 1
         paths: set[str] = set()
-        news: asyncio.Task[None] | None = None
+        updates: asyncio.Task[None] | None = None
         try:
             await client.accept()
-            news = asyncio.create_task(self._tell(client, paths))
+            updates = asyncio.create_task(self._send_updates(client, paths))
             while (message := await client.receive())["type"] != "websocket.disconnect":
                 if message.get("text") is not None:
-                    _note(message["text"], paths)
+                    _change_paths(message["text"], paths)
                 elif message.get("bytes"):
                     self._obey(message["bytes"], client)
         except WebSocketDisconnect:
             log.debug("an OSCQuery client left")
         finally:
             self._listeners -= 1
-            if news is not None:
-                news.cancel()
-                await asyncio.gather(news, return_exceptions=True)
+            if updates is not None:
+                updates.cancel()
+                await asyncio.gather(updates, return_exceptions=True)
 
     def _obey(self, data: bytes, client: WebSocket) -> None:
         peer = client.client
         try:
             messages = parse(data) if len(data) <= MAX_DATAGRAM else []
         except PacketError as error:
-            log.info("an OSCQuery client sent what is not OSC: %s", error)
+            log.info("an OSCQuery client sent a malformed OSC message: %s", error)
             return
         for message in messages:
             self._send(message.address, message.args, f"oscquery:{peer.host}:{peer.port}" if peer else "oscquery")
 
-    async def _tell(self, client: WebSocket, paths: set[str]) -> None:
-        """Send the value of every path that is listened to, at first and whenever it changed."""
-        told: dict[str, Any] = {}
+    async def _send_updates(self, client: WebSocket, paths: set[str]) -> None:
+        """Send the value of every path that the client listens to, once and then whenever it changes."""
+        sent: dict[str, Any] = {}
         while True:
-            await asyncio.sleep(NEWS_PERIOD_S)
+            await asyncio.sleep(UPDATE_PERIOD_S)
             if not paths:
                 continue
             root = self.tree()
             for path in list(paths):
                 value = (find(root, path) or {}).get("VALUE")
-                if value is not None and told.get(path) != value:
-                    told[path] = value
+                if value is not None and sent.get(path) != value:
+                    sent[path] = value
                     await client.send_bytes(build(path, value))
-            for path in told.keys() - paths:
-                del told[path]
+            for path in sent.keys() - paths:
+                del sent[path]
 
 
-def _note(text: str, paths: set[str]) -> None:
-    """Carry out `{"COMMAND": "LISTEN" or "IGNORE", "DATA": path}`; anything else is not for us."""
+def _change_paths(text: str, paths: set[str]) -> None:
+    """Carry out `{"COMMAND": "LISTEN" or "IGNORE", "DATA": path}`; anything else is ignored."""
     try:
         message = json.loads(text)
         command, path = message["COMMAND"], message["DATA"]
@@ -171,7 +172,7 @@ def _note(text: str, paths: set[str]) -> None:
 
 
 def _same_site(client: WebSocket) -> bool:
-    """Whether this is no page of another site: a browser names the site, a program names none."""
+    """Whether the client is not a page of another site: browsers send the site as origin, other programs send none."""
     origin = client.headers.get("origin")
     return origin is None or urlsplit(origin).netloc == client.headers.get("host")
 
@@ -181,14 +182,14 @@ def _json(content: Any) -> Response:
 
 
 class OscQueryServer:
-    """OSCQuery on a port of its own, for a Tidecast without its page. `start` and `stop` are idempotent.
+    """OSCQuery on a port of its own, for use without the page. `start` and `stop` are idempotent.
 
     Args:
         store, telemetry: the live controls and readings.
-        osc: host and UDP port on which OSC is listened for.
+        osc: host and UDP port of the OSC server.
         host: address to listen at.
-        port: TCP port; 0 takes a free one (`port` tells which after `start`).
-        guard: put before the routes; refuses strangers.
+        port: TCP port; 0 takes a free one (the attribute `port` holds it after `start`).
+        guard: middleware around the routes that checks who may use them.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class OscQueryServer:
             limit_concurrency=64,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)  # no `Service`: it ends by its own flag, and serves only once
+        self._server = uvicorn.Server(config)  # not a `Service`: it has a stop flag of its own and serves only once
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listening]}, name="oscquery", daemon=True
         )

@@ -1,7 +1,7 @@
-"""The OSCQuery description of the namespace: a tree of JSON nodes, made from the table. Pure.
+"""The OSCQuery description of the namespace: a tree of JSON nodes, built from the table.
 
-OSCQuery (proposal by Vidvox) lets Chataigne, ossia score, Vuo and others read what can be controlled, with types,
-ranges and current values. `oscquery.http` serves what is described here. Must not know HTTP or sockets.
+With OSCQuery (a proposal by Vidvox) programs such as Chataigne, ossia score and Vuo read which controls there are, with
+types, ranges and current values. `oscquery.http` serves the tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ READ, WRITE, READ_WRITE = 1, 2, 3
 ATTRIBUTES = frozenset(
     {"FULL_PATH", "CONTENTS", "DESCRIPTION", "ACCESS", "TYPE", "VALUE", "RANGE", "CLIPMODE", "UNIT", "TAGS", "CRITICAL"}
 )
-"""Everything that a node can say and a client can ask for."""
+"""The attributes that a node can have and a client can query."""
 
 EXTENSIONS = {
     "ACCESS": True,
@@ -39,11 +39,12 @@ EXTENSIONS = {
 _TYPES = {Kind.FLOAT: "f", Kind.INT: "i", Kind.TEXT: "s", Kind.CHOICE: "s"}
 
 _UNITS = {"s": "time.second", "ms": "time.millisecond"}
-"""OSCQuery's names of the units that it knows."""
+"""OSCQuery's names for units; other units have none."""
 
 
 def host_info(name: str, osc_host: str, osc_port: int) -> dict[str, Any]:
-    """The answer to `?HOST_INFO`; without OSC_IP for a wildcard, as a client then uses the address it asked at."""
+    """The answer to `?HOST_INFO`. For a wildcard address OSC_IP is left out: clients then use the address of the HTTP
+    server."""
     info: dict[str, Any] = {"NAME": name, "OSC_PORT": osc_port, "OSC_TRANSPORT": "UDP", "EXTENSIONS": EXTENSIONS}
     if osc_host not in ("", "0.0.0.0", "::"):
         info["OSC_IP"] = osc_host
@@ -54,7 +55,7 @@ def tree(table: ControlTable, values: Mapping[str, Any], readings: Mapping[str, 
     """The whole tree.
 
     Args:
-        table: what stands in it.
+        table: the controls, commands and readings.
         values: name and effective value of every control.
         readings: name and newest value of the readings that have one.
     """
@@ -93,7 +94,7 @@ def _container(path: str, description: str = "") -> dict[str, Any]:
 
 
 def _place(root: dict[str, Any], path: str, node: dict[str, Any]) -> None:
-    """Put a node at its path; one that stands there already (a container) keeps its contents."""
+    """Put a node at its path; if there is a container already, its contents are kept."""
     *parents, last = path.strip("/").split("/")
     at, where = root, ""
     for part in parents:

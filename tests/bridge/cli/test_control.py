@@ -38,7 +38,7 @@ def stage():
 @pytest.fixture
 def cable():
     yield cables.plug("test knobs")
-    cables.pull("test knobs")
+    cables.unplug("test knobs")
 
 
 def test_list_names_everything():

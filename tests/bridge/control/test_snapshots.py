@@ -11,7 +11,7 @@ import time
 import pytest
 
 from bridge.control import files, snapshots
-from bridge.control.snapshots import Snapshots, kept_names
+from bridge.control.snapshots import Snapshots, stored_names
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
@@ -52,7 +52,7 @@ def test_a_recall_leaves_recording_alone(stage):
     store.set("record", True)
     kept.recall(1)
     assert store.snapshot.value("record") is True
-    assert "record" not in kept_names(TABLE)
+    assert "record" not in stored_names(TABLE)
 
 
 def test_snapshots_survive_a_restart(stage):
@@ -73,7 +73,7 @@ def test_snapshots_survive_a_restart(stage):
 @pytest.mark.parametrize(
     ("address", "args", "part"),
     [
-        ("/snapshot/save", [0], "0 is not a snapshot's number"),
+        ("/snapshot/save", [0], "0 is not the number of a snapshot"),
         ("/snapshot/save", [65], "1 to 64"),
         ("/snapshot/recall", [3], r"Nothing is stored under 3 \(stored: none\)"),
     ],
@@ -100,7 +100,7 @@ def test_a_glide_moves_what_glides_through_the_middle_and_switches_the_rest(stag
     assert len([v for v in seen if 0.1 < v < 0.9]) >= 3
 
 
-def test_a_hand_on_a_control_takes_it_out_of_the_glide(stage):
+def test_a_control_that_is_set_by_hand_stops_gliding(stage):
     store, kept, _, _ = stage
     store.set_many({"strength": 1.0, "mix": 1.0})
     kept.save(2)
@@ -123,7 +123,7 @@ def test_a_second_recall_replaces_the_glide(stage):
     assert store.snapshot.value("mix") == 0.0
 
 
-def test_however_many_recalls_there_are_one_thread_moves_the_controls(stage):
+def test_one_thread_glides_however_many_recalls_there_are(stage):
     store, kept, _, _ = stage
     for number in (1, 2):
         store.set("mix", float(number - 1))
@@ -157,7 +157,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(stage, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"snapshots": 3}', b'{"snapshots": {"x": {}}}', b"\xff\xfe"])
-def test_a_damaged_file_is_set_aside_and_life_goes_on(tmp_path, content):
+def test_a_damaged_file_is_set_aside_and_replaced(tmp_path, content):
     path = tmp_path / "snapshots.json"
     path.write_bytes(content)
     errors = []
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_set_aside_and_life_goes_on(tmp_path, content):
     assert "5" in json.loads(path.read_bytes())["snapshots"]
 
 
-def test_what_another_version_stored_is_left_out_alone(tmp_path):
+def test_unknown_values_of_another_version_are_ignored(tmp_path):
     path = tmp_path / "snapshots.json"
     path.write_text(json.dumps({"version": 9, "snapshots": {"1": {"mix": 0.5, "warp": 3, "fit": "round"}}}))
     store = ControlStore(TABLE)
@@ -193,7 +193,7 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path):
+def test_a_kill_at_any_time_leaves_a_complete_file(tmp_path):
     path = tmp_path / "file"
     for wait in (0.0, 0.013, 0.031):
         child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)

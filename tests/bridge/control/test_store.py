@@ -133,8 +133,8 @@ def test_messages_set_controls(address, value, name, effective):
     [
         ("/strength", ["much"], "'much' is not a number"),
         ("/strength", [float("nan")], "nan is not a number"),
-        ("/strength", [], "One value is needed, 0 came"),
-        ("/strength", [0.1, 0.2], "One value is needed, 2 came"),
+        ("/strength", [], "One value is needed, got 0"),
+        ("/strength", [0.1, 0.2], "One value is needed, got 2"),
         ("/fit", ["wide"], "cover, contain, stretch"),
         ("/prompt/1/norm", [0.5], "nothing at this address"),
         ("/nowhere", [1], "nothing at this address"),

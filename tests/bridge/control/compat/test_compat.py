@@ -68,7 +68,7 @@ class Peer:
 
 
 def collect(listener, wanted, seconds=5.0):
-    """Every value that came, by address, once all `wanted` addresses came."""
+    """The values received, by address, once all `wanted` addresses have been received."""
     found = {}
     end = time.monotonic() + seconds
     while not wanted <= found.keys():
@@ -133,7 +133,7 @@ def test_a_patch_for_scope_drives_tidecast():
     assert not errors
 
 
-def test_streamdiffusiontd_hears_what_it_expects():
+def test_streamdiffusiontd_gets_the_reports_it_expects():
     store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     telemetry.update(fps_out=25.0, state="running", vram=11.5)
     listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

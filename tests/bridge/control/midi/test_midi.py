@@ -42,7 +42,7 @@ def stage(tmp_path):
     yield store, midi, errors, path
     midi.stop()
     for name in [d["name"] for d in cables.get_devices()]:
-        cables.pull(name)
+        cables.unplug(name)
 
 
 def eventually(condition, seconds=5.0):
@@ -77,7 +77,7 @@ def test_a_controller_plugged_in_later_is_found_and_found_again(stage):
     device = plugged(midi)
     device.send(cc(1, 127))
     assert store.snapshot.value("motion") == 1.0
-    cables.pull(KNOBS)
+    cables.unplug(KNOBS)
     eventually(lambda: midi.ports == ())
     device = plugged(midi)
     device.send(cc(1, 0))
@@ -201,7 +201,7 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     caller = Caller("me", reply=lambda *answer: answers.append(answer))
     midi.learn("/seed", caller)
     assert midi.state()["learning"] == PREFIX + "/seed"
-    device.send(cc(9, 60, channel=3))  # trembles
+    device.send(cc(9, 60, channel=3))  # jitters
     device.send(cc(9, 61, channel=3))
     device.send(cc(12, 0, channel=3))
     assert not answers
@@ -378,7 +378,7 @@ def test_the_loopback_is_strict():
     with pytest.raises(OSError, match="already"):
         cables.plug("strict")
     output = backend.open_output("strict")
-    cables.pull("strict")
+    cables.unplug("strict")
     with pytest.raises(OSError, match="not plugged in"):
         output.send(cc(1, 1))
     with pytest.raises(OSError, match="not plugged in"):

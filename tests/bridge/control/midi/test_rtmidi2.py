@@ -20,7 +20,7 @@ NAME = "bridge.control.midi.rtmidi2_backend"
 
 
 class Cable:
-    """What is plugged in, and who listens."""
+    """The ports that exist and those that are open."""
 
     def __init__(self) -> None:
         self.ports = ["nanoKONTROL2 0", "Launchpad 1"]
@@ -106,7 +106,7 @@ def test_ports_are_listed_opened_heard_and_closed(cable: Cable) -> None:
     plain.close()
 
 
-def test_lights_are_sent_to(cable: Cable) -> None:
+def test_messages_reach_the_lights(cable: Cable) -> None:
     port = mido.Backend(NAME, load=True).open_output("nanoKONTROL2 0")
     port.send(mido.Message("control_change", channel=2, control=9, value=127))
     assert cable.sent == [("nanoKONTROL2 0", (0xB2, 9, 127))]
@@ -116,7 +116,7 @@ def test_lights_are_sent_to(cable: Cable) -> None:
     port.close()
 
 
-def test_what_is_not_there_is_an_error_that_the_bridge_knows(cable: Cable) -> None:
+def test_a_missing_port_is_an_oserror(cable: Cable) -> None:
     backend = open_backend(NAME)
     with pytest.raises(OSError, match="unknown port 'Nothing'"):
         backend.open_input("Nothing")
@@ -124,7 +124,7 @@ def test_what_is_not_there_is_an_error_that_the_bridge_knows(cable: Cable) -> No
     assert "Late 2" in backend.get_input_names()
 
 
-def test_a_system_without_midi_is_said_so(cable: Cable) -> None:
+def test_a_system_without_midi_is_reported(cable: Cable) -> None:
     cable.broken = "MidiInAlsa::initialize: error creating ALSA sequencer client object."
     with pytest.raises(MidiError, match="no MIDI"):
         open_backend(NAME)
