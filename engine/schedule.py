@@ -24,7 +24,7 @@ SPARE = 0.80
 RAISE_LATENCY = 0.95
 """Share of the wanted latency that a costlier plan and the choice of late frames must keep to."""
 
-PATIENCE = 3
+SLOW_CHUNKS = 3
 """Chunks in a row that must be too slow before steps are lowered: one slow chunk is an accident."""
 
 RECOVERY_S = 3.0
@@ -182,7 +182,7 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
     if not fits(current, FULL) and current > 1:
         slow = policy.slow_chunks + 1
         backlog = load.oldest_s > goal.latency_s
-        if slow < PATIENCE and not backlog:
+        if slow < SLOW_CHUNKS and not backlog:
             return current, replace(policy, steps=current, slow_chunks=slow, spare_s=0.0)
         lower = max((n for n in range(1, current) if fits(n, FULL)), default=1)
         recovery = min(RECOVERY_MAX_S, policy.recovery_s * 2) if policy.raised else policy.recovery_s

@@ -272,7 +272,7 @@ class Session:
         chunk = self._chunker.cut(controls)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
-        self._noise.sow(controls.seed)
+        self._noise.set_seed(controls.seed)
         self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
             video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).wait())
@@ -354,6 +354,6 @@ class Session:
 
     def _read_prompt(self) -> None:
         """Have a new or resumed stream read the prompt in force."""
-        embedding = self._prompts.travel.here()
+        embedding = self._prompts.travel.current()
         if embedding is not None:
             self._stream.read(embedding)

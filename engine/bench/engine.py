@@ -207,7 +207,7 @@ def _feed(session: Session, frames: Iterator[Frame]) -> None:
 
 
 def measured_ceiling(device: torch.device, dtype: torch.dtype) -> roofline.Ceiling:
-    """What this device reaches in a large product and a large copy, measured now: the limit that rows are held to."""
+    """What this device reaches in a large matmul and a large copy, measured now: the limit that rows are held to."""
     size = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = best_of(lambda: a @ b, device)

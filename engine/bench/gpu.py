@@ -65,7 +65,7 @@ RELATIVE_RMS = {"eager": 0.05, "graphs": 0.05, "full": 0.05, "fp8": 0.2}
 """Most that latents may differ from fp32 ones, as a share of their size (the reference in bf16: 0.007 to 0.03)."""
 
 PSNR_DB = {"eager": 40.0, "graphs": 40.0, "full": 40.0, "fp8": 28.0}
-"""Least likeness of pixels to fp32 ones (the reference in bf16: 47 to 55 dB)."""
+"""Least PSNR in dB of pixels against those of fp32 (the reference in bf16: 47 to 55 dB)."""
 
 CHECK_COLUMNS = {name: name for name in ("mode", "steps", "dtype", "relative_rms", "psnr_db", "failed")}
 FLOAT8_COLUMNS = {
@@ -236,7 +236,7 @@ def _no_waits(device: torch.device) -> Iterator[None]:
 
 
 def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, tokens: int) -> dict[str, Any]:
-    """One 8-bit product beside the wide one: time, and error of both against fp32, on Gaussian numbers.
+    """One 8-bit matmul and the wide one: time, and error of both against fp32, on Gaussian numbers.
 
     Raises:
         ModelError: if the device cannot do it.

@@ -25,7 +25,7 @@ MOST_ROWS = 4
 MOST_PARTS = 10
 """Tensors that one buffer can hold."""
 
-PATIENCE = datetime.timedelta(days=1)
+TIMEOUT = datetime.timedelta(days=1)
 """How long a rank waits for a message. A stream may stand still for hours; a dead neighbour shows at once."""
 
 _FIXED = 9
@@ -152,7 +152,7 @@ class Link:
         self.rank, self.world, self.device = rank, world, device
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         try:
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
             raise RankLostError(f"The {world} ranks of the pipeline did not meet ({_first_line(error)}).") from None
         self._sent: deque[tuple[list[dist.Work | None], list[Tensor]]] = deque()

@@ -2,7 +2,7 @@
 
 W = W0 + s1 B1 A1 + s2 B2 A2 + ... (LoRA: Hu et al., arXiv 2106.09685), summed in fp32 from W0 in the order given and
 rounded once to the base's type. What a file calls its tensors is the business of its *format*: one function that maps
-its keys to the network's own. Must not know files, networks or what a strength is turned by.
+its keys to the network's own. Must not know files, networks or which control sets a strength.
 """
 
 from __future__ import annotations

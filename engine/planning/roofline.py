@@ -1,7 +1,7 @@
 """How much arithmetic and memory traffic a chunk costs, counted from the shapes: the limit that no code beats.
 
-A chunk is one latent frame (four pixel frames). A product of [m, k] and [k, n] counts 2 m k n operations. Only
-products, convolutions and attention are counted; everything else is small beside them. Pure: no torch, no device.
+A chunk is one latent frame (four pixel frames). A matmul of [m, k] and [k, n] counts 2 m k n operations. Only
+matmuls, convolutions and attention are counted; everything else is small against them. Pure: no torch, no device.
 """
 
 from __future__ import annotations

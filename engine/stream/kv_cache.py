@@ -3,7 +3,7 @@
 A cache holds R slots per layer and row of the stream batch, one latent frame each. Which slot a new frame takes is
 decided by tensor arithmetic on the device: the frame's number while slots are free, afterwards the head of an
 eviction queue. Nothing is read back, every tensor stays where it was allocated. Keys are stored as they come
-(normalised and turned) and never touched again. Must not know networks, noise or what a chunk is.
+(normalised and rotated by RoPE) and never touched again. Must not know networks, noise or what a chunk is.
 
 Queue entries are the END of a slot, in frames (4 is slot 3), as the reference counts them; -1 is no entry.
 

@@ -120,7 +120,7 @@ class Gaussian:
         self._drawn_NCFhw = torch.empty(steps if fixed else 0, channels, 1, height, width, device=device)
         self.reset()
 
-    def sow(self, seed: int) -> None:
+    def set_seed(self, seed: int) -> None:
         """Change the seed; the same one again changes nothing."""
         if seed != self.seed:
             self.seed = seed

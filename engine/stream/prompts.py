@@ -73,14 +73,14 @@ class Travel:
         self._last: float | None = None
         self._resting = True
 
-    def aim(self, target_XE: Tensor, seconds: float) -> None:
-        """Set out for another embedding, from wherever this one is now; the very first is in force at once."""
-        self._from, self._to = self.here(), target_XE
+    def set_target(self, target_XE: Tensor, seconds: float) -> None:
+        """Move from the embedding in force to another within so many seconds; the very first is in force at once."""
+        self._from, self._to = self.current(), target_XE
         self._seconds = seconds if self._from is not None else 0.0
         self._elapsed, self._resting = 0.0, False
 
     def advance(self, now: float) -> Tensor | None:
-        """Go on to this time in s: the embedding there, or None if it is the one before.
+        """The embedding in force at this time in s, or None if it is still the one before.
 
         Frames that all bear the same time know no travel: a change is in force at once. Time that jumps back
         (another source) counts as none.
@@ -94,9 +94,9 @@ class Travel:
         else:
             self._elapsed += max(passed, 0.0)
         self._resting = self._elapsed >= self._seconds
-        return self.here()
+        return self.current()
 
-    def here(self) -> Tensor | None:
+    def current(self) -> Tensor | None:
         """The embedding in force; None before the first."""
         if self._from is None or self._to is None or self._elapsed >= self._seconds:
             return self._to
@@ -135,7 +135,7 @@ class Prompts:
         self._known: OrderedDict[str, Conditioning] = OrderedDict()
         self._memory_lock, self._encoder_lock = threading.Lock(), threading.Lock()
         self.travel = Travel(blend)
-        self.aim: tuple[tuple[str, float], ...] = ()
+        self.target: tuple[tuple[str, float], ...] = ()
         self.unknown: tuple[str, ...] = ()
         self.missing: tuple[str, ...] = ()
         self._failed = False
@@ -156,16 +156,18 @@ class Prompts:
     def listen(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
         """Follow the wanted (text, share)s at this stream time: a new embedding [X, E], or None for no change."""
         self.missing = ()
-        if wanted != self.aim:
+        if wanted != self.target:
             found = {text: self._recall(text) for text, _ in wanted}
             self.missing = tuple(text for text, known in found.items() if known is None)
-            if self.missing and not (self._defer and (self.aim or self._failed)):
+            if self.missing and not (self._defer and (self.target or self._failed)):
                 found |= self._encode_now()
             if not self.missing:
                 parts = [(known, share) for (text, share) in wanted if (known := found[text]) is not None]
-                self.travel.aim(blended([(c.embedding.float(), share) for c, share in parts], self._blend), seconds)
+                self.travel.set_target(
+                    blended([(c.embedding.float(), share) for c, share in parts], self._blend), seconds
+                )
                 self.unknown = tuple(dict.fromkeys(word for c, _ in parts for word in c.unknown))
-                self.aim = wanted
+                self.target = wanted
         return self.travel.advance(now)
 
     def _encode_now(self) -> dict[str, Conditioning | None]:
@@ -182,20 +184,20 @@ class Prompts:
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What is in force and on its way: tensors by name, and the rest as JSON takes it."""
-        return self.travel.tensors(), {"travel": self.travel.facts(), "aim": self.aim, "unknown": self.unknown}
+        return self.travel.tensors(), {"travel": self.travel.facts(), "target": self.target, "unknown": self.unknown}
 
     def restore(self, saved: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
         """Become what `save` was taken from."""
         tensors, facts = saved
         self.travel.restore(tensors, facts["travel"])
-        self.aim = tuple((text, share) for text, share in facts["aim"])
+        self.target = tuple((text, share) for text, share in facts["target"])
         self.unknown = tuple(facts["unknown"])
 
     def in_words(self) -> str:
         """What is in force or on its way, for people."""
-        if len(self.aim) <= 1:
-            return self.aim[0][0] if self.aim else ""
-        return " + ".join(f"{share:.0%} {text}" for text, share in self.aim)
+        if len(self.target) <= 1:
+            return self.target[0][0] if self.target else ""
+        return " + ".join(f"{share:.0%} {text}" for text, share in self.target)
 
     def _recall(self, text: str) -> Conditioning | None:
         with self._memory_lock:

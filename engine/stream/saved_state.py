@@ -27,6 +27,9 @@ from engine.stream.protocol import Saved
 
 KEY = "tidecast"
 
+VERSION = 2
+"""Of the format; raised when a saved tensor or fact gets another name or meaning. A file of another one is refused."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
@@ -73,6 +76,7 @@ def write_session(path: Path, session: Session) -> None:
         {
             **session.stream.facts,
             **prompts,
+            "version": VERSION,
             "flights": flights,
             "model": session.model,
             "waiting": waiting,
@@ -87,9 +91,15 @@ def read_session(path: Path) -> Session:
     """The session that `write_session` wrote.
 
     Raises:
-        ModelError: if the file holds none, or one of another version.
+        ModelError: if the file holds none, is damaged, or has another `VERSION`.
     """
     tensors, facts = read(path)
+    if facts.get("version") != VERSION:
+        raise ModelError(
+            f"{path} is a stream of format {facts.get('version')}, which another version of Tidecast saved; "
+            f"this one reads format {VERSION}.",
+            "Begin the stream anew.",
+        )
     try:
         tickets = [
             None if flight["chunk"] is None else unpack_chunk(tensors[f"flight.{row}"], flight["chunk"])
@@ -107,7 +117,7 @@ def read_session(path: Path) -> Session:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path} is a stream that another version of Tidecast saved ({error}).", "Begin the stream anew."
+            f"{path} is damaged, or another version of Tidecast saved it ({error}).", "Begin the stream anew."
         ) from None
 
 
@@ -145,8 +155,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
-    """Raises:
-    ModelError: if a saved tensor is missing or has another shape than the held one.
+    """Compare the saved tensors' names and shapes with those held.
+
+    Raises:
+        ModelError: if one is missing or has another shape.
     """
     wrong = [n for n, tensor in held if n not in saved or saved[n].shape != tensor.shape]
     if wrong:

@@ -424,9 +424,12 @@ def test_a_stream_that_another_version_saved_is_refused(tmp_path: Path) -> None:
                 session.step(CONTROLS)
         session.save(tmp_path / "stream")
         tensors, facts = saved_state.read(tmp_path / "stream")
+        saved_state.write(tmp_path / "older", tensors, {**facts, "version": saved_state.VERSION - 1})
+        with pytest.raises(ModelError, match="another version of Tidecast saved; this one reads"):
+            session.resume(tmp_path / "older")
         for flight in facts["flights"]:
             if flight["chunk"] is not None:
                 flight["chunk"]["controls"]["bypass"] = False  # a control that the engine does not have any more
         saved_state.write(tmp_path / "stream", tensors, facts)
-        with pytest.raises(ModelError, match="another version of Tidecast"):
+        with pytest.raises(ModelError, match="damaged, or another version of Tidecast"):
             session.resume(tmp_path / "stream")

@@ -65,7 +65,7 @@ def play(stream: LocalStream | PipelineStream, noise: Gaussian, between=None):
         if index in PROMPTS:
             stream.read(words.encode(f"prompt {index}").embedding)
         if index == 11:
-            noise.sow(7)
+            noise.set_seed(7)
         steps = steps_for(SPEC.schedule, STRENGTHS[index % 3], count)
         video = scene + 0.3 * torch.rand(3, 4 + (index == 0), size, size, generator=generator)
         noisy, first = stream.encode(video.clamp(-1, 1), steps)
@@ -110,7 +110,7 @@ def test_several_processes_equal_one_for_every_split(single, rule, split, decode
 
     try:
         assert largest_difference(play(stream, noise), single[rule]) <= 1e-5
-        noise.sow(0)
+        noise.set_seed(0)
         noise.reset()
         assert largest_difference(play(stream, noise, move), single[rule]) <= 1e-5
         assert stream.split == splits[2 % len(splits)]

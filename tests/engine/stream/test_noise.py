@@ -103,5 +103,5 @@ def test_noise_is_gaussian_seeded_and_fresh_or_fixed() -> None:
     assert b.shape == (2, 16, 3, 32, 32)
     assert torch.equal(b, fixed.draw(1, 2, 3))
     assert not torch.equal(b[0], b[1])
-    fixed.sow(5)
+    fixed.set_seed(5)
     assert not torch.equal(b, fixed.draw(1, 2, 3))

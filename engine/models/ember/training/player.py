@@ -52,7 +52,7 @@ class Player:
         height, width = video_T3HW.shape[-2:]
         stream, noise = self._open(height, width)
         stream.reset()
-        noise.sow(seed)
+        noise.set_seed(seed)
         stream.read(self.words.encode(prompt).embedding)
         plan = steps_for(self.spec.schedule, strength, steps)
         frames = video_T3HW.transpose(0, 1) * 2 - 1

@@ -71,8 +71,8 @@ def begin(dit: CausalDiT, picture: int, generator: torch.Generator) -> None:
             norm.weight[: len(STENCIL) * shape.head_dim] = PEAK
         for number, distance in enumerate(STENCIL[: shape.heads]):
             part = slice(number * shape.head_dim, (number + 1) * shape.head_dim)
-            attention.q.bias[part] = _turned(shape, (0, 0, 0))
-            attention.k.bias[part] = _turned(shape, distance)
+            attention.q.bias[part] = _rotated(shape, (0, 0, 0))
+            attention.k.bias[part] = _rotated(shape, distance)
     words = dit.blocks[-1].cross_attn.o.weight[values:]
     words.normal_(std=WORDS * shape.dim**-0.5, generator=generator)
     _amplify(dit, values, len(constants))
@@ -106,10 +106,10 @@ def _amplify(dit: CausalDiT, values: int, constants: int) -> None:
     dit.blocks[0].modulation[:, 5, :values] = 0.0
 
 
-def _turned(shape: DiTShape, distance: tuple[int, int, int]) -> torch.Tensor:
+def _rotated(shape: DiTShape, distance: tuple[int, int, int]) -> torch.Tensor:
     """A head's constant that, with rotary positions, answers to a constant query most at this distance: [head_dim].
 
-    A key at q + distance is turned by the angle of the distance more than the query; turning it back by that angle
+    A key at q + distance is rotated by the angle of the distance more than the query; rotating it back by that angle
     makes the two parallel there.
     """
     pairs = shape.head_dim // 2
