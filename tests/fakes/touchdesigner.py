@@ -1,12 +1,12 @@
 """A strict stand-in for TouchDesigner's Python: enough to build the component, run its scripts and talk OSC.
 
-It ships with the component so that anyone can develop it without TouchDesigner. It is strict where the real
-one is forgiving: an operator type, parameter, menu word or attribute that is not in `names.json` or below
-raises. It proves that scripts and builder agree with the names that are documented, not that TouchDesigner
-agrees with them. OSC goes over real UDP, on loopback only; pictures do not exist here.
+With it the component can be developed without TouchDesigner. It is strict where the real one is forgiving: an operator
+type, parameter, menu word or attribute that is neither in `names.json` nor below raises. It proves that scripts and
+builder use documented names, not that TouchDesigner accepts them. OSC goes over real UDP, on loopback only; there are
+no pictures.
 
     world = FakeTouchDesigner(folder)
-    comp, problems = world.run_builder(path_of_build_in_td)
+    world.run_script(text_of_build_in_td)
     world.frame()                       # OSC in, parameter callbacks, frame callbacks
 """
 
@@ -54,7 +54,7 @@ class FakeTouchDesigner:
         self.root.create(self.td.baseCOMP, "project1")
 
     def run_script(self, text: str) -> dict[str, Any]:
-        """Run a text as a Text DAT does, and give its names."""
+        """Run a text as a Text DAT does, and return its names."""
         names: dict[str, Any] = {"__name__": "script", "print": lambda *a: self.printed.append(" ".join(map(str, a)))}
         names["__builtins__"] = {**vars(__import__("builtins")), "__import__": self._import}
         exec(compile(text, "build_in_td.py", "exec"), names)
@@ -64,11 +64,11 @@ class FakeTouchDesigner:
         return self.td if name == "td" else __import__(name, *args)
 
     def changed(self, par: Par) -> None:
-        """A parameter has another value; told at the next frame."""
+        """A parameter was changed; its callback follows at the next frame."""
         self.changes.append((par, False))
 
     def pulsed(self, par: Par) -> None:
-        """A pulse was pressed; told at the next frame."""
+        """A pulse was pressed; its callback follows at the next frame."""
         if par.name == "reinitextensions":
             par.owner.initialise()
         else:

@@ -1,7 +1,6 @@
-"""The operators, parameters and pages of the strict stand-in for TouchDesigner's Python (`fake_td.py`).
+"""The operators, parameters and pages of the strict stand-in for TouchDesigner's Python (`touchdesigner.py`).
 
-Strict where the real one is forgiving: what is not in `names.json` or below raises. Knows neither sockets' far
-ends nor frames; the world around it does.
+Strict where the real one is forgiving: a name that is neither in `names.json` nor below raises.
 """
 
 from __future__ import annotations

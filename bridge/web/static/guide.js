@@ -70,7 +70,7 @@ function advice() {
   if (!state.online)
     return [
       "No connection to Tidecast",
-      "The show may well go on; this page cannot see or change it. It tries again by itself.",
+      "The show may still be running, but this page cannot see or control it. It keeps trying to reconnect.",
       [`Is Tidecast running on ${location.hostname}, and is this device in the same network?`],
     ];
   switch (r.state) {
@@ -78,30 +78,30 @@ function advice() {
     case "loading":
       return [
         "Loading",
-        r.message || `The engine starts${r.model ? ` with the model ${r.model}` : ""}.`,
-        ["Until it is ready the input goes straight through. You can type a prompt already."],
+        r.message || `The engine is starting${r.model ? ` with the model ${r.model}` : ""}.`,
+        ["Until it is ready, the output shows the input. You can already type a prompt."],
       ];
     case "no-input":
       return [
         "No input",
-        r.message || `Nothing comes from ${r.input || "the source"}.`,
+        r.message || `No frames arrive from ${r.input || "the source"}.`,
         [
-          "The output holds the last picture. When the source is back, it goes on by itself.",
-          "Is the sender running, and in the same network? Else choose another source under Video.",
+          "The output holds the last picture and continues when the source is back.",
+          "Is the sender running, and in the same network? If not, choose another source under Video.",
         ],
       ];
     case "stalled":
       return [
         "The engine does not answer",
-        r.message || "The input goes straight through until it does.",
-        ["If it stays silent it is started again by itself, with every control as it is."],
+        r.message || "Until it does, the output shows the input.",
+        ["If it stays silent, it is restarted automatically, with every control as it is."],
       ];
     case "error": {
       const last = state.errors.at(-1);
       return [
         "The engine stopped",
-        r.message || (last ? last[2] : "Health, below, has the last errors."),
-        ["It is started again by itself, with every control as it is. Until then the input goes straight through."],
+        r.message || (last ? last[2] : "The panel Health shows the last errors."),
+        ["It is restarted automatically, with every control as it is. Until then the output shows the input."],
       ];
     }
     default:

@@ -16,7 +16,7 @@ const CAUSES = { input: "before the engine", late: "too late", engine: "with the
 
 const figure = (value, digits = 0) => (value === undefined ? "–" : Number(value).toFixed(digits));
 
-/** Build the rows, and follow the readings. `faces` are the widgets of strength and steps, which show what is in force. */
+/** Build the rows and follow the readings. `faces` are the widgets of strength and steps, which show the values in force. */
 export function health(table, faces) {
   const bars = Object.fromEntries(
     table.stages.map((stage) => {
@@ -91,7 +91,7 @@ function word() {
   }
   if (name !== "running" && $("alert").querySelector("b").textContent === "engine") $("alert").hidden = true;
   document.body.dataset.panic = panic ?? "";
-  // In every other state the notice over the picture says what happens.
+  // In every other state the notice over the picture explains it.
   const more = panic ? `${panic} is on` : name === "running" ? r.message || r.input || "" : "";
   if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;
 }
@@ -100,7 +100,7 @@ const ALARM_MS = 30000;
 let toldUntil = null;
 let silence = 0;
 
-/** Show what has gone wrong since the page was opened where it cannot be missed, until it is read or old. */
+/** Show errors since the page was opened in a prominent place, until they are dismissed or old. */
 function alarm(list) {
   const newest = list.at(-1);
   const until = newest?.[0] ?? 0;
@@ -184,7 +184,7 @@ function plot() {
     g.lineWidth = 2.5;
     g.stroke();
   }
-  // Last, on a ground of their own: no line strikes a figure through.
+  // Last, on a background of their own, so that no line crosses a figure.
   for (const share of [0.5, 1]) {
     const label = top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`;
     g.fillStyle = colour("--panel");

@@ -57,7 +57,7 @@ function invite() {
   text.textContent = !bindings
     ? "MIDI is off. Start Tidecast with --midi."
     : ports?.length === 0
-      ? "No MIDI device is connected. Plug one in; it is found by itself."
+      ? "No MIDI device is connected. Plug one in; it is detected automatically."
       : "Choose a control, then turn a knob.";
 }
 

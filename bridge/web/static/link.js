@@ -1,4 +1,4 @@
-// The connection to Tidecast: the newest value of everything, and who wants to hear of it.
+// The connection to Tidecast: the newest value of everything, and callbacks for changes.
 // Knows nothing of the page.
 
 const listeners = new Map();
@@ -38,7 +38,7 @@ export function send(address, ...args) {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ address, args }));
 }
 
-/** Send a control's value; of several within 12 ms only the last goes out. */
+/** Send a control's value; of several within 12 ms only the last is sent. */
 export function set(control, value) {
   if (pending.size === 0) setTimeout(flush, 12);
   pending.set(control.name, { control, value });
@@ -54,7 +54,7 @@ export function askInputs() {
   if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ ask: "inputs" }));
 }
 
-/** Connect, and stay connected. */
+/** Connect, and reconnect whenever the connection is lost. */
 export function connect() {
   socket = new WebSocket(socketUrl("/api/socket"));
   socket.onmessage = (event) => absorb(JSON.parse(event.data));

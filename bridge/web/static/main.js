@@ -42,7 +42,7 @@ learn();
 picture(table.about);
 
 const keys = [
-  ["B", "Bypass: the input straight through", () => flip(byName.bypass)],
+  ["B", "Bypass: show the input unchanged", () => flip(byName.bypass)],
   ["F", "Freeze: hold the last frame", () => flip(byName.freeze)],
   ["K", "Black", () => flip(byName.black)],
   [

@@ -68,7 +68,7 @@ function source(control) {
           askInputs();
         },
       },
-      "Look again",
+      "Search again",
     ),
   );
   line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
@@ -82,7 +82,7 @@ function source(control) {
       s.uri === connected ||
       (s.title !== "" && connected.startsWith(s.title));
     const content = JSON.stringify([state.inputs, found.map(isOpen)]);
-    if (content === drawn) return; // nothing new: whoever stands on a button stays there
+    if (content === drawn) return; // nothing new: a button that has the focus keeps it
     drawn = content;
     list.replaceChildren(
       ...found.map((s) =>
@@ -102,7 +102,7 @@ function source(control) {
           { class: "dim" },
           state.inputs === null
             ? "Looking for sources …"
-            : "No source can be seen. Start a sender, then look again.",
+            : "No source was found. Start a sender, then search again.",
         ),
       );
   };

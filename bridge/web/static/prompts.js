@@ -3,7 +3,7 @@
 import { send, set, state } from "./link.js";
 import { change, el, fader, register } from "./widgets.js";
 
-const INSET = 20; // half of the puck, which stays inside the pad
+const INSET = 20; // half of the puck, so that it stays inside the pad
 const CORNERS = [
   [0, 0],
   [1, 0],

@@ -19,7 +19,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A value as people read it. */
+/** A value as text for the page. */
 export function format(control, value) {
   if (control.kind === "float")
     return Number(value).toFixed(control.high > 10 && control.unit === "ms" ? 0 : control.high > 10 ? 1 : 2);
@@ -39,7 +39,7 @@ export function widget(control) {
   return register(control, build(control));
 }
 
-/** Make `element` (with a method `show`) the face of a control: echoes reach it, MIDI learn finds it. */
+/** Register `element` (with a method `show`) as a face of a control: it shows echoes, and MIDI learn can bind it. */
 export function register(control, element) {
   element.dataset.control = control.name;
   element.dataset.address = "/tidecast" + control.address;
@@ -52,7 +52,7 @@ export function register(control, element) {
   return element;
 }
 
-/** A value changed by hand: show it everywhere on this page and send it. `from` is the face that is being moved. */
+/** A value was changed by hand: show it everywhere on this page and send it. `from` is the face that is being moved. */
 export function change(control, value, from) {
   state.values[control.name] = value;
   if (from) hold(control.name);
@@ -60,7 +60,7 @@ export function change(control, value, from) {
   set(control, value);
 }
 
-/** Leave echoes of a control that is being moved aside until it rests, then show what is in force. */
+/** Ignore echoes of a control while it is being moved; when it rests, show the value in force. */
 function hold(name) {
   clearTimeout(held.get(name));
   held.set(
@@ -78,7 +78,7 @@ function showAll(name) {
 
 on("control", ({ name }) => held.has(name) || showAll(name));
 
-/** A horizontal fader: the label and the value stand in the bar. */
+/** A horizontal fader with its label and value inside the bar. */
 export function fader(control) {
   const id = `w-${control.name}`;
   const step = control.unit === "ms" ? 10 : (control.high - control.low) / 200;
@@ -120,7 +120,7 @@ export function fader(control) {
   return box;
 }
 
-/** Buttons of which one is down: words, or a few whole numbers. */
+/** A row of buttons of which one is pressed: for choices, or a few whole numbers. */
 function choices(control) {
   const options =
     control.kind === "int"
@@ -163,7 +163,7 @@ function toggle(control) {
   return box;
 }
 
-/** A whole number of a wide range, with a button that rolls a new one. */
+/** A whole number with a wide range, with a button that picks a random one. */
 function number(control) {
   const id = `w-${control.name}`;
   const input = el("input", {
@@ -191,7 +191,7 @@ function number(control) {
   return box;
 }
 
-/** A line of text, sent with Enter or when it is left. */
+/** A line of text, sent with Enter or when it loses the focus. */
 function text(control) {
   const id = `w-${control.name}`;
   const input = el("input", { type: "text", id, autocomplete: "off", spellcheck: "false" });
