@@ -1,8 +1,8 @@
 """Checks an expanded component: `python -m td_components.check DIR`.
 
-Beyond the grammar (`grammar.py`): every operator type, parameter and menu word stands in the allow-list
-`names.json`, wires and docks and references resolve, expressions and scripts are Python 3.11, and the custom
-parameters make sense. What it cannot know is whether TouchDesigner agrees; see `VERIFIED.md`.
+Beyond the grammar (`grammar.py`), every operator type, parameter and menu word must be in the allow-list `names.json`;
+wires, docks and references must resolve; expressions and scripts must be Python 3.11; custom parameters must have help,
+and values within their ranges. Whether TouchDesigner accepts the component is a separate question: see `VERIFIED.md`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFERENCES = ("callbacks", "dat")
 """Parameters whose value names a sibling."""
 
 OWN_SCRIPT = ("DAT:parexec", "DAT:execute")
-"""Operators that run the text that they hold."""
+"""Operators that run their own text as a script."""
 
 NUMBERS = ("FLOAT", "INT")
 
@@ -146,7 +146,7 @@ def _node(name: str, node: dict[str, Any], siblings: dict[str, Any], names: Name
 
 
 def _extension(graph: dict[str, Any]) -> list[str]:
-    """The extension's text must be there and define the class that is named."""
+    """The DAT of the extension must exist and define the class that the parameter names."""
     value = graph["settings"].get("ext0object", ["", ""])[0]
     if not value:
         return []
@@ -161,7 +161,7 @@ def _extension(graph: dict[str, Any]) -> list[str]:
 
 
 def _connectors(folder: Path, tree: Tree) -> list[str]:
-    """Every In operator must be listed where wires into the component arrive."""
+    """Every In operator must be listed in `NAME.network`, which maps the component's inputs."""
     graph = tree.graph
     root = folder if folder.name.endswith(".tox.dir") else folder / f"{graph['name']}.tox.dir"
     path = root / f"{graph['name']}.network"
@@ -171,6 +171,7 @@ def _connectors(folder: Path, tree: Tree) -> list[str]:
 
 
 def _cycles(nodes: dict[str, Any]) -> list[str]:
+    """Wires must not form a cycle."""
     done: set[str] = set()
 
     def visit(name: str, above: tuple[str, ...]) -> list[str]:
@@ -186,7 +187,7 @@ def _cycles(nodes: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Check the folder that is named; returns the exit code: 0 sound, 1 faults, 2 wrong call."""
+    """Check one folder. Returns the exit code: 0 sound, 1 faults found, 2 wrong arguments."""
     if len(arguments) != 1:
         print("usage: python -m td_components.check DIR   (the folder that holds NAME.tox.dir and NAME.tox.toc)")
         return 2

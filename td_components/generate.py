@@ -1,8 +1,8 @@
-"""Writes everything here that is generated, and says what is out of date.
+"""Writes every generated file of this folder, or lists those that are out of date.
 
-Generated and committed: the expanded component, `build_in_td.py`, the TouchOSC layout and the drawings of
-`docs`. The table of controls comes in as plain data; see `tidecast td generate`, which also writes it to
-`controls.json` (`--check` only compares).
+Generated and committed are the expanded component, `build_in_td.py`, the TouchOSC layout, the drawings of `docs`, and
+`controls.json`, the table of controls as plain data. `tidecast td generate` passes that table in (`--check` only
+compares).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def files(table: dict[str, Any]) -> dict[str, bytes]:
 
 
 def write(table: dict[str, Any], folder: Path = HERE) -> list[str]:
-    """Write every generated file below `folder`; remove what is no longer generated. Returns what changed."""
+    """Write every generated file below `folder` and remove stale ones. Returns the paths that changed."""
     wanted = files(table)
     changed = stale(table, folder)
     for path in changed:
@@ -57,7 +57,7 @@ def write(table: dict[str, Any], folder: Path = HERE) -> list[str]:
 
 
 def stale(table: dict[str, Any], folder: Path = HERE) -> list[str]:
-    """Paths below `folder` that are missing, differ, or lie in the tree without belonging to it."""
+    """Paths below `folder` that are missing or differ, or are in the expanded tree without belonging to it."""
     wanted = files(table)
     tree = folder / f"{network.NAME}.tox.dir"
     there = {p.relative_to(folder).as_posix() for p in tree.rglob("*") if p.is_file()}
@@ -66,7 +66,7 @@ def stale(table: dict[str, Any], folder: Path = HERE) -> list[str]:
 
 
 def _same(path: Path, data: bytes) -> bool:
-    """Whether a file holds `data`; a layout is compared unpacked, for zlib may pack it otherwise elsewhere."""
+    """Whether a file holds `data`; a layout is compared decompressed, because versions of zlib compress differently."""
     if not path.is_file():
         return False
     found = path.read_bytes()

@@ -1,7 +1,7 @@
 """Turns the expanded component into `Tidecast.tox` with TouchDesigner's own tool and puts it into the palette.
 
-The binary container is TouchDesigner's and is written by its `toecollapse` alone. Not run with a real
-TouchDesigner yet; the tests use a stand-in that takes the same arguments.
+Only TouchDesigner's `toecollapse` writes the binary `.tox` format. Not yet run with a real TouchDesigner; the tests use
+a stand-in that takes the same arguments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class InstallError(Exception):
 
 
 def by_hand(folder: Path = HERE) -> str:
-    """How to get the component without `toecollapse`."""
+    """How to build the component without `toecollapse`."""
     return (
         f"Inside TouchDesigner, drop {folder / 'build_in_td.py'} into a network and choose Run Script on it: it "
         f"builds the component and saves {NAME}.tox beside the project."
@@ -46,7 +46,7 @@ def tools(platform: str, environment: Mapping[str, str], root: Path = Path("/"))
 
     Args:
         platform: `sys.platform`.
-        environment: `os.environ`; tells where programs lie on Windows.
+        environment: `os.environ`; on Windows it names the program folders.
         root: the file system's root; tests pass a folder.
     """
     if platform == "win32":
@@ -64,13 +64,13 @@ def tools(platform: str, environment: Mapping[str, str], root: Path = Path("/"))
 
 
 def _version(tool: Path) -> tuple[list[int], str]:
-    """What an installation's folder says of its build; one without a number counts as the newest."""
+    """The build number in the name of an installation's folder; one without a number counts as the newest."""
     numbers = [int(n) for part in tool.parts if "TouchDesigner" in part for n in re.findall(r"\d+", part)]
     return numbers or [1 << 30], str(tool)
 
 
 def tool_in(place: Path) -> Path:
-    """The `toecollapse` that a user's path means: the tool itself, its folder, the installation or the app.
+    """The `toecollapse` at a path given by the user: the tool itself, its folder, the installation or the app.
 
     Raises:
         InstallError: if there is none.
@@ -87,10 +87,10 @@ def tool_in(place: Path) -> Path:
 def collapse(tool: Path, source: Path = HERE) -> bytes:
     """Run `toecollapse` on a copy of the expanded component and return the `.tox`.
 
-    Its exit code says nothing (the pair is known to return 1 on success), so the file decides.
+    Its exit code is ignored, because it is known to return 1 on success; the result is judged by the file.
 
     Raises:
-        InstallError: if no `.tox` comes out.
+        InstallError: if no `.tox` is written.
     """
     with tempfile.TemporaryDirectory(prefix="tidecast-") as name:
         folder = Path(name)
@@ -121,7 +121,7 @@ def palette(documents: Path) -> Path:
 
 
 def install(tool: Path, documents: Path, source: Path = HERE) -> Path:
-    """Make `Tidecast.tox` and put it into the palette; an older one is replaced. Returns its path.
+    """Make `Tidecast.tox` and put it into the palette, replacing an older one. Returns its path.
 
     Args:
         tool: `toecollapse`.

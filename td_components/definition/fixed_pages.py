@@ -1,6 +1,6 @@
 """The custom parameters that do not come from the table of controls: presets, connection, engine process, about.
 
-Each function gives the parameters of one page, or of one section of it, in the order in which the page shows them.
+Each function returns the parameters of one page, or of one section, in the order of the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def presets() -> list[Parameter]:
             high=64,
             section=True,
             help="Number of a preset. Presets keep the parameters of the pages Stream and Prompts in this "
-            "component's storage, and so in the .toe file.",
+            "component's storage, and thus in the .toe file.",
         ),
         Parameter(
             "Storepreset",
@@ -29,7 +29,7 @@ def presets() -> list[Parameter]:
             "Stream",
             Style.PULSE,
             0,
-            help="Keep the parameters of the pages Stream and Prompts under this number.",
+            help="Store the parameters of the pages Stream and Prompts under this number.",
         ),
         Parameter(
             "Recallpreset",
@@ -37,13 +37,13 @@ def presets() -> list[Parameter]:
             "Stream",
             Style.PULSE,
             0,
-            help="Set the parameters that were kept under this number.",
+            help="Set the parameters to the values stored under this number.",
         ),
     ]
 
 
 def connection() -> list[Parameter]:
-    """The page Connection: how Tidecast is reached."""
+    """The page Connection: how the component reaches Tidecast."""
     page = "Connection"
     return [
         Parameter(
@@ -52,7 +52,7 @@ def connection() -> list[Parameter]:
             page,
             Style.TOGGLE,
             True,
-            help="Talk to Tidecast. A Tidecast that already runs, here or on another machine, is found "
+            help="Communicate with Tidecast. A Tidecast that is already running, here or on another machine, is used "
             "as soon as it answers at the address below.",
         ),
         Parameter(
@@ -74,7 +74,7 @@ def connection() -> list[Parameter]:
             9010,
             low=1,
             high=65535,
-            help="UDP port at which this component hears the answers. Two components need two ports.",
+            help="UDP port at which this component receives the answers. Two components need two ports.",
         ),
         Parameter(
             "Onconnect",
@@ -83,7 +83,7 @@ def connection() -> list[Parameter]:
             Style.MENU,
             "send",
             menu=(("send", "Send my values"), ("fetch", "Take its values")),
-            help="Whose values count when Tidecast becomes ready.",
+            help="Which side's values to use when Tidecast becomes ready.",
         ),
         Parameter(
             "Transport",
@@ -93,7 +93,7 @@ def connection() -> list[Parameter]:
             "ndi",
             section=True,
             menu=(("ndi", "NDI"), ("spout", "Spout / Syphon")),
-            help="How pictures travel. Spout (Windows) and Syphon (macOS) need both on one machine.",
+            help="How pictures are sent. Spout (Windows) and Syphon (macOS) need both programs on one machine.",
         ),
         Parameter(
             "Sendname",
@@ -119,7 +119,7 @@ def connection() -> list[Parameter]:
             page,
             Style.STR,
             "",
-            help="Addresses of machines whose NDI sources are not found by themselves.",
+            help="Addresses of machines whose NDI sources are not found automatically.",
         ),
         Parameter(
             "Width", "Width", page, Style.INT, 512, low=32, high=4096, help="Width at which the input is sent (pixels)."
@@ -143,7 +143,7 @@ def connection() -> list[Parameter]:
             section=True,
             help="Send every parameter of the pages Stream and Prompts again.",
         ),
-        Parameter("Fetch", "Fetch All", page, Style.PULSE, 0, help="Take every value from Tidecast."),
+        Parameter("Fetch", "Fetch All", page, Style.PULSE, 0, help="Fetch every value from Tidecast."),
         Parameter(
             "Listinputs",
             "List Inputs",
@@ -165,7 +165,7 @@ def engine() -> list[Parameter]:
             page,
             Style.PULSE,
             0,
-            help="Start Tidecast on this machine as a process of its own. When one already answers, that one is used.",
+            help="Start Tidecast on this machine as a process of its own. If one already answers, it is used instead.",
         ),
         Parameter(
             "Stop",
@@ -173,7 +173,7 @@ def engine() -> list[Parameter]:
             page,
             Style.PULSE,
             0,
-            help="End the Tidecast that this component started: asked by OSC first, then ended with all its processes.",
+            help="Stop the Tidecast that this component started: by OSC, after ten seconds by killing its processes.",
         ),
         Parameter(
             "Process",
@@ -182,7 +182,7 @@ def engine() -> list[Parameter]:
             Style.STR,
             "stopped",
             read_only=True,
-            help="What the process that this component started is doing.",
+            help="State of the process that this component started.",
         ),
         Parameter(
             "Executable",
@@ -192,7 +192,7 @@ def engine() -> list[Parameter]:
             "",
             section=True,
             help="The program tidecast, or the python of the environment in which it is installed. Empty: "
-            "it is looked for.",
+            "it is searched for.",
         ),
         Parameter(
             "Arguments",
@@ -221,13 +221,13 @@ def engine() -> list[Parameter]:
             Style.STR,
             "",
             read_only=True,
-            help="File to which the process writes; its lines also appear at the third output.",
+            help="File that the process writes to; its lines also appear at the third output.",
         ),
     ]
 
 
 def callbacks() -> list[Parameter]:
-    """The page Callbacks: the user's own functions."""
+    """The page Callbacks: functions of the user."""
     page = "Callbacks"
     return [
         Parameter(
@@ -245,7 +245,7 @@ def callbacks() -> list[Parameter]:
             Style.STR,
             "callbacks",
             help="Path of the DAT with your functions, seen from inside this component; an absolute path "
-            "survives an update of the component.",
+            "still works after an update of the component.",
         ),
     ]
 
@@ -270,7 +270,7 @@ def about(version: str) -> list[Parameter]:
             Style.STR,
             "see VERIFIED.md",
             read_only=True,
-            help="Which TouchDesigner builds a person has opened this component in stands in the file "
-            "VERIFIED.md of Tidecast.",
+            help="The file VERIFIED.md of Tidecast lists the TouchDesigner builds in which a person has opened "
+            "this component.",
         ),
     ]

@@ -1,7 +1,7 @@
-"""One plain form of a component, in which its three shapes can be compared.
+"""A component as a plain dictionary, in which its three representations can be compared.
 
-The spec (`of`), the expanded tree (`grammar.read`) and what the builder made in the fake TouchDesigner of the tests all
-come down to the same dictionary. What differs between them by nature (the constant under an expression) is left out.
+The spec (`of`), the expanded tree (`grammar.read`) and the component that the builder makes in the fake TouchDesigner
+of the tests give the same dictionary. It omits what only some of them hold, such as the constant behind an expression.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _parameter(p: Parameter) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Numbers and bools as float, text as it is: what survives every shape."""
+    """Numbers and bools as float, text unchanged: the form that every representation can hold."""
     return float(value) if isinstance(value, (bool, int, float)) else value
 
 
@@ -63,7 +63,7 @@ def _node(n: Node) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, place: str = "") -> list[str]:
-    """Where two plain forms differ, one line each; empty when they are the same."""
+    """The differences between two plain forms, one line each; empty if there are none."""
     if isinstance(one, dict) and isinstance(other, dict):
         lines = [f"{place}/{key}: only in one of them" for key in sorted(one.keys() ^ other.keys())]
         for key in sorted(one.keys() & other.keys()):

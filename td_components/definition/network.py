@@ -21,7 +21,7 @@ NAME = "Tidecast"
 SCRIPTS = HERE / "scripts"
 
 ONLINE = "parent().par.Online.eval() and not parent().par.Bypass.eval()"
-"""Expression that is true while the restyled picture is to be seen."""
+"""Expression that is true while the restyled picture is shown."""
 
 
 def component(table: dict[str, Any], version: str) -> Component:
@@ -247,7 +247,7 @@ def _manifest(
     nodes: tuple[Node, ...],
     names: Names,
 ) -> str:
-    """What the scripts need to know of the table, and what the selftest looks for, as JSON."""
+    """The part of the table that the scripts need, and the names that the selftest checks, as JSON."""
     return (
         json.dumps(
             {

@@ -1,7 +1,7 @@
 """The custom parameters of the Tidecast component, generated from the table of controls.
 
-`controls.json` is that table as plain data, written by `tidecast td generate`; nothing of the engine is imported here.
-Parameters that do not come from the table (connection, engine process, presets) stand in `fixed_pages.py`.
+`controls.json` is that table as plain data, written by `tidecast td generate`. Parameters that do not come from the
+table (connection, engine process, presets) are in `fixed_pages.py`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from td_components.definition.spec import Parameter, Style
 PAGES = ("Stream", "Prompts", "Connection", "Engine", "Health", "Callbacks", "About")
 
 PAGE_OF_GROUP = {"Prompts": "Prompts"}
-"""Groups of the table that do not stand on the page Stream."""
+"""Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
-"""Commands that stand on the page Connection, with the name of their pulse."""
+"""Commands that are on the page Connection, with the names of their pulses."""
 
 HIDDEN_COMMANDS = {
-    "prompt": "The slots of the page Prompts say the same.",
-    "midi_learn": "Is done where the MIDI controller is plugged in.",
-    "subscribe": "The component sends it by itself.",
-    "ping": "The component sends it by itself.",
+    "prompt": "The slots of the page Prompts do the same.",
+    "midi_learn": "MIDI is learnt where the controller is plugged in.",
+    "subscribe": "The component sends it automatically.",
+    "ping": "The component sends it automatically.",
     "quit": "Stop sends it.",
 }
-"""Commands that have no parameter, and why. All others are pulses on the page of their group."""
+"""Commands without a parameter, and why. All others are pulses on the page of their group."""
 
 STYLES = {
     "float": Style.FLOAT,
@@ -41,13 +41,13 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "f": {"style": Style.FLOAT, "default": 0.0, "low": 0.0, "high": 60.0},
     "s": {"style": Style.STR, "default": ""},
 }
-"""How the parameter of a command's argument looks, by the argument's OSC type tag."""
+"""Style and range of the parameter for a command's argument, by the argument's OSC type tag."""
 
 EXTRA_HELP = {
     "input": " Empty: the picture that is wired into this component.",
     "bypass": " The component also switches to its own input at once.",
 }
-"""What the component adds to the help of a control."""
+"""Text that the component adds to the help of a control."""
 
 
 def control_name(name: str) -> str:
@@ -125,7 +125,7 @@ def _commands(table: dict[str, Any]) -> list[Parameter]:
                     label=f"{command['group'].removesuffix('s')} {argument}",
                     page=page,
                     **ARGUMENTS[tag],
-                    help=f"{argument.capitalize()} that the pulses below send along.",
+                    help=f"{argument.capitalize()} that the pulses below send.",
                     section=first,
                 )
             )
@@ -165,7 +165,7 @@ def _health(table: dict[str, Any]) -> list[Parameter]:
             Style.TOGGLE,
             False,
             read_only=True,
-            help="Whether Tidecast answers. When it does not, the input is passed through.",
+            help="Whether Tidecast answers. If it does not, the input is passed through.",
         ),
         Parameter(
             "Lasterror",
@@ -174,7 +174,7 @@ def _health(table: dict[str, Any]) -> list[Parameter]:
             Style.STR,
             "",
             read_only=True,
-            help="The newest error, with what to do about it.",
+            help="The latest error, with what to do about it.",
         ),
     ]
     styles = {"float": Style.FLOAT, "int": Style.INT, "text": Style.STR}
@@ -203,8 +203,8 @@ def _health(table: dict[str, Any]) -> list[Parameter]:
             Style.PULSE,
             0,
             section=True,
-            help="Check every operator and parameter of this component by name, and write a report into "
-            "the DAT selftest_report and into a file.",
+            help="Check every operator and parameter of this component by name, and write a report to "
+            "the DAT selftest_report and to a file.",
         ),
         Parameter(
             "Selftestresult",
@@ -213,7 +213,7 @@ def _health(table: dict[str, Any]) -> list[Parameter]:
             Style.STR,
             "",
             read_only=True,
-            help="What the newest selftest found, and where its report is.",
+            help="Result of the latest selftest, and the path of its report.",
         ),
     ]
     return rows

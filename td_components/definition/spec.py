@@ -1,7 +1,7 @@
 """What a TouchDesigner component consists of: pages of custom parameters, operators, settings, wires.
 
-Plain frozen data. `pages.py` and `network.py` fill it for Tidecast; `expanded.py` and `builder.py` write it
-down in two forms. Knows nothing of Tidecast and imports nothing but the standard library.
+Plain frozen data, independent of Tidecast. `pages.py` and `network.py` define Tidecast's component; `expanded.py` and
+`builder.py` write it in two formats.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent.parent
-"""The folder `td_components`, in which everything generated lies."""
+"""The folder `td_components`, which holds everything that is generated."""
 
 BUILD = "2023.11340"
 """The TouchDesigner build in whose text format the expanded tree is written."""
@@ -39,14 +39,14 @@ class Parameter:
     Attributes:
         name: a capital letter, then lower-case letters and digits.
         label: what the page shows.
-        page: the page on which it stands.
+        page: the page that shows it.
         style: its kind.
         default: value at the start; a number, text, bool, or a word of the menu.
         low, high: inclusive range of a number; None for every other style.
         menu: (word, label) of each choice of a menu.
-        help: what the pointer shows when it rests on the parameter.
+        help: the text that TouchDesigner shows when the pointer rests on the parameter.
         section: whether a line is drawn above it.
-        read_only: shown, not to be changed by hand.
+        read_only: shown, but cannot be changed by hand.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A built-in parameter of an operator that differs from its default: a constant or an expression."""
+    """A built-in parameter of an operator with a value other than its default: a constant or an expression."""
 
     name: str
     value: str = ""
@@ -79,7 +79,7 @@ class Node:
         name: its name.
         type: FAMILY:type as the expanded format writes it, such as `TOP:fit`.
         x, y: lower left corner of its tile in the network editor.
-        settings: its parameters that are not at their defaults.
+        settings: its built-in parameters whose values are not the defaults.
         inputs: names of the siblings that are wired to its inputs, in order.
         dock: name of the sibling to which it is docked; empty for none.
         text: contents of a text DAT or of a DAT that runs a script; None for other operators.
@@ -112,7 +112,7 @@ class Component:
     Attributes:
         name: its name; also that of its files.
         pages: the pages of custom parameters, in order.
-        parameters: every custom parameter; those of one page stand in the order in which it shows them.
+        parameters: every custom parameter; those of one page in its order.
         settings: built-in parameters of the component itself.
         nodes: the operators inside.
         comment: what the network editor shows beside it.

@@ -1,6 +1,6 @@
-"""The steps that build a component inside TouchDesigner. `builder.py` puts a component in front of them.
+"""The steps that build a component inside TouchDesigner; `builder.py` inserts the data of the component.
 
-Only TouchDesigner's own Python runs this text (and the fake in `tests/fakes`), as part of `build_in_td.py`.
+This text runs as part of `build_in_td.py`, in TouchDesigner's Python or in the fake of `tests/fakes`.
 """
 
 import os
@@ -11,7 +11,7 @@ COMPONENT = {}  # replaced by the component that is to be built
 
 
 def build(parent, component):
-    """Create the component under `parent`. Returns it and a list of what this TouchDesigner does not have."""
+    """Create the component under `parent`. Returns it and a list of names that this TouchDesigner lacks."""
     problems = []
     old = parent.op(component["name"])
     if old is not None:
@@ -37,7 +37,7 @@ def build(parent, component):
 
 
 def add_node(comp, name, row):
-    """Create one operator, without what TouchDesigner docks to it by itself."""
+    """Create one operator, without the DATs that TouchDesigner docks to it automatically."""
     node = comp.create(getattr(td, row["class"]), name)
     for extra in list(node.docked):
         extra.destroy()
@@ -86,7 +86,7 @@ def set_parameters(node, settings):
 
 
 def main():
-    """Build the component into /project1 (or the root), save it beside the project, and say what happened."""
+    """Build the component in /project1 (or the root), save it beside the project, and print the result."""
     parent = td.op("/project1") or td.op("/")
     comp, problems = build(parent, COMPONENT)
     path = os.path.join(td.project.folder, COMPONENT["name"] + ".tox")

@@ -1,4 +1,4 @@
-"""Writes `build_in_td.py`: one file that builds a component inside TouchDesigner and saves its `.tox`."""
+"""Writes `build_in_td.py`, a script that builds a component inside TouchDesigner and saves its `.tox`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The pictures of the guides in `docs`: how programs are connected, the network, the pages, the layout.
 
-Drawn from the spec and the table, so they never show a name that the component does not have.
+The last three are drawn from the spec and the table, so that they never show a name that the component lacks.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ SETUPS: dict[str, Diagram] = {
         ),
     ),
 }
-"""How programs are connected, by the name of the picture."""
+"""Diagrams of how programs are connected, by the name of the picture."""
 
 WIRE_COLOURS = {"TOP": "#6f86c8", "CHOP": "#74b06f", "DAT": "#b07ab5"}
 
@@ -236,7 +236,7 @@ def network(component: Component) -> str:
 
 
 def pages(component: Component) -> str:
-    """The pages of custom parameters, each as a column, much as the parameter window shows them."""
+    """The pages of custom parameters, one column each, similar to the parameter window."""
     columns = [[p for p in component.parameters if p.page == name] for name in component.pages]
     column, row = 232, 21
     h = 76 + row * max(len(c) for c in columns) + 20
@@ -265,7 +265,7 @@ def _shown(parameter: Parameter) -> str:
 
 
 def layout(table: dict[str, Any]) -> str:
-    """The TouchOSC layout, much as the tablet shows it."""
+    """The TouchOSC layout, similar to the tablet's screen."""
     body = ""
     for w in touchosc.widgets(table):
         r, g, b, _a = (round(255 * c) for c in w.colour)

@@ -1,8 +1,8 @@
-"""Draws boxes, arrows and text as SVG; the pictures of the guides are made of these."""
+"""Boxes, arrows and text as SVG, for the pictures of the guides."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 GROUND, PANEL, EDGE, INK, QUIET = "#12161a", "#1d242b", "#3a4650", "#e8edf0", "#9aa7b0"
@@ -18,10 +18,10 @@ class Box:
     """A program or a setting.
 
     Attributes:
-        key: by which arrows name it.
+        key: the name by which arrows refer to it.
         x, y: upper left corner.
         title: first line, large.
-        lines: further lines; what stands between backquotes is shown as something to type.
+        lines: further lines; text between backquotes is set in a fixed-width font.
         w: width.
     """
 
@@ -34,17 +34,17 @@ class Box:
 
     @property
     def h(self) -> int:
-        """Height, as its lines need it."""
+        """Height that its lines need."""
         return 44 + LINE * len(self.lines) + (6 if self.lines else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """From one box to another, with a label.
+    """An arrow from one box to another, with a label.
 
     Attributes:
         start, end: keys of the boxes.
-        label: what travels.
+        label: what is sent.
         colour: `PICTURE` or `CONTROL`.
         shift: how far from the middle of the boxes' sides it runs, in pixels; keeps two arrows apart.
     """
@@ -76,7 +76,7 @@ class Diagram:
     h: int
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...] = ()
-    machines: tuple[Machine, ...] = field(default=())
+    machines: tuple[Machine, ...] = ()
 
 
 def svg(diagram: Diagram) -> str:
@@ -97,7 +97,7 @@ def svg(diagram: Diagram) -> str:
 
 
 def page(w: int, h: int, title: str, body: str) -> str:
-    """An SVG document of a size, with a title for those who cannot see it."""
+    """An SVG document with a title for screen readers."""
     heads = "".join(
         f"<marker id='{name}' viewBox='0 0 8 8' refX='7' refY='4' markerWidth='4.5' markerHeight='4.5' orient='auto'>"
         f"<path d='M0 0 8 4 0 8z' fill='{colour}'/></marker>"
@@ -111,7 +111,7 @@ def page(w: int, h: int, title: str, body: str) -> str:
 
 
 def text(x: float, y: float, words: str, size: int = 14, colour: str = INK, anchor: str = "start") -> str:
-    """One line of text; what stands between backquotes is set in a fixed-width font."""
+    """One line of text; text between backquotes is set in a fixed-width font."""
     spans = []
     for i, part in enumerate(words.split("`")):
         if part:

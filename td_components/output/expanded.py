@@ -1,7 +1,7 @@
 """Writes a component as the text tree that TouchDesigner's `toecollapse` turns into a `.tox`.
 
-The grammar is documented in `README.md`; `grammar.py` reads it back. Every file is written with LF; the
-order of lines is fixed, so the same component always gives the same bytes.
+`README.md` documents the format; `grammar.py` reads it back. Lines end with LF and have a fixed order, so the same
+component always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from td_components.definition.spec import BUILD, Component, Node, Parameter, Setting, Style
 
 STAMP = "Wed Jul  3 09:32:19 2024"
-"""Time in `.build`; fixed, so that the tree only changes when the component does."""
+"""Time in `.build`; fixed, so that the tree changes only when the component does."""
 
 CONSTANT, EXPRESSION, EXPRESSION_TEXT, CUSTOM, READ_ONLY, SINCE_2023 = 0, 1, 0x10, 0x40, 0x100, 0x4000000
 """Bits of the flags in a `.parm` line."""
@@ -30,7 +30,7 @@ COLOURS = {"TOP": "0.35 0.45 0.65", "DAT": "0.55 0.55 0.55", "CHOP": "0.4 0.55 0
 def write(component: Component) -> dict[str, bytes]:
     """Every file of the tree: path -> contents.
 
-    The paths begin with `NAME.tox.toc` or `NAME.tox.dir/`, and stand in the order of the table of contents.
+    The paths begin with `NAME.tox.toc` or `NAME.tox.dir/`, in the order of the table of contents.
     """
     name = component.name
     files = {
@@ -69,7 +69,7 @@ def text_file(text: str) -> bytes:
 
 
 def word(parameter: Parameter) -> int:
-    """The leading word of a `.cparm` line, as the signed number that is written."""
+    """The leading word of a `.cparm` line, as a signed 32-bit number."""
     value = WORD | SUFFIX_NUMBERED | SIZE_ONE | int(parameter.style) | HELP
     if parameter.section:
         value |= SECTION
@@ -102,7 +102,7 @@ def _node_n(node: Node) -> bytes:
 
 
 def _network(nodes: tuple[Node, ...]) -> bytes:
-    """Where wires into the component arrive."""
+    """The In operators that receive the wires into the component."""
     lines = ["1", "compinputs", "{"]
     for i, node in enumerate(n for n in nodes if n.type.endswith(":in")):
         lines += [f'{i} \t""', f"\t{node.name}", f"\t{node.family}"]
@@ -134,7 +134,7 @@ def value_text(parameter: Parameter) -> str:
 
 
 def number(value: float) -> str:
-    """A number with no more digits than it needs."""
+    """A number as text, with as few digits as it needs."""
     return str(int(value)) if float(value) == int(value) else repr(float(value))
 
 

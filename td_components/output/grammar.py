@@ -1,7 +1,7 @@
-"""Reads an expanded component tree, strictly: whatever the grammar does not know is an error.
+"""Reads an expanded component tree, strictly: anything that the format does not define is an error.
 
-The counterpart of `expanded.py`, written from the format and not from that writer. Knows nothing of Tidecast
-and not which operators exist (`check.py` does).
+The counterpart of `expanded.py`, but written independently from the format. Which operators and parameters exist is
+checked in `check.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from td_components.definition.spec import Style
 from td_components.output.lines import GrammarError, Lines
 
 KINDS = ("n", "cparm", "parm", "network", "text")
-"""Endings of the files that an operator can have, in the order of the table of contents."""
+"""Extensions of an operator's files, in the order of the table of contents."""
 
 MODE, EXPRESSION, BIND = 3, 0x10, 0x200
 READ_ONLY, CUSTOM, SINCE_2023 = 0x100, 0x40, 0x4000000
@@ -33,8 +33,8 @@ class Tree:
 
     Attributes:
         graph: the component in its plain form.
-        flags: for each operator path, the flags of each of its parameter lines.
-        errors: everything that broke the grammar, in the order of the files.
+        flags: operator path -> parameter name -> flags of its `.parm` line.
+        errors: every violation of the format, in the order of the files.
     """
 
     graph: Graph
@@ -43,13 +43,13 @@ class Tree:
 
 
 def read(folder: Path) -> Tree:
-    """Read the component that lies expanded as `NAME.tox.dir` in a folder, with `NAME.tox.toc` beside it.
+    """Read an expanded component: `NAME.tox.dir`, with `NAME.tox.toc` beside it.
 
     Args:
         folder: the `.tox.dir` folder itself or the one that holds it.
 
     Returns:
-        The tree; faults of single files are collected in `errors`.
+        The tree; errors in single files are collected in its `errors`.
 
     Raises:
         GrammarError: if there is no tree to read at all.
@@ -98,7 +98,7 @@ class _Reader:
             self.guard(self.network)
 
     def guard(self, function: Any, *args: Any) -> Any:
-        """Call a reader of one file; its fault is noted and the other files are read all the same."""
+        """Call the reader of one file; an error is recorded, and the other files are still read."""
         try:
             return function(*args)
         except GrammarError as error:

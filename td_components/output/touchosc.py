@@ -1,23 +1,22 @@
 """The TouchOSC layout `docs/Tidecast.tosc`, generated from the table of controls.
 
-The format is TouchOSC's own since 2021: an XML tree (`lexml`) compressed with zlib. Faders use the `/norm`
-twins (0..1), so they send and show the truth without knowing ranges. Nobody has opened the file in TouchOSC
-yet (`VERIFIED.md`).
+The format is that of TouchOSC since 2021: an XML tree (`lexml`) compressed with zlib. Faders use the `/norm` twins
+(0 to 1), so the layout need not hold any ranges. Nobody has opened the file in TouchOSC yet.
 """
 
 from __future__ import annotations
 
 import uuid
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 WIDTH, HEIGHT = 1024, 768
 LISTEN_PORT = 9020
-"""UDP port at which TouchOSC must receive; the layout subscribes with it."""
+"""UDP port at which TouchOSC must receive; the layout subscribes it."""
 
 SNAPSHOTS = 8
-"""How many snapshots have buttons."""
+"""Number of snapshots that have buttons."""
 
 CONNECTION_1 = "0000000001"
 RECTANGLE = 1
@@ -48,9 +47,9 @@ class Message:
 
     Attributes:
         address: full address.
-        constant: (conversion, value) that is sent instead of the control's own value; None sends that.
-        value: name of the own value that is sent and received: x, or text.
-        sends: whether it sends; one that does not only shows what it receives.
+        constant: (conversion, value) to send instead of the control's value; None sends that value.
+        value: name of the value that is sent and received: x or text.
+        sends: whether the control sends; otherwise it only shows what it receives.
     """
 
     address: str
@@ -72,6 +71,7 @@ class Widget:
         kind: MOMENTARY or TOGGLE for a button; for a fader its orientation.
         colour: red, green, blue, alpha from 0 to 1.
         steps: number of lines of a fader's grid.
+        size: text size of a label.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Widget:
     kind: int = NORTH
     colour: tuple[float, float, float, float] = FADER_COLOUR
     steps: int = 11
-    size: int = field(default=14)
+    size: int = 14
 
 
 def widgets(table: dict[str, Any]) -> list[Widget]:
@@ -116,10 +116,9 @@ def widgets(table: dict[str, Any]) -> list[Widget]:
     for i, control in enumerate(toggles):
         colour = PANIC_COLOUR if control["group"] == "Panic" else BUTTON_COLOUR
         x, y = 760 + 84 * (i % 3), 384 + 74 * (i // 3)
-        found += _button(control["label"], f"{prefix}{control['address']}", x, y, 78, 66, Message(""), TOGGLE, colour)
+        found += _button(control["label"], f"{prefix}{control['address']}", x, y, 78, 66, None, TOGGLE, colour)
     for i, name in enumerate(("reset", "anchor")):
         command = next(c for c in table["commands"] if c["name"] == name)
-        message = Message("", ("FLOAT", "1"))
         found += _button(
             command["label"],
             prefix + command["address"],
@@ -127,7 +126,7 @@ def widgets(table: dict[str, Any]) -> list[Widget]:
             610,
             120,
             48,
-            message,
+            ("FLOAT", "1"),
             MOMENTARY,
             BUTTON_COLOUR,
         )
@@ -135,7 +134,7 @@ def widgets(table: dict[str, Any]) -> list[Widget]:
         x, number = 16 + 124 * i, ("INTEGER", str(i + 1))
         for verb, y, h, colour in (("Recall", 668, 54, FADER_COLOUR), ("Save", 728, 32, BUTTON_COLOUR)):
             address = f"{prefix}/snapshot/{verb.lower()}"
-            found += _button(f"{verb} {i + 1}", address, x, y, 118, h, Message("", number), MOMENTARY, colour)
+            found += _button(f"{verb} {i + 1}", address, x, y, 118, h, number, MOMENTARY, colour)
     return found
 
 
@@ -166,11 +165,19 @@ def _fader(control: dict[str, Any], prefix: str, x: int, y: int, w: int, h: int,
 
 
 def _button(
-    text: str, address: str, x: int, y: int, w: int, h: int, message: Message, kind: int, colour: Any
+    text: str,
+    address: str,
+    x: int,
+    y: int,
+    w: int,
+    h: int,
+    constant: tuple[str, str] | None,
+    kind: int,
+    colour: tuple[float, float, float, float],
 ) -> list[Widget]:
-    sent = Message(address, message.constant, message.value, message.sends)
+    message = Message(address, constant)
     return [
-        Widget(f"{text} button", "BUTTON", x, y, w, h, message=sent, kind=kind, colour=colour),
+        Widget(f"{text} button", "BUTTON", x, y, w, h, message=message, kind=kind, colour=colour),
         _label(f"{text} caption", x, y, w, h, text, size=12 if len(text) < 12 else 10),
     ]
 

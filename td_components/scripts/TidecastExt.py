@@ -1,8 +1,8 @@
-"""The extension of the Tidecast component: ties parameters, OSC, the engine's process and the outputs together.
+"""The extension of the Tidecast component: connects parameters, OSC, the Tidecast process and the outputs.
 
-Runs in TouchDesigner's own Python 3.11 and uses nothing but it and the DATs beside it. The decisions are made
-in `link` (values, life signs) and `engine_process`; here is only what needs TouchDesigner. Methods with a
-capital letter are for the callback DATs and for your own scripts: op('Tidecast').Start().
+Runs in TouchDesigner's Python 3.11 without packages and uses the DATs beside it. The logic is in `link` (values,
+connection) and `engine_process`; here is only what needs TouchDesigner. Methods with a capital letter are for the
+callback DATs and for your own scripts: op('Tidecast').Start().
 """
 
 import json
@@ -23,24 +23,24 @@ class TidecastExt:
         self.link = None
         self.noticed = {}
         self.due = {}
-        self.owed = False
+        self.resend_due = False
         self.pings = 0
-        self.word = secrets.token_hex(16)
+        self.quit_word = secrets.token_hex(16)
 
-    # What the callback DATs call
+    # Called by the callback DATs
 
     def OnFrame(self):
-        """Once per frame: life signs, silence, the process, what is owed."""
+        """Once per frame: subscribe and ping, notice silence, resend values, watch the process."""
         now = time.monotonic()
         self._open()
         if self.par("Active"):
-            if self._every("life", 1.0, now):
+            if self._every("ping", 1.0, now):
                 self._send("/subscribe", [self.par("Listenport")])
                 self._send("/ping", [self.pings])
                 self.pings += 1
             self._apply(self.link.tick(now))
-            if self.owed:
-                self.owed = False
+            if self.resend_due:
+                self.resend_due = False
                 self.Resend()
         if self._every("process", 0.25, now):
             self._watch(now)
@@ -48,13 +48,13 @@ class TidecastExt:
             self._find_source()
 
     def OnMessage(self, address, args):
-        """An OSC message came."""
+        """An OSC message has arrived."""
         self._open()
         if self.par("Active"):
             self._apply(self.link.heard(address, list(args), time.monotonic()))
 
     def OnValue(self, par):
-        """A parameter of the component was changed, by hand, export, expression or script."""
+        """A parameter of the component has changed, by hand, export, expression or script."""
         self._open()
         name = par.name
         if name in self.link.kinds:
@@ -81,18 +81,18 @@ class TidecastExt:
             self.Start()
 
     def OnExit(self):
-        """TouchDesigner quits."""
+        """TouchDesigner is quitting."""
         engine = self._engine()
         if engine is None or not engine.running or self.par("Keeprunning"):
             return
-        self._send("/quit", [self.word])
+        self._send("/quit", [self.quit_word])
         if not engine.wait(3.0):
             engine.end()
 
-    # For you
+    # For your scripts
 
     def Start(self):
-        """Start Tidecast on this machine; when one already answers, use that one."""
+        """Start Tidecast on this machine; if one already answers, use it."""
         self._open()
         engine = self._engine()
         if self.link.online:
@@ -105,7 +105,7 @@ class TidecastExt:
         log = processes.log_path(self.par("Listenport"))
         try:
             words = processes.command(self.par("Executable"), self._folder()) + self._arguments(processes)
-            environment = {**os.environ, "TIDECAST_QUIT_WORD": self.word}
+            environment = {**os.environ, "TIDECAST_QUIT_WORD": self.quit_word}
             engine = processes.Engine(words, environment, log)
         except (OSError, ValueError) as error:
             self._show("Process", "not started")
@@ -117,12 +117,12 @@ class TidecastExt:
         self.Log("started: " + " ".join(words))
 
     def Stop(self):
-        """End the Tidecast that this component started: first by OSC, after a while with all its processes."""
+        """Stop the Tidecast that this component started: by OSC, or after `GRACE` by killing its processes."""
         engine = self._engine()
         if engine is None or not engine.running:
             self.Log("no Tidecast was started by this component")
             return
-        self._send("/quit", [self.word])
+        self._send("/quit", [self.quit_word])
         engine.asked(time.monotonic())
         self._show("Process", engine.status())
 
@@ -135,7 +135,7 @@ class TidecastExt:
             self._tell(name)
 
     def Storepreset(self, number=None):
-        """Keep the live controls under a number, in the component's storage."""
+        """Store the live controls under a number, in the component's storage."""
         number = self.par("Preset") if number is None else number
         presets = dict(self.ownerComp.fetch("presets", {}, search=False))
         presets[str(number)] = {name: self.par(name) for name in self.link.kinds}
@@ -143,7 +143,7 @@ class TidecastExt:
         self.Log(f"preset {number} stored")
 
     def Recallpreset(self, number=None):
-        """Set the live controls as they were kept under a number."""
+        """Set the live controls to the values stored under a number."""
         number = self.par("Preset") if number is None else number
         kept = self.ownerComp.fetch("presets", {}, search=False).get(str(number))
         if kept is None:
@@ -181,10 +181,10 @@ class TidecastExt:
         """The value of a parameter of the component."""
         return self.ownerComp.par[name].eval()
 
-    # Inside
+    # Internal
 
     def _open(self):
-        """Read the manifest at the first use; everything beside the extension is there by then."""
+        """Read the manifest at the first use, when every operator beside the extension exists."""
         if self.link is None:
             self.manifest = json.loads(self.ownerComp.op("manifest").text)
             self.link = self._module("link").Link(self.manifest)
@@ -206,7 +206,7 @@ class TidecastExt:
         self.ownerComp.op("osc_out").sendOSC(PREFIX + address, values)
 
     def _tell(self, name):
-        """Send one control if Tidecast does not hold its value yet."""
+        """Send one control if Tidecast does not have its value yet."""
         value = self.noticed[name] = self.par(name)
         if name == "Input" and not value:
             value = self._own_input()
@@ -230,12 +230,12 @@ class TidecastExt:
             elif kind == "online":
                 self._show_online(True)
                 self.Log("Tidecast answers")
-                self._greet()
+                self._synchronise()
             elif kind == "offline":
                 self._go_offline()
                 self.Log("Tidecast does not answer: the input is passed through")
             elif kind == "ready":
-                self._greet()
+                self._synchronise()
                 self._call("onReady", self.ownerComp)
             elif kind == "error":
                 self._error(*values)
@@ -244,16 +244,16 @@ class TidecastExt:
             else:
                 self.Log(values[0])
 
-    def _greet(self):
-        """Bring both sides to the same values, as the parameter On Connect says."""
+    def _synchronise(self):
+        """Bring both sides to the same values, in the direction that the parameter On Connect says."""
         if self.par("Onconnect") == "send":
-            self.owed = True
+            self.resend_due = True
         else:
             self.link.settle(keep_waiting=True)
             self._send("/resend", [])
 
     def _heard_value(self, name, value):
-        """Show what Tidecast says, unless the parameter was changed and its callback is still to come."""
+        """Show a value from Tidecast, unless the parameter was changed here and its callback is still pending."""
         if name in self.noticed and self.par(name) != self.noticed[name]:
             self._tell(name)
             return
@@ -267,13 +267,13 @@ class TidecastExt:
             self.ownerComp.op("readings")[row, 1] = value
 
     def _show(self, name, value):
-        """Set a parameter, unless an export, an expression or a binding owns it."""
+        """Set a parameter, unless an export, an expression or a binding controls it."""
         par = self.ownerComp.par[name]
         if par.mode == ParMode.CONSTANT and par.eval() != value:  # noqa: F821 - a name of TouchDesigner
             par.val = value
 
     def _clear_readings(self):
-        """Fill the table behind the telemetry output: one row per number, beginning with online."""
+        """Reset the table behind the telemetry output: the row `online`, then one row per numeric reading."""
         table = self.ownerComp.op("readings")
         table.clear()
         self.numbers = {}
@@ -308,26 +308,26 @@ class TidecastExt:
             function = getattr(dat.module, name, None)
             if function is not None:
                 function(*args)
-        except Exception:  # the user's own code may raise anything; the link must live on
+        except Exception:  # the user's code may raise anything; the connection must survive it
             self.Log(f"{name} failed: {traceback.format_exc(limit=3)}")
 
     def _engine(self):
         return self._module("engine_process").RUNNING.get(self.ownerComp.id)
 
     def _watch(self, now):
-        """Pass on what the process writes, and end it when it does not obey."""
+        """Log what the process writes, and kill it if it does not stop when asked."""
         engine = self._engine()
         if engine is None:
             return
         for line in engine.lines():
             self.Log(line)
         if engine.overdue(now):
-            self.Log("Tidecast did not stop by itself: its processes are ended")
+            self.Log("Tidecast did not stop when asked: its processes are killed")
             engine.end()
         self._show("Process", engine.status())
 
     def _arguments(self, processes):
-        """The words behind the program: those of the parameter, and what it leaves to this component."""
+        """The arguments of the program: those of the parameter, completed by this component."""
         words = processes.split(self.par("Arguments"))
         transport = self.par("Transport")
         if not {"--output", "-o"} & set(words):

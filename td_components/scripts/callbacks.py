@@ -1,12 +1,12 @@
-"""Your functions: copy this DAT, write into it, and name it at Callback DAT. Each may be left out."""
+"""Your functions: copy this DAT, edit it, and enter its path at Callback DAT. Each may be left out."""
 
 
 def onReady(comp):
-    """Tidecast can restyle now and has been sent every value."""
+    """Tidecast is ready to restyle and has been sent every value."""
 
 
 def onError(comp, topic, reason):
-    """Tidecast reports an error; `reason` says what was wrong and what to do."""
+    """Tidecast reports an error; `reason` says what is wrong and what to do."""
 
 
 def onPromptDone(comp, text):

@@ -1,8 +1,7 @@
-"""Starts Tidecast as a process of its own and ends it with everything that it started.
+"""Starts Tidecast as a process of its own, and ends it with all its child processes.
 
-Knows neither TouchDesigner nor OSC; Python 3.11 without packages. The environment is cleaned of what
-TouchDesigner sets for its own Python, no window opens, and what the process writes goes into a file that
-`Engine.lines` reads on.
+Needs neither TouchDesigner nor OSC; Python 3.11 without packages. The process does not inherit the variables that
+TouchDesigner sets for its own Python, opens no window, and writes to a log file, which `Engine.lines` reads.
 """
 
 import contextlib
@@ -17,12 +16,12 @@ import time
 from pathlib import Path
 
 GRACE = 10.0
-"""Seconds that the process has after the OSC message before it is ended."""
+"""Seconds after the OSC message until the process is killed."""
 
 LONGEST_READ = 65536
 
 RUNNING = {}
-"""Engines by the id of the component that started them; survives a re-initialised extension."""
+"""Engines by the id of the component that started them; survives when the extension is re-initialised."""
 
 
 def clean_environment(environment):
@@ -32,7 +31,7 @@ def clean_environment(environment):
 
 
 def places(folder):
-    """Where the program tidecast may lie, best first; `folder` is that of the project."""
+    """Places to look for the program tidecast, best first; `folder` is that of the project."""
     script = "Scripts/tidecast.exe" if os.name == "nt" else "bin/tidecast"
     home = Path.home()
     for base in (Path(folder), Path(folder) / "tidecast", home / "tidecast", home / "Tidecast"):
@@ -45,7 +44,7 @@ def places(folder):
 
 
 def command(executable, folder):
-    """The words that run Tidecast. Raises FileNotFoundError with what to do when it is not found."""
+    """The command that runs Tidecast. Raises FileNotFoundError, which says what to do, if it is not found."""
     if executable:
         path = Path(executable).expanduser()
         if not path.is_file():
@@ -66,7 +65,7 @@ def command(executable, folder):
 
 
 def split(arguments):
-    """Split the text of the parameter Arguments into words; backslashes stay (Windows paths)."""
+    """Split the text of the parameter Arguments into words; backslashes are kept, for Windows paths."""
     lexer = shlex.shlex(arguments, posix=True, punctuation_chars=False)
     lexer.whitespace_split = True
     lexer.escape = ""
@@ -79,8 +78,8 @@ class Engine:
 
     Args:
         words: program and arguments.
-        environment: of the caller; it is cleaned here.
-        log: path of the file for what the process writes.
+        environment: the caller's; variables of its Python are removed here.
+        log: path of the file that the process writes to.
     """
 
     def __init__(self, words, environment, log):
@@ -106,29 +105,29 @@ class Engine:
 
     @property
     def running(self):
-        """Whether the process lives."""
+        """Whether the process is alive."""
         return self.process.poll() is None
 
     def status(self):
-        """One line for the parameter Process."""
+        """The text of the parameter Process."""
         code = self.process.poll()
         if code is None:
             return "stopping" if self.asked_at is not None else f"running ({self.process.pid})"
         return "stopped" if code == 0 or self.asked_at is not None else f"ended with code {code}, see the log"
 
     def asked(self, now):
-        """Note that the process was asked to stop."""
+        """Remember when the process was asked to stop."""
         if self.asked_at is None:
             self.asked_at = now
 
     def overdue(self, now):
-        """Whether it was asked to stop and still runs after `GRACE` seconds."""
+        """Whether it is still running `GRACE` seconds after it was asked to stop."""
         return self.running and self.asked_at is not None and now - self.asked_at >= GRACE
 
     def end(self):
-        """End the process and everything that it started, at once."""
+        """Kill the process and all its child processes."""
         if os.name == "nt":
-            # The python.exe of a virtual environment is a redirector: its child is the real one (/T).
+            # /T: python.exe of a virtual environment is a launcher, the real interpreter is its child.
             subprocess.run(
                 ["taskkill", "/F", "/T", "/PID", str(self.process.pid)],
                 stdout=subprocess.DEVNULL,
@@ -142,14 +141,14 @@ class Engine:
         self.process.wait(GRACE)
 
     def wait(self, seconds):
-        """Wait for the end; True if it came."""
+        """Wait for the process to end; True if it did."""
         limit = time.monotonic() + seconds
         while self.running and time.monotonic() < limit:
             time.sleep(0.05)
         return not self.running
 
     def lines(self):
-        """Whole lines that were written since the last call."""
+        """The complete lines written since the last call."""
         with open(self.log, "rb") as file:
             file.seek(self._read)
             new = file.read(LONGEST_READ)
@@ -159,10 +158,10 @@ class Engine:
 
 
 def log_path(port):
-    """Where the process of the component that listens at `port` writes."""
+    """The log file for the process of the component that listens at `port`."""
     return Path(tempfile.gettempdir()) / f"tidecast-{port}.log"
 
 
 def platform_name():
-    """For the report: the system and the Python that runs this."""
+    """The system and the Python version, for the report."""
     return f"{sys.platform}, Python {sys.version.split()[0]}"

@@ -1,13 +1,13 @@
-"""Called by this Execute DAT once per frame, when the project has opened and when TouchDesigner quits."""
+"""Called by this Execute DAT at every frame, when the project has opened, and when TouchDesigner quits."""
 
 
 def onStart():
-    """Let the extension know that the project has opened."""
+    """Tell the extension that the project has opened."""
     parent().ext.TidecastExt.OnStart()  # noqa: F821
 
 
 def onFrameStart(frame):
-    """Let the extension do what is due."""
+    """Let the extension do its work for this frame."""
     parent().ext.TidecastExt.OnFrame()  # noqa: F821
 
 

@@ -1,15 +1,15 @@
-"""What the component knows of Tidecast: which values both sides hold, and whether the other side lives.
+"""The connection to Tidecast as a state machine: which values both sides have, and whether Tidecast answers.
 
-A pure state machine: no TouchDesigner, no socket, no clock. `TidecastExt` passes in what happened and carries
-out the events that come back. Runs in TouchDesigner's Python 3.11 without packages.
+Pure: no TouchDesigner, no socket, no clock. `TidecastExt` passes in what happened and carries out the events that are
+returned. Runs in TouchDesigner's Python 3.11 without packages.
 
 Events are tuples:
     ("set", parameter, value)       show this value
     ("online",), ("offline",)       Tidecast answers, or has been silent for `OFFLINE_AFTER` seconds
-    ("ready",)                      it can restyle now: send it every value
+    ("ready",)                      it is ready to restyle: send it every value
     ("error", topic, reason)        it reports an error
     ("prompt", text)                this prompt is now in force
-    ("line", text)                  for the log
+    ("line", text)                  add this to the log
 """
 
 import struct
@@ -18,10 +18,10 @@ PREFIX = "/tidecast"
 OFFLINE_AFTER = 3.0
 """Seconds of silence after which Tidecast counts as gone; it reports ten times a second."""
 HOLD = 0.3
-"""Seconds for which an echo waits after a change by hand, so that it never pulls against the hand."""
+"""Seconds for which an echo is held back after a change by hand, so that it does not move the control backwards."""
 GAP = 0.7
-"""Seconds of silence after which another Tidecast may be speaking: echoes then wait for its heartbeat, so that
-the defaults of one that was started anew never overwrite what stands here."""
+"""Seconds of silence after which Tidecast may have been restarted: echoes are then held back until its heartbeat
+arrives, so that the defaults of a new process never overwrite the values here."""
 READY_STATES = ("running", "no-input")
 
 
@@ -50,16 +50,16 @@ class Link:
         self.changed_at = {}
         self.waiting = {}
         self.held = True
-        self.anew = True
+        self.restarted = True
 
     def settle(self, keep_waiting):
-        """Both sides are being brought to the same values: take the echoes that wait, or drop them."""
-        self.held = self.anew = False
+        """Both sides are being synchronised: apply the echoes that were held back, or drop them."""
+        self.held = self.restarted = False
         if not keep_waiting:
             self.waiting.clear()
 
     def local(self, par, value, now):
-        """A parameter was changed here. Returns (OSC address, value) to send, or None if it is known there."""
+        """A parameter was changed here. Returns (OSC address, value) to send, or None if Tidecast has the value."""
         if par not in self.kinds:
             return None
         value = self.wire(par, value)
@@ -71,7 +71,7 @@ class Link:
         return self.address_of[par], value
 
     def wire(self, par, value):
-        """`value` as it travels: toggles as 0 or 1, floats with 32 bits."""
+        """`value` as it is sent: toggles as 0 or 1, floats with 32 bits."""
         kind = self.kinds[par]
         if kind in ("bool", "int"):
             return int(value)
@@ -80,7 +80,7 @@ class Link:
         return str(value)
 
     def heard(self, address, args, now):
-        """A message came from Tidecast. Returns the events."""
+        """A message from Tidecast has arrived. Returns the events."""
         if not address.startswith(PREFIX + "/"):
             return []
         if self.online and now - self.heard_at > GAP:
@@ -114,10 +114,10 @@ class Link:
             self.prompt = value
         elif name == "heartbeat":
             if self.heartbeat is not None and value < self.heartbeat:
-                self.anew = True
-                events.append(("line", "Tidecast was started anew"))
+                self.restarted = True
+                events.append(("line", "Tidecast was restarted"))
                 events.append(("ready",))
-            elif not self.anew:
+            elif not self.restarted:
                 self.settle(keep_waiting=True)
             self.heartbeat = value
         return events

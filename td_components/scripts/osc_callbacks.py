@@ -1,4 +1,4 @@
-"""Hears Tidecast: called by the DAT osc_in for every message."""
+"""Called by the DAT osc_in for every message from Tidecast."""
 
 
 def onReceiveOSC(dat, rowIndex, message, bytes, timeStamp, address, args, peer):

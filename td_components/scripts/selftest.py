@@ -1,7 +1,7 @@
 """Checks, inside TouchDesigner, every operator, parameter and menu word that the component relies on.
 
-Nobody can promise names of a program that was not at hand when this was written; this finds each one that
-the running build does not have. Python 3.11 without packages.
+The component was written without TouchDesigner at hand; this finds every name that the running build lacks. Python 3.11
+without packages.
 """
 
 

@@ -149,5 +149,5 @@ def test_start_drive_lose_find_again_and_stop(world):
     family = children(world)
     world.press("Stop")
     world.until(lambda: world.par.Process.eval() == "stopped", seconds=25, what="the end")
-    assert not any("its processes are ended" in line for line in world.log()), "it should obey the OSC message"
+    assert not any("its processes are killed" in line for line in world.log()), "it should obey the OSC message"
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

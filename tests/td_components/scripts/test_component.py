@@ -184,7 +184,7 @@ def test_a_tidecast_that_restarts_within_the_silence_is_noticed_by_its_heartbeat
             world.until(lambda: again.store.snapshot.value("strength") == pytest.approx(0.7), what="the resend")
             assert world.par.Strength.eval() == pytest.approx(0.7)
             assert "Tidecast does not answer: the input is passed through" not in world.log()
-            assert "Tidecast was started anew" in world.log()
+            assert "Tidecast was restarted" in world.log()
         finally:
             again.stop()
 
@@ -411,7 +411,7 @@ def test_start_cleans_the_environment_and_stop_ends_the_whole_tree(world, tmp_pa
     assert world.par.Process.eval() == "stopping"
     world.until(lambda: world.par.Process.eval() == "stopped", seconds=15, what="the end of the process")
     world.until(lambda: not alive(pid), what="the end of the grandchild")
-    assert any("its processes are ended" in line for line in world.log())
+    assert any("its processes are killed" in line for line in world.log())
 
 
 def test_a_program_that_is_not_there_is_reported(world):

@@ -31,7 +31,7 @@ class Show:
         self.pars: dict[str, object] = {p: self.link.wire(p, 0) if p in ("Strength", "Steps") else "" for p in PARS}
         self.pars["Bypass"], self.pars["Fit"], self.pars["Steps"] = 0, "cover", 2
         self.now = 0.0
-        self.owed = False
+        self.resend_due = False
         self.up = False
         self.log: list[tuple] = []
         self.born()
@@ -81,8 +81,8 @@ class Show:
                 _, address, value = self.outbox.popleft()
                 self.obey(self.link.heard(address, [value], self.now))
             self.obey(self.link.tick(self.now))
-            if self.owed:
-                self.owed = False
+            if self.resend_due:
+                self.resend_due = False
                 self.link.settle(keep_waiting=False)
                 self.link.known.clear()
                 for par in PARS:
@@ -94,7 +94,7 @@ class Show:
             if event[0] == "set" and event[1] in self.pars:
                 self.pars[event[1]] = event[2]
             elif event[0] in ("online", "ready"):
-                self.owed = True
+                self.resend_due = True
 
 
 ACTS = st.one_of(
