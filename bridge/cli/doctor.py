@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.config import AppConfig
-from bridge.video.opening import lacking
+from bridge.video.opening import availability_error
 from bridge.video.table import rows
 
 Level = Literal["ok", "note", "bad"]
@@ -135,7 +135,7 @@ def _transports(config: AppConfig) -> Iterable[Finding]:
         if row.platforms and sys.platform not in row.platforms:
             level: Level = "bad" if row.scheme in used else "note"
             yield Finding(level, name, f"does not work on {sys.platform}", row.elsewhere)
-        elif error := lacking(row.scheme):
+        elif error := availability_error(row.scheme):
             yield Finding("bad" if row.scheme in used else "note", name, error.message, error.remedy)
         else:
             yield Finding("ok", name, row.what)

@@ -28,7 +28,7 @@ from bridge.cli.size import parse_size
 from bridge.cli.status import StatusLine, introduction
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
-from bridge.video.table import examples, rows
+from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 
 
@@ -50,8 +50,8 @@ class Command(LateHelp):
 
     fills: ClassVar[Mapping[str, Callable[[], str]]] = {
         "presets": lambda: ", ".join(presets()),
-        "inputs": examples,
-        "outputs": lambda: examples(writes=True),
+        "inputs": schemes,
+        "outputs": lambda: schemes(writes=True),
     }
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from bridge.video.table import told
+from bridge.video.table import output_text
 from bridge.web.access import qr_text
 from engine.control import PREFIX
 
@@ -27,7 +27,7 @@ def introduction(bridge: App) -> str:
     config = bridge.config
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
-    lines.append(f"output  {told(config.output.uri)}")
+    lines.append(f"output  {output_text(config.output.uri)}")
     if bridge.web is not None:
         lines.append(f"page    {bridge.web.url}")
         lines += qr_text(bridge.web.url).splitlines()

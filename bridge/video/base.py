@@ -1,22 +1,24 @@
-"""What every video transport is: a source, a sink and a list, in one module that is imported only when chosen.
+"""The interface of a video transport: sources, sinks and a list of sources, in one module that is loaded when used.
 
-A transport is a row of `bridge.video.table` and a module that offers `source(name, options)`, `sink(name, options)`,
-`sources(options)` (those that can be seen), where it needs something that may be missing `require()`, which raises a
-`TransportError`, and where other programs can take an output's pictures `guides(name)`, the steps in them. It leaves
-out what it has not. `bridge.video.opening` finds and calls it.
+A transport is a row of `bridge.video.table` and a module with these functions, each of which may be missing:
 
-Rules for all of them, checked by one test suite over all of them:
+* `source(name, options)` and `sink(name, options)` make an input and an output.
+* `sources(options)` lists the sources that can be seen.
+* `require()` raises a `TransportError` if something that the transport needs is missing on this machine.
+* `guides(name)` explains how to receive an output in other programs.
+
+`bridge.video.opening` imports the module and calls them.
+
+Rules for all transports, checked by one test suite:
 
 * `open`, `read`/`send` and `close` belong to one thread; `open` and `close` may be repeated; a closed source or sink
   can be opened again. Counters and `info` may be read from any thread.
-* `read` waits for the next frame and returns only the newest: what the caller was too slow for is dropped and
-  counted in `skipped`. It returns None when nothing came in time. A source that is lost does not raise: it says so
-  (`connected`, `problem`), and connects again by itself when it can.
-* A frame's pixels belong to the receiver of the frame. `seq` counts the frames that `read` gave.
-* `send` takes any size and pixel format at any time and has finished with the array when it returns.
-* What a library raises becomes a `TransportError` with a remedy.
-
-Knows no transport's library, no model and no control.
+* `read` waits for the next frame and returns only the newest one: older frames that the caller did not read in time are
+  dropped and counted in `skipped`. It returns None when no frame came in time. A source that is lost does not raise:
+  `connected` and `problem` say so, and it connects again by itself when possible.
+* A frame's pixels belong to the receiver of the frame. `seq` counts the frames that `read` returned.
+* `send` takes any size and pixel format at any time and no longer uses the array when it returns.
+* A library's exceptions become a `TransportError` with a remedy.
 """
 
 from __future__ import annotations
@@ -31,15 +33,18 @@ from engine.frame import Frame
 
 DEFAULT_FPS = Fraction(30)
 
+DEFAULT_NAME = "Tidecast"
+"""Name of an output for which no name is given."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Wishes for a source or sink. A transport takes from them what it can and ignores the rest.
+    """Preferences for a source or sink. A transport uses those that it supports and ignores the others.
 
     Attributes:
-        width, height: wanted size in pixels; 0 leaves it to the transport.
-        fps: wanted frame rate (and the rate that a sink announces); None leaves it to the transport.
-        extra_ips: addresses to look for NDI sources at, beside those found by mDNS.
+        width, height: preferred size in pixels; 0 leaves it to the transport.
+        fps: preferred frame rate (and the rate that a sink announces); None leaves it to the transport.
+        extra_ips: addresses to search for NDI sources, in addition to those found by mDNS.
     """
 
     width: int = 0
@@ -52,7 +57,7 @@ class Options:
 class SourceInfo:
     """A source that can be seen, or the one that is open.
 
-    `width`, `height` (pixels) and `fps` are 0 while they are not known. `title` is for people, `uri` opens it.
+    `width`, `height` (pixels) and `fps` are 0 while they are not known. `title` is shown to users, `uri` opens it.
     """
 
     uri: str
@@ -69,12 +74,12 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class Guide:
-    """How a person gets the picture into another program, and back.
+    """How a user gets the picture into another program, and back.
 
     Attributes:
         program: the other program.
-        steps: plain sentences, in order.
-        copy: strings to paste there, or to look for.
+        steps: what to do, one sentence or more per step.
+        copy: strings to paste into the other program or to look for in it.
     """
 
     program: str
@@ -83,11 +88,11 @@ class Guide:
 
 
 class Source(abc.ABC):
-    """Gives frames. See the module's rules.
+    """Gives frames. See the rules in the module's docstring.
 
     Attributes:
-        uri: what opens it.
-        skipped: frames that came but were replaced by a newer one before `read` returned.
+        uri: the address that opens it.
+        skipped: frames that were replaced by a newer one before they could be read.
     """
 
     def __init__(self, uri: str) -> None:
@@ -99,13 +104,13 @@ class Source(abc.ABC):
         """Start receiving; does nothing when open.
 
         Raises:
-            TransportError: what the name stands for cannot be opened at all (a missing file, a missing library). A
-                network source that is not there yet is no error.
+            TransportError: it cannot be opened at all (a missing file, a missing library). A network source that is
+                not there yet is not an error.
         """
 
     @abc.abstractmethod
     def read(self, timeout_s: float) -> Frame | None:
-        """The newest frame that was not given yet, or None when none came within `timeout_s` seconds.
+        """The newest frame that has not been returned yet, or None when none came within `timeout_s` seconds.
 
         Raises:
             TransportError: the source is not open.
@@ -113,7 +118,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give everything back; idempotent."""
+        """Release all resources; idempotent."""
 
     @property
     @abc.abstractmethod
@@ -123,11 +128,11 @@ class Source(abc.ABC):
     @property
     @abc.abstractmethod
     def connected(self) -> bool:
-        """Whether something is there that sends frames."""
+        """Whether frames are being received."""
 
     @property
     def problem(self) -> str:
-        """Why it is not connected, for people; empty when there is nothing to say."""
+        """Why it is not connected, as a sentence for the user; empty when there is no problem."""
         return ""
 
     def __enter__(self) -> Self:
@@ -139,10 +144,10 @@ class Source(abc.ABC):
 
 
 class Sink(abc.ABC):
-    """Takes frames. See the module's rules.
+    """Takes frames. See the rules in the module's docstring.
 
     Attributes:
-        uri: what opens it.
+        uri: the address that opens it.
     """
 
     def __init__(self, uri: str) -> None:
@@ -154,14 +159,14 @@ class Sink(abc.ABC):
 
         Raises:
             NameTakenError: another sender on this machine has the name; the remedy offers a free one.
-            TransportError: the transport is not available here.
+            TransportError: the transport is not available on this machine.
         """
 
     @abc.abstractmethod
     def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        """Send one frame now (pacing is the caller's business), and small strings with it where possible.
+        """Send one frame at once; the caller does the pacing.
 
-        `frame.metadata` goes along too; `metadata` wins where both have a key.
+        Transports that can carry metadata send `frame.metadata` and `metadata`; where both have a key, `metadata` wins.
 
         Raises:
             TransportError: the sink is not open.
@@ -169,12 +174,12 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give everything back and free the name; idempotent."""
+        """Release all resources and the name; idempotent."""
 
     @property
     @abc.abstractmethod
     def receivers(self) -> int:
-        """How many receivers are connected; -1 where the transport cannot tell."""
+        """How many receivers are connected; -1 if the transport does not know."""
 
     def __enter__(self) -> Self:
         self.open()

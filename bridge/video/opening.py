@@ -1,4 +1,4 @@
-"""Opens a place that video comes from or goes to, written `transport:name`: `ndi:STUDIO (OBS)`, `pattern:dance`."""
+"""Opens sources and sinks by their addresses, `transport:name`, such as `ndi:STUDIO (OBS)` or `pattern:dance`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse_uri(uri: str) -> tuple[str, str]:
     scheme = scheme.lower()
     if not colon or find(scheme) is None:
         known = ", ".join(f"{row.scheme}:" for row in rows())
-        raise TransportError(f"{uri!r} names no video transport.", f"Begin it with one of {known}")
+        raise TransportError(f"{uri!r} names no video transport.", f"It must begin with one of {known}")
     return scheme, name.strip()
 
 
@@ -29,7 +29,7 @@ def open_source(uri: str, options: Options | None = None) -> Source:
     """Open a source by its uri.
 
     Raises:
-        TransportError: unknown transport, one that has no source, or one that cannot be opened here.
+        TransportError: the transport is unknown or has no source, or the source cannot be opened.
     """
     return cast(Source, _make("source", uri, options))
 
@@ -39,15 +39,15 @@ def open_sink(uri: str, options: Options | None = None) -> Sink:
 
     Raises:
         NameTakenError: the name is in use on this machine.
-        TransportError: unknown transport, one that has no sink, or one that cannot be opened here.
+        TransportError: the transport is unknown or has no sink, or the sink cannot be opened.
     """
     return cast(Sink, _make("sink", uri, options))
 
 
 def list_sources(transports: tuple[str, ...] | None = None, options: Options | None = None) -> list[SourceInfo]:
-    """Everything that can be seen now (looking for NDI sources takes about two seconds).
+    """The sources that can be seen now (the search for NDI sources takes about two seconds).
 
-    Transports that cannot work here are left out; `unavailable` says why.
+    Transports that do not work on this machine are left out; `unavailable` says why.
     """
     found: list[SourceInfo] = []
     for scheme in transports or tuple(row.scheme for row in rows()):
@@ -57,8 +57,8 @@ def list_sources(transports: tuple[str, ...] | None = None, options: Options | N
     return found
 
 
-def lacking(scheme: str) -> TransportError | None:
-    """Why a transport cannot work on this machine, with the remedy; None when it can."""
+def availability_error(scheme: str) -> TransportError | None:
+    """Why a transport does not work on this machine, with the remedy; None if it works."""
     module = _module(scheme)
     if hasattr(module, "require"):
         try:
@@ -69,12 +69,12 @@ def lacking(scheme: str) -> TransportError | None:
 
 
 def unavailable(scheme: str) -> str:
-    """`lacking` as a text; empty when nothing is."""
-    return str(lacking(scheme) or "")
+    """Why a transport does not work on this machine, as a text; empty if it works."""
+    return str(availability_error(scheme) or "")
 
 
 def guides(uri: str) -> tuple[Guide, ...]:
-    """How to get the picture of an output into other programs; empty where they cannot see it.
+    """How to receive an output in other programs; empty if they cannot.
 
     Raises:
         TransportError: unknown transport.

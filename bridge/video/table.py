@@ -1,7 +1,7 @@
-"""The table of video transports: one row each. Command line, `doctor`, `sources`, page and documents read it.
+"""The table of video transports: one row each. The command line, `doctor`, the page and the documents read it.
 
-To add a transport, write a module with the rules of `bridge.video.base` and one row here, or call `register` with the
-row from outside.
+To add a transport, write a module that follows the rules of `bridge.video.base` and add a row here, or call `register`
+with the row from outside.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Transport:
-    """A way for pictures to come in or go out.
+    """The declaration of one transport.
 
     Attributes:
-        scheme: what stands before the colon.
+        scheme: the part of an address before the colon.
         module: where it is implemented; imported when it is first used.
-        what: what it is, in a few words.
-        reads: what the name of an input means; empty when it can be no input.
-        writes: what the name of an output means; empty when it can be no output.
+        what: a short description.
+        reads: what the name of an input means; empty if it cannot be an input.
+        writes: what the name of an output means; empty if it cannot be an output.
         platforms: values of `sys.platform` that it works on; empty for all.
-        elsewhere: what to do about it on other platforms, as a sentence.
-        shown_as: how the output called `{name}` is told at the start; empty for its address.
-        run_on: where it was really run, and what stands in elsewhere, for the documents.
+        elsewhere: what to do instead on other platforms, as a sentence.
+        shown_as: how the output called `{name}` is shown to the user at the start; empty for its address.
+        run_on: where it was actually run, and how it is tested otherwise, for the documents.
     """
 
     scheme: str
@@ -116,7 +116,7 @@ def rows() -> tuple[Transport, ...]:
 
 
 def find(scheme: str) -> Transport | None:
-    """The transport of this scheme."""
+    """The transport of this scheme, or None."""
     return next((row for row in _ROWS if row.scheme == scheme), None)
 
 
@@ -124,17 +124,17 @@ def register(row: Transport) -> None:
     """Add a transport of one's own, before the program starts.
 
     Raises:
-        ValueError: its scheme is taken, or it can neither be read nor written.
+        ValueError: its scheme is taken, or both `reads` and `writes` are empty.
     """
     if find(row.scheme) is not None:
-        raise ValueError(f"there is a transport {row.scheme}: already")
+        raise ValueError(f"there is already a transport {row.scheme}:")
     if not (row.reads or row.writes):
-        raise ValueError(f"the transport {row.scheme}: says neither what its inputs nor what its outputs are called")
+        raise ValueError(f"the transport {row.scheme}: has neither an input (reads) nor an output (writes)")
     _ROWS.append(row)
 
 
 def unregister(scheme: str) -> None:
-    """Take back what `register` added.
+    """Remove a transport that `register` added.
 
     Raises:
         ValueError: there is no such transport.
@@ -145,13 +145,13 @@ def unregister(scheme: str) -> None:
     _ROWS.remove(row)
 
 
-def examples(*, writes: bool = False) -> str:
-    """The transports that can be an input (or an output), as a line of help: `ndi:, file:, camera:`."""
+def schemes(*, writes: bool = False) -> str:
+    """The transports that can be an input (or an output), as help text: `ndi:, file:, camera:`."""
     return ", ".join(f"{row.scheme}:" for row in _ROWS if (row.writes if writes else row.reads))
 
 
-def told(uri: str) -> str:
-    """An output's address in words for the person who has just started it."""
+def output_text(uri: str) -> str:
+    """How an output is shown to the user at the start."""
     scheme, _, name = uri.partition(":")
     row = find(scheme)
     return row.shown_as.format(name=name) if row is not None and row.shown_as else uri

@@ -1,4 +1,4 @@
-"""Frame times of sources that make their own pictures."""
+"""Frame times for sources that generate their pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from engine.errors import TransportError
 
 
 class Ticker:
-    """Steady frame times of a source that makes its own pictures; drops what the caller was too slow for.
+    """Steady frame times; frames that the caller did not take in time are skipped.
 
-    Frame `n` is due `n / fps` seconds after the start. Sleeps at most until `timeout_s` is over.
+    Frame `n` is due `n / fps` seconds after the start.
+
+    Args:
+        fps: frames per second.
+
+    Raises:
+        TransportError: if the rate is not positive.
     """
 
     def __init__(self, fps: Fraction) -> None:
@@ -22,7 +28,8 @@ class Ticker:
         self._next = 0
 
     def wait(self, timeout_s: float) -> tuple[int, int] | None:
-        """Wait for the next frame's time; returns its number and how many were skipped, or None if not yet due."""
+        """Wait until a frame is due, for `timeout_s` at most; returns its number and how many were skipped, or None if
+        none is due yet."""
         now = time.monotonic_ns()
         due = self._start_ns + self.at(self._next)
         if due > now:

@@ -1,6 +1,7 @@
 """Cameras and capture cards, through FFmpeg's drivers: v4l2 (Linux), dshow (Windows), avfoundation (macOS).
 
-`camera:` is the first one, `camera:1` the second, `camera:NAME` one by its name, `camera:/dev/video2` one by its file.
+`camera:` is the first camera, `camera:1` the second, `camera:NAME` the one with that name, `camera:/dev/video2` the one
+with that device file.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import av
 
 from bridge.video.base import Options, SourceInfo
-from bridge.video.devices.live import Device, LiveSource, wishes
+from bridge.video.devices.live import Device, LiveSource
 from bridge.video.files.decode import Failure
 from engine.errors import TransportError
 
@@ -20,7 +21,7 @@ _SYSFS = Path("/sys/class/video4linux")
 
 
 def devices() -> list[tuple[str, str]]:
-    """(the driver's name, the name for people) of every camera."""
+    """(name for the driver, name for users) of every camera."""
     if sys.platform.startswith("linux"):
         return _linux_devices()
     driver = _driver()
@@ -35,7 +36,7 @@ def devices() -> list[tuple[str, str]]:
 
 
 def _linux_devices() -> list[tuple[str, str]]:
-    """Devices that capture: of the several files of one camera the kernel numbers the capturing one 0."""
+    """The capture devices: of the several device files of one camera, the one with index 0."""
     found = []
     for folder in _SYSFS.glob("video*"):
         index = (folder / "index").read_text().strip() if (folder / "index").exists() else "0"
@@ -52,10 +53,10 @@ def _driver() -> str:
 
 
 def choose(name: str) -> tuple[str, str]:
-    """The camera that a name, a number or a device file means.
+    """The camera with this name, number or device file, as (name for the driver, name for users).
 
     Raises:
-        TransportError: there is no such camera; the remedy lists those that are there.
+        TransportError: there is no such camera; the remedy lists the existing ones.
     """
     if name.startswith("/dev/"):
         return name, name
@@ -81,10 +82,9 @@ def source(name: str, options: Options) -> LiveSource:
         url = f"video={url}"
     elif driver == "avfoundation":
         url = f"{url}:none"
-    size = wishes(options.width, options.height, float(options.fps) if options.fps else None)
-    # Cameras only have certain sizes; v4l2 and dshow choose or refuse. The picture is fitted later anyway.
-    size.pop("video_size", None)
-    return LiveSource(f"camera:{name}", title, Device(driver, url, size))
+    # No size is requested: cameras have only certain sizes and may refuse others. The picture is fitted later anyway.
+    rate = {"framerate": f"{float(options.fps):g}"} if options.fps else {}
+    return LiveSource(f"camera:{name}", title, Device(driver, url, rate))
 
 
 def sources(options: Options) -> list[SourceInfo]:

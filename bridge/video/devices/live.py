@@ -1,7 +1,6 @@
 """A device that PyAV reads in real time: what camera and screen have in common.
 
-A thread decodes and keeps the newest picture; when the device is lost it is opened again every second. Knows nothing
-of which device it is.
+A thread decodes and keeps the newest picture; when the device is lost, opening it is tried again every second.
 """
 
 from __future__ import annotations
@@ -10,7 +9,8 @@ import dataclasses
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+
+from av.container import InputContainer
 
 from bridge.service import Service
 from bridge.video.base import Source, SourceInfo
@@ -19,9 +19,9 @@ from engine.errors import TransportError
 from engine.frame import Frame
 
 RETRY_S = 1.0
-"""Pause before a lost device is opened again."""
+"""Pause before a lost device is opened again, in s."""
 
-_ANSWER_S = 3.0
+_TIMEOUT_S = 3.0  # longest wait for the device's answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,15 @@ class Device:
 
     driver: str
     url: str
-    wishes: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
 class LiveSource(Source):
     """The newest picture of a device.
 
     Args:
-        uri: what the user wrote.
-        title: name for people.
+        uri: the address that the user gave.
+        title: name for users.
         device: how to open it.
     """
 
@@ -47,16 +47,16 @@ class LiveSource(Source):
         self._title = title
         self._device = device
         self._info = SourceInfo(uri, title)
-        self._news = threading.Condition()
+        self._arrival = threading.Condition()
         self._newest: Frame | None = None
-        self._container: Any = None
+        self._container: InputContainer | None = None
         self._service: Service | None = None
         self._connected = False
         self._problem = ""
         self._seq = 0
 
     def open(self) -> None:
-        """Open the device; raises when that fails now, tries again by itself when it fails later."""
+        """Open the device; raises if that fails. If the device is lost later, opening is tried again automatically."""
         if self._service is not None:
             return
         self._container = self._open_device()
@@ -65,11 +65,11 @@ class LiveSource(Source):
         self._service.start()
 
     def read(self, timeout_s: float) -> Frame | None:
-        """The newest picture that was not given yet."""
+        """The newest picture that has not been returned yet."""
         if self._service is None:
             raise TransportError(f"{self.uri} is not open.")
-        with self._news:
-            self._news.wait_for(lambda: self._newest is not None, timeout_s)
+        with self._arrival:
+            self._arrival.wait_for(lambda: self._newest is not None, timeout_s)
             frame, self._newest = self._newest, None
         if frame is None:
             return None
@@ -90,17 +90,17 @@ class LiveSource(Source):
 
     @property
     def connected(self) -> bool:
-        """Whether pictures come."""
+        """Whether pictures are being received."""
         return self._connected
 
     @property
     def problem(self) -> str:
-        """Why no pictures come."""
+        """Why no pictures are received."""
         return self._problem
 
-    def _open_device(self) -> Any:
+    def _open_device(self) -> InputContainer:
         device = self._device
-        return open_container(device.url, self._title, device.driver, device.wishes, _ANSWER_S)
+        return open_container(device.url, self._title, device.driver, device.options, _TIMEOUT_S)
 
     def _note(self, topic: str, text: str) -> None:
         self._problem = f"{self._title} failed: {text}"
@@ -126,7 +126,7 @@ class LiveSource(Source):
             if service.stopping.wait(RETRY_S):
                 return
 
-    def _receive(self, container: Any, stopping: threading.Event) -> None:
+    def _receive(self, container: InputContainer, stopping: threading.Event) -> None:
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.base_rate or 0)
         converter = Converter()
@@ -138,19 +138,9 @@ class LiveSource(Source):
             pts = captured
             if picture.pts is not None and picture.time_base is not None:
                 pts = int(picture.pts * picture.time_base * 1_000_000_000)
-            with self._news:
+            with self._arrival:
                 self.skipped += self._newest is not None
                 self._newest = Frame(pixels, kind, pts, captured)
-                self._news.notify()
+                self._arrival.notify()
             self._info = SourceInfo(self.uri, self._title, pixels.shape[1], pixels.shape[0], rate)
             self._connected, self._problem = True, ""
-
-
-def wishes(width: int, height: int, fps: float | None) -> dict[str, str]:
-    """The options `video_size` and `framerate` that all capture drivers know."""
-    made = {}
-    if width and height:
-        made["video_size"] = f"{width}x{height}"
-    if fps:
-        made["framerate"] = f"{fps:g}"
-    return made

@@ -1,6 +1,6 @@
 """A monitor's picture, through FFmpeg's drivers: x11grab (Linux with X11), gdigrab (Windows), avfoundation (macOS).
 
-`screen:` is the whole first screen. On Linux a display can follow (`screen::1.0+100,200`: display :1, from that
+`screen:` is the whole first screen. On Linux the name can be a display (`screen::1.0+100,200`: display :1, from that
 corner on), on Windows a window's title (`screen:title=Notepad`), on macOS the screen's number (`screen:1`).
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from bridge.video.base import Options, SourceInfo
-from bridge.video.devices.live import Device, LiveSource, wishes
+from bridge.video.base import DEFAULT_FPS, Options, SourceInfo
+from bridge.video.devices.live import Device, LiveSource
 from engine.errors import TransportError
 
 
 def require() -> None:
-    """Raise a `TransportError` where no screen can be captured."""
+    """Raise a `TransportError` if no screen can be captured on this machine."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         raise TransportError(
             "There is no X11 display to capture.", "Start this inside a desktop session, or set DISPLAY."
@@ -23,9 +23,9 @@ def require() -> None:
 
 
 def source(name: str, options: Options) -> LiveSource:
-    """A screen, or the part or window that the name tells."""
+    """A screen, or the part of it or the window that the name selects."""
     require()
-    rate = wishes(0, 0, float(options.fps or 30))
+    rate = {"framerate": f"{float(options.fps or DEFAULT_FPS):g}"}
     if sys.platform == "win32":
         device = Device("gdigrab", name or "desktop", rate)
     elif sys.platform == "darwin":

@@ -1,7 +1,4 @@
-"""What file, camera and screen share: opening with PyAV, errors in our words, pictures as arrays.
-
-Knows nothing of timing.
-"""
+"""What file, camera and screen share: opening with PyAV, its errors as `TransportError`, pictures as arrays."""
 
 from __future__ import annotations
 
@@ -16,37 +13,37 @@ from engine.errors import TransportError
 from engine.frame import PixelFormat
 
 Failure = (av.FFmpegError, OSError, ValueError)
-"""What PyAV raises when something cannot be opened or decoded (its own errors derive from several built-in ones)."""
+"""The exceptions that PyAV raises when something cannot be opened or decoded."""
 
 
 def open_container(
     url: str,
     what: str,
-    form: str | None = None,
-    wishes: Mapping[str, str] | None = None,
+    driver: str | None = None,
+    options: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
 ) -> av.container.InputContainer:
-    """Open something that holds video.
+    """Open a file or device that has video.
 
     Args:
         url: path or device.
-        what: how to call it in an error.
-        form: name of the container format or device driver; None finds out.
-        wishes: the driver's options.
-        timeout_s: longest wait for an answer when opening and reading.
+        what: what to call it in an error.
+        driver: name of the container format or device driver; None detects it.
+        options: the driver's options.
+        timeout_s: longest wait when opening and reading, in s.
 
     Raises:
-        TransportError: it cannot be opened or holds no video.
+        TransportError: it cannot be opened or has no video.
     """
     try:
-        container = av.open(url, format=form, options=dict(wishes or {}), timeout=timeout_s)
+        container = av.open(url, format=driver, options=dict(options or {}), timeout=timeout_s)
     except Failure as error:
         raise TransportError(
-            f"{what} cannot be opened: {reason(error)}.", "Check the name and that it is free."
+            f"{what} cannot be opened: {reason(error)}.", "Check the name, and that no other program uses it."
         ) from error
     if not container.streams.video:
         container.close()
-        raise TransportError(f"{what} holds no video.", "Choose another one.")
+        raise TransportError(f"{what} has no video.", "Choose another one.")
     container.streams.video[0].thread_type = "AUTO"
     return container
 
@@ -58,13 +55,13 @@ def reason(error: Exception) -> str:
 
 
 class Converter:
-    """Turns decoded pictures into arrays. Belongs to one thread."""
+    """Converts decoded pictures to arrays. Use it from one thread."""
 
     def __init__(self) -> None:
         self._scaler = VideoReformatter()
 
     def array(self, picture: av.VideoFrame) -> tuple[np.ndarray, PixelFormat]:
-        """RGB pixels, or RGBA when the picture has alpha; turned upright. The array owns its memory."""
+        """RGB pixels, or RGBA if the picture has alpha; rotated upright. The array owns its memory."""
         alpha = any(component.is_alpha for component in picture.format.components)
         name, kind = ("rgba", PixelFormat.RGBA) if alpha else ("rgb24", PixelFormat.RGB)
         pixels = self._scaler.reformat(picture, format=name).to_ndarray()

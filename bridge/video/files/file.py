@@ -1,6 +1,6 @@
 """A video file as a source: looped, at its own rate, with its own times. `file:PATH`.
 
-Source times go on rising over the loops. Pictures that the caller is too slow for are decoded and left out.
+Source times keep rising when the file loops. Pictures that the caller did not read in time are decoded and skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.errors import TransportError
 from engine.frame import Frame
 
 _LATE_S = 2.0
-"""Further behind than this (the machine slept) it goes on from where it is, instead of skipping ahead."""
+"""If playback is further behind than this (the machine was asleep), it continues from where it is and does not skip."""
 
 
 class FileSource(Source):
@@ -43,7 +43,7 @@ class FileSource(Source):
         stream = self._container.streams.video[0]
         self._fps = stream.average_rate or stream.base_rate or DEFAULT_FPS
         self._pictures: Iterator[av.VideoFrame] = self._container.decode(video=0)
-        self._offset_ns = 0  # source time at which this round of the loop began
+        self._offset_ns = 0  # source time at which this pass through the file began
         self._first_ns: int | None = None  # the file's own time of its first picture
         self._last_ns = 0
         self._seq, self._problem = 0, ""
@@ -51,7 +51,7 @@ class FileSource(Source):
         if self._next is None:
             self.close()
             raise TransportError(
-                f"The file {self._path.name!r} holds no picture that can be decoded.", "Choose another."
+                f"The file {self._path.name!r} has no picture that can be decoded.", "Choose another one."
             )
         picture = self._next[1]
         size = (picture.width, picture.height)
@@ -104,13 +104,13 @@ class FileSource(Source):
 
     @property
     def problem(self) -> str:
-        """Why the file cannot be read on."""
+        """Why the rest of the file cannot be read."""
         return self._problem
 
     def _decode(self) -> tuple[int, av.VideoFrame] | None:
-        """The next picture and its time since the start; None when nothing in the whole file can be decoded."""
+        """The next picture and its time since the start; None if nothing in the whole file can be decoded."""
         assert self._container is not None
-        for _ in range(2):  # what is left of this round, then the next from its beginning
+        for _ in range(2):  # the rest of this pass, then the file from its beginning
             try:
                 picture = next(self._pictures, None)
                 if picture is not None:
@@ -126,7 +126,7 @@ class FileSource(Source):
                 why = reason(error)
             self._offset_ns = self._last_ns + int(1e9 / self._fps)
             self._first_ns = None
-        self._problem = f"The file {self._path.name!r} cannot be read on: {why}."
+        self._problem = f"The file {self._path.name!r} cannot be read any further: {why}."
         return None
 
     def _timed(self, picture: av.VideoFrame) -> tuple[int, av.VideoFrame]:

@@ -1,9 +1,8 @@
-"""Records the output, and the input if wished, to files, from processes of their own.
+"""Records the output, and optionally the input, to files, each in a process of its own.
 
-Each file has a process that takes frames from a ring which drops the oldest: when the disk or the encoder is slow
-the recording loses frames, never the show. Files are fragmented MP4 (H.264), written out once a second, so that a
-file is playable up to its last second whatever ends its process. Knows no control and no socket: `Recorder.want`
-says what shall be recorded, two callbacks say what is.
+Each process takes frames from a ring that drops the oldest: when the disk or the encoder is slow, the recording loses
+frames, the show none. Files are fragmented MP4 (H.264), written out once a second, so that a file is playable up to its
+last second however its process ends. `Recorder.want` sets what is to be recorded; two callbacks report what is.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 
 KINDS = ("output", "input")
 RING_DEPTH = 24
-LEAST_FREE_BYTES = 200 * 1024 * 1024
-"""A recording is not begun with less room than this on the disk."""
+MIN_FREE_BYTES = 200 * 1024 * 1024
+"""A recording is not started with less free space than this on the disk."""
 
-MOST_FINISHING = 2
-"""Ended recordings of one kind that may still be writing when another begins; who asks for more has to wait. A switch
-that is turned on and off without end must not fill the machine with processes."""
+MAX_FINISHING = 2
+"""Ended recordings of one kind that may still be writing when another one starts; with more of them it has to wait, so
+that switching on and off repeatedly does not fill the machine with processes."""
 
 FINISH_TIMEOUT_S = 10.0
 NICENESS = 10
 WAIT_S = 0.2
-"""How often a recording's process looks whether it shall end, when no frame comes."""
+"""Interval at which a recording's process checks whether it should end, while no frames come."""
 
 TICKS = 90_000
 """Ticks per second of the file's time base."""
@@ -57,31 +57,31 @@ Trouble = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class _Take:
+class _Recording:
     """One file that is being written."""
 
     kind: str
     path: Path
     ring: FrameRing
     writer: RingWriter
-    process: Any
+    process: BaseProcess
     pipe: Connection
 
     def end(self) -> None:
-        """Let the process write what waits and finish the file."""
+        """Let the process write the waiting frames and finish the file."""
         self.writer.close()
-        with contextlib.suppress(OSError):  # it died
+        with contextlib.suppress(OSError):  # the process has died
             self.pipe.send("end")
 
 
 class Recorder:
-    """Starts and ends recordings. Every method is thread-safe and none waits for a disk, except `close`.
+    """Starts and ends recordings. Every method is thread-safe, and only `close` waits for the disk.
 
     Args:
-        width, height: size of every offered frame, pixels, both even.
-        folder: where files are written; made when needed.
-        status, trouble: told what is recorded and what went wrong; called on the recorder's own thread.
-        fps: frames per second that are expected (sets how often the file is written out; any rate is recorded).
+        width, height: size of every offered frame in pixels, both even.
+        folder: where files are written; created when needed.
+        status, trouble: called on the recorder's thread with what is recorded and with what went wrong.
+        fps: expected frames per second (determines how often the file is written out; any rate is recorded).
     """
 
     def __init__(
@@ -94,41 +94,41 @@ class Recorder:
         self._fps = fps
         self._status = status
         self._trouble = trouble
-        self._takes: dict[str, _Take] = {}
-        self._finishing: list[_Take] = []
+        self._recordings: dict[str, _Recording] = {}
+        self._finishing: list[_Recording] = []
         self._wanted: frozenset[str] = frozenset()
         self._change = threading.Condition()
         self._service = Service("record", self._run, lambda _, text: trouble(text), self._notice)
         self._service.start()
 
     def want(self, record: bool, record_input: bool) -> None:
-        """Say what shall be recorded from now on: the output, and with it the input. Returns at once."""
+        """Set what is to be recorded from now on: the output, and in addition the input. Returns at once."""
         with self._change:
             self._wanted = frozenset(KINDS if record_input else KINDS[:1]) if record else frozenset()
             self._change.notify()
 
     def offer(self, which: str, frame: Frame) -> None:
-        """Hand over a frame; costs one copy while that kind is recorded, nothing otherwise. Never waits.
+        """Record a frame if its kind is being recorded. That costs one copy; it never waits.
 
-        Each kind belongs to one thread.
+        Call it from one thread for each kind.
 
         Args:
             which: "output" or "input".
-            frame: of the size given at the start; others are left out.
+            frame: of the size given at the start; other frames are ignored.
         """
-        take = self._takes.get(which)
-        if take is None or (frame.width, frame.height) != self._size:
+        recording = self._recordings.get(which)
+        if recording is None or (frame.width, frame.height) != self._size:
             return
-        with contextlib.suppress(ValueError):  # ended at this very moment
-            take.writer.put(Frame(frame.rgb(), pts_ns=frame.pts_ns, captured_ns=frame.captured_ns, seq=frame.seq))
+        with contextlib.suppress(ValueError):  # the recording has just ended
+            recording.writer.put(Frame(frame.rgb(), pts_ns=frame.pts_ns, captured_ns=frame.captured_ns, seq=frame.seq))
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id by kind of what is being recorded."""
-        return {kind: take.process.pid for kind, take in self._takes.items()}
+        """Process id of every recording, by kind."""
+        return {kind: recording.process.pid or 0 for kind, recording in self._recordings.items()}
 
     def close(self) -> None:
-        """Finish every file and end. Waits for at most a few seconds."""
+        """Finish every file and stop the thread; waits a few seconds at most."""
         with self._change:
             self._wanted = frozenset()
         self._service.stop(FINISH_TIMEOUT_S + 5.0)
@@ -138,42 +138,42 @@ class Recorder:
             self._change.notify()
 
     def _run(self) -> None:
-        """The recorder's thread: bring what is recorded in line with what is wanted, notice dead processes."""
+        """The recorder's thread: starts and ends recordings as wanted, and notices processes that have died."""
         while True:
             with self._change:
-                self._change.wait_for(self._out_of_line, 0.25 if self._takes or self._finishing else None)
+                self._change.wait_for(self._must_act, 0.25 if self._recordings or self._finishing else None)
                 closing = self._service.stopping.is_set()
-                ended, begun = self._unwanted(), self._missing()
-            for kind in ended:
-                take = self._takes.pop(kind)
-                take.end()
-                self._finishing.append(take)
-                self._tell()
-            for kind in begun:
+                to_end, to_begin = self._unwanted(), self._missing()
+            for kind in to_end:
+                recording = self._recordings.pop(kind)
+                recording.end()
+                self._finishing.append(recording)
+                self._report_status()
+            for kind in to_begin:
                 self._begin(kind)
-            for kind, take in list(self._takes.items()):
-                if not take.process.is_alive():
-                    del self._takes[kind]
-                    take.end()
-                    self._finish(take)
+            for kind, recording in list(self._recordings.items()):
+                if not recording.process.is_alive():
+                    del self._recordings[kind]
+                    recording.end()
+                    self._finish(recording)
                     self._give_up(kind)
-            for take in [t for t in self._finishing if closing or not t.process.is_alive()]:
-                self._finishing.remove(take)
-                self._finish(take)
+            for recording in [r for r in self._finishing if closing or not r.process.is_alive()]:
+                self._finishing.remove(recording)
+                self._finish(recording)
             if closing:
                 return
 
-    def _out_of_line(self) -> bool:
+    def _must_act(self) -> bool:
         return self._service.stopping.is_set() or bool(self._unwanted() or self._missing())
 
     def _unwanted(self) -> list[str]:
-        """Kinds that are recorded and shall not be."""
-        return [kind for kind in self._takes if kind not in self._wanted]
+        """Kinds that are being recorded but are not wanted."""
+        return [kind for kind in self._recordings if kind not in self._wanted]
 
     def _missing(self) -> list[str]:
-        """Kinds that shall be recorded, are not, and may begin."""
-        finishing = [take.kind for take in self._finishing]
-        return [k for k in self._wanted if k not in self._takes and finishing.count(k) < MOST_FINISHING]
+        """Kinds that are wanted, are not being recorded, and may start."""
+        finishing = [recording.kind for recording in self._finishing]
+        return [k for k in self._wanted if k not in self._recordings and finishing.count(k) < MAX_FINISHING]
 
     def _begin(self, kind: str) -> None:
         try:
@@ -184,14 +184,14 @@ class Recorder:
             self._give_up(kind)
             return
         context = multiprocessing.get_context("spawn")
-        ours, theirs = cast("tuple[Connection, Connection]", context.Pipe())  # Windows has another class of them
+        ours, theirs = cast("tuple[Connection, Connection]", context.Pipe())  # on Windows it is another class
         reader = ring.reader()
         process = context.Process(
             target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
         )
         try:
             process.start()
-        except OSError as error:  # no process, memory or file handle left
+        except OSError as error:  # out of processes, memory or file handles
             self._trouble(f"The {kind} is not recorded: its process could not be started: {error}.")
             self._give_up(kind)
             ours.close()
@@ -200,48 +200,48 @@ class Recorder:
         finally:
             theirs.close()
             reader.close()
-        self._takes[kind] = _Take(kind, path, ring, ring.writer(), process, ours)
-        self._tell()
+        self._recordings[kind] = _Recording(kind, path, ring, ring.writer(), process, ours)
+        self._report_status()
 
-    def _finish(self, take: _Take) -> None:
-        """Wait for a process that was told to end, and report how it went."""
-        take.process.join(FINISH_TIMEOUT_S)
-        if take.process.is_alive():
-            take.process.kill()
-            take.process.join()
+    def _finish(self, recording: _Recording) -> None:
+        """Wait for a process that was told to end, and report the result."""
+        recording.process.join(FINISH_TIMEOUT_S)
+        if recording.process.is_alive():
+            recording.process.kill()
+            recording.process.join()
         result = "its process died; the file is playable up to its last second."
         with contextlib.suppress(EOFError, OSError):
-            if take.pipe.poll():
-                result = take.pipe.recv()
+            if recording.pipe.poll():
+                result = recording.pipe.recv()
         if result:
-            self._trouble(f"Recording {take.path}: {result}")
+            self._trouble(f"Recording {recording.path}: {result}")
         else:
-            log.info("recorded %s", take.path)
-        take.pipe.close()
-        take.ring.close()
-        take.process.close()
+            log.info("recorded %s", recording.path)
+        recording.pipe.close()
+        recording.ring.close()
+        recording.process.close()
 
     def _give_up(self, kind: str) -> None:
-        """Do not try again what failed, until it is asked for again; without its output a recording ends."""
+        """Stop a kind that failed until `want` is called again; if it is the output, stop the input as well."""
         with self._change:
             self._wanted = frozenset() if kind == "output" else self._wanted - {kind}
-        self._tell()
+        self._report_status()
 
-    def _tell(self) -> None:
-        self._status(", ".join(str(take.path) for take in self._takes.values()))
+    def _report_status(self) -> None:
+        self._status(", ".join(str(recording.path) for recording in self._recordings.values()))
 
     def _new_path(self, kind: str) -> Path:
-        """A file name that is not taken, in the folder.
+        """A free file name in the folder.
 
         Raises:
-            TransportError: if there is too little room on the disk.
-            OSError: if the folder cannot be made.
+            TransportError: if there is not enough free space on the disk.
+            OSError: if the folder cannot be created.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self._folder).free
-        if free < LEAST_FREE_BYTES:
+        if free < MIN_FREE_BYTES:
             raise TransportError(
-                f"only {free // 2**20} MiB are free in {self._folder}.", "Make room, or choose another folder."
+                f"only {free // 2**20} MiB are free in {self._folder}.", "Free some space, or choose another folder."
             )
         stem = time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
         names = (f"{stem}{f' {n}' if n else ''}.mp4" for n in range(1000))
@@ -249,11 +249,11 @@ class Recorder:
 
 
 def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
-    """Main function of a recording's process: frames from the ring into the file, until the owner says so or is gone.
+    """Main function of a recording's process: writes frames from the ring to the file until told to end.
 
-    Sends one sentence through `pipe` at the end: empty when all went well.
+    It also ends when the owner is gone. At the end it sends one sentence through `pipe`, empty if all went well.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C goes to the whole group; the owner ends us in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the owner handles it
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     from av.error import FFmpegError
@@ -261,16 +261,16 @@ def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
     try:
         count = _encode(_frames(reader, pipe), reader.size, path, fps)
     except (FFmpegError, OSError, ValueError) as error:
-        said = f"it ended early: {error}. Check the disk's free space and rights."
+        result = f"it ended early: {error}. Check the disk's free space and the folder's permissions."
     else:
         lost = reader.dropped
-        said = f"{lost} of {count + lost} frames are missing, the disk or the encoder was too slow." if lost else ""
+        result = f"{lost} of {count + lost} frames are missing: the disk or the encoder was too slow." if lost else ""
     with contextlib.suppress(OSError):  # the owner is gone
-        pipe.send(said)
+        pipe.send(result)
 
 
 def _frames(reader: RingReader, pipe: Connection) -> Iterator[tuple[np.ndarray, int]]:
-    """Pixels of every frame, and when it was offered (`time.monotonic_ns()`), to the last that waits at the end."""
+    """The pixels of every frame and when it was offered (`time.monotonic_ns()`), up to the last one in the ring."""
     with contextlib.suppress(EOFError):
         while True:
             frame = reader.get(WAIT_S)

@@ -1,4 +1,4 @@
-"""What the recorder obeys and reports."""
+"""The controls and the reading of the recorder."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Connects and destroys an NDI receiver without holding up the rest of the program.
+"""Connects and destroys an NDI receiver without blocking the other threads of the program.
 
-ndi-python keeps the interpreter's lock while it calls `NDIlib_recv_connect`, and that call first tears down the old
-connection: measured at 465 ms when the sender had been killed, in which no thread of the program ran, the output's
-neither. Called through ctypes the same functions of the same loaded library let them run. Knows nothing of frames.
+ndi-python holds the GIL while it calls `NDIlib_recv_connect`, and that call first tears down the old connection. This
+took 465 ms in a measurement in which the sender had been killed, and no thread of the program ran meanwhile, not even
+the output's. Here the same functions of the same library are called through ctypes, which releases the GIL.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def connect(ndi: ModuleType, handle: Any, name: str, url: str) -> None:
 
 
 def destroy(ndi: ModuleType, handle: Any) -> None:
-    """Destroy the receiver `handle`, which must not be used any more."""
+    """Destroy the receiver `handle`; it must not be used afterwards."""
     library = _library(str(ndi.__file__))
     if library is None:
         ndi.recv_destroy(handle)
@@ -52,7 +52,7 @@ def _pointer(handle: Any) -> Any:
 
 @functools.cache
 def _library(module_file: str) -> Any:
-    """The library beside the binding, which is loaded already; None where it cannot be found as a file."""
+    """The library in the binding's folder, which the binding has loaded; None if there is no such file."""
     path = Path(module_file).parent / _NAMES.get(sys.platform, "libndi.so.6")
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""How other programs take an NDI output, and how they send to Tidecast. Pure text."""
+"""How to receive an NDI output in other programs, and how to send from them to Tidecast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bridge.video.base import Guide
 
 
 def steps(sender: str) -> tuple[Guide, ...]:
-    """The guides for an output that others list as `sender`."""
+    """The guides for an output that other programs list as `sender`."""
     return (
         Guide(
             "OBS",

@@ -1,14 +1,12 @@
-"""The NDI library and the sources that it sees: loading, names, discovery.
+"""The NDI library and its discovery of sources: loading, names, finders.
 
-Discovery has peculiarities, all measured, that this module hides:
+This module hides some peculiarities of discovery, all of them observed:
 
-* Without an mDNS service a finder sees only the addresses that it is given. All NDI processes of a machine share one
-  port there, so that one address reaches one of them by chance: sixteen loopback addresses reach them all.
-* A finder stays with the processes that it reached first. While something is missing, a new finder is made.
-* A finder must not be destroyed while it is young (see `_Search._round`).
-* An NDI source's address changes with each start of its sender; only its name lasts.
-
-Knows nothing of frames.
+* Without an mDNS service a finder sees only the addresses that it is given. All NDI processes of a machine listen on
+  the same port, so that one address reaches one of them at random; sixteen loopback addresses reach them all.
+* A finder keeps to the processes that it reached first. While a source is missing, a new finder is made repeatedly.
+* A finder must not be destroyed soon after it was made (see `_Search._round`).
+* An NDI source's address changes each time its sender starts; only its name stays the same.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ LOOPBACK = tuple(f"127.0.0.{n}" for n in range(1, 17))
 """Enough addresses of this machine to reach every NDI process on it."""
 
 ROUND_S = 1.2
-"""How long one finder is kept while something is missing."""
+"""How long one finder is used."""
 
-LINGER_S = 0.4
-"""Least age at which a finder may be destroyed."""
+MIN_FINDER_AGE_S = 0.4
+"""Youngest age at which a finder may be destroyed."""
 
-_REMEMBER_S = 5.0
+_SEEN_S = 5.0  # a source is listed for this long after it was last seen
 _STEP_MS = 50
 _lock = threading.Lock()
 _loaded: ModuleType | None = None
@@ -46,7 +44,7 @@ def library() -> ModuleType:
     """The NDI binding, initialised.
 
     Raises:
-        TransportError: the package or a system library it needs is missing, or the processor is too old.
+        TransportError: the package or a system library that it needs is missing, or the processor is too old.
     """
     global _loaded
     with _lock:
@@ -63,37 +61,38 @@ def library() -> ModuleType:
                 ) from error
             if not module.initialize():
                 raise TransportError(
-                    "NDI does not start on this processor.", "It needs a 64-bit processor with SSE4.2 or NEON."
+                    "NDI does not run on this processor.", "It needs a 64-bit processor with SSE4.2 or NEON."
                 )
             _loaded = module
             atexit.register(_close_all)
         return _loaded
 
 
-def own(name: str) -> None:
-    """Remember a sender of this process, so that it is never taken as an input by chance."""
+def add_own_output(name: str) -> None:
+    """Note the full name of an output of this process, so that it is not chosen as an input by mistake."""
     with _lock:
         _own_names.add(name)
 
 
-def disown(name: str) -> None:
-    """Forget a sender of this process."""
+def remove_own_output(name: str) -> None:
+    """Remove a name that `add_own_output` added."""
     with _lock:
         _own_names.discard(name)
 
 
-def is_own(name: str) -> bool:
-    """Whether a sender of this process has this full name."""
+def is_own_output(name: str) -> bool:
+    """Whether an output of this process has this full name."""
     with _lock:
         return name in _own_names
 
 
 def choose(pattern: str, names: list[str]) -> str | None:
-    """The source that a pattern means, or None.
+    """The source that matches a pattern, or None.
 
-    A name is `MACHINE (SOURCE)`. The first of these that fits anything wins: the whole name, the part in brackets,
-    the pattern as a wildcard (`*`, `?`) over either, the pattern as a part of the name. Case does not matter; of
-    several the first in alphabetical order of the sources is taken. Own outputs are only found by their whole name.
+    A full name is `MACHINE (SOURCE)`. The pattern is compared in this order: with the full name, with the part in
+    brackets, as a wildcard (`*`, `?`) with either, as a part of the full name. The first comparison with a match
+    decides; of several matches the first in the alphabetical order of the part in brackets is taken. Case is ignored.
+    Outputs of this process match by their full name only.
 
     Args:
         pattern: what the user wrote after `ndi:`; empty means any source.
@@ -123,35 +122,35 @@ def short_name(name: str) -> str:
 
 
 class Finder:
-    """One user's view of what can be seen. All finders of a process share one thread and one NDI finder.
+    """One user's search for sources. All `Finder`s of a process share one thread and one NDI finder.
 
     Args:
-        extra_ips: addresses to ask beside this machine's and those that mDNS finds.
+        extra_ips: addresses to search, in addition to this machine's and those that mDNS finds.
     """
 
     def __init__(self, extra_ips: tuple[str, ...] = ()) -> None:
         self._search = _search()
         self.extra_ips = extra_ips
 
-    def look(self) -> None:
-        """Begin to look; does nothing when looking. What was seen before this call no longer counts."""
+    def start(self) -> None:
+        """Start to search; does nothing while searching. Sources seen before this call do not count."""
         self._search.add(self)
 
-    def rest(self) -> None:
-        """Stop looking; idempotent."""
+    def stop(self) -> None:
+        """Stop searching; idempotent."""
         self._search.remove(self)
 
     @property
-    def looking(self) -> bool:
-        """Whether it is looking."""
+    def searching(self) -> bool:
+        """Whether the search is running."""
         return self._search.has(self)
 
     def sources(self) -> dict[str, str]:
-        """Address by full name of everything seen in the last seconds; empty when not looking."""
+        """Address by full name of the sources seen in the last seconds; empty while not searching."""
         return self._search.seen_by(self)
 
     def wait(self, pattern: str, timeout_s: float) -> tuple[str, str] | None:
-        """Wait for a source that a pattern means; returns its full name and address."""
+        """Wait for a source that matches a pattern; returns its full name and address, or None if none came in time."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self._search.changed:
@@ -165,7 +164,7 @@ class Finder:
 
 
 class _Search:
-    """Looks while anybody wants it to, with a new NDI finder every `ROUND_S`; its thread rests in between."""
+    """Searches while there are users, with a new NDI finder every `ROUND_S`; otherwise its thread waits."""
 
     def __init__(self, ndi: ModuleType) -> None:
         self._ndi = ndi
@@ -173,7 +172,7 @@ class _Search:
         self._seen: dict[str, tuple[str, float]] = {}
         self.changed = threading.Condition(threading.RLock())
         self._service = Service("ndi-finder", self._run, wake=self._notice)
-        atexit.register(self._service.stop)  # no thread may be inside libndi then: its clean-up would abort
+        atexit.register(self._service.stop)  # libndi's clean-up at exit aborts if a thread is still inside it
 
     def add(self, user: Finder) -> None:
         with self.changed:
@@ -192,7 +191,7 @@ class _Search:
 
     def seen_by(self, user: Finder) -> dict[str, str]:
         with self.changed:
-            since = max(self._users.get(user, float("inf")), time.monotonic() - _REMEMBER_S)
+            since = max(self._users.get(user, float("inf")), time.monotonic() - _SEEN_S)
             return {name: url for name, (url, seen) in self._seen.items() if seen > since}
 
     def _run(self) -> None:
@@ -210,9 +209,9 @@ class _Search:
             self.changed.notify_all()
 
     def _round(self, ips: str, ending: threading.Event) -> None:
-        """Look with one finder for its whole time, even if nobody wants it any longer.
+        """Search with one finder for `ROUND_S`, even if there are no users any more.
 
-        A finder that is destroyed while it connects (some 20 ms after it was made) can end the *other* process:
+        If a finder is destroyed while it connects (about 20 ms after it was made), this can end the *other* process:
         libndi 6.3 aborts in a sender with `std::system_error: Invalid argument`.
         """
         ndi = self._ndi
@@ -224,11 +223,11 @@ class _Search:
             ending.wait(ROUND_S)
             return
         until = time.monotonic() + ROUND_S
-        while (now := time.monotonic()) < until - (ROUND_S - LINGER_S) * ending.is_set():
+        while (now := time.monotonic()) < until - (ROUND_S - MIN_FINDER_AGE_S) * ending.is_set():
             ndi.find_wait_for_sources(finder, _STEP_MS)
             found = {source.ndi_name: source.url_address for source in ndi.find_get_current_sources(finder)}
             with self.changed:
-                self._seen = {name: entry for name, entry in self._seen.items() if entry[1] > now - _REMEMBER_S}
+                self._seen = {name: entry for name, entry in self._seen.items() if entry[1] > now - _SEEN_S}
                 self._seen |= {name: (url, time.monotonic()) for name, url in found.items()}
                 self.changed.notify_all()
         ndi.find_destroy(finder)
@@ -257,7 +256,7 @@ _open: weakref.WeakSet[Closable] = weakref.WeakSet()
 
 
 def close_at_exit(owner: Closable) -> None:
-    """See to it that a handle is destroyed before the process ends: libndi's clean-up aborts otherwise."""
+    """Have a handle destroyed before the process exits: otherwise libndi's clean-up aborts."""
     with _lock:
         _open.add(owner)
 

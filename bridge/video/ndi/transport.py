@@ -1,11 +1,12 @@
-"""NDI in and out, through ndi-python behind two objects that each own one handle.
+"""NDI input and output, through ndi-python.
 
-The binding's traps are all met here and nowhere else: a handle is destroyed once and never used afterwards; every
-received frame is freed after its text was read; only whole four-channel byte arrays are sent, each in memory of its
-own that lives until NDI has finished with it; queues are drained so that only the newest frame is seen.
+Only this module uses the binding's handles and frames, and it keeps the binding's rules: a handle is destroyed once and
+never used afterwards; every received frame is freed after its text was read; only contiguous four-channel byte arrays
+are sent, each in its own memory, which is kept until NDI has finished with it; the receive queue is drained, so that
+only the newest frame is returned.
 
-`ndi:NAME` takes the whole name `MACHINE (SOURCE)`, the source's name alone, a wildcard or a part of it; `ndi:` alone
-takes any source that is not our own. Knows no model and no control.
+`ndi:NAME` takes the full name `MACHINE (SOURCE)`, the source's name alone, a wildcard or a part of the full name;
+`ndi:` alone takes any source that is not an output of this process.
 """
 
 from __future__ import annotations
@@ -15,32 +16,38 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from bridge.video.base import DEFAULT_FPS, Guide, Options, Sink, Source, SourceInfo
+from bridge.video.base import DEFAULT_FPS, DEFAULT_NAME, Guide, Options, Sink, Source, SourceInfo
 from bridge.video.ndi.connect import connect, destroy
 from bridge.video.ndi.guides import steps
 from bridge.video.ndi.metadata import from_xml, to_xml
-from bridge.video.ndi.runtime import ROUND_S, Finder, close_at_exit, disown, is_own, library, own
-from bridge.video.pixels import Unpacker, Widener
+from bridge.video.ndi.runtime import (
+    ROUND_S,
+    Finder,
+    add_own_output,
+    close_at_exit,
+    is_own_output,
+    library,
+    remove_own_output,
+)
+from bridge.video.pixels import FourChannelConverter, UyvyConverter
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 
 SILENT_S = 2.0
-"""A source that was connected but gives no frame for this long is looked for anew."""
+"""A source that was connected but gives no frame for this long counts as lost and is searched for again."""
 
-DEFAULT_NAME = "Tidecast"
-"""The name of an output that is given none."""
-
-_GONE_S = 0.3
-_SLICE_S = 0.1
+_GONE_S = 0.3  # without a frame for this long, it is checked whether the connection is still there
+_SLICE_S = 0.1  # longest single wait for a frame inside the library
 
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """What was copied out of one of NDI's frames: UYVY [height, width, 2] or, with alpha, RGBA [height, width, 4]."""
+    """A copy of one of NDI's frames: UYVY [height, width, 2] or, with alpha, RGBA [height, width, 4]."""
 
     pixels: np.ndarray
     text: str
@@ -49,10 +56,10 @@ class _Received:
 
 
 class NdiSource(Source):
-    """One NDI source, found by name, and found again when it was lost.
+    """One NDI source, found by name, and found again after it was lost.
 
-    Frames are RGB, or RGBA where the source has alpha. `pts_ns` is the sender's own time (UTC) of the frame. NDI hands
-    over what it decodes to, UYVY: its own conversion to RGB costs three times what ours does.
+    Frames are RGB, or RGBA if the source has alpha. `pts_ns` is the sender's time (UTC) of the frame. NDI is asked for
+    UYVY, to which it decodes: its own conversion to RGB takes three times as long as `UyvyConverter`.
     """
 
     def __init__(self, pattern: str, options: Options) -> None:
@@ -62,17 +69,17 @@ class NdiSource(Source):
         self._handle: Any = None
         self._finder: Finder  # made when opened
         self._name = ""
-        self._unpacker = Unpacker()
+        self._converter = UyvyConverter()
         self._size = (0, 0)
         self._fps = 0.0
         self._seq = 0
-        self._last_news = 0.0
+        self._last_frame = 0.0
         self._connected = False
-        self._lock = threading.Lock()  # close waits for a read in progress: a destroyed handle must not be used
-        self._closing = False  # and no new read begins meanwhile: a reader in a loop would hardly ever let go
+        self._lock = threading.Lock()  # `close` waits for a read in progress: a destroyed handle must not be used
+        self._closing = False  # prevents new reads meanwhile: a reader in a loop would hardly ever release the lock
 
     def open(self) -> None:
-        """Start looking for the source."""
+        """Start to search for the source."""
         with self._lock:
             self._closing = False
             if self._handle is not None:
@@ -88,14 +95,14 @@ class NdiSource(Source):
                 raise TransportError("NDI could not make a receiver.", "Close other NDI programs and try again.")
             on_air = ndi.Tally()
             on_air.on_program = True
-            ndi.recv_set_tally(handle, on_air)  # the sender's red light
+            ndi.recv_set_tally(handle, on_air)  # switches on the sender's tally light
             self._handle, self._seq, self._name, self._connected = handle, 0, "", False
             self._finder = Finder(self._options.extra_ips)
-            self._finder.look()
+            self._finder.start()
             close_at_exit(self)
 
     def read(self, timeout_s: float) -> Frame | None:
-        """The newest frame; looks for the source while it is missing."""
+        """The newest frame; searches for the source while it is missing."""
         deadline = time.monotonic() + timeout_s
         if self._closing:
             raise TransportError(f"{self.uri} is not open.")
@@ -104,8 +111,8 @@ class NdiSource(Source):
                 raise TransportError(f"{self.uri} is not open.")
             while True:
                 left = max(0.0, deadline - time.monotonic())
-                if self._finder.looking:
-                    # A connection that was lost may also come back by itself: go on listening while looking.
+                if self._finder.searching:
+                    # A lost connection may also come back by itself, so frames are awaited during the search.
                     found = self._finder.wait(self._pattern, 0.0 if self._name else left)
                     if found is not None:
                         self._connect(*found)
@@ -117,13 +124,13 @@ class NdiSource(Source):
                     return None
 
     def close(self) -> None:
-        """Disconnect and stop looking."""
+        """Disconnect and stop searching."""
         self._closing = True
         with self._lock:
             handle, self._handle = self._handle, None
             if handle is None:
                 return
-            self._finder.rest()
+            self._finder.stop()
             self._connected = False
             destroy(library(), handle)
 
@@ -135,17 +142,17 @@ class NdiSource(Source):
 
     @property
     def connected(self) -> bool:
-        """Whether frames come."""
+        """Whether frames are being received."""
         return self._connected
 
     @property
     def problem(self) -> str:
-        """What is being waited for."""
+        """What the source is waiting for."""
         if self._connected or self._handle is None:
             return ""
-        if self._name and not self._finder.looking:
-            silent = time.monotonic() - self._last_news > SILENT_S
-            return f"{self._name} is there but sends no picture." if silent else f"Connecting to {self._name}."
+        if self._name and not self._finder.searching:
+            silent = time.monotonic() - self._last_frame > SILENT_S
+            return f"{self._name} is connected but sends no picture." if silent else f"Connecting to {self._name}."
         wanted = f"NDI source {self._pattern!r}" if self._pattern else "any NDI source"
         seen = sorted(self._finder.sources())
         others = [name for name in seen if name != self._name]
@@ -154,11 +161,11 @@ class NdiSource(Source):
     def _connect(self, name: str, url: str) -> None:
         connect(library(), self._handle, name, url)
         self._name = name
-        self._last_news = time.monotonic()
-        self._finder.rest()
+        self._last_frame = time.monotonic()
+        self._finder.stop()
 
     def _capture(self, timeout_s: float) -> Frame | None:
-        """Wait for a video frame, then take all that wait and keep the last."""
+        """Wait for a video frame, then take all waiting frames and keep the last one."""
         ndi = library()
         wait_ms = int(min(timeout_s, _SLICE_S) * 1000)
         newest = None
@@ -166,7 +173,7 @@ class NdiSource(Source):
             kind, video, _, _ = ndi.recv_capture_v2(self._handle, wait_ms, want_audio=False, want_metadata=False)
             if kind == ndi.FRAME_TYPE_VIDEO:
                 self.skipped += newest is not None
-                newest = self._unpack(ndi, video)
+                newest = self._copy(ndi, video)
                 wait_ms = 0
             elif kind == ndi.FRAME_TYPE_NONE:
                 break
@@ -175,29 +182,29 @@ class NdiSource(Source):
                 break
         now = time.monotonic()
         if newest is None:
-            silent = now - self._last_news
+            silent = now - self._last_frame
             alive = silent < _GONE_S or (self._name and ndi.recv_get_no_connections(self._handle) > 0)
             if silent > SILENT_S:
                 self._connected = False
             if not alive and (self._connected or silent > SILENT_S):
                 self._connected = False
-                self._finder.look()
-                self._last_news = now
+                self._finder.start()
+                self._last_frame = now
             return None
-        self._last_news, self._connected = now, True
-        if self._finder.looking:
-            self._finder.rest()
+        self._last_frame, self._connected = now, True
+        if self._finder.searching:
+            self._finder.stop()
         self._seq += 1
         return self._frame(newest)
 
     def _frame(self, got: _Received) -> Frame:
         alpha = got.pixels.shape[2] == PixelFormat.RGBA.channels
-        pixels = got.pixels if alpha else self._unpacker.rgb(got.pixels)
+        pixels = got.pixels if alpha else self._converter.rgb(got.pixels)
         kind = PixelFormat.RGBA if alpha else PixelFormat.RGB
         return Frame(pixels, kind, got.pts_ns, got.captured_ns, self._seq - 1, from_xml(got.text))
 
-    def _unpack(self, ndi: Any, video: Any) -> _Received:
-        """Copy out everything and free the frame; its strings are gone after that."""
+    def _copy(self, ndi: ModuleType, video: Any) -> _Received:
+        """Copy everything out of the frame and free it; its strings are invalid afterwards."""
         captured = time.monotonic_ns()
         try:
             pixels, text = video.data, _text(video)
@@ -211,10 +218,10 @@ class NdiSource(Source):
 
 
 class NdiSink(Sink):
-    """One NDI output under a name of its own.
+    """One NDI output with a name of its own.
 
-    Frames are encoded by NDI's own thread while the caller goes on; alpha is not sent. Each frame carries its strings
-    as one XML element with `seq` and `captured` (ns since 1970) added.
+    Frames are encoded on a thread of NDI while the caller goes on; alpha is not sent. Each frame carries its metadata
+    as one XML element, with `seq` and `captured` (ns since 1970) added.
     """
 
     def __init__(self, name: str, options: Options) -> None:
@@ -223,8 +230,8 @@ class NdiSink(Sink):
         self._options = options
         self._handle: Any = None
         self._full_name = ""
-        self._widener = Widener()
-        self._in_flight: list[Any] = []  # NDI reads an array until the next but one send has returned
+        self._converter = FourChannelConverter()
+        self._in_flight: list[Any] = []  # NDI may read an array until the second send after it has returned
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -240,12 +247,12 @@ class NdiSink(Sink):
                     f"Close that program or take another name, for instance {_free_name(ndi, self._name)!r}.",
                 )
             self._full_name = _full_name(self._name)
-            own(self._full_name)
+            add_own_output(self._full_name)
             close_at_exit(self)
 
     def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        """Send one frame. Odd rows and columns at the edge are cut: NDI's pictures have even sizes."""
-        pixels, kind = self._widener.widen(frame)
+        """Send one frame. An odd last row or column is cut off, because NDI's pictures have even sizes."""
+        pixels, kind = self._converter.copy(frame)
         height, width = pixels.shape[0] // 2 * 2, pixels.shape[1] // 2 * 2
         if not height or not width:
             raise TransportError(f"NDI cannot send a picture of {frame.width}x{frame.height}.", "Send at least 2x2.")
@@ -275,7 +282,7 @@ class NdiSink(Sink):
                 return
             library().send_destroy(handle)
             self._in_flight.clear()
-            disown(self._full_name)
+            remove_own_output(self._full_name)
 
     @property
     def receivers(self) -> int:
@@ -284,14 +291,15 @@ class NdiSink(Sink):
             return int(library().send_get_no_connections(self._handle, 0)) if self._handle is not None else 0
 
 
-def _sender(ndi: Any, name: str) -> Any:
+def _sender(ndi: ModuleType, name: str) -> Any:
+    """A new sender, or None if the name is taken."""
     settings = ndi.SendCreate()
     settings.ndi_name = name
-    settings.clock_video = settings.clock_audio = False  # the pacer is the clock; NDI's adds a frame of latency
+    settings.clock_video = settings.clock_audio = False  # the pacer is the clock; NDI's would add a frame of latency
     return ndi.send_create(settings)
 
 
-def _free_name(ndi: Any, taken: str) -> str:
+def _free_name(ndi: ModuleType, taken: str) -> str:
     for number in range(2, 100):
         name = f"{taken} {number}"
         handle = _sender(ndi, name)
@@ -302,7 +310,7 @@ def _free_name(ndi: Any, taken: str) -> str:
 
 
 def _text(video: Any) -> str:
-    """A frame's metadata; none where it is not valid UTF-8 (it comes from the network)."""
+    """A frame's metadata; empty if it is not valid UTF-8 (it comes from the network)."""
     try:
         return video.metadata or ""
     except UnicodeDecodeError:
@@ -310,17 +318,17 @@ def _text(video: Any) -> str:
 
 
 def _full_name(name: str) -> str:
-    """The full name of an output of this machine."""
+    """The full name of an output on this machine."""
     return f"{socket.gethostname().split('.')[0].upper()} ({name or DEFAULT_NAME})"
 
 
 def guides(name: str) -> tuple[Guide, ...]:
-    """How to see an output in other programs, and how they send to us."""
+    """How to receive an output in other programs, and how to send from them to Tidecast."""
     return steps(_full_name(name))
 
 
 def require() -> None:
-    """Raise a `TransportError` where NDI cannot be used."""
+    """Raise a `TransportError` if NDI cannot be used on this machine."""
     library()
 
 
@@ -335,10 +343,10 @@ def sink(name: str, options: Options) -> NdiSink:
 
 
 def sources(options: Options, look_s: float = 2 * ROUND_S) -> list[SourceInfo]:
-    """Everything that can be seen within `look_s` seconds but our own outputs; sizes are only known when open."""
+    """The sources seen within `look_s` seconds, without outputs of this process; sizes are not known before opening."""
     finder = Finder(options.extra_ips)
-    finder.look()
+    finder.start()
     time.sleep(look_s)
     seen = finder.sources()
-    finder.rest()
-    return [SourceInfo(f"ndi:{name}", name) for name in sorted(seen) if not is_own(name)]
+    finder.stop()
+    return [SourceInfo(f"ndi:{name}", name) for name in sorted(seen) if not is_own_output(name)]

@@ -1,7 +1,7 @@
 """The picture of `pattern:dance`: dancers with ribbons on a stage at dusk, drawn from sums of sines.
 
-A pure function of time: the same number gives the same picture. Drawn at a fixed small height and enlarged, so that
-the cost hardly depends on the size that is asked for. Knows numpy and Pillow only.
+A pure function of time: the same number gives the same picture. The scene is drawn at a fixed height and then scaled,
+so that the cost hardly depends on the requested size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 _CANVAS = 720
-"""Height in pixels that the scene is drawn at, before it is made smaller (which smooths the edges)."""
+"""Height in pixels at which the scene is drawn before it is scaled; scaling down smooths the edges."""
 
 _FLOOR = 0.86
 """Height of the stage's edge, as a share of the picture."""
@@ -83,7 +83,7 @@ def _shade(colour: tuple[int, int, int], by: float) -> tuple[int, int, int]:
 
 
 def _limb(draw: ImageDraw.ImageDraw, points: list[Point], thick: list[float], colour: tuple[int, int, int]) -> None:
-    """A chain of tapered segments with round joints."""
+    """A line of tapered segments with round joints."""
     for (a, b), (p, q) in zip(itertools.pairwise(points), itertools.pairwise(thick), strict=True):
         length = math.hypot(b[0] - a[0], b[1] - a[1]) or 1.0
         nx, ny = (b[1] - a[1]) / length, (a[0] - b[0]) / length
@@ -105,7 +105,7 @@ def _disc(draw: ImageDraw.ImageDraw, at: Point, radius: float, colour: tuple[int
 
 
 def _draw_ribbon(draw: ImageDraw.ImageDraw, dancer: _Dancer, seconds: float, width: float) -> None:
-    """The path that the right hand took in the last second, drifting away, as a tapering band."""
+    """The path of the right hand during the last second, drifting away, as a tapering band."""
     unit = _CANVAS * 0.15 * dancer.size
     points: list[Point] = []
     for step in range(22):
@@ -125,9 +125,9 @@ def _draw_dancer(draw: ImageDraw.ImageDraw, dancer: _Dancer, seconds: float, wid
     unit = _CANVAS * 0.15 * dancer.size
     dark, light = _shade(dancer.limbs, 0.72), dancer.limbs
     for side, colour in (("left", dark), ("right", light)):
-        chain = [joints[f"{side} {part}"] for part in ("hip", "knee", "foot")]
-        _limb(draw, chain, [unit * 0.2, unit * 0.13, unit * 0.075], colour)
-        foot = chain[-1]
+        leg = [joints[f"{side} {part}"] for part in ("hip", "knee", "foot")]
+        _limb(draw, leg, [unit * 0.2, unit * 0.13, unit * 0.075], colour)
+        foot = leg[-1]
         draw.ellipse(
             (foot[0] - unit * 0.12, foot[1] - unit * 0.06, foot[0] + unit * 0.2, foot[1] + unit * 0.1),
             _shade(dancer.dress, 0.6),
@@ -206,7 +206,7 @@ def _beam() -> Image.Image:
 
 
 def dance(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
-    """Three dancers before a low sun, with ribbons and moving spotlights."""
+    """Three dancers in front of a low sun, with ribbons and moving spotlights."""
     seconds = number / float(fps) + 10.0
     across = max(2, round(_CANVAS * width / height))
     image = _stage(across).copy()

@@ -1,4 +1,4 @@
-"""The transport that is never in the way: a source that gives nothing, a sink that throws everything away."""
+"""A transport that does nothing: a source that never gives a frame, and a sink that discards every frame."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class NullSource(Source):
         self._is_open = False
 
     def open(self) -> None:
-        """Begin to give nothing."""
+        """Mark the source as open."""
         self._is_open = True
 
     def read(self, timeout_s: float) -> Frame | None:
@@ -29,7 +29,7 @@ class NullSource(Source):
         return None
 
     def close(self) -> None:
-        """Stop giving nothing."""
+        """Mark the source as closed."""
         self._is_open = False
 
     @property
@@ -44,7 +44,7 @@ class NullSource(Source):
 
 
 class NullSink(Sink):
-    """Throws frames away and counts them.
+    """Discards frames and counts them.
 
     Attributes:
         sent: frames so far.
@@ -56,30 +56,30 @@ class NullSink(Sink):
         self._is_open = False
 
     def open(self) -> None:
-        """Begin to take frames."""
+        """Mark the sink as open."""
         self._is_open = True
 
     def send(self, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        """Forget the frame."""
+        """Count and discard the frame."""
         if not self._is_open:
             raise TransportError("null: is not open.")
         self.sent += 1
 
     def close(self) -> None:
-        """Stop taking frames."""
+        """Mark the sink as closed."""
         self._is_open = False
 
     @property
     def receivers(self) -> int:
-        """Nobody."""
+        """Always 0."""
         return 0
 
 
 def source(name: str, options: Options) -> NullSource:
-    """A source of nothing."""
+    """A source without frames; the name is ignored."""
     return NullSource()
 
 
 def sink(name: str, options: Options) -> NullSink:
-    """A sink for everything."""
+    """A sink that discards frames; the name is ignored."""
     return NullSink()

@@ -1,12 +1,12 @@
-"""Moving test pictures, so that everything can be tried and measured without a camera.
+"""Moving test pictures, to try and measure everything without a camera.
 
 `pattern:bars`     colour bars with a moving line and the frame's number
 `pattern:counter`  the frame's number in large figures, with a hand that turns once a second
 `pattern:waves`    slow coloured waves
 `pattern:dance`    dancers on a stage, for a demonstration without a camera
 
-A picture depends on nothing but its number, size and rate. Bars and counter also carry the number as a strip of
-black and white cells along the bottom that survives scaling and lossy colour: `read_counter` reads it back.
+A picture depends only on its number, size and rate. Bars and counter also carry the number as a strip of black and
+white cells along the bottom, which survives scaling and lossy compression; `read_counter` decodes it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BARS: tuple[tuple[int, int, int], ...] = (
 """Colours of the bars from left to right: white, yellow, cyan, green, magenta, red, blue, black."""
 
 CELLS = 32
-"""Cells of the counter strip: 24 bits of the number, most significant first, then 8 bits of its check sum."""
+"""Cells of the counter strip: 24 bits of the number, most significant first, then an 8-bit checksum."""
 
 _CHECK = 0x9E3779B1
 
@@ -51,7 +51,7 @@ def read_counter(pixels: np.ndarray) -> int | None:
         pixels: uint8 [height, width, 3 or 4], the whole picture, scaled or not.
 
     Returns:
-        The number modulo 2**24, or None when there is no such strip or it is damaged.
+        The number modulo 2**24, or None if there is no strip or it is damaged.
     """
     height, width = pixels.shape[:2]
     row = height - max(1, _strip_height(height) // 2)
@@ -71,11 +71,11 @@ def _strip_height(height: int) -> int:
 
 
 def draw_strip(pixels: np.ndarray, number: int) -> None:
-    """Write a number's strip into the bottom of a picture, for `read_counter`.
+    """Draw the strip of a number at the bottom of a picture, for `read_counter`.
 
     Args:
-        pixels: uint8 [height, width, channels], changed in place; alpha too, where there is one.
-        number: written modulo 2**24.
+        pixels: uint8 [height, width, channels], changed in place, in all channels (alpha included).
+        number: drawn modulo 2**24.
     """
     height, width = pixels.shape[:2]
     number %= 1 << 24
@@ -151,7 +151,7 @@ def counter(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
 
 @functools.lru_cache(4)
 def _wave_fields(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two smooth fields that wrap around, uint8 [height / 2, width / 2], the second twice as wide."""
+    """Two smooth periodic fields, uint8 [height / 2, width / 2]; the second is repeated once in width."""
     y, x = np.mgrid[0 : (height + 1) // 2, 0 : (width + 1) // 2].astype(np.float32)
     u, v = 2 * math.pi * x / x.shape[1], 2 * math.pi * y / y.shape[0]
     first = 36 * np.sin(u + 1.3 * np.sin(v)) + 36 * np.sin(2 * v + 1.1 * np.cos(u))

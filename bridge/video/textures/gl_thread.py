@@ -1,7 +1,4 @@
-"""A thread that owns a graphics context: everything that touches the context is done there, one thing at a time.
-
-Knows nothing of what is done.
-"""
+"""A thread that owns a graphics context: all functions that use the context run on it, one at a time."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ T = TypeVar("T")
 
 
 class GlThread:
-    """Runs functions in one thread, in order, and hands their results and exceptions back.
+    """Runs functions on one thread, in order, and returns their results or raises their exceptions in the caller.
 
-    No `Service`: what fails here fails for the caller, and is not begun again.
+    Not a `Service`: an exception goes to the caller, and nothing is restarted.
 
     Args:
         name: the thread's name.
@@ -29,13 +26,13 @@ class GlThread:
         self._thread.start()
 
     def do(self, work: Callable[[], T]) -> T:
-        """Run a function there and wait for its result."""
+        """Run a function on the thread and wait for its result."""
         future: Future[T] = Future()
         self._work.put((future, work))
         return future.result()
 
     def close(self) -> None:
-        """Do what is still waiting and end the thread."""
+        """Run the functions that are still waiting and end the thread."""
         self._work.put(None)
         self._thread.join()
 
@@ -44,6 +41,5 @@ class GlThread:
             future, work = item
             try:
                 future.set_result(work())
-            except BaseException as error:
-                # Whatever it is, it is raised again in the thread that asked.
+            except BaseException as error:  # whatever it is, `do` raises it in the caller
                 future.set_exception(error)

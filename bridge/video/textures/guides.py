@@ -1,4 +1,4 @@
-"""How other programs take a picture that is shared on one graphics card, by Spout or Syphon. Pure text."""
+"""How to receive a Spout or Syphon output in other programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def steps(sender: str, kind: str, obs_source: str) -> tuple[Guide, ...]:
     """The guides for an output.
 
     Args:
-        sender: the name under which others list it.
+        sender: the name under which other programs list it.
         kind: "Spout" or "Syphon".
         obs_source: what OBS calls a source of this kind.
     """

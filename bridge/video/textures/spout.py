@@ -1,7 +1,7 @@
-"""Spout in and out (Windows): pictures shared between programs on one graphics card, through SpoutGL.
+"""Spout input and output (Windows): pictures shared between programs on one graphics card, through SpoutGL.
 
-Every object of SpoutGL needs a GL context of its own thread; a `GlThread` has it. Thin on purpose: it was never run
-with the real library, only against `tests.fakes.spoutgl`, which raises on every misuse that is known.
+Every SpoutGL object needs a GL context on the thread that uses it; a `GlThread` provides one. This module has never run
+with the real library, only against `tests.fakes.spoutgl`, which raises on every known misuse; so it is kept simple.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
-from bridge.video.pixels import Widener
+from bridge.video.base import DEFAULT_NAME, Guide, Options, Sink, Source, SourceInfo
+from bridge.video.pixels import FourChannelConverter
 from bridge.video.textures.gl_thread import GlThread
 from bridge.video.textures.guides import steps
-from engine.errors import NameTakenError, TransportError
+from bridge.video.textures.names import check_free
+from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 
 GL_RGBA = 0x1908
 GL_BGRA = 0x80E1
-
-DEFAULT_NAME = "Tidecast"
-"""The name of an output that is given none."""
 
 _LOST_S = 1.0
 _POLL_MS = 20
@@ -57,11 +55,11 @@ class SpoutSource(Source):
         self._receiver: Any = None
         self._pixels: np.ndarray | None = None
         self._seq = 0
-        self._last_news = 0.0
+        self._last_frame = 0.0
         self._connected = False
 
     def open(self) -> None:
-        """Make the receiver and its context."""
+        """Create the receiver and its context."""
         if self._thread is None:
             spout = library()
             self._thread = GlThread("spout source")
@@ -95,18 +93,18 @@ class SpoutSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Name and size; Spout knows no rate."""
+        """Name and size; Spout has no frame rate."""
         height, width = self._pixels.shape[:2] if self._pixels is not None else (0, 0)
         return SourceInfo(self.uri, self._name or "Active Spout sender", width, height)
 
     @property
     def connected(self) -> bool:
-        """Whether a sender is there."""
+        """Whether a sender is connected."""
         return self._connected
 
     @property
     def problem(self) -> str:
-        """What is being waited for."""
+        """What the source is waiting for."""
         if self._connected or self._thread is None:
             return ""
         return f"Waiting for the Spout sender {self._name!r}." if self._name else "Waiting for a Spout sender."
@@ -114,19 +112,19 @@ class SpoutSource(Source):
     def _receive(self, wait_ms: int) -> Frame | None:
         receiver = self._receiver
         got = receiver.receiveImage(self._pixels, GL_RGBA, False, 0)
-        if receiver.isUpdated():  # new sender or size: nothing was received, the memory is too small
+        if receiver.isUpdated():  # another sender or size: nothing was received, as the array has the wrong size
             self._pixels = np.empty((receiver.getSenderHeight(), receiver.getSenderWidth(), 4), np.uint8)
             return None
         now = time.monotonic()
         if got and self._pixels is not None and receiver.isFrameNew():
-            self._last_news, self._connected = now, True
+            self._last_frame, self._connected = now, True
             captured = time.monotonic_ns()
             frame = Frame(self._pixels.copy(), PixelFormat.RGBA, captured, captured, self._seq)
             self._seq += 1
             return frame
-        self._connected = bool(got) and now - self._last_news < _LOST_S
+        self._connected = bool(got) and now - self._last_frame < _LOST_S
         if not got or not self._name or not receiver.waitFrameSync(self._name, wait_ms):
-            time.sleep(min(wait_ms, 2) / 1000)  # senders without the signal are polled
+            time.sleep(min(wait_ms, 2) / 1000)  # senders that do not signal are polled
         return None
 
     def _stop_thread(self) -> None:
@@ -136,17 +134,17 @@ class SpoutSource(Source):
 
 
 class SpoutSink(Sink):
-    """A Spout sender. Metadata has no place in Spout and stays behind."""
+    """A Spout sender. Spout carries no metadata."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"spout:{name}")
         self._name = name or DEFAULT_NAME
         self._thread: GlThread | None = None
         self._sender: Any = None
-        self._widener = Widener()
+        self._converter = FourChannelConverter()
 
     def open(self) -> None:
-        """Make the sender and its context."""
+        """Create the sender and its context."""
         if self._thread is None:
             spout = library()
             self._thread = GlThread("spout sink")
@@ -161,7 +159,7 @@ class SpoutSink(Sink):
         """Send one frame and signal it."""
         if self._thread is None:
             raise TransportError(f"{self.uri} is not open.")
-        pixels, kind = self._widener.widen(frame)
+        pixels, kind = self._converter.copy(frame)
         self._thread.do(lambda: self._send(pixels, GL_BGRA if kind is PixelFormat.BGRA else GL_RGBA))
 
     def close(self) -> None:
@@ -174,17 +172,11 @@ class SpoutSink(Sink):
 
     @property
     def receivers(self) -> int:
-        """Spout cannot tell."""
+        """Always -1: Spout does not know."""
         return -1
 
     def _make(self, spout: ModuleType) -> Any:
-        taken = _names(spout)
-        if self._name in taken:  # Spout would quietly add a number, and nobody would find us
-            free = next(name for number in range(2, 99) if (name := f"{self._name} {number}") not in taken)
-            raise NameTakenError(
-                f"Another Spout sender on this machine is already called {self._name!r}.",
-                f"Close that program or take another name, for instance {free!r}.",
-            )
+        check_free(self._name, _names(spout), "Spout sender")
         sender = _with_context(spout.SpoutSender())
         sender.setSenderName(self._name)
         return sender
@@ -198,12 +190,12 @@ class SpoutSink(Sink):
 
 def _with_context(made: Any) -> Any:
     if not made.createOpenGL():
-        raise TransportError("Spout got no OpenGL context.", "Check the graphics driver.")
+        raise TransportError("Spout could not create an OpenGL context.", "Check the graphics driver.")
     return made
 
 
 def _names(spout: ModuleType) -> list[str]:
-    """Names of all senders; to be called in a thread that may make a context."""
+    """Names of all senders; called on a `GlThread`, as it needs a context."""
     receiver = _with_context(spout.SpoutReceiver())
     names = list(receiver.getSenderList())
     receiver.releaseReceiver()
@@ -212,12 +204,12 @@ def _names(spout: ModuleType) -> list[str]:
 
 
 def guides(name: str) -> tuple[Guide, ...]:
-    """How to see an output in other programs."""
+    """How to receive an output in other programs."""
     return steps(name or DEFAULT_NAME, "Spout", "Spout2 Capture (plug-in)")
 
 
 def require() -> None:
-    """Raise a `TransportError` where Spout cannot be used."""
+    """Raise a `TransportError` if Spout cannot be used on this machine."""
     library()
 
 

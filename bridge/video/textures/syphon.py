@@ -1,7 +1,7 @@
-"""Syphon in and out (macOS): pictures shared between programs on one graphics card, through syphon-python and Metal.
+"""Syphon input and output (macOS): pictures shared on one graphics card, through syphon-python and Metal.
 
-`syphon:NAME` takes a server's name or its program's name. Thin on purpose: it was never run with the real library,
-only against `tests.fakes.syphon`.
+`syphon:NAME` takes a server's name or its program's name. This module has never run with the real library, only against
+`tests.fakes.syphon`; so it is kept simple.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
-from bridge.video.pixels import Widener
+from bridge.video.base import DEFAULT_NAME, Guide, Options, Sink, Source, SourceInfo
+from bridge.video.pixels import FourChannelConverter
 from bridge.video.textures.gl_thread import GlThread
 from bridge.video.textures.guides import steps
-from engine.errors import NameTakenError, TransportError
+from bridge.video.textures.names import check_free
+from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
-
-DEFAULT_NAME = "Tidecast"
-"""The name of an output that is given none."""
 
 _BGRA8UNORM = 80  # MTLPixelFormatBGRA8Unorm
 _LOOK_EVERY_S = 1.0
@@ -58,14 +56,14 @@ class SyphonSource(Source):
         self._seq = 0
 
     def open(self) -> None:
-        """Start looking for the server."""
+        """Start to search for the server."""
         if self._thread is None:
             library()
             self._thread = GlThread("syphon source")
             self._seq, self._next_look = 0, 0.0
 
     def read(self, timeout_s: float) -> Frame | None:
-        """The newest frame; looks for the server while it is missing."""
+        """The newest frame; searches for the server while it is missing."""
         if self._thread is None:
             raise TransportError(f"{self.uri} is not open.")
         deadline = time.monotonic() + timeout_s
@@ -85,17 +83,17 @@ class SyphonSource(Source):
 
     @property
     def info(self) -> SourceInfo:
-        """Name and size; Syphon knows no rate."""
+        """Name and size; Syphon has no frame rate."""
         return SourceInfo(self.uri, self._title, *self._size)
 
     @property
     def connected(self) -> bool:
-        """Whether a server is there."""
+        """Whether a server is connected."""
         return self._client is not None
 
     @property
     def problem(self) -> str:
-        """What is being waited for."""
+        """What the source is waiting for."""
         return "" if self._client is not None or self._thread is None else f"Waiting for {self._title!r}."
 
     def _receive(self) -> Frame | None:
@@ -115,7 +113,7 @@ class SyphonSource(Source):
         captured = time.monotonic_ns()
         image = arrays.copy_mtl_texture_to_image(texture)
         kind = PixelFormat.BGRA if texture.pixelFormat() == _BGRA8UNORM else PixelFormat.RGBA
-        pixels = np.ascontiguousarray(image[::-1])  # Syphon's pictures begin at the bottom
+        pixels = np.ascontiguousarray(image[::-1])  # Syphon's pictures start with the bottom row
         self._size = (pixels.shape[1], pixels.shape[0])
         frame = Frame(pixels, kind, captured, captured, self._seq)
         self._seq += 1
@@ -136,7 +134,7 @@ class SyphonSource(Source):
 
 
 class SyphonSink(Sink):
-    """A Syphon server. Metadata has no place in Syphon and stays behind."""
+    """A Syphon server. Syphon carries no metadata."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"syphon:{name}")
@@ -144,10 +142,10 @@ class SyphonSink(Sink):
         self._thread: GlThread | None = None
         self._server: Any = None
         self._texture: Any = None
-        self._widener = Widener()
+        self._converter = FourChannelConverter()
 
     def open(self) -> None:
-        """Make the server."""
+        """Create the server."""
         if self._thread is None:
             syphon, _, _ = library()
             self._thread = GlThread("syphon sink")
@@ -162,7 +160,7 @@ class SyphonSink(Sink):
         """Send one frame."""
         if self._thread is None:
             raise TransportError(f"{self.uri} is not open.")
-        pixels, kind = self._widener.widen(frame)
+        pixels, kind = self._converter.copy(frame)
         if kind is PixelFormat.BGRA:
             pixels = np.ascontiguousarray(pixels[:, :, [2, 1, 0, 3]])
         self._thread.do(lambda: self._send(pixels))
@@ -177,17 +175,11 @@ class SyphonSink(Sink):
 
     @property
     def receivers(self) -> int:
-        """1 when there is any, 0 when there is none: Syphon does not count."""
+        """1 if there is any, 0 if there is none: Syphon does not count them."""
         return int(self._thread.do(lambda: self._server.has_clients)) if self._thread is not None else 0
 
     def _make(self, syphon: ModuleType) -> Any:
-        taken = {server.name for server in _servers(syphon)}
-        if self._name in taken:
-            free = next(name for number in range(2, 99) if (name := f"{self._name} {number}") not in taken)
-            raise NameTakenError(
-                f"Another Syphon server on this machine is already called {self._name!r}.",
-                f"Close that program or take another name, for instance {free!r}.",
-            )
+        check_free(self._name, {server.name for server in _servers(syphon)}, "Syphon server")
         return syphon.SyphonMetalServer(self._name)
 
     def _send(self, pixels: np.ndarray) -> None:
@@ -210,12 +202,12 @@ def _title(server: Any) -> str:
 
 
 def guides(name: str) -> tuple[Guide, ...]:
-    """How to see an output in other programs."""
+    """How to receive an output in other programs."""
     return steps(name or DEFAULT_NAME, "Syphon", "Syphon Client")
 
 
 def require() -> None:
-    """Raise a `TransportError` where Syphon cannot be used."""
+    """Raise a `TransportError` if Syphon cannot be used on this machine."""
     library()
 
 

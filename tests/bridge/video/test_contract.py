@@ -1,6 +1,6 @@
 """One suite over every transport: what `bridge.video.base` promises.
 
-NDI is the real library. Spout and Syphon, which cannot run here, are played by strict fakes that raise on misuse.
+NDI is the real library. Spout and Syphon are replaced by strict fakes that raise on misuse.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FPS = Fraction(30)
 
 
 class Loop:
-    """A sink and a source of the same transport that are to meet."""
+    """A sink and a source of the same transport, to be connected with each other."""
 
     def __init__(self, scheme: str) -> None:
         self.scheme = scheme
@@ -46,7 +46,7 @@ class Loop:
         self.exact = scheme != "ndi"
 
     def meet(self, sink: Sink, source: Source, frame: Frame | None = None) -> Frame:
-        """Send until a frame arrives that is like the one that is sent."""
+        """Send until a frame of the same size arrives."""
         frame = frame or solid((200, 40, 90))
         deadline = time.monotonic() + 15.0
         while time.monotonic() < deadline:
@@ -105,11 +105,11 @@ def colours_of_bars(pixels: np.ndarray) -> np.ndarray:
     return pixels[pixels.shape[0] // 4, columns, :3]
 
 
-# What goes out comes in
+# Sinks and sources
 
 
 @pytest.mark.parametrize("kind", list(PixelFormat))
-def test_colour_bars_arrive_where_they_belong(loop, kind):
+def test_colour_bars_arrive_in_their_places(loop, kind):
     rgb = pattern.bars(123, 256, 128, FPS)
     rgb[:64, :, 1] = rgb[:64, :, 1] // 2 + 60  # tell top from bottom
     pixels = rgb if kind is PixelFormat.RGB else np.insert(rgb, 3, 255, axis=2)
@@ -157,7 +157,7 @@ def test_only_the_newest_frame_is_seen(loop):
             assert source.skipped >= 3
 
 
-def test_a_lost_sender_is_told_and_found_again(loop):
+def test_a_lost_sender_is_reported_and_found_again(loop):
     sink = open_sink(loop.sink_uri)
     with open_source(loop.source_uri) as source:
         loop.meet(sink, source)
@@ -173,7 +173,7 @@ def test_a_lost_sender_is_told_and_found_again(loop):
     sink.close()
 
 
-def test_waiting_for_nothing_takes_its_time_and_no_more(loop):
+def test_read_waits_for_its_timeout_and_no_longer(loop):
     with open_source(loop.source_uri) as source:
         started = time.monotonic()
         before = time.process_time()
@@ -183,7 +183,7 @@ def test_waiting_for_nothing_takes_its_time_and_no_more(loop):
         assert not source.connected and source.problem
 
 
-def test_a_name_is_taken_once(loop):
+def test_a_name_can_be_used_only_once(loop):
     with open_sink(loop.sink_uri) as sink:
         if loop.scheme != "ndi":
             sink.send(solid((1, 2, 3)))
@@ -206,7 +206,7 @@ def test_open_and_close_may_be_repeated(loop):
         assert sink.receivers <= 0 and not source.connected
 
 
-def test_what_is_closed_says_so(loop):
+def test_a_closed_source_or_sink_raises(loop):
     sink, source = open_sink(loop.sink_uri), open_source(loop.source_uri)
     sink.close(), source.close()
     with pytest.raises(TransportError, match="not open"):
@@ -295,7 +295,7 @@ def test_read_does_not_wait_longer_than_told():
         assert time.monotonic() - started < 0.7
 
 
-# Each one's own
+# Single transports
 
 
 def test_a_file_loops_with_rising_times(tmp_path):
@@ -324,7 +324,7 @@ def test_a_file_that_is_damaged_goes_on_with_what_can_be_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", None])
-def test_a_file_that_is_none_is_an_error_with_its_name(tmp_path, content):
+def test_a_missing_or_foreign_file_is_an_error_with_its_name(tmp_path, content):
     path = tmp_path / "bad.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -384,14 +384,14 @@ def test_a_uri_is_a_transport_and_a_name():
             parse_uri(bad)
 
 
-def test_a_transport_without_that_direction_says_so():
+def test_a_transport_without_that_direction_is_an_error():
     with pytest.raises(TransportError, match="no output"):
         open_sink("file:/tmp/x.mp4")
     with pytest.raises(TransportError, match="bars, counter"):
         open_source("pattern:nothing")
 
 
-def test_what_is_missing_is_said_with_its_remedy(monkeypatch):
+def test_a_missing_library_is_reported_with_its_remedy(monkeypatch):
     for name in ("SpoutGL", "syphon"):
         monkeypatch.setitem(sys.modules, name, None)  # import fails
     assert "pip install SpoutGL" in unavailable("spout") and "ndi:" in unavailable("spout")
@@ -413,7 +413,7 @@ def test_ndi_without_its_system_library_names_the_package(monkeypatch):
     assert "libavahi-client3" in unavailable("ndi")
 
 
-def test_every_row_tells_the_truth_about_its_module():
+def test_every_row_agrees_with_its_module():
     for row in table.rows():
         module = importlib.import_module(row.module)
         assert hasattr(module, "source") == bool(row.reads), row.scheme

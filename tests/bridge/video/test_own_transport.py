@@ -1,4 +1,4 @@
-"""A transport is added with one module and one row: nothing of the product names this one."""
+"""A transport is added with one module and one row: no file of the program names the one in this test."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_lists_doctor_and_documents_know_it() -> None:
     assert "shelf:100" in [source.uri for source in list_sources()]
     assert "shelf:" in [finding.what for finding in diagnose(load(None, {}))]
     assert "| `shelf:` | the grey of its pictures, 0 to 255 | the shelf's name | in one test |" in table.markdown()
-    assert table.told("shelf:out") == "the shelf 'out'"
-    assert "shelf:" in table.examples() and "shelf:" in table.examples(writes=True)
+    assert table.output_text("shelf:out") == "the shelf 'out'"
+    assert "shelf:" in table.schemes() and "shelf:" in table.schemes(writes=True)
     listed = CliRunner().invoke(command, ["sources"])
     assert "shelf:100" in listed.output
 

@@ -22,17 +22,17 @@ from tests.support.browser import wait
 WIDTH, HEIGHT, FPS = 160, 96, 30
 
 
-class Room:
-    """A recorder with what it said."""
+class Rig:
+    """A recorder, and what it reported."""
 
     def __init__(self, folder: Path) -> None:
-        self.said: list[str] = []
+        self.statuses: list[str] = []
         self.troubles: list[str] = []
-        self.recorder = Recorder(WIDTH, HEIGHT, folder, status=self.said.append, trouble=self.troubles.append)
+        self.recorder = Recorder(WIDTH, HEIGHT, folder, status=self.statuses.append, trouble=self.troubles.append)
 
     @property
     def path(self) -> str:
-        return self.said[-1] if self.said else ""
+        return self.statuses[-1] if self.statuses else ""
 
     def play(self, count: int, which: str = "output", level: int = 0) -> float:
         """Offer frames of rising brightness at the usual rate; returns the longest time an offer took, seconds."""
@@ -47,10 +47,10 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    room = Room(tmp_path / "takes")
-    yield room
-    room.recorder.close()
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path / "takes")
+    yield rig
+    rig.recorder.close()
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
@@ -58,15 +58,15 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
 
 
-def test_output_and_input_become_two_playable_files(room: Room, tmp_path: Path) -> None:
-    room.recorder.want(True, True)
-    wait(lambda: len(room.recorder.pids) == 2, "both processes")
-    room.play(20)
-    room.play(10, "input", level=200)
-    room.recorder.want(False, False)
-    wait(lambda: room.path == "", "the end")
-    room.recorder.close()
-    assert room.troubles == []
+def test_output_and_input_become_two_playable_files(rig: Rig, tmp_path: Path) -> None:
+    rig.recorder.want(True, True)
+    wait(lambda: len(rig.recorder.pids) == 2, "both processes")
+    rig.play(20)
+    rig.play(10, "input", level=200)
+    rig.recorder.want(False, False)
+    wait(lambda: rig.path == "", "the end")
+    rig.recorder.close()
+    assert rig.troubles == []
     output, given = sorted((tmp_path / "takes").iterdir(), key=lambda p: "input" in p.name)
     pictures = frames_of(output)
     assert len(pictures) == 20
@@ -78,85 +78,85 @@ def test_output_and_input_become_two_playable_files(room: Room, tmp_path: Path) 
     assert 20 / FPS * 0.8 < pts[-1] < 20 / FPS * 3, "the file keeps the time of the show"
 
 
-def test_a_recording_that_ends_before_its_process_is_up_keeps_its_frames(room: Room, tmp_path: Path) -> None:
-    room.recorder.want(True, False)
-    wait(lambda: room.recorder.pids, "the process")
+def test_a_recording_that_ends_before_its_process_has_started_keeps_its_frames(rig: Rig, tmp_path: Path) -> None:
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process")
     for i in range(5):
-        room.recorder.offer("output", Frame(np.full((HEIGHT, WIDTH, 3), 9, np.uint8), seq=i))
-    room.recorder.want(False, False)
-    wait(lambda: room.path == "", "the end")
-    room.recorder.close()
-    assert room.troubles == []
+        rig.recorder.offer("output", Frame(np.full((HEIGHT, WIDTH, 3), 9, np.uint8), seq=i))
+    rig.recorder.want(False, False)
+    wait(lambda: rig.path == "", "the end")
+    rig.recorder.close()
+    assert rig.troubles == []
     assert len(frames_of(next((tmp_path / "takes").iterdir()))) == 5
 
 
-def test_nothing_is_copied_while_nothing_is_recorded(room: Room, tmp_path: Path) -> None:
-    room.play(3)
-    assert room.recorder.pids == {} and not (tmp_path / "takes").exists()
+def test_nothing_is_copied_while_nothing_is_recorded(rig: Rig, tmp_path: Path) -> None:
+    rig.play(3)
+    assert rig.recorder.pids == {} and not (tmp_path / "takes").exists()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_killed_process_leaves_a_playable_file(room: Room) -> None:
-    room.recorder.want(True, False)
-    wait(lambda: room.recorder.pids, "the process")
-    room.play(5)
-    path = Path(room.path)
-    room.play(75)
-    os.kill(room.recorder.pids["output"], signal.SIGKILL)
-    wait(lambda: room.troubles, "the report")
-    assert "died" in room.troubles[0]
-    wait(lambda: room.path == "", "the reading of no file")
+def test_a_killed_process_leaves_a_playable_file(rig: Rig) -> None:
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process")
+    rig.play(5)
+    path = Path(rig.path)
+    rig.play(75)
+    os.kill(rig.recorder.pids["output"], signal.SIGKILL)
+    wait(lambda: rig.troubles, "the report")
+    assert "died" in rig.troubles[0]
+    wait(lambda: rig.path == "", "the reading of no file")
     assert len(frames_of(path)) >= FPS, "all but the last second is there"
-    room.recorder.want(True, False)
-    wait(lambda: room.recorder.pids, "a new recording after the crash")
-    assert Path(room.path) != path
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "a new recording after the crash")
+    assert Path(rig.path) != path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_stalled_disk_costs_the_recording_frames_and_the_show_nothing(room: Room) -> None:
-    room.recorder.want(True, False)
-    wait(lambda: room.recorder.pids, "the process")
-    room.play(10)
-    path, pid = Path(room.path), room.recorder.pids["output"]
+def test_a_stalled_disk_costs_only_the_recording_frames(rig: Rig) -> None:
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process")
+    rig.play(10)
+    path, pid = Path(rig.path), rig.recorder.pids["output"]
     os.kill(pid, signal.SIGSTOP)
-    longest = room.play(record.RING_DEPTH + 40)
+    longest = rig.play(record.RING_DEPTH + 40)
     os.kill(pid, signal.SIGCONT)
-    room.play(10)
-    room.recorder.want(False, False)
-    wait(lambda: room.troubles, "the report")
+    rig.play(10)
+    rig.recorder.want(False, False)
+    wait(lambda: rig.troubles, "the report")
     assert longest < 1.0, "an offer never waits for the recording, which stood still for two seconds"
-    assert "frames are missing" in room.troubles[0]
+    assert "frames are missing" in rig.troubles[0]
     assert 20 <= len(frames_of(path)) < 10 + record.RING_DEPTH + 50
 
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    room = Room(tmp_path / "file" / "takes")
-    room.recorder.want(True, True)
-    wait(lambda: room.troubles, "the report")
-    assert "not recorded" in room.troubles[0]
-    room.recorder.close()
+    rig = Rig(tmp_path / "file" / "takes")
+    rig.recorder.want(True, True)
+    wait(lambda: rig.troubles, "the report")
+    assert "not recorded" in rig.troubles[0]
+    rig.recorder.close()
 
 
-def test_a_full_disk_is_reported_and_ends_the_recording(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "LEAST_FREE_BYTES", 2**62)
-    room.recorder.want(True, False)
-    wait(lambda: room.troubles, "the report")
-    assert "MiB are free" in room.troubles[0] and room.path == ""
+def test_a_full_disk_is_reported_and_ends_the_recording(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "MIN_FREE_BYTES", 2**62)
+    rig.recorder.want(True, False)
+    wait(lambda: rig.troubles, "the report")
+    assert "MiB are free" in rig.troubles[0] and rig.path == ""
 
 
-def test_a_switch_that_is_never_left_alone_does_not_fill_the_machine_with_processes(room: Room, tmp_path: Path) -> None:
+def test_switching_on_and_off_repeatedly_does_not_start_endless_processes(rig: Rig, tmp_path: Path) -> None:
     most = 0
     for _ in range(60):
-        room.recorder.want(True, False)
+        rig.recorder.want(True, False)
         time.sleep(0.02)
-        room.recorder.want(False, False)
+        rig.recorder.want(False, False)
         time.sleep(0.02)
         most = max(most, len(multiprocessing.active_children()))
-    assert most <= record.MOST_FINISHING + 1
-    room.recorder.want(True, False)  # and it still does what it is told last
-    wait(lambda: "output" in room.recorder.pids, "what was asked for last is done")
-    path = Path(room.path)
-    room.play(10)
-    room.recorder.close()
-    assert len(frames_of(path)) >= 9 and not room.troubles
+    assert most <= record.MAX_FINISHING + 1
+    rig.recorder.want(True, False)  # the last call still takes effect
+    wait(lambda: "output" in rig.recorder.pids, "what was asked for last is done")
+    path = Path(rig.path)
+    rig.play(10)
+    rig.recorder.close()
+    assert len(frames_of(path)) >= 9 and not rig.troubles

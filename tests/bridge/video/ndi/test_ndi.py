@@ -58,7 +58,7 @@ def assert_bars(pixels: np.ndarray) -> None:
     assert np.abs(got - np.asarray(BARS)).max() <= TOLERANCE, got
 
 
-def test_from_process_to_process_with_everything_that_rides_along():
+def test_frames_and_metadata_from_process_to_process():
     name = unique("ride")
     with Peer(serve, name, 320, 192, 30, None) as peer, open_source(f"ndi:{name}") as source:
         frames = frames_of(source, 20)
@@ -188,7 +188,7 @@ def test_another_binding_reads_our_output(tmp_path):
     assert_bars(pixels)
 
 
-def test_another_binding_is_read_by_us(tmp_path):
+def test_we_read_the_output_of_another_binding(tmp_path):
     name = unique("cyndi in")
     with Peer(serve_with_cyndilib, name, str(tmp_path)) as peer, open_source(f"ndi:{name}") as source:
         frames = frames_of(source, 10)
@@ -228,7 +228,7 @@ def test_a_process_that_ends_with_everything_open_ends_cleanly():
 
 
 @pytest.mark.parametrize("rounds", [25])
-def test_hasty_receivers_do_not_end_the_sender(rounds):
+def test_short_lived_receivers_do_not_end_the_sender(rounds):
     name = unique("churn")
     with Peer(serve, name, 64, 48, 60, (9, 9, 9)) as peer:
         for _ in range(rounds):
@@ -240,7 +240,7 @@ def test_hasty_receivers_do_not_end_the_sender(rounds):
 # Names and strings
 
 
-def test_names_are_chosen_from_exact_to_vague():
+def test_exact_names_come_before_partial_ones():
     names = ["HOST (OBS)", "HOST (OBS 2)", "OTHER (Camera)", "OTHER (obs)"]
     assert choose("HOST (OBS 2)", names) == "HOST (OBS 2)"
     assert choose("obs", names) == "HOST (OBS)"
@@ -275,9 +275,9 @@ def test_what_xml_cannot_hold_becomes_a_space():
         "<tidecast a='1'><!ENTITY x 'y'></tidecast>",
     ],
 )
-def test_metadata_of_others_is_handed_on_as_it_is(text):
+def test_metadata_of_other_programs_is_passed_on_unchanged(text):
     assert from_xml(text) == {"ndi": text}
 
 
-def test_metadata_that_is_too_long_or_empty_is_nothing():
+def test_metadata_that_is_too_long_or_empty_is_ignored():
     assert from_xml("") == {} and from_xml("<tidecast a='" + "x" * 70000 + "'/>") == {}
