@@ -142,7 +142,7 @@ class Tab:
         path.write_bytes(base64.b64decode(data))
 
     def complaints(self) -> list[str]:
-        """What the console said: errors of scripts and refusals of the content security policy."""
+        """Messages of the console: script errors and violations of the content security policy."""
         self.js("0")
         out = []
         for event in self.events:
@@ -155,7 +155,7 @@ class Tab:
         return out
 
     def listen_to_network(self) -> None:
-        """Have `hosts` know; not always on, for every picture would come here as well."""
+        """Record requests for `hosts`; not always on, because every picture would be reported as well."""
         self.call("Network.enable")
 
     def hosts(self) -> set[str]:

@@ -112,7 +112,7 @@ class GoldenSet:
 
 
 class Replay:
-    """A source of noise that gives what was recorded, in the order in which it is asked for."""
+    """A noise source that returns the recorded noise in order."""
 
     def __init__(self) -> None:
         self.next: list[Tensor] = []
@@ -124,7 +124,7 @@ class Replay:
 
 
 class Report:
-    """Collects differences, and says the largest in one line."""
+    """Collects differences and reports the largest in one line."""
 
     def __init__(self, name: str) -> None:
         self.name = name

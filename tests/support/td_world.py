@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 class World:
-    """The fake, the component, and frames that pass until something holds."""
+    """The fake TouchDesigner with the component in it; steps frames until a condition holds."""
 
     def __init__(self, folder: Path) -> None:
         self.td = FakeTouchDesigner(folder)
@@ -65,7 +65,7 @@ class World:
 
 
 class Bridge:
-    """A real control store behind a real OSC server, reporting a state as a running Tidecast does."""
+    """A real control store behind a real OSC server, which reports a state as a running Tidecast does."""
 
     def __init__(self, port: int = 0) -> None:
         self.store = ControlStore(TABLE)

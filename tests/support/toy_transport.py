@@ -1,4 +1,4 @@
-"""Somebody else's transport: pictures in a list of this process, by name. Its rules stand in `bridge.video.base`."""
+"""A transport as an extension would add it: frames in a list of this process, by name. See `bridge.video.base`."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def watch(conn: Connection, name: str, frames: int) -> None:
 
 
 def _other_binding(folder: str) -> None:
-    """Let the other binding find sources on loopback, as its finder takes no addresses."""
+    """Make the other binding find sources on loopback, because its finder takes no addresses."""
     (Path(folder) / "ndi-config.v1.json").write_text(json.dumps({"ndi": {"networks": {"ips": LOOPBACK}}}))
     os.environ["NDI_CONFIG_DIR"] = folder
 

@@ -1,1 +1,1 @@
-"""A family of models of somebody else's: a network of two causal convolutions. Nothing in the engine knows it."""
+"""A model family as an extension would add it: a network of two causal convolutions, unknown to the engine."""

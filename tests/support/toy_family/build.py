@@ -1,4 +1,4 @@
-"""Its builders: seeded weights, an autoencoder that is a mean over four pixels, and words by their length."""
+"""Builders of the toy family: seeded weights, an autoencoder that averages 4 x 4 pixels, a text encoder by length."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
 
 
 class Lengths:
-    """A word is its length."""
+    """Encodes every word as its length."""
 
     def __init__(self, shape: ConvShape) -> None:
         self._shape = shape

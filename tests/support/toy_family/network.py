@@ -1,4 +1,4 @@
-"""Its network: each layer convolves a frame in space, and mixes it with the mean of all frames that the memory offers.
+"""Network of the toy family: each layer convolves a frame in space and mixes it with the mean of the cached frames.
 
 Shape letters: S rows, L tokens (F h w), D width, C latent channels, F latent frames, h w latent size, T rows and E
 width of a text embedding.

@@ -1,4 +1,4 @@
-"""Its one row, and the sizes of its network in a class of its own."""
+"""The one model of the toy family, and the sizes of its network in a class of its own."""
 
 from __future__ import annotations
 
