@@ -29,7 +29,7 @@ class Benches(LazyGroup):
     }
 
 
-app = typer.Typer(cls=Benches, help="Measure.", no_args_is_help=True)
+app = typer.Typer(cls=Benches, help="Measure.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

@@ -24,8 +24,8 @@ from bridge.table import TABLE
 from engine.control import PREFIX
 from engine.errors import TidecastError
 
-osc_app = typer.Typer(help="Controls over OSC: list, send, watch.", no_args_is_help=True)
-midi_app = typer.Typer(help="MIDI controllers: list, learn.", no_args_is_help=True)
+osc_app = typer.Typer(help="Controls over OSC: list, send, watch.", no_args_is_help=True, add_completion=False)
+midi_app = typer.Typer(help="MIDI controllers: list, learn.", no_args_is_help=True, add_completion=False)
 console = Console()
 
 Host = Annotated[str, typer.Option(help="Where Tidecast runs.")]

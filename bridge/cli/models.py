@@ -16,7 +16,9 @@ from engine.errors import ModelError
 from engine.models import registry, weights
 from engine.models.spec import CODECS, ModelSpec, WeightFile
 
-app = typer.Typer(help="Models: list, download, check; encode prompts in advance.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: list, download, check; encode prompts in advance.", no_args_is_help=True, add_completion=False
+)
 
 Folder = Annotated[str, typer.Option("--dir", help="Folder of model files (default: the user's cache folder).")]
 Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tidecast models list")]

@@ -26,7 +26,7 @@ from td_components import generate as generator
 from td_components import install as installer
 from td_components.definition.spec import HERE
 
-app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True)
+app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True, add_completion=False)
 console = Console()
 
 

@@ -14,7 +14,7 @@ class InputControls:
     input: str = live(
         "",
         "/input",
-        "Switch the source: ndi:NAME, spout:NAME, file:PATH, pattern:NAME, or an index from the list of inputs.",
+        "Switch the source: an address, such as ndi:NAME or file:PATH, or an index from the list of inputs.",
         group="Video",
         label="Input",
     )
