@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-HUGE = 10**20
+INTEGER_LIMIT = 10**20
 """Integers from here on are nobody's meaning; Python refuses to print the longest."""
 
 
@@ -42,7 +42,7 @@ def has_utf8(text: str) -> bool:
 
 def shown(value: Any) -> str:
     """`value` as an error message shows it: short, whatever came."""
-    if isinstance(value, int) and abs(value) >= HUGE:
+    if isinstance(value, int) and abs(value) >= INTEGER_LIMIT:
         return "a huge number"
     text = repr(value)
     return f"{text[:60]}..." if len(text) > 60 else text

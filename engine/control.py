@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from engine.coercion import HUGE, as_switch, finite, has_utf8, shown
+from engine.coercion import INTEGER_LIMIT, as_switch, finite, has_utf8, shown
 from engine.errors import ControlError
 
 PREFIX = "/tidecast"
@@ -95,7 +95,7 @@ class Control:
                     return value.decode("utf-8")
                 except UnicodeDecodeError:
                     raise self._bad(value, "text in UTF-8") from None
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < HUGE:
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < INTEGER_LIMIT:
                 return str(value)
             if isinstance(value, str) and has_utf8(value):
                 return value

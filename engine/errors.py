@@ -74,7 +74,7 @@ class PortInUseError(TidecastError):
     """A UDP or TCP port is already taken; names the port and how to choose another."""
 
 
-SHOWN = 8
+MAX_LISTED = 8
 """Names that an error lists of each kind."""
 
 
@@ -82,5 +82,5 @@ def listing(kind: str, names: Sequence[str]) -> str:
     """So many `names` of a kind as a part of a sentence, the first of them by name; empty for none."""
     if not names:
         return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} keys {kind} ({', '.join(names[:SHOWN])}{more})"
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{len(names)} keys {kind} ({', '.join(names[:MAX_LISTED])}{more})"

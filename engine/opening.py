@@ -103,7 +103,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         say("loading the text encoder")
         text = parts.build_text(spec, device, files, where=config.text_device, storage=config.text_weights)
     except torch.OutOfMemoryError as error:
-        raise too_big(spec, config, error) from None
+        raise out_of_memory(spec, config, error) from None
     prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
     return Opened(spec, stream, noise, prompts, build, trouble)
 
@@ -129,7 +129,7 @@ def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torc
     return device, dtype
 
 
-def too_big(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
+def out_of_memory(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
     """What to say when a device's memory does not suffice."""
     return OutOfMemoryError(
         f"{spec.title} at {config.width}x{config.height} does not fit into the memory: {error}",

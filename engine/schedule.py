@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-FULL = 0.97
+MAX_LOAD = 0.97
 """Share of the chunk period beyond which a plan is too slow (the rest is jitter of the machine itself)."""
 
-SPARE = 0.80
+MAX_LOAD_TO_RAISE = 0.80
 """Share of the chunk period below which a costlier plan may be tried again."""
 
 RAISE_LATENCY = 0.95
@@ -175,19 +175,19 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
         return current, replace(policy, steps=current)
 
     def fits(steps: int, share: float) -> bool:
-        margin = 1.0 if share == FULL else RAISE_LATENCY
+        margin = 1.0 if share == MAX_LOAD else RAISE_LATENCY
         within = _latency(goal, cost, steps, period) <= goal.latency_s * margin
         return _chunk_s(cost, steps, goal.batch) <= share * period and (within or steps == 1)
 
-    if not fits(current, FULL) and current > 1:
+    if not fits(current, MAX_LOAD) and current > 1:
         slow = policy.slow_chunks + 1
         backlog = load.oldest_s > goal.latency_s
         if slow < SLOW_CHUNKS and not backlog:
             return current, replace(policy, steps=current, slow_chunks=slow, spare_s=0.0)
-        lower = max((n for n in range(1, current) if fits(n, FULL)), default=1)
+        lower = max((n for n in range(1, current) if fits(n, MAX_LOAD)), default=1)
         recovery = min(RECOVERY_MAX_S, policy.recovery_s * 2) if policy.raised else policy.recovery_s
         return lower, replace(policy, steps=lower, slow_chunks=0, spare_s=0.0, recovery_s=recovery, raised=False)
-    if current < goal.steps and fits(current + 1, SPARE):
+    if current < goal.steps and fits(current + 1, MAX_LOAD_TO_RAISE):
         spare = policy.spare_s + period
         if spare >= policy.recovery_s:
             return current + 1, replace(policy, steps=current + 1, slow_chunks=0, spare_s=0.0, raised=True)
@@ -213,7 +213,7 @@ def _skip(goal: Goal, load: Load, seconds: float, period: float, steps: int, pol
     if spare <= 0 or seconds <= 0.0:
         return 0, replace(policy, thinning=0.0) if policy.thinning else policy
     ratio = seconds / period
-    thinning = policy.thinning + max(0.0, ratio - 1.0) * chunk if ratio > FULL else 0.0
+    thinning = policy.thinning + max(0.0, ratio - 1.0) * chunk if ratio > MAX_LOAD else 0.0
     even = int(thinning)
     lag = (steps - 1) * max(period, seconds) if goal.batch else 0.0
     room = goal.latency_s * RAISE_LATENCY - lag - seconds

@@ -45,7 +45,7 @@ from engine.errors import ModelError
 from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
-from engine.opening import Opened, Progress, opened, too_big
+from engine.opening import Opened, Progress, opened, out_of_memory
 from engine.pending import Finished, Pending, decoded
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.metrics import Health, StageTimers, memory_gib
@@ -155,7 +155,7 @@ class Session:
         try:
             self._begin(controls, plan)
         except torch.OutOfMemoryError as error:
-            raise too_big(self.spec, self.config, error) from None
+            raise out_of_memory(self.spec, self.config, error) from None
 
     def collect(self) -> list[Frame]:
         """The second half of `step`: wait for the oldest `begin` that was not collected, and give back its frames.
@@ -166,7 +166,7 @@ class Session:
         try:
             return self._collect() if self._begun else []
         except torch.OutOfMemoryError as error:
-            raise too_big(self.spec, self.config, error) from None
+            raise out_of_memory(self.spec, self.config, error) from None
 
     def flush(self) -> list[Frame]:
         """Give back what is still inside, at the end of a stream: chunks in flight with as many steps as they
@@ -268,7 +268,7 @@ class Session:
 
         # The prompt comes first: when it cannot be encoded, no frame has been taken yet.
         now = self._chunker.newest.pts_ns / 1e9
-        embedding = self._prompts.listen(controls.prompts(), controls.prompt_seconds, now)
+        embedding = self._prompts.update(controls.prompts(), controls.prompt_seconds, now)
         chunk = self._chunker.cut(controls)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         steps = steps_for(self.spec.schedule, controls.strength, count)
@@ -278,7 +278,7 @@ class Session:
             video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).wait())
         try:
             if embedding is not None:
-                self._stream.read(embedding)
+                self._stream.set_prompt(embedding)
             with self._timers.stage("encode"):
                 noisy, first = self._stream.encode(video, steps, controls.motion)
             with self._timers.stage("dit"):
@@ -292,7 +292,7 @@ class Session:
             steps=count,
             in_flight=self._stream.in_flight,
             chunks=self._chunks,
-            prompt=self._prompts.in_words(),
+            prompt=self._prompts.describe(),
             unknown_words=self._prompts.unknown,
             missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
@@ -336,7 +336,7 @@ class Session:
         Returns:
             The chunks that were in flight (`chunk` the newest), as they came.
         """
-        gone, chunks = self._stream.losses()
+        gone, chunks = self._stream.rank_losses()
         if chunk is not None and chunk not in chunks:
             chunks.append(chunk)
         left = [device for rank, device in enumerate(self._devices) if rank not in gone] if gone else self._devices[:1]
@@ -356,4 +356,4 @@ class Session:
         """Have a new or resumed stream read the prompt in force."""
         embedding = self._prompts.travel.current()
         if embedding is not None:
-            self._stream.read(embedding)
+            self._stream.set_prompt(embedding)

@@ -73,7 +73,7 @@ def run(case: Case) -> dict[str, Any]:
     )
     text = torch.randn(case.shape.text_len, case.shape.text_dim) * 0.1
     text[12:] = 0
-    stream.read(text)
+    stream.set_prompt(text)
     steps = steps_for(spec.schedule, spec.schedule.strength, case.steps)
     taken: dict[str, list[float]] = {"encode": [], "network": [], "decode": [], "chunk": []}
     for chunk in range(-1, case.chunks + 4):

@@ -114,7 +114,7 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
             if ask.input_fps:
                 row |= _paced(session, ask)
             row["memory_gib"] = _memory(session.device)
-            row["attention"] = {str(form): dict(found.times_ms) for form, found in attention.decided.items()}
+            row["attention"] = {str(form): dict(found.times_ms) for form, found in attention.decisions.items()}
             rows.append(row)
     return rows
 

@@ -165,7 +165,7 @@ def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(6)
     text = torch.randn(shape.text_len, shape.text_dim, generator=generator)
     text[9:] = 0
-    stream.read(text.to(device))
+    stream.set_prompt(text.to(device))
     scene = torch.rand(3, 1, height, width, generator=generator) * 2 - 1
     latents, pixels = [], []
     for chunk in range(12):

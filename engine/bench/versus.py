@@ -103,7 +103,7 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         trouble = graph_capture.prepare(spec, ours, mode, case.height, case.width, lambda _: None)
         if trouble:
             raise ModelError(trouble)
-    ours.read(text[0])
+    ours.set_prompt(text[0])
     reference = Reference(
         dit_shape(spec.network),
         spec.cache,

@@ -15,7 +15,7 @@ from engine.distributed.link import Link, Message, Op
 from engine.distributed.split import Split, moves
 from engine.network.protocol import StreamingNetwork, Tables
 from engine.runtime.metrics import StageTimers
-from engine.stream.kv_cache import Arrival, KVCache
+from engine.stream.kv_cache import KVCache, NewFrames
 from engine.stream.state import empty_text
 
 
@@ -64,7 +64,7 @@ class BlockShard:
         orders = torch.tensor([[r.number, r.position, r.anchor] for r in message.rows], device=device)
         cache = self.cache.from_row(message.first)
         cache.begin(
-            Arrival(orders[:, 0], orders[:, 2] > 0, message.visible, even=message.even, again=message.again), frames
+            NewFrames(orders[:, 0], orders[:, 2] > 0, message.visible, even=message.even, again=message.again), frames
         )
         context = self.tables.at(t_S, orders[:, 1:2] + torch.arange(frames, device=device))
         versions = [r.text for r in message.rows]
@@ -116,4 +116,4 @@ class BlockShard:
         self.network.blocks = nn.ModuleList(blocks)
         self.network.fuse()
         self.texts = [tuple(part.clone() for part in layer[1 : 1 + read]) for layer in layers]
-        self.cache.hold([layer[1 + read :] for layer in layers])
+        self.cache.load_layers([layer[1 + read :] for layer in layers])

@@ -14,7 +14,7 @@ from engine.distributed.split import even_split
 from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import ModelSpec
-from engine.network.protocol import keep
+from engine.network.protocol import keep_blocks
 
 
 def open_pipeline(
@@ -68,7 +68,7 @@ def open_pipeline(
     try:
         builder, device = registry.builder(spec), torch.device(devices[0])
         network = builder.build_network(spec, torch.device("cpu"), dtype, files)
-        keep(network, *split[0])
+        keep_blocks(network, *split[0])
         codec_here = builder.build_codec(spec, codec, device, dtype, files)
         return PipelineStream(ring, spec, network.to(device), codec_here, **settings)
     except BaseException:

@@ -69,7 +69,7 @@ class Message:
         rows: of a forward.
         first: row of the stream batch that `rows` begin with.
         frames: latent frames of each row.
-        visible, even, again: as in `engine.stream.kv_cache.Arrival`.
+        visible, even, again: as in `engine.stream.kv_cache.NewFrames`.
         copy: cache rows (from, to) to copy (before the forward); None for none.
         text: number of the text that a TEXT message carries.
         finished: bit i is set when the i-th of `rows` is finished by this forward.

@@ -33,7 +33,7 @@ from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, new_cache
-from engine.stream.stream import all_steps, wrapped
+from engine.stream.stream import all_steps, wrap_position
 from engine.stream.timesteps import Sigmas, Steps, mix
 
 REBALANCE_CALLS = 128
@@ -156,7 +156,7 @@ class PipelineStream:
         """Chunks that were begun and are not finished."""
         return sum(plan.index >= 0 for plan in self._plans)
 
-    def losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
         """Ranks that died, and tickets of the chunks in flight, oldest first."""
         return self.ring.lost(), [s.flight.ticket for s in self._plans if s.index >= 0]
 
@@ -223,7 +223,7 @@ class PipelineStream:
             self.set_depth(depth)
 
     @torch.inference_mode()
-    def read(self, embedding_XE: Tensor) -> None:
+    def set_prompt(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force from the next call on; steps settled before keep theirs."""
         needed = {text for s in self._plans for text in s.texts[s.taken :]}
         self._version = next(v for v in range(self.shard.versions) if v not in needed)
@@ -240,7 +240,7 @@ class PipelineStream:
         opening = not self.begun
         flight = InFlight(ticket, timesteps, self._number, self._position, anchor)
         self._number += frames
-        self._position = wrapped(self._position + frames, self.spec.cache, self.cache.rule)
+        self._position = wrap_position(self._position + frames, self.spec.cache, self.cache.rule)
         if opening:
             done = [(ticket, self._first_block(x_1CFhw, first, flight))]
             self._warm_rows(timesteps)

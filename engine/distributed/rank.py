@@ -18,7 +18,7 @@ from engine.distributed.link import Link, Message, Op, RankLostError, meet
 from engine.distributed.ring import LOST_NEIGHBOUR, Job, split_of
 from engine.models import registry
 from engine.models.spec import Codec
-from engine.network.protocol import keep
+from engine.network.protocol import keep_blocks
 from engine.runtime.metrics import StageTimers
 from engine.stream.kv_cache import Rule
 from engine.stream.state import new_cache
@@ -38,7 +38,7 @@ class Rank:
         self.split = job.split
         start, end = job.split[link.rank]
         network = builder.build_network(self.spec, torch.device("cpu"), dtype, job.paths())
-        keep(network, start, end)
+        keep_blocks(network, start, end)
         network = network.to(device)
         network.fuse()
         cache = new_cache(

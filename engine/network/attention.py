@@ -2,7 +2,7 @@
 
 Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their mixture.
 Which kernel is fastest for few queries over a long ring depends on the GPU and the libraries on it, so it is measured:
-while `deciding`, at warm-up, every shape that comes up is run by each kernel there is. A kernel that cannot do it, or
+while `measuring`, at warm-up, every shape that comes up is run by each kernel there is. A kernel that cannot do it, or
 whose result differs by more than the arithmetic explains, is left out. Any other shape is torch's own choice, as is
 everything on a CPU, where its kernel was the fastest wherever it was compared.
 
@@ -38,7 +38,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 TORCH = "torch"
 """Name of torch's own choice."""
 
-GAIN = 0.03
+MIN_GAIN = 0.03
 """Another kernel than torch's choice must be faster by this share: less is noise."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -75,10 +75,10 @@ class Decision:
     times_ms: Mapping[str, float]
 
 
-decided: dict[AttentionShape, Decision] = {}
+decisions: dict[AttentionShape, Decision] = {}
 """What was decided in this process: facts about this computer."""
 
-_deciding = False
+_measuring = False
 
 
 def attend(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | None = None) -> Tensor:
@@ -93,27 +93,27 @@ def attend(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | Non
     Returns:
         [B, L, J, K], in memory order B L J K or B J L K as the kernel likes.
     """
-    if not (decided or _deciding):
+    if not (decisions or _measuring):
         return _by_torch(q_BLJK, k_BMJK, v_BMJK, mask_LM)
     batch, queries, heads, width = q_BLJK.shape
     shape = AttentionShape(
         batch, queries, k_BMJK.shape[1], heads, width, mask_LM is not None, q_BLJK.dtype, q_BLJK.device.type
     )
-    if _deciding and shape not in decided:
-        decided[shape] = _decide(shape, kernels(q_BLJK.device), q_BLJK, k_BMJK, v_BMJK, mask_LM)
-    kernel = decided[shape].kernel if shape in decided else _by_torch
+    if _measuring and shape not in decisions:
+        decisions[shape] = _measure(shape, kernels(q_BLJK.device), q_BLJK, k_BMJK, v_BMJK, mask_LM)
+    kernel = decisions[shape].kernel if shape in decisions else _by_torch
     return kernel(q_BLJK, k_BMJK, v_BMJK, mask_LM)
 
 
 @contextmanager
-def deciding(yes: bool = True) -> Iterator[None]:
+def measuring(yes: bool = True) -> Iterator[None]:
     """Inside, shapes that were not decided yet are measured when they come up. Only at warm-up: it takes a while."""
-    global _deciding  # the one switch of the module, flipped by the one thread that warms up
-    before, _deciding = _deciding, yes
+    global _measuring  # the one switch of the module, flipped by the one thread that warms up
+    before, _measuring = _measuring, yes
     try:
         yield
     finally:
-        _deciding = before
+        _measuring = before
 
 
 def kernels(device: torch.device) -> dict[str, Kernel]:
@@ -146,7 +146,7 @@ def _by_flash3(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor |
     return found[0] if isinstance(found, tuple) else found  # earlier versions give the logarithmic sums too
 
 
-def _decide(
+def _measure(
     shape: AttentionShape,
     there: Mapping[str, Kernel],
     q_BLJK: Tensor,
@@ -154,7 +154,7 @@ def _decide(
     v_BMJK: Tensor,
     mask_LM: Tensor | None,
 ) -> Decision:
-    """Run the shape by every kernel; the fastest, or torch's own choice unless another is faster by `GAIN`."""
+    """Run the shape by every kernel; the fastest, or torch's own choice unless another is faster by `MIN_GAIN`."""
     arguments = (q_BLJK, k_BMJK, v_BMJK, mask_LM)
     wanted = there[TORCH](*arguments).float()
     times: dict[str, float] = {}
@@ -169,7 +169,7 @@ def _decide(
             times[name] = _time_ms(partial(kernel, *arguments), q_BLJK.device)
         except RuntimeError as reason:  # not for this shape or this device
             log.debug("attention by %s is not for %s: %s", name, shape, reason)
-    best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + GAIN), default=TORCH)
+    best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + MIN_GAIN), default=TORCH)
     log.info("attention for %s: %s", shape, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
     return Decision(best, there[best], times)
 

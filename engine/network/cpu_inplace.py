@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-HIDDEN = 2**21
+MAX_HIDDEN = 2**21
 """Most hidden numbers that are held at a time: 8 MiB, what a core's share of the last cache holds."""
 
 
@@ -28,7 +28,7 @@ def applies(x: Tensor) -> bool:
 def feed_forward(x_BLD: Tensor, up_UD: Tensor, bias_U: Tensor, down_DU: Tensor, bias_D: Tensor) -> Tensor:
     """GELU (by tanh) between two linear layers: [B, L, D] to [B, L, D]."""
     x_LD = x_BLD.flatten(0, 1)
-    part = max(HIDDEN // x_LD.shape[0], 64)
+    part = max(MAX_HIDDEN // x_LD.shape[0], 64)
     y_LD = x_LD.new_empty(x_LD.shape[0], len(bias_D)).copy_(bias_D)
     hidden = x_LD.new_empty(x_LD.shape[0], min(part, len(up_UD)))
     for up, bias, down in zip(up_UD.split(part), bias_U.split(part), down_DU.split(part, dim=1), strict=True):

@@ -221,6 +221,6 @@ def forward(
     return network.predict(x_SLD, context, (frames, height, width))
 
 
-def keep(network: StreamingNetwork, start: int, end: int) -> None:
+def keep_blocks(network: StreamingNetwork, start: int, end: int) -> None:
     """Give up all blocks but those from `start` to `end` (exclusive)."""
     network.blocks = nn.ModuleList(network.blocks[start:end])

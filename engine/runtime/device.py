@@ -14,10 +14,10 @@ import torch
 
 from engine.errors import ModelError
 
-KEPT = 2**30
+MAX_KEPT_BYTES = 2**30
 """Freed memory that a process with a model on a CPU keeps for itself, in bytes, at most."""
 
-SINGLE = 2**25
+MMAP_BYTES = 2**25
 """Larger pieces of memory are the system's own, one by one, in bytes: glibc reuses them badly."""
 
 
@@ -59,5 +59,5 @@ def keep_memory() -> None:
     if sys.platform == "linux":
         mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(-1, KEPT)  # M_TRIM_THRESHOLD
-            mallopt(-3, SINGLE)  # M_MMAP_THRESHOLD
+            mallopt(-1, MAX_KEPT_BYTES)  # M_TRIM_THRESHOLD
+            mallopt(-3, MMAP_BYTES)  # M_MMAP_THRESHOLD

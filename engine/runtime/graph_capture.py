@@ -83,7 +83,7 @@ class CudaGraphs:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Held:
+class _CapturedWork:
     """A captured piece of work and the tensors that it reads its inputs from."""
 
     inputs: tuple[Tensor, ...]
@@ -112,7 +112,7 @@ class Captured:
         self.recording = True
         self.trouble = ""
         self._state, self._backend, self._tolerance = state, backend, tolerance
-        self._held: dict[WorkKey, _Held] = {}
+        self._held: dict[WorkKey, _CapturedWork] = {}
 
     @property
     def keys(self) -> tuple[WorkKey, ...]:
@@ -125,26 +125,26 @@ class Captured:
         if held is not None:
             return held(inputs)
         if self.recording and key.steady:
-            return self._proved(key, work, inputs)
+            return self._capture(key, work, inputs)
         return work(*inputs)
 
-    def _proved(self, key: WorkKey, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+    def _capture(self, key: WorkKey, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
         """Do the work plainly, capture it, and hold it if a replay from the same memory does the same."""
         memory = self._memory(key.stage)
         before = [tensor.clone() for tensor in memory]
         expected = work(*inputs)
         after = [tensor.clone() for tensor in memory]
         try:
-            _put(memory, before)
+            _overwrite(memory, before)
             own = tuple(tensor.clone() for tensor in inputs)
             replay = self._backend.capture(lambda: work(*own), self._on_host())
-            _put(memory, before)
-            held = _Held(own, replay)
+            _overwrite(memory, before)
+            held = _CapturedWork(own, replay)
             found = held(inputs)
             for wanted, got in zip((expected, *after), (found, *memory), strict=True):
                 self._compare(wanted, got)
         except (RuntimeError, CaptureError) as error:  # RuntimeError: whatever CUDA reports, want of memory included
-            _put(memory, after)
+            _overwrite(memory, after)
             self._held.clear()
             self.recording = False
             self.trouble = f"The {key.stage} cannot be captured and everything runs without, slower: {error}"
@@ -177,7 +177,7 @@ class Captured:
             raise CaptureError(f"a replay differs from the plain call by {error / max(size, 1e-30):.1e} of it.")
 
 
-def _put(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
+def _overwrite(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
 
@@ -220,7 +220,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # sizes never change: the fastest convolution is found once
     if mode == "off":
-        with attention.deciding(device.type == "cuda"):
+        with attention.measuring(device.type == "cuda"):
             warm_up(spec, stream, height, width, say)
         return ""
     if not isinstance(stream, LocalStream):
@@ -233,10 +233,10 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     if mode == "graphs" or device.type == "cuda":
         backend = CudaGraphs(device) if device.type == "cuda" else GraphChecker()
         stream.run = captured = Captured(stream.state, backend, TOLERANCE[stream.dtype])
-        stream.read(
+        stream.set_prompt(
             torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(1))
         )
-    with attention.deciding(device.type == "cuda"):
+    with attention.measuring(device.type == "cuda"):
         warm_up(spec, stream, height, width, say)
     if captured is None:
         return ""

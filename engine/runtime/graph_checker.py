@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from engine.errors import CaptureError
 
-READS = (
+HOST_READS = (
     "item",
     "_local_scalar_dense",
     "is_nonzero",
@@ -37,10 +37,10 @@ READS = (
 )
 """Operations that wait for numbers of the device."""
 
-SENDS = ("lift_fresh", "lift", "scalar_tensor")
+HOST_SENDS = ("lift_fresh", "lift", "scalar_tensor")
 """Operations that bring numbers of the host to the device while they run."""
 
-DRAWS = (
+RANDOM_OPS = (
     "rand",
     "rand_like",
     "randn",
@@ -72,10 +72,10 @@ class GraphChecker:
         Raises:
             CaptureError: if a CUDA graph could not hold the work; at a replay, if it is not the same any more.
         """
-        script, result = _performed(work, host)
+        script, result = _run_logged(work, host)
 
         def replay() -> Tensor:
-            again, new = _performed(work, host)
+            again, new = _run_logged(work, host)
             for number, (wanted, found) in enumerate(zip(script, again, strict=False)):
                 if wanted != found:
                     raise CaptureError(f"Operation {number} was captured as {wanted}, but is {found} now.")
@@ -86,14 +86,14 @@ class GraphChecker:
         return replay
 
 
-def _performed(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[list[str], Tensor]:
-    script = _Script(host)
+def _run_logged(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[list[str], Tensor]:
+    script = _OperationLog(host)
     with script:
         result = work()
     return script.lines, result
 
 
-class _Script(TorchDispatchMode):
+class _OperationLog(TorchDispatchMode):
     """Writes down every operation: its name, its tensors (address, or "new" of what the work made), its numbers."""
 
     def __init__(self, host: Sequence[Tensor]) -> None:
@@ -131,11 +131,11 @@ def _refuse(op: Any, given: Sequence[Tensor]) -> None:
     """Raise `CaptureError` where a CUDA graph would fail or go wrong."""
     name = op.overloadpacket.__name__
     masks = name in ("index", "index_put", "index_put_") and any(t.dtype == torch.bool for t in given[1:])
-    if name in READS or masks or (name == "repeat_interleave" and "Tensor" in op._overloadname):
+    if name in HOST_READS or masks or (name == "repeat_interleave" and "Tensor" in op._overloadname):
         raise CaptureError(f"{op} makes the host wait for the device.")
-    if name in SENDS or (name == "where" and "Scalar" in op._overloadname):
+    if name in HOST_SENDS or (name == "where" and "Scalar" in op._overloadname):
         raise CaptureError(f"{op} sends a number of the host to the device while it runs.")
-    if name in DRAWS:
+    if name in RANDOM_OPS:
         raise CaptureError(f"{op} draws random numbers.")
 
 

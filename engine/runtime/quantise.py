@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.network.protocol import StreamingNetwork
 
-LARGEST = torch.finfo(torch.float8_e4m3fn).max
+FLOAT8_MAX = torch.finfo(torch.float8_e4m3fn).max
 """Largest number of the type: 448."""
 
-SMALLEST_SCALE = 1e-12
+MIN_SCALE = 1e-12
 """Of rows that are all zero."""
 
-CAPABILITY = (8, 9)
+MIN_CAPABILITY = (8, 9)
 """Least compute capability of a GPU with 8-bit floating point matmuls (Ada)."""
 
-MULTIPLE = 16
+WIDTH_MULTIPLE = 16
 """What the sides of an 8-bit matmul must be multiples of."""
 
 
@@ -40,7 +40,7 @@ class Float8Linear(nn.Module):
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor) -> None:
         super().__init__()
-        weight8_OI, scale_O1 = rounded(weight_OI.detach())
+        weight8_OI, scale_O1 = to_float8(weight_OI.detach())
         self.register_buffer("weight8_OI", weight8_OI, persistent=False)
         self.register_buffer("scale_1O", scale_O1.T.contiguous(), persistent=False)
         self.register_buffer("bias_O", bias_O.detach().clone(), persistent=False)
@@ -48,7 +48,7 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], in the type of the bias."""
         weight8_OI, bias_O = cast(Tensor, self.weight8_OI), cast(Tensor, self.bias_O)
-        x8_LI, scale_L1 = rounded(x.flatten(0, -2))
+        x8_LI, scale_L1 = to_float8(x.flatten(0, -2))
         y_LO = torch._scaled_mm(
             x8_LI,
             weight8_OI.T,
@@ -61,10 +61,10 @@ class Float8Linear(nn.Module):
         return y_LO.view(*x.shape[:-1], -1)
 
 
-def rounded(x_LI: Tensor) -> tuple[Tensor, Tensor]:
+def to_float8(x_LI: Tensor) -> tuple[Tensor, Tensor]:
     """A matrix in float8_e4m3, and the scale of each row (fp32 [L, 1]) that takes it back."""
-    scale_L1 = x_LI.abs().amax(dim=1, keepdim=True).float().div(LARGEST).clamp(min=SMALLEST_SCALE)
-    return (x_LI.float() / scale_L1).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), scale_L1
+    scale_L1 = x_LI.abs().amax(dim=1, keepdim=True).float().div(FLOAT8_MAX).clamp(min=MIN_SCALE)
+    return (x_LI.float() / scale_L1).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn), scale_L1
 
 
 def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None:
@@ -81,10 +81,10 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
     if device.type != "cuda":
         raise ModelError(f'weights_dtype = "float8" is not built for {device.type}.', remedy)
     found = torch.cuda.get_device_capability(device)
-    if found < CAPABILITY:
+    if found < MIN_CAPABILITY:
         raise ModelError(
             f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit matmuls need "
-            f"{CAPABILITY[0]}.{CAPABILITY[1]} (Ada, Hopper) or newer.",
+            f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} (Ada, Hopper) or newer.",
             remedy,
         )
     if dtype is not torch.bfloat16:
@@ -104,10 +104,10 @@ def quantise(network: StreamingNetwork) -> None:
     network.fuse()
     places = list(network.linears())
     sides = sorted({side for place in places for side in place.layer.weight.shape})
-    if not places or any(side % MULTIPLE for side in sides):
+    if not places or any(side % WIDTH_MULTIPLE for side in sides):
         found = f"not {', '.join(map(str, sides))}" if places else "and this network has none"
         raise ModelError(
-            f"8-bit matmuls need linear layers whose widths are multiples of {MULTIPLE}, {found}.",
+            f"8-bit matmuls need linear layers whose widths are multiples of {WIDTH_MULTIPLE}, {found}.",
             'Choose weights_dtype = "auto".',
         )
     for place in places:

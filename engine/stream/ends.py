@@ -16,7 +16,7 @@ from torch import Tensor
 
 from engine.models.spec import Codec, ModelSpec
 from engine.stream.noise import NoiseController, NoiseRule
-from engine.stream.state import Runner, WorkKey, at_once
+from engine.stream.state import Runner, WorkKey, run_directly
 from engine.stream.timesteps import Steps, mix
 
 
@@ -57,7 +57,7 @@ class VideoEnds:
         self.controller = NoiseController(rule, height, width, device)
         self.encoder = codec.encoder_state(1, height, width)
         self.decoder = codec.decoder_state(1, height, width)
-        self.run: Runner = at_once
+        self.run: Runner = run_directly
 
     def reset(self) -> None:
         """Forget the frames before."""
@@ -68,7 +68,7 @@ class VideoEnds:
         """As `Stream.encode`; the first frames of a stream (not `begun`) have no motion yet."""
         mean_1CFhw = self.mean(video_3THW)
         if begun:
-            share, first = self.controller.follow(video_3THW, steps, motion)
+            share, first = self.controller.update(video_3THW, steps, motion)
         else:
             share, first = self.controller.begin(video_3THW, steps)
         noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])

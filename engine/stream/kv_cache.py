@@ -43,7 +43,7 @@ class Rule(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
+class NewFrames:
     """What the cache is told before a forward.
 
     Attributes:
@@ -111,8 +111,10 @@ class KVCache:
         self.slot_ASF = torch.zeros((queues, rows, shape.slots), device=device, dtype=torch.int64)
         self._first_slot_S1 = torch.arange(rows, device=device)[:, None] * shape.slots
         self._slots_R = torch.arange(shape.slots, device=device)
-        self._arrival: Arrival | None = None
-        self._where = torch.empty(0, dtype=torch.int64)  # see `_places`; the same in all layers while sinks are fixed
+        self._new: NewFrames | None = None
+        self._slots_of_all = torch.empty(
+            0, dtype=torch.int64
+        )  # see `_flat_slots`; the same in all layers while sinks are fixed
         self._frames = 0
         self.reset()
 
@@ -150,11 +152,11 @@ class KVCache:
         return view
 
     def layer(self, index: int) -> list[Tensor]:
-        """What belongs to one layer alone; `hold` takes it back."""
+        """What belongs to one layer alone; `load_layers` takes it back."""
         own = [self.k_ASRfJK, self.v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD]
         return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
 
-    def hold(self, layers: list[list[Tensor]]) -> None:
+    def load_layers(self, layers: list[list[Tensor]]) -> None:
         """Make these the layers, in order; the only call that gives the memory other addresses."""
         stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
         k_ASRfJK, v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD = stacks[:4]
@@ -167,15 +169,15 @@ class KVCache:
         for tensor in self.tensors().values():
             tensor[:, target].copy_(tensor[:, source])
 
-    def begin(self, arrival: Arrival, frames: int) -> None:
-        """Announce the next forward of `len(arrival.number_S)` rows with `frames` new latent frames each."""
-        self._arrival, self._frames = arrival, frames
-        if not arrival.again:
-            self._expect()
+    def begin(self, new_frames: NewFrames, frames: int) -> None:
+        """Announce the next forward of `len(new_frames.number_S)` rows with `frames` new latent frames each."""
+        self._new, self._frames = new_frames, frames
+        if not new_frames.again:
+            self._update_queues()
             if not self.per_layer:
-                self._decide(0, give_up_S=None)
+                self._choose_slots(0, evicted_S=None)
         if not self.per_layer:
-            self._where = self._places(0, len(arrival.number_S))
+            self._slots_of_all = self._flat_slots(0, len(new_frames.number_S))
 
     def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store the new frames' keys and values [S, F f, J, K].
@@ -184,47 +186,49 @@ class KVCache:
             All keys and values to be attended, [S, visible f, J, K] views of the cache, and a mask (bool
             [S, 1, 1, visible f]) where not all rows have written all of them.
         """
-        arrival, rows, frames = self._begun(), k_SLJK.shape[0], self._frames
+        new_frames, rows, frames = self._current(), k_SLJK.shape[0], self._frames
         k_SRfJK, v_SRfJK = self.k_ASRfJK[layer, :rows], self.v_ASRfJK[layer, :rows]
         means = None
         if self.per_layer or self.paper:
             means = (_frame_means(k_SLJK, frames), _frame_means(v_SLJK, frames))
         judged = means if frames == self.block else None  # the longer first block judges no sinks
-        if self.per_layer and not arrival.again:
-            self._decide(layer, self._given_up(layer, *judged) if judged else None)
-        elif judged and not arrival.again:
-            self._renew_sinks(layer, k_SLJK, v_SLJK, *judged)
-        where = self._places(layer, rows) if self.per_layer else self._where
+        if self.per_layer and not new_frames.again:
+            self._choose_slots(layer, self._sink_to_evict(layer, *judged) if judged else None)
+        elif judged and not new_frames.again:
+            self._replace_sinks(layer, k_SLJK, v_SLJK, *judged)
+        where = self._flat_slots(layer, rows) if self.per_layer else self._slots_of_all
         for held, new in ((k_SRfJK, k_SLJK), (v_SRfJK, v_SLJK)):
             held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
         if means is not None:
             for held, new in zip((self.k_mean_ASRD, self.v_mean_ASRD), means, strict=True):
                 held[layer, :rows].flatten(0, 1).index_copy_(0, where, new.flatten(0, 1))
         mask = None
-        if not arrival.even:
-            written_SR = self._slots_R[: arrival.visible] < (arrival.number_S[:, None] + frames)
+        if not new_frames.even:
+            written_SR = self._slots_R[: new_frames.visible] < (new_frames.number_S[:, None] + frames)
             mask = written_SR.repeat_interleave(self.tokens, dim=1)[:, None, None]
-        return k_SRfJK[:, : arrival.visible].flatten(1, 2), v_SRfJK[:, : arrival.visible].flatten(1, 2), mask
+        return k_SRfJK[:, : new_frames.visible].flatten(1, 2), v_SRfJK[:, : new_frames.visible].flatten(1, 2), mask
 
-    def _places(self, layer: int, rows: int) -> Tensor:
+    def _flat_slots(self, layer: int, rows: int) -> Tensor:
         """Where the new frames go, counted through all rows' slots: [S F]."""
         return (self._first_slot_S1[:rows] + self.slot_ASF[layer, :rows, : self._frames]).flatten()
 
-    def _begun(self) -> Arrival:
-        assert self._arrival is not None, "begin() comes before the first append()"
-        return self._arrival
+    def _current(self) -> NewFrames:
+        assert self._new is not None, "begin() comes before the first append()"
+        return self._new
 
-    def _expect(self) -> None:
+    def _update_queues(self) -> None:
         """What the frames' numbers and anchors alone do to the queues: the same in every layer, done for all at once.
 
         Rows of all queues lie one below the other meanwhile: V = A S.
         """
-        arrival, frames, shape = self._begun(), self._frames, self.shape
-        rows, queues = arrival.number_S.shape[0], self.queue_ASQ.shape[0]
+        new_frames, frames, shape = self._current(), self._frames, self.shape
+        rows, queues = new_frames.number_S.shape[0], self.queue_ASQ.shape[0]
         if self.rule is not Rule.REFERENCE and shape.sinks < self.block:
             return  # no sinks to anchor, no slots to queue
         queue_ASQ = self.queue_ASQ[:, :rows]
-        anchor_V, end_V = (x_S.expand(queues, -1).flatten() for x_S in (arrival.anchor_S, arrival.number_S + frames))
+        anchor_V, end_V = (
+            x_S.expand(queues, -1).flatten() for x_S in (new_frames.anchor_S, new_frames.number_S + frames)
+        )
         queue_VQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_V)
         if self.rule is Rule.REFERENCE:
             entry_V = end_V + frames
@@ -232,14 +236,14 @@ class KVCache:
             queue_VQ = _push_back(queue_VQ, entry_V, enters_V)
         queue_ASQ.copy_(queue_VQ.unflatten(0, (queues, rows)))
 
-    def _decide(self, layer: int, give_up_S: Tensor | None) -> None:
-        """Choose the slots of the new frames and move the queue on; `give_up_S` ends of sinks, 0 for none."""
-        arrival, frames, shape = self._begun(), self._frames, self.shape
-        rows = arrival.number_S.shape[0]
+    def _choose_slots(self, layer: int, evicted_S: Tensor | None) -> None:
+        """Choose the slots of the new frames and move the queue on; `evicted_S` ends of sinks, 0 for none."""
+        new_frames, frames, shape = self._current(), self._frames, self.shape
+        rows = new_frames.number_S.shape[0]
         queue = queue_SQ = self.queue_ASQ[layer, :rows]
-        if give_up_S is not None:
-            queue = _push_front(queue, give_up_S, give_up_S > 0)
-        end_S = arrival.number_S + frames
+        if evicted_S is not None:
+            queue = _push_front(queue, evicted_S, evicted_S > 0)
+        end_S = new_frames.number_S + frames
         full_S = end_S > shape.slots
         head_S = queue[:, 0]
         popped = torch.cat((queue[:, 1:], torch.full_like(queue[:, :1], -1)), dim=1)
@@ -255,32 +259,32 @@ class KVCache:
         v_SZ = cosine_similarity(self.v_mean_ASRD[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
         return (k_SZ + v_SZ) / 2
 
-    def _given_up(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
+    def _sink_to_evict(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
         """End of the sink that is least like the new frame where it falls below the threshold, else 0: [S]."""
         if self.shape.sinks == 0:
             return None
         similar_SZ = self._similarity(layer, k_SFD, v_SFD)
         if self.rule is Rule.HONEST:
-            unwritten = self._slots_R[: self.shape.sinks] >= self._begun().number_S[:, None]
+            unwritten = self._slots_R[: self.shape.sinks] >= self._current().number_S[:, None]
             similar_SZ = similar_SZ.masked_fill(unwritten, 1.0)
         least_S, which_S = similar_SZ.min(dim=1)
         return (which_S + 1).masked_fill(~(least_S < self.threshold), 0)
 
-    def _renew_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
+    def _replace_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
         """Overwrite every written sink that is below the threshold with the newest frame."""
         rows, sinks = k_SLJK.shape[0], self.shape.sinks
         if sinks == 0:
             return
-        written_SZ = self._slots_R[:sinks] < self._begun().number_S[:, None]
-        renew_SZ = (self._similarity(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
+        written_SZ = self._slots_R[:sinks] < self._current().number_S[:, None]
+        replaced_SZ = (self._similarity(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
         for held, mean, new, new_mean in (
             (self.k_ASRfJK, self.k_mean_ASRD, k_SLJK, k_SFD),
             (self.v_ASRfJK, self.v_mean_ASRD, v_SLJK, v_SFD),
         ):
             sinks_SZfJK, means_SZD = held[layer, :rows, :sinks], mean[layer, :rows, :sinks]
             newest_S1fJK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
-            sinks_SZfJK.copy_(torch.where(renew_SZ[:, :, None, None, None], newest_S1fJK, sinks_SZfJK))
-            means_SZD.copy_(torch.where(renew_SZ[:, :, None], new_mean[:, -1:], means_SZD))
+            sinks_SZfJK.copy_(torch.where(replaced_SZ[:, :, None, None, None], newest_S1fJK, sinks_SZfJK))
+            means_SZD.copy_(torch.where(replaced_SZ[:, :, None], new_mean[:, -1:], means_SZD))
 
 
 def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:

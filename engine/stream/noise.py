@@ -65,13 +65,13 @@ class NoiseController:
         """The stream's first frames: full noise, and the first timestep of the list.
 
         Returns:
-            As `follow`.
+            As `update`.
         """
         self.previous.fill_(steps.noise)
         self.last_frame.copy_(video_3THW[:, -1])
         return self.previous, torch.full((), steps.timesteps[0], dtype=torch.int64, device=self.previous.device)
 
-    def follow(self, video_3THW: Tensor, steps: Steps, amount: float = 1.0) -> tuple[Tensor, Tensor]:
+    def update(self, video_3THW: Tensor, steps: Steps, amount: float = 1.0) -> tuple[Tensor, Tensor]:
         """The next frames, pixels in [-1, 1].
 
         m = clip(max RMS(f_t - f_(t-1)) / full_motion, 0, 1); s = l (s_max - (s_max - s_min) m) + (1 - l) s'.

@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.errors import ModelError
 from engine.models.spec import Conditioning, TextEncoder
 
-KEPT = 64
+MAX_CACHED = 64
 """Encoded prompts that are kept in memory; the longest unused is forgotten first."""
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
@@ -149,11 +149,11 @@ class Prompts:
                 found = replace(found, embedding=found.embedding.to(self._device))
                 with self._memory_lock:
                     self._known[text] = found
-                    while len(self._known) > KEPT:
+                    while len(self._known) > MAX_CACHED:
                         self._known.popitem(last=False)
             return found
 
-    def listen(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
+    def update(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
         """Follow the wanted (text, share)s at this stream time: a new embedding [X, E], or None for no change."""
         self.missing = ()
         if wanted != self.target:
@@ -193,7 +193,7 @@ class Prompts:
         self.target = tuple((text, share) for text, share in facts["target"])
         self.unknown = tuple(facts["unknown"])
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """What is in force or on its way, for people."""
         if len(self.target) <= 1:
             return self.target[0][0] if self.target else ""

@@ -67,7 +67,7 @@ class Stream(Protocol):
         """Share of noise that was mixed into the newest chunk: fp64 scalar on the device, overwritten by the next."""
         ...
 
-    def read(self, embedding_XE: Tensor) -> None:
+    def set_prompt(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force, from the next forward on; the history stays."""
         ...
 
@@ -122,7 +122,7 @@ class Stream(Protocol):
         """
         ...
 
-    def losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
         """After a loss: ranks that are gone, and the tickets of the chunks in flight, oldest first."""
         ...
 

@@ -49,7 +49,7 @@ class WorkKey:
         frames: latent frames of each row; of "encode" pixel frames.
         steady: whether it is what every chunk of a running stream brings, once the cache is full.
         rows: rows of the stream batch.
-        visible, even, again: as in `Arrival`.
+        visible, even, again: as in `NewFrames`.
     """
 
     stage: str
@@ -69,7 +69,7 @@ class Runner(Protocol):
         ...
 
 
-def at_once(key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def run_directly(key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Just do it."""
     return work(*inputs)
 

@@ -34,7 +34,7 @@ from engine.models.spec import CacheShape, Codec, ModelSpec
 from engine.network.protocol import StreamingNetwork, TextKeys, forward
 from engine.stream import saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
-from engine.stream.kv_cache import Arrival, Rule
+from engine.stream.kv_cache import NewFrames, Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, Runner, StreamState, WorkKey, empty_text, new_cache
@@ -139,7 +139,7 @@ class LocalStream:
         """Chunks that were begun and are not finished."""
         return sum(flight.ticket is not None for flight in self.state.flights)
 
-    def losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
         """Ranks that were lost, and tickets of the chunks in flight, oldest first. One process loses no rank."""
         return (), [flight.ticket for flight in reversed(self.state.flights) if flight.ticket is not None]
 
@@ -147,7 +147,7 @@ class LocalStream:
         """End what runs beside this process: nothing here."""
 
     @torch.inference_mode()
-    def read(self, embedding_XE: Tensor) -> None:
+    def set_prompt(self, embedding_XE: Tensor) -> None:
         """Make this prompt the one in force: for all rows, from the next forward on; the history stays.
 
         Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
@@ -186,7 +186,7 @@ class LocalStream:
         flight = InFlight(ticket, timesteps, state.number, state.position, anchor)
         opening = not self.begun
         state.number += frames
-        state.position = wrapped(state.position + frames, self.spec.cache, state.cache.rule)
+        state.position = wrap_position(state.position + frames, self.spec.cache, state.cache.rule)
         if opening or not self.batch:
             clean = self._all_steps(x_1CFhw, first, flight)
             if opening and self.batch:
@@ -240,14 +240,14 @@ class LocalStream:
             state.cache.copy_row(rows - 1, rows)  # a row joins with the history of its neighbour
         state.x_SCFhw[:1].copy_(x_1CFhw)
         x_SCFhw = state.x_SCFhw[:rows]
-        t_S = self._sent([f.timesteps[row] for row, f in enumerate(flights)])
+        t_S = self._to_device([f.timesteps[row] for row, f in enumerate(flights)])
         t_S[:1].copy_(first)
         clean = self._forward(x_SCFhw, t_S, flights)
         state.clean_SCFhw[:rows] = clean
 
         going = sum(len(f.timesteps) > row + 1 for row, f in enumerate(flights))
         if going:
-            next_S = self._sent([f.timesteps[row + 1] for row, f in enumerate(flights[:going])])
+            next_S = self._to_device([f.timesteps[row + 1] for row, f in enumerate(flights[:going])])
             sigma = self.sigmas.at(next_S)[:, None, None, None, None]
             noise = self.noise.draw(1, going, x_1CFhw.shape[2])
             state.x_SCFhw[1 : going + 1] = mix(clean[:going], noise, sigma)
@@ -258,7 +258,7 @@ class LocalStream:
     def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[InFlight], again: bool = False) -> Tensor:
         """One forward of the rows and the clean latents that it predicts, fp32."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
-        orders_S3 = self._sent([[f.number, f.position, f.anchor] for f in flights])
+        orders_S3 = self._to_device([[f.number, f.position, f.anchor] for f in flights])
         held = [min(f.number + frames, slots) for f in flights]
         even = min(held) == max(held)
         steady = even and max(held) == slots and frames == self.spec.frames_per_block
@@ -268,14 +268,14 @@ class LocalStream:
     def _predict(self, key: WorkKey, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
         """A forward on the device alone: each row's timestep, and its number, position and anchor, are tensors."""
         number_S, position_S, anchor_S = orders_S3.unbind(1)
-        arrival = Arrival(number_S, anchor_S > 0, key.visible, even=key.even, again=key.again)
+        arrival = NewFrames(number_S, anchor_S > 0, key.visible, even=key.even, again=key.again)
         self.state.cache.begin(arrival, key.frames)
         positions_SF = position_S[:, None] + torch.arange(key.frames, device=self.device)
         context = self.tables.at(t_S, positions_SF)
         predicted = forward(self.network, x_SCFhw, context, self._text, self.state.cache, self._text_bias)
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
-    def _sent(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
+    def _to_device(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         """Whole numbers of the host on the device, int64; the host does not wait for what the device is doing."""
         held = torch.tensor(numbers, dtype=torch.int64, pin_memory=self.device.type == "cuda")
         return held.to(self.device, non_blocking=True)
@@ -315,7 +315,7 @@ def all_steps(
     return clean
 
 
-def wrapped(position: int, cache: CacheShape, rule: Rule) -> int:
+def wrap_position(position: int, cache: CacheShape, rule: Rule) -> int:
     """A rotary position, or where it starts again when it leaves the range that the model was trained on."""
     if position < cache.wrap_at:
         return position

@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.models.spec import Schedule
 from engine.network.protocol import TIMESTEPS
 
-LEAST_STRENGTH = 0.05
+MIN_STRENGTH = 0.05
 """Below this strength the levels stay where they are, so that the whole-numbered list keeps decreasing."""
 
 
@@ -48,7 +48,7 @@ def steps_for(schedule: Schedule, strength: float, count: int, depth: float = 0.
     """
     if not 1 <= count <= len(schedule.steps):
         raise ValueError(f"{count} denoising steps asked of a list of {len(schedule.steps)}")
-    scale = max(strength, LEAST_STRENGTH) / schedule.strength
+    scale = max(strength, MIN_STRENGTH) / schedule.strength
     timesteps = tuple(min(round(t * scale), TIMESTEPS) for t in schedule.steps[:count])
     noise = schedule.strength * scale
     drop = max(round(TIMESTEPS * noise) - timesteps[0], 0)

@@ -118,14 +118,14 @@ def cached_forwards(golden: GoldenSet, name: str, report: Report) -> None:
     stream, noise = _stream(golden, meta["kv"], meta["sink"], meta["thr"], meta["t_refresh"], count, meta["kind"])
     state = stream.state
     timesteps = stream.spec.schedule.steps[:count]
-    stream.read(golden.prompts["A"][0])
+    stream.set_prompt(golden.prompts["A"][0])
     noise.next = list(data["renoise_first"][:, None]) if count > 1 else []
     ((_, first),) = stream.denoise(_bcf(data["first_x"]), data["first_t"][0, 0, 0], timesteps, "first")
     report.check("latent", "first_x0", _bcf(first), data["first_x0"][-1])
     frames_in_slot = {row: dict(enumerate(range(data["first_x"].shape[1]))) for row in range(count)}
     for call, t in enumerate(data["in_step"]):
         if meta["swap_at"] == call:
-            stream.read(golden.prompts["B"][0])
+            stream.set_prompt(golden.prompts["B"][0])
         noise.next = _again(data["renoise"][call], stream.batch) if count > 1 else []
         at = f"call {call}"
         report.check("exact", f"{at} position", state.position, data["in_start_frame"][call])
@@ -186,7 +186,7 @@ def motion(golden: GoldenSet, name: str, report: Report) -> None:
         steps = Steps((int(1000 * float(init)) - 100,), float(init), 0.1, 100)
         controller.begin(video[:, :1], steps)
         for chunk, want in enumerate(data[f"{prefix}.noise_scale"]):
-            scale, step = controller.follow(video[:, 1 + 4 * chunk : 5 + 4 * chunk], steps)
+            scale, step = controller.update(video[:, 1 + 4 * chunk : 5 + 4 * chunk], steps)
             exact = precision == "fp32"
             report.check("noise_scale", f"{prefix} chunk {chunk}", scale, want, tolerance=None if exact else 1e-3)
             slack = 0.0 if exact and data[f"{prefix}.step_margin"][chunk] >= 1e-4 else 1.0
@@ -237,7 +237,7 @@ def whole_stream(golden: GoldenSet, name: str, report: Report) -> None:
     chunk, frames, outputs, firsts = 0, [], [], []
     for session, (prompt, chunks) in enumerate(zip("AB", meta["session_chunks"], strict=True)):
         stream.reset()
-        stream.read(golden.prompts[prompt][0])
+        stream.set_prompt(golden.prompts[prompt][0])
         clip = video[session]
         cuts = [0, 5, *range(9, 5 + 4 * chunks + 1, 4)]
         for call, (a, b) in enumerate(pairwise(cuts)):

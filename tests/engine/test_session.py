@@ -25,7 +25,7 @@ from engine.errors import ModelError
 from engine.frame import Frame, PixelFormat
 from engine.models import registry
 from engine.models.spec import CacheShape, Schedule
-from engine.runtime.graph_checker import READS
+from engine.runtime.graph_checker import HOST_READS
 from engine.runtime.transfers import PendingCopy
 from engine.schedule import Plan
 from engine.session import Session
@@ -136,7 +136,7 @@ class NothingRead(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.operations += 1
-        if name in READS:
+        if name in HOST_READS:
             assert all(t.data_ptr() in self._host for t in args if isinstance(t, Tensor)), f"{name} waits"
         return func(*args, **(kwargs or {}))
 

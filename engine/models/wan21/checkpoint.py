@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.errors import SHOWN, CheckpointError, listing
+from engine.errors import MAX_LISTED, CheckpointError, listing
 
 ENTRIES = ("generator", "generator_ema", "generator_lora", "state_dict")
 """Where a pickle may keep its network, in the order in which they are tried."""
@@ -84,7 +84,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int
     """
     if name not in tensors:
         raise CheckpointError(
-            f"{source} has no tensor {name!r}; it has {', '.join(sorted(tensors)[:SHOWN]) or 'none'}.",
+            f"{source} has no tensor {name!r}; it has {', '.join(sorted(tensors)[:MAX_LISTED]) or 'none'}.",
             "Check that the file belongs to the chosen model (tidecast models verify NAME).",
         )
     return tuple(tensors[name].shape)
@@ -96,7 +96,7 @@ def _only_checkpoint(folder: Path) -> Path:
         if len(found) == 1:
             return found[0]
         if found:
-            names = ", ".join(path.name for path in found[:SHOWN])
+            names = ", ".join(path.name for path in found[:MAX_LISTED])
             raise CheckpointError(f"{folder} holds several checkpoints ({names}).", "Name one of them.")
     raise CheckpointError(f"{folder} holds no checkpoint.", "Get one with: tidecast models pull NAME.")
 
@@ -110,7 +110,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     absent = [name for name in files if not (index.parent / name).is_file()]
     if absent:
         raise CheckpointError(
-            f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:SHOWN])}.",
+            f"{index.parent} lacks {len(absent)} of {len(files)} shards: {', '.join(absent[:MAX_LISTED])}.",
             "Get them with: tidecast models pull NAME.",
         )
     tensors: dict[str, Tensor] = {}
@@ -139,7 +139,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(
-            f"{path} holds more than tensors ({', '.join(others[:SHOWN])}), and no network under {', '.join(ENTRIES)}."
+            f"{path} holds more than tensors ({', '.join(others[:MAX_LISTED])}), "
+            f"and no network under {', '.join(ENTRIES)}."
         )
     return dict(content)
 

@@ -21,7 +21,7 @@ from engine.errors import ModelError
 from engine.frame import Frame
 from engine.models import registry
 from engine.models.wan21.build import WordVectors
-from engine.network.protocol import keep
+from engine.network.protocol import keep_blocks
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
@@ -50,7 +50,7 @@ def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
         SPEC.name, size, size, split, 4, text_versions(4, len(split)), str(rule), "full", "float32", decodes, threads=1
     )
     ring = Ring(job, ["cpu"] * len(split))
-    keep(dit, *split[0])
+    keep_blocks(dit, *split[0])
     return PipelineStream(ring, SPEC, dit, codec, **settings), noise
 
 
@@ -63,7 +63,7 @@ def play(stream: LocalStream | PipelineStream, noise: Gaussian, between=None):
         if between is not None:
             between(stream, index)
         if index in PROMPTS:
-            stream.read(words.encode(f"prompt {index}").embedding)
+            stream.set_prompt(words.encode(f"prompt {index}").embedding)
         if index == 11:
             noise.set_seed(7)
         steps = steps_for(SPEC.schedule, STRENGTHS[index % 3], count)
@@ -121,7 +121,7 @@ def test_several_processes_equal_one_for_every_split(single, rule, split, decode
 def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
     stream, _ = make(32, ((0, 1), (1, 2), (2, 4)), rule=Rule.HONEST)
     try:
-        stream.read(WordVectors(SPEC).encode("sea").embedding)
+        stream.set_prompt(WordVectors(SPEC).encode("sea").embedding)
         first = torch.tensor(700)
         done = []
         for index in range(1000):

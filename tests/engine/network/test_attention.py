@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend
 
 from engine.network import attention
-from engine.network.attention import TORCH, Kernel, attend, deciding
+from engine.network.attention import TORCH, Kernel, attend, measuring
 from engine.runtime import graph_capture
 from tests.engine.runtime.test_graph_capture import show
 from tests.engine.stream.test_stream import SIDE, stream
@@ -22,7 +22,7 @@ VALUES = torch.randn(2, 600, 4, 32)
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "decided", {})
+    monkeypatch.setattr(attention, "decisions", {})
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_the_fastest_kernel_that_is_right_is_used_from_then_on(called: list[str]) -> None:
     plain = attend(QUERIES, KEYS, VALUES)
     assert not called
-    with deciding():
+    with measuring():
         attend(QUERIES, KEYS, VALUES)
     assert set(called) == {TORCH, "wrong", "nothing", "unable", "quick"}
-    (found,) = attention.decided.values()
+    (found,) = attention.decisions.values()
     assert found.name == "quick"
     assert set(found.times_ms) == {TORCH, "quick"}
     called.clear()
@@ -71,7 +71,7 @@ def test_the_fastest_kernel_that_is_right_is_used_from_then_on(called: list[str]
 
 
 def test_nothing_is_measured_but_at_warm_up_and_only_once(called: list[str]) -> None:
-    with deciding():
+    with measuring():
         attend(QUERIES, KEYS, VALUES)
         called.clear()
         attend(QUERIES, KEYS, VALUES)
@@ -80,7 +80,7 @@ def test_nothing_is_measured_but_at_warm_up_and_only_once(called: list[str]) -> 
     attend(QUERIES[:, :5], KEYS, VALUES)  # another shape is torch's
     attend(QUERIES, KEYS, VALUES, torch.ones(24, 600, dtype=torch.bool))
     assert called == []
-    with pytest.raises(KeyError), deciding():
+    with pytest.raises(KeyError), measuring():
         raise KeyError
     attend(QUERIES[:, :5], KEYS, VALUES)
     assert called == []
@@ -90,9 +90,9 @@ def test_a_gain_within_the_noise_changes_nothing(monkeypatch: pytest.MonkeyPatch
     torch_s = iter((1.00, 0.98))
     monkeypatch.setattr(attention, "kernels", lambda device: {TORCH: attention._by_torch, "b": attention._by_torch})
     monkeypatch.setattr(attention, "_time_ms", lambda work, device: next(torch_s))
-    with deciding():
+    with measuring():
         attend(QUERIES, KEYS, VALUES)
-    (found,) = attention.decided.values()
+    (found,) = attention.decisions.values()
     assert found.name == TORCH
 
 
@@ -108,16 +108,16 @@ def test_torchs_kernels_give_one_result(masked: bool) -> None:
 def test_a_whole_stream_is_the_same_with_kernels_that_were_decided_at_warm_up(called: list[str]) -> None:
     plain = show(stream(), 12)
     made = stream()
-    with deciding():
+    with measuring():
         graph_capture.warm_up(made.spec, made, SIDE, SIDE, lambda _: None)
     made.noise.reset()
     called.clear()
-    shapes = set(attention.decided)
+    shapes = set(attention.decisions)
     assert len(shapes) > 4
-    assert all(decision.name == "quick" for decision in attention.decided.values())
+    assert all(decision.name == "quick" for decision in attention.decisions.values())
     for (ticket, clean, pixels), (other, other_clean, other_pixels) in zip(plain, show(made, 12), strict=True):
         assert ticket == other
         torch.testing.assert_close(clean, other_clean, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(pixels, other_pixels, atol=1e-5, rtol=1e-5)
     assert set(called) == {"quick"}
-    assert set(attention.decided) == shapes
+    assert set(attention.decisions) == shapes

@@ -80,7 +80,7 @@ def test_inference_on_a_cpu_gives_what_the_plain_layers_give() -> None:
 
 
 def test_a_feed_forward_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_inplace, "HIDDEN", 0)
+    monkeypatch.setattr(cpu_inplace, "MAX_HIDDEN", 0)
     up, down = torch.nn.Linear(24, 150), torch.nn.Linear(150, 24)
     x = torch.randn(2, 5, 24)
     before = x.clone()

@@ -67,10 +67,10 @@ def show(made: LocalStream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]
     """A stream with everything that changes live: prompt, strength, 1..4 steps up and down, anchor, reset."""
     spec, out = made.spec, []
     generator = torch.Generator().manual_seed(5)
-    made.read(prompt(2, spec))
+    made.set_prompt(prompt(2, spec))
     for chunk in range(chunks):
         if chunk % 7 == 6:
-            made.read(prompt(chunk, spec))
+            made.set_prompt(prompt(chunk, spec))
         if chunk == chunks - 12:
             for ticket, clean in made.flush():
                 out.append((ticket, clean, made.decode(clean)))
@@ -136,13 +136,13 @@ def test_every_number_of_rows_is_captured_at_warm_up(monkeypatch: pytest.MonkeyP
 def test_once_the_cache_is_full_nothing_runs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = stream()
     captured(made, monkeypatch)
-    made.read(prompt(2))
-    at_once: list[int] = []
+    made.set_prompt(prompt(2))
+    run_directly: list[int] = []
     run = made.run
 
     def watched(key: object, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         def plainly(*inner: Tensor) -> Tensor:
-            at_once.append(chunk)
+            run_directly.append(chunk)
             return work(*inner)
 
         return run(key, plainly if key not in run.keys else work, *inputs)  # type: ignore[arg-type, attr-defined]
@@ -153,7 +153,7 @@ def test_once_the_cache_is_full_nothing_runs_at_once(monkeypatch: pytest.MonkeyP
         x, first = made.encode(torch.rand(3, 4 if chunk else 5, SIDE, SIDE) * 2 - 1, steps)
         for _, clean in made.denoise(x, first, steps.timesteps, chunk):
             made.decode(clean)
-    assert set(at_once) == set(range(5)), "the first block of two, and one frame a chunk until six slots are full"
+    assert set(run_directly) == set(range(5)), "the first block of two, and one frame a chunk until six slots are full"
 
 
 @pytest.mark.parametrize("vae", ["tiny", "light", "ember"])

@@ -31,7 +31,7 @@ def test_the_product_is_that_of_the_rounded_numbers(dtype: torch.dtype) -> None:
     x = torch.randn(2, 5, 64, generator=generator, dtype=dtype) * torch.tensor([0.01, 30.0]).to(dtype)[:, None, None]
     found = quantise.Float8Linear(weight, bias)(x)
     wanted = functional.linear(
-        taken_back(*quantise.rounded(x.flatten(0, 1))), taken_back(*quantise.rounded(weight)), bias.double()
+        taken_back(*quantise.to_float8(x.flatten(0, 1))), taken_back(*quantise.rounded(weight)), bias.double()
     )
     assert found.dtype == dtype and found.shape == (2, 5, 48)
     error = (found.double().flatten(0, 1) - wanted).norm(dim=1) / wanted.norm(dim=1)
@@ -40,7 +40,7 @@ def test_the_product_is_that_of_the_rounded_numbers(dtype: torch.dtype) -> None:
 
 def test_rounding_keeps_the_largest_number_and_zero_rows() -> None:
     x = torch.tensor([[1e-3, -5e-4, 0.0, 2e-4], [0.0, 0.0, 0.0, 0.0], [3e4, -1.0, 2.0, 1e4]])
-    back = taken_back(*quantise.rounded(x))
+    back = taken_back(*quantise.to_float8(x))
     assert back.isfinite().all()
     torch.testing.assert_close(back.abs().amax(1), x.double().abs().amax(1), rtol=1e-6, atol=0)
     torch.testing.assert_close(back[0], x[0].double(), rtol=2**-4, atol=0)

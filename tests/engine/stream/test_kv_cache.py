@@ -7,7 +7,7 @@ import torch
 
 from engine.errors import ModelError
 from engine.models.spec import CacheShape
-from engine.stream.kv_cache import Arrival, KVCache, Rule
+from engine.stream.kv_cache import KVCache, NewFrames, Rule
 
 
 def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1) -> KVCache:
@@ -19,7 +19,7 @@ def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1) -> KVCac
 def put(held: KVCache, number: int, frames: int, value: float, anchor: bool = False, again: bool = False) -> None:
     """Store frames whose keys and values all are `value`, with a direction of their own."""
     visible = min(number + frames, held.shape.slots)
-    held.begin(Arrival(torch.tensor([number]), torch.tensor([anchor]), visible, again=again), frames)
+    held.begin(NewFrames(torch.tensor([number]), torch.tensor([anchor]), visible, again=again), frames)
     k = torch.full((1, frames * held.tokens, 1, 4), value)
     keys, _, mask = held.append(0, k, k)
     assert keys.shape[1] == visible * held.tokens
@@ -98,7 +98,7 @@ def test_adaptive_sinks_give_way_to_what_is_unlike_them(rule: Rule) -> None:
 
 def test_rows_that_have_written_less_are_masked() -> None:
     held = cache(CacheShape(6, 3), Rule.HONEST, rows=2)
-    held.begin(Arrival(torch.tensor([4, 2]), torch.tensor([False, False]), 5, even=False), 1)
+    held.begin(NewFrames(torch.tensor([4, 2]), torch.tensor([False, False]), 5, even=False), 1)
     k = torch.ones(2, 2, 1, 4)
     _, _, mask = held.append(0, k, k)
     assert mask is not None
@@ -127,10 +127,10 @@ def test_the_numbers_of_a_head_lie_side_by_side_also_after_a_change_of_layers() 
     )
     for again in (False, True):
         new_SLHK = torch.randn(2, 2, 3, 4)
-        held.begin(Arrival(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), 1, again=again), 1)
+        held.begin(NewFrames(torch.zeros(2, dtype=torch.int64), torch.zeros(2, dtype=torch.bool), 1, again=again), 1)
         k_SLHK, v_SLHK, _ = held.append(1, new_SLHK, -new_SLHK)
         assert torch.equal(k_SLHK, new_SLHK)
         assert torch.equal(v_SLHK, -new_SLHK)
         assert k_SLHK.transpose(1, 2)[0, 1].is_contiguous()
-        held.hold([held.layer(index) for index in range(2)])
+        held.load_layers([held.layer(index) for index in range(2)])
     assert torch.equal(held.k_ASRfJK[1, :, 0], new_SLHK)

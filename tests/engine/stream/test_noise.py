@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.models.spec import Schedule
 from engine.stream.noise import PAPER, RELEASED, Gaussian, NoiseController
-from engine.stream.timesteps import LEAST_STRENGTH, Steps, steps_for
+from engine.stream.timesteps import MIN_STRENGTH, Steps, steps_for
 
 STEPS = Steps((700, 500), 0.8, 0.1, 100)
 
@@ -24,7 +24,7 @@ def test_a_still_scene_keeps_the_released_numbers() -> None:
     controller = NoiseController(RELEASED, 8, 8, "cpu")
     assert controller.begin(clip(5), STEPS)[1] == 700
     for _ in range(50):
-        share, first = controller.follow(clip(4), STEPS)
+        share, first = controller.update(clip(4), STEPS)
         assert (float(share), int(first)) == (0.8, 700)
 
 
@@ -33,7 +33,7 @@ def test_full_motion_lowers_the_noise_by_the_depth_and_the_amount_says_how_much(
         controller = NoiseController(RELEASED, 8, 8, "cpu")
         controller.begin(clip(5), STEPS)
         for n in range(20):
-            share, first = controller.follow(clip(4, float(n % 2)), STEPS, amount)
+            share, first = controller.update(clip(4, float(n % 2)), STEPS, amount)
         assert float(share) == pytest.approx(low, abs=1e-9)
         assert int(first) in (round(1000 * low) - 100, round(1000 * low) - 101)
 
@@ -41,10 +41,10 @@ def test_full_motion_lowers_the_noise_by_the_depth_and_the_amount_says_how_much(
 def test_the_paper_counts_motion_over_a_window_and_keeps_the_first_step() -> None:
     controller = NoiseController(PAPER, 8, 8, "cpu")
     controller.begin(clip(5), STEPS)
-    controller.follow(clip(4, 1.0), STEPS)
+    controller.update(clip(4, 1.0), STEPS)
     shares = []
     for _ in range(4):
-        share, first = controller.follow(clip(4, 1.0), STEPS)
+        share, first = controller.update(clip(4, 1.0), STEPS)
         shares.append(float(share))
         assert int(first) == 700
     assert shares[0] < 0.72, "the jump is still in the window of eight frames"
@@ -54,7 +54,7 @@ def test_the_paper_counts_motion_over_a_window_and_keeps_the_first_step() -> Non
 def test_reset_equals_new() -> None:
     controller = NoiseController(PAPER, 8, 8, "cpu")
     controller.begin(clip(5, 0.3), STEPS)
-    controller.follow(clip(4, 1.0), STEPS)
+    controller.update(clip(4, 1.0), STEPS)
     controller.reset()
     assert all(not tensor.any() for tensor in controller.tensors().values())
 
@@ -79,7 +79,7 @@ def test_the_list_decreases_at_every_strength_even_in_full_motion(
         assert 0 < levels[-1] <= levels[0] <= 1000
 
 
-@given(st.floats(LEAST_STRENGTH, 1), st.floats(LEAST_STRENGTH, 1), st.integers(1, 4))
+@given(st.floats(MIN_STRENGTH, 1), st.floats(MIN_STRENGTH, 1), st.integers(1, 4))
 def test_the_list_rises_with_the_strength(a: float, b: float, count: int) -> None:
     low, high = (steps_for(Schedule(), s, count) for s in sorted((a, b)))
     assert all(x <= y for x, y in zip(low.timesteps, high.timesteps, strict=True))

@@ -45,33 +45,33 @@ def test_linear_blends_of_several_are_the_weighted_mean() -> None:
 
 def test_travel_takes_its_seconds_of_stream_time() -> None:
     prompts = Prompts(Letters(), linear, defer=False)
-    assert torch.equal(prompts.listen((("a", 1.0),), 2.0, 0.0), A)
-    assert prompts.listen((("a", 1.0),), 2.0, 0.5) is None
+    assert torch.equal(prompts.update((("a", 1.0),), 2.0, 0.0), A)
+    assert prompts.update((("a", 1.0),), 2.0, 0.5) is None
     to_b = (("b", 1.0),)
-    torch.testing.assert_close(prompts.listen(to_b, 2.0, 1.0), torch.lerp(A, B, 0.25))
-    torch.testing.assert_close(prompts.listen(to_b, 2.0, 2.0), torch.lerp(A, B, 0.75))
-    half_way_back = prompts.listen((("a", 1.0),), 1.0, 2.5)
+    torch.testing.assert_close(prompts.update(to_b, 2.0, 1.0), torch.lerp(A, B, 0.25))
+    torch.testing.assert_close(prompts.update(to_b, 2.0, 2.0), torch.lerp(A, B, 0.75))
+    half_way_back = prompts.update((("a", 1.0),), 1.0, 2.5)
     torch.testing.assert_close(half_way_back, torch.lerp(torch.lerp(A, B, 0.75), A, 0.5))
-    torch.testing.assert_close(prompts.listen((("a", 1.0),), 1.0, 9.0), A)
-    assert prompts.listen((("a", 1.0),), 1.0, 9.5) is None
+    torch.testing.assert_close(prompts.update((("a", 1.0),), 1.0, 9.0), A)
+    assert prompts.update((("a", 1.0),), 1.0, 9.5) is None
 
 
 def test_frames_without_times_change_at_once_and_time_that_jumps_back_counts_as_none() -> None:
     prompts = Prompts(Letters(), linear, defer=False)
-    prompts.listen((("a", 1.0),), 5.0, 0.0)
-    assert torch.equal(prompts.listen((("b", 1.0),), 5.0, 0.0), B)
-    prompts.listen((("a", 1.0),), 4.0, 1.0)
-    torch.testing.assert_close(prompts.listen((("a", 1.0),), 4.0, -7.0), torch.lerp(B, A, 0.25))
+    prompts.update((("a", 1.0),), 5.0, 0.0)
+    assert torch.equal(prompts.update((("b", 1.0),), 5.0, 0.0), B)
+    prompts.update((("a", 1.0),), 4.0, 1.0)
+    torch.testing.assert_close(prompts.update((("a", 1.0),), 4.0, -7.0), torch.lerp(B, A, 0.25))
 
 
 def test_a_prompt_is_encoded_once_and_unknown_words_are_told() -> None:
     letters = Letters()
     prompts = Prompts(letters, slerp, defer=False)
     for now in range(4):
-        prompts.listen((("a", 0.5), ("b", 0.5)), 0.0, float(now))
+        prompts.update((("a", 0.5), ("b", 0.5)), 0.0, float(now))
     assert letters.asked == ["a", "b"]
     assert prompts.unknown == ("b",)
-    assert prompts.in_words() == "50% a + 50% b"
+    assert prompts.describe() == "50% a + 50% b"
 
 
 def test_a_prompt_that_fails_is_an_error_or_left_to_others() -> None:
@@ -81,20 +81,20 @@ def test_a_prompt_that_fails_is_an_error_or_left_to_others() -> None:
             raise ModelError("no encoder")
 
     with pytest.raises(ModelError, match="no encoder"):
-        Prompts(Broken(), slerp, defer=False).listen((("a", 1.0),), 0.0, 0.0)
+        Prompts(Broken(), slerp, defer=False).update((("a", 1.0),), 0.0, 0.0)
     broken = Broken()
     prompts = Prompts(broken, slerp, defer=True)
     for now in range(3):
-        assert prompts.listen((("a", 1.0),), 0.0, float(now)) is None
+        assert prompts.update((("a", 1.0),), 0.0, float(now)) is None
         assert prompts.missing == ("a",)
     assert broken.asked == ["a"], "the stream tries once and goes on without"
-    assert prompts.in_words() == ""
+    assert prompts.describe() == ""
 
 
 def test_deferred_prompts_wait_for_whoever_encodes_them() -> None:
     prompts = Prompts(Letters(), slerp, defer=True)
-    assert prompts.listen((("a", 1.0),), 0.0, 0.0) is not None, "the first one cannot wait"
-    assert prompts.listen((("b", 1.0),), 0.0, 1.0) is None
+    assert prompts.update((("a", 1.0),), 0.0, 0.0) is not None, "the first one cannot wait"
+    assert prompts.update((("b", 1.0),), 0.0, 1.0) is None
     assert prompts.missing == ("b",)
     prompts.encode("b")
-    assert torch.equal(prompts.listen((("b", 1.0),), 0.0, 2.0), B)
+    assert torch.equal(prompts.update((("b", 1.0),), 0.0, 2.0), B)

@@ -64,7 +64,9 @@ def stream(
         batch=batch,
         max_steps=steps,
     )
-    made.read(torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(2)))
+    made.set_prompt(
+        torch.randn(spec.network.text_len, spec.network.text_dim, generator=torch.Generator().manual_seed(2))
+    )
     return made
 
 
@@ -177,7 +179,7 @@ def test_a_prompt_changes_the_picture_and_keeps_the_history() -> None:
     run(plain, xs[:5])
     run(other, xs[:5])
     before = plain.state.cache.k_ASRfJK.clone()
-    other.read(torch.ones(SHAPE.text_len, SHAPE.text_dim))
+    other.set_prompt(torch.ones(SHAPE.text_len, SHAPE.text_dim))
     assert torch.equal(other.state.cache.k_ASRfJK, before)
     a = plain.denoise(xs[5], torch.tensor(700), (700,), 0)[0][1]
     b = other.denoise(xs[5], torch.tensor(700), (700,), 0)[0][1]

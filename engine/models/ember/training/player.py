@@ -53,7 +53,7 @@ class Player:
         stream, noise = self._open(height, width)
         stream.reset()
         noise.set_seed(seed)
-        stream.read(self.words.encode(prompt).embedding)
+        stream.set_prompt(self.words.encode(prompt).embedding)
         plan = steps_for(self.spec.schedule, strength, steps)
         frames = video_T3HW.transpose(0, 1) * 2 - 1
         made = []
