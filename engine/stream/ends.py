@@ -1,8 +1,9 @@
-"""What happens to a chunk before and after the network: pixels to noisy latents, clean latents to pixels.
+"""Both ends of a stream: encoding pixels to noisy latents before the network, decoding clean latents after it.
 
-Held by every stream, of one process or several. The share of noise follows the motion (StreamDiffusionV2, arXiv
-2511.07399, motion-aware noise controller); latents and noise are mixed as in flow matching, x = s noise + (1 - s) mean.
-The autoencoder is causal in time: what it remembers of the frames before is in `encoder` and `decoder`.
+Encoding takes the mean of the video autoencoder (VAE), and mixes noise into it as in flow matching:
+x = s noise + (1 - s) mean. The motion-aware noise controller sets the share of noise s (StreamDiffusionV2, arXiv
+2511.07399). The autoencoder is causal in time: it keeps features of earlier frames as its state, one for encoding and
+one for decoding.
 
 Shape letters: C latent channels, F latent frames of a chunk, h w latent size, T pixel frames, H W pixels.
 """
@@ -21,26 +22,28 @@ from engine.stream.timesteps import Steps, mix
 
 
 class NoiseSource(Protocol):
-    """Where Gaussian noise comes from."""
+    """A source of Gaussian noise."""
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
-        """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
+        """Noise [count, C, frames, h, w] for the inputs of denoising steps `step`, `step` + 1, ..., one each."""
         ...
 
 
 class VideoEnds:
-    """A stream's two ends, and their memory.
+    """Encoder, noise and decoder of a stream, with their state.
 
     Args:
         spec: the model's row.
         codec: its video autoencoder.
-        noise: where noise comes from.
+        noise: source of noise.
         rule: how motion lowers the noise.
-        height, width: pixels.
-        device: where pixels and latents are.
+        height, width: size of the frames in pixels.
+        device: device of pixels and latents.
 
     Attributes:
-        run: gets the heavy work done.
+        controller: the motion-aware noise controller.
+        encoder, decoder: state of the autoencoder.
+        run: runs encode and decode, directly or as captured work.
     """
 
     def __init__(
@@ -60,12 +63,12 @@ class VideoEnds:
         self.run: Runner = run_directly
 
     def reset(self) -> None:
-        """Forget the frames before."""
+        """Clear the state."""
         for part in (self.controller, self.encoder, self.decoder):
             part.reset()
 
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float, *, begun: bool) -> tuple[Tensor, Tensor]:
-        """As `Stream.encode`; the first frames of a stream (not `begun`) have no motion yet."""
+        """As `Stream.encode`; `begun` is False for the first chunk of a stream, for which no motion is known."""
         mean_1CFhw = self.mean(video_3THW)
         if begun:
             share, first = self.controller.update(video_3THW, steps, motion)
@@ -75,7 +78,7 @@ class VideoEnds:
         return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
 
     def mean(self, video_3THW: Tensor) -> Tensor:
-        """Pixels in [-1, 1] as latents [1, C, F, h, w], without noise."""
+        """Encode pixels in [-1, 1] to latents [1, C, F, h, w], without noise."""
         key = WorkKey("encode", video_3THW.shape[1], steady=bool(self.encoder.started))
         return self.run(key, lambda video: self.codec.encode(video, self.encoder), video_3THW[None])
 

@@ -1,11 +1,16 @@
-"""The rolling cache of keys and values: sink frames that stay, and a ring of the newest.
+"""The rolling KV cache: keys and values of a few sink frames, which stay, and of a window of the newest frames.
 
-A cache holds R slots per layer and row of the stream batch, one latent frame each. Which slot a new frame takes is
-decided by tensor arithmetic on the device: the frame's number while slots are free, afterwards the head of an
-eviction queue. Nothing is read back, every tensor stays where it was allocated. Keys are stored as they come
-(normalised and rotated by RoPE) and never touched again. Must not know networks, noise or what a chunk is.
+Self-attention of a new frame sees itself and the frames in the cache, so that earlier frames are not computed again. As
+in attention sinks for language models (arXiv 2309.17453), the first frames stay while the others are replaced in turn
+(StreamDiffusionV2, arXiv 2511.07399, sink-token-guided rolling KV cache).
 
-Queue entries are the END of a slot, in frames (4 is slot 3), as the reference counts them; -1 is no entry.
+The cache has R slots for each layer and each row of the stream batch, one latent frame per slot. A new frame is written
+to the slot of its number while slots are free, and then to the slot at the head of an eviction queue. Tensor arithmetic
+on the device chooses the slot: the host reads nothing back, and no tensor moves. Keys are stored after RMS norm and
+RoPE and are not rotated again.
+
+An entry of an eviction queue is the END of the block of slots to be replaced, in frames (4 is slot 3 for blocks of one
+frame), as in the reference implementation; -1 is no entry.
 
 Shape letters: A layers of the network, S rows of the stream batch, R slots, f tokens of a latent frame, J heads,
 K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks, V rows of all queues.
@@ -27,14 +32,17 @@ from engine.models.spec import CacheShape
 
 
 class Rule(enum.StrEnum):
-    """What happens to the sinks.
+    """How sink frames are kept and replaced.
 
-    REFERENCE is the released arithmetic with its two oddities: a slot enters the queue when the slot before it is
-    written, so the one after the first block never does and acts as a further sink; and adaptive sinks that were
-    not written yet score 0, so the last of three is replaced as soon as the cache is full.
-    HONEST keeps exactly the sinks it is told and rolls all other slots; adaptive sinks count once written.
-    ADAPTIVE is the paper's: a sink whose cosine similarity to the new frame is below the threshold takes that frame's
-    keys and values, beside the ring.
+    REFERENCE repeats the released code, including two peculiarities. A slot enters the queue when the slot before it is
+    written, so the slot after the first block never enters and acts as one more sink. And an adaptive sink that has not
+    been written yet has similarity 0, so the last of three is replaced as soon as the cache is full.
+
+    HONEST keeps exactly the configured sinks and replaces all other slots in turn. Adaptive sinks are compared only
+    once they are written.
+
+    ADAPTIVE follows the paper: a sink whose cosine similarity to the new frame is below the threshold is overwritten
+    with the keys and values of that frame, which is also stored in the window.
     """
 
     REFERENCE = "reference"
@@ -44,14 +52,14 @@ class Rule(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewFrames:
-    """What the cache is told before a forward.
+    """Describes the new frames of a forward to the cache.
 
     Attributes:
-        number_S: int64, how many latent frames each row has held before these ones (never wraps).
-        anchor_S: bool, rows that give up all their sinks to the frames from this one on.
-        visible: slots that any row has written, the new frames included (known to the host).
-        even: whether all rows have written that many; else the others are masked.
-        again: whether the frames take the slots of the call before (a further step of the same chunk).
+        number_S: int64, each row's number of latent frames before these ones; never wraps.
+        anchor_S: bool, rows whose sinks are to be replaced by these frames and the ones after them.
+        visible: largest number of slots that a row has written, including the new frames; known to the host.
+        even: whether all rows have written that many slots. If not, a mask hides the slots that are still empty.
+        again: whether the frames overwrite those of the previous call: this is a further step of the same chunk.
     """
 
     number_S: Tensor
@@ -62,16 +70,28 @@ class NewFrames:
 
 
 class KVCache:
-    """Keys and values of S rows; the `Memory` that the network's self-attention appends to.
+    """Keys and values of S rows: the `Memory` that the network's self-attention appends to.
+
+    Call `begin` before a forward; in the forward, each layer calls `append`.
 
     Args:
-        shape: slots, sinks, threshold.
-        rule: what happens to the sinks.
-        block: latent frames that are denoised together; the ring rolls by blocks.
+        shape: numbers of slots and sinks, and the similarity threshold of adaptive sinks.
+        rule: how sinks are kept and replaced.
+        block: latent frames that are denoised together, and so replaced together.
         layers, rows, tokens, heads, width: A, S, f, J, K.
+        device, dtype: of the keys and values.
+
+    Attributes:
+        per_layer: whether each layer has an eviction queue of its own, as adaptive sinks need under the rules REFERENCE
+            and HONEST; else all layers share one.
+        paper: whether sinks are adaptive as in the paper.
+        k_ASRfJK, v_ASRfJK: keys and values.
+        k_mean_ASRD, v_mean_ASRD: their means over each frame's tokens, by which adaptive sinks are compared.
+        queue_ASQ: eviction queues, head first.
+        slot_ASF: slots of the new frames.
 
     Raises:
-        ModelError: if the sinks leave no slots to roll.
+        ModelError: if the sinks leave too few slots for the window.
     """
 
     def __init__(
@@ -89,11 +109,11 @@ class KVCache:
         dtype: torch.dtype,
     ) -> None:
         least = shape.sinks + block
-        if rule is Rule.REFERENCE:  # its queue starts behind the first block, which has two frames or one block's
+        if rule is Rule.REFERENCE:  # its queue starts after the first chunk, which has two frames or a block
             least = max(least, 2 * max(block, 2))
         if shape.slots < least:
             raise ModelError(
-                f"A cache of {shape.slots} slots with {shape.sinks} sinks has no room to roll {block} frames.",
+                f"A cache of {shape.slots} slots with {shape.sinks} sinks has no room for {block} rolling frames.",
                 "Give it more slots or fewer sinks.",
             )
         self.shape, self.rule, self.block, self.tokens = shape, rule, block, tokens
@@ -120,7 +140,7 @@ class KVCache:
 
     @property
     def warms_rows(self) -> bool:
-        """Whether, as in the reference, rows that no chunk has reached yet begin with row 0's history."""
+        """Whether rows that no chunk has reached yet start with the cache of row 0, as in the released code."""
         return self.per_layer and self.rule is Rule.REFERENCE
 
     def reset(self) -> None:
@@ -133,7 +153,7 @@ class KVCache:
             self.queue_ASQ[:, :, : len(ring)] = torch.tensor(ring, device=self.queue_ASQ.device)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a call."""
+        """The state, by name."""
         return {
             "k": self.k_ASRfJK,
             "v": self.v_ASRfJK,
@@ -144,7 +164,7 @@ class KVCache:
         }
 
     def from_row(self, first: int) -> KVCache:
-        """The rows from `first` on as a cache of their own: a view, whose row 0 is this cache's row `first`."""
+        """A view of the rows from `first` on: its row 0 is row `first` of this cache."""
         view = copy.copy(self)
         view.k_ASRfJK, view.v_ASRfJK = self.k_ASRfJK[:, first:], self.v_ASRfJK[:, first:]
         view.k_mean_ASRD, view.v_mean_ASRD = self.k_mean_ASRD[:, first:], self.v_mean_ASRD[:, first:]
@@ -152,12 +172,12 @@ class KVCache:
         return view
 
     def layer(self, index: int) -> list[Tensor]:
-        """What belongs to one layer alone; `load_layers` takes it back."""
+        """The tensors of one layer, without those that all layers share; for `load_layers`."""
         own = [self.k_ASRfJK, self.v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD]
         return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
 
     def load_layers(self, layers: list[list[Tensor]]) -> None:
-        """Make these the layers, in order; the only call that gives the memory other addresses."""
+        """Replace all layers by these, in order. This is the only call that moves the cache to other addresses."""
         stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
         k_ASRfJK, v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD = stacks[:4]
         self.k_ASRfJK, self.v_ASRfJK = (_by_head(x.shape, x.device, x.dtype).copy_(x) for x in (k_ASRfJK, v_ASRfJK))
@@ -165,12 +185,12 @@ class KVCache:
             self.queue_ASQ, self.slot_ASF = stacks[4:]
 
     def copy_row(self, source: int, target: int) -> None:
-        """Give row `target` the whole history of row `source`."""
+        """Copy all of row `source` to row `target`."""
         for tensor in self.tensors().values():
             tensor[:, target].copy_(tensor[:, source])
 
     def begin(self, new_frames: NewFrames, frames: int) -> None:
-        """Announce the next forward of `len(new_frames.number_S)` rows with `frames` new latent frames each."""
+        """Prepare for a forward of `len(new_frames.number_S)` rows with `frames` new latent frames each."""
         self._new, self._frames = new_frames, frames
         if not new_frames.again:
             self._update_queues()
@@ -180,22 +200,22 @@ class KVCache:
             self._slots_of_all = self._flat_slots(0, len(new_frames.number_S))
 
     def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Store the new frames' keys and values [S, F f, J, K].
+        """Store a layer's keys and values [S, F f, J, K] of the new frames.
 
         Returns:
-            All keys and values to be attended, [S, visible f, J, K] views of the cache, and a mask (bool
-            [S, 1, 1, visible f]) where not all rows have written all of them.
+            The keys and values to attend to, [S, visible f, J, K] views of the cache, and a mask (bool
+            [S, 1, 1, visible f], True for written slots) if some rows have written fewer, else None.
         """
         new_frames, rows, frames = self._current(), k_SLJK.shape[0], self._frames
         k_SRfJK, v_SRfJK = self.k_ASRfJK[layer, :rows], self.v_ASRfJK[layer, :rows]
         means = None
         if self.per_layer or self.paper:
             means = (_frame_means(k_SLJK, frames), _frame_means(v_SLJK, frames))
-        judged = means if frames == self.block else None  # the longer first block judges no sinks
+        compared = means if frames == self.block else None  # the longer first chunk is not compared with sinks
         if self.per_layer and not new_frames.again:
-            self._choose_slots(layer, self._sink_to_evict(layer, *judged) if judged else None)
-        elif judged and not new_frames.again:
-            self._replace_sinks(layer, k_SLJK, v_SLJK, *judged)
+            self._choose_slots(layer, self._sink_to_evict(layer, *compared) if compared else None)
+        elif compared and not new_frames.again:
+            self._replace_sinks(layer, k_SLJK, v_SLJK, *compared)
         where = self._flat_slots(layer, rows) if self.per_layer else self._slots_of_all
         for held, new in ((k_SRfJK, k_SLJK), (v_SRfJK, v_SLJK)):
             held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
@@ -209,7 +229,7 @@ class KVCache:
         return k_SRfJK[:, : new_frames.visible].flatten(1, 2), v_SRfJK[:, : new_frames.visible].flatten(1, 2), mask
 
     def _flat_slots(self, layer: int, rows: int) -> Tensor:
-        """Where the new frames go, counted through all rows' slots: [S F]."""
+        """The slots of the new frames, as indices into the slots of all rows: [S F]."""
         return (self._first_slot_S1[:rows] + self.slot_ASF[layer, :rows, : self._frames]).flatten()
 
     def _current(self) -> NewFrames:
@@ -217,14 +237,14 @@ class KVCache:
         return self._new
 
     def _update_queues(self) -> None:
-        """What the frames' numbers and anchors alone do to the queues: the same in every layer, done for all at once.
+        """Change the queues as far as it depends on numbers and anchors alone, which are the same in every layer.
 
-        Rows of all queues lie one below the other meanwhile: V = A S.
+        The queues of all layers and rows are updated together, as V = A S rows of one tensor.
         """
         new_frames, frames, shape = self._current(), self._frames, self.shape
         rows, queues = new_frames.number_S.shape[0], self.queue_ASQ.shape[0]
         if self.rule is not Rule.REFERENCE and shape.sinks < self.block:
-            return  # no sinks to anchor, no slots to queue
+            return  # neither sinks to anchor nor slots to enqueue
         queue_ASQ = self.queue_ASQ[:, :rows]
         anchor_V, end_V = (
             x_S.expand(queues, -1).flatten() for x_S in (new_frames.anchor_S, new_frames.number_S + frames)
@@ -237,7 +257,12 @@ class KVCache:
         queue_ASQ.copy_(queue_VQ.unflatten(0, (queues, rows)))
 
     def _choose_slots(self, layer: int, evicted_S: Tensor | None) -> None:
-        """Choose the slots of the new frames and move the queue on; `evicted_S` ends of sinks, 0 for none."""
+        """Choose the slots of the new frames and advance the queue.
+
+        Args:
+            layer: index of the queue.
+            evicted_S: END of the adaptive sink to be replaced in each row, 0 for none; None for fixed sinks.
+        """
         new_frames, frames, shape = self._current(), self._frames, self.shape
         rows = new_frames.number_S.shape[0]
         queue = queue_SQ = self.queue_ASQ[layer, :rows]
@@ -253,14 +278,14 @@ class KVCache:
         self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_R[:frames]
 
     def _similarity(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
-        """Cosine of each sink's and the newest frame's mean key, and of their mean values, averaged: [S, Z]."""
+        """Similarity of each sink to the newest frame: mean of the cosines of mean keys and of mean values [S, Z]."""
         rows, sinks = k_SFD.shape[0], self.shape.sinks
         k_SZ = cosine_similarity(self.k_mean_ASRD[layer, :rows, :sinks], k_SFD[:, -1:], dim=-1)
         v_SZ = cosine_similarity(self.v_mean_ASRD[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
         return (k_SZ + v_SZ) / 2
 
     def _sink_to_evict(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
-        """End of the sink that is least like the new frame where it falls below the threshold, else 0: [S]."""
+        """END of the sink that is least similar to the new frame if it is below the threshold, else 0: [S]."""
         if self.shape.sinks == 0:
             return None
         similar_SZ = self._similarity(layer, k_SFD, v_SFD)
@@ -271,7 +296,7 @@ class KVCache:
         return (which_S + 1).masked_fill(~(least_S < self.threshold), 0)
 
     def _replace_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
-        """Overwrite every written sink that is below the threshold with the newest frame."""
+        """Overwrite every written sink whose similarity is below the threshold with the newest frame."""
         rows, sinks = k_SLJK.shape[0], self.shape.sinks
         if sinks == 0:
             return
@@ -288,7 +313,7 @@ class KVCache:
 
 
 def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Zeros [A, S, R, f, J, K] in memory order A J S R f K: attention reads one head after the other."""
+    """Zeros [A, S, R, f, J, K] in memory order A J S R f K, because attention reads one head after the other."""
     layers, rows, slots, tokens, heads, width = size
     return torch.zeros((layers, heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(
         0, 2, 3, 4, 1, 5
@@ -301,7 +326,7 @@ def _by_frame(x_SLJK: Tensor, frames: int) -> Tensor:
 
 
 def _frame_means(x_SLJK: Tensor, frames: int) -> Tensor:
-    """Mean of each frame's tokens, all heads side by side, fp32: [S, F, J K]."""
+    """Mean over each frame's tokens, heads concatenated, fp32: [S, F, J K]."""
     return _by_frame(x_SLJK, frames).float().mean(2).flatten(2)
 
 
@@ -317,13 +342,13 @@ def _push_back(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:
 
 
 def _last(queue_SQ: Tensor) -> Tensor:
-    """The last entry of each queue, -1 of an empty one."""
+    """The last entry of each queue, -1 if it is empty."""
     length_S1 = (queue_SQ >= 0).sum(dim=1, keepdim=True)
     return queue_SQ.gather(1, (length_S1 - 1).clamp(min=0))[:, 0]
 
 
 def _anchor(queue_SQ: Tensor, sinks: int, block: int, anchor_S: Tensor) -> Tensor:
-    """Put every sink at the head of the queue of the rows that re-anchor: the next frames take their places."""
+    """Move all sinks to the heads of the queues of the anchoring rows, so that the next frames replace them."""
     if sinks < block:
         return queue_SQ
     ring_first = (queue_SQ <= sinks).to(torch.int8).argsort(dim=1, stable=True)

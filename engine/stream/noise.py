@@ -1,9 +1,13 @@
-"""Motion-aware noise: the faster the picture moves, the less noise is mixed into it.
+"""The noise that is mixed into latents: how much of it (the motion-aware noise controller), and where it comes from.
 
-The same controller serves the released form and the paper's (arXiv 2511.07399, section on motion-aware noise);
-a `NoiseRule` says which. It works on the device and reads nothing back. It must not know networks or streams.
+The faster the input moves, the less noise is mixed in, so that fast motion is kept (StreamDiffusionV2, arXiv
+2511.07399, motion-aware noise controller). The paper and the released code differ in details; a `NoiseRule` selects
+one of them. The controller computes on the device, and the host never reads its result.
 
-Shape letters: T pixel frames, H W pixels, Q frames of the sliding window.
+`Gaussian` is the seeded source of noise.
+
+Shape letters: C latent channels, F latent frames, h w latent size, T pixel frames, H W pixels, Q frames of the sliding
+window.
 """
 
 from __future__ import annotations
@@ -19,13 +23,13 @@ from engine.stream.timesteps import Steps
 
 @dataclass(frozen=True, slots=True)
 class NoiseRule:
-    """How motion is measured and what it does.
+    """How motion is measured and how it changes the noise.
 
     Attributes:
-        window: pixel frames over which the largest motion counts; 0 for the frames of the chunk itself.
-        full_motion: root mean square difference of two frames (pixels in [-1, 1]) that counts as full motion.
-        inertia: weight of the new value against the previous one (lambda in the paper).
-        moves_first_step: whether the first timestep follows the noise.
+        window: number of pixel frames of which the largest motion is taken; 0 takes the frames of the chunk.
+        full_motion: root mean square difference between two frames (pixels in [-1, 1]) that counts as full motion.
+        inertia: weight of the new value in the moving average (lambda in the paper).
+        moves_first_step: whether the first timestep is lowered together with the noise.
     """
 
     window: int = 0
@@ -35,16 +39,22 @@ class NoiseRule:
 
 
 RELEASED = NoiseRule()
-"""As the release computes it."""
+"""As in the released code."""
 
 PAPER = NoiseRule(window=8, moves_first_step=False)
-"""As the paper writes it: a sliding window, and the step list stays."""
+"""As in the paper: motion is taken over a sliding window, and the timesteps stay as they are."""
 
 RULES = {"released": RELEASED, "paper": PAPER}
 
 
 class NoiseController:
-    """The controller and its memory: three tensors at fixed addresses."""
+    """The motion-aware noise controller and its state: three tensors at fixed addresses.
+
+    Attributes:
+        previous: share of noise of the previous chunk, fp64 scalar.
+        last_frame: the last pixel frame [3, H, W].
+        recent_Q: motion of the last frames, for rules with a sliding window.
+    """
 
     def __init__(self, rule: NoiseRule, height: int, width: int, device: torch.device | str) -> None:
         self.rule = rule
@@ -53,16 +63,16 @@ class NoiseController:
         self.recent_Q = torch.zeros(rule.window, device=device)
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Make it equal to a new controller."""
         for tensor in self.tensors().values():
             tensor.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a chunk."""
+        """The state, by name."""
         return {"previous": self.previous, "last_frame": self.last_frame, "recent": self.recent_Q}
 
     def begin(self, video_3THW: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
-        """The stream's first frames: full noise, and the first timestep of the list.
+        """The first chunk of a stream: no motion is known yet, so noise and first timestep are those of `steps`.
 
         Returns:
             As `update`.
@@ -72,18 +82,20 @@ class NoiseController:
         return self.previous, torch.full((), steps.timesteps[0], dtype=torch.int64, device=self.previous.device)
 
     def update(self, video_3THW: Tensor, steps: Steps, amount: float = 1.0) -> tuple[Tensor, Tensor]:
-        """The next frames, pixels in [-1, 1].
+        """The next chunk.
 
+        With f the frames, l the inertia and s' the previous share of noise:
         m = clip(max RMS(f_t - f_(t-1)) / full_motion, 0, 1); s = l (s_max - (s_max - s_min) m) + (1 - l) s'.
-        In fp64 and in this order: a still scene makes 1000 s a whole number, which must not be truncated.
+        It is computed in fp64 and in this order: in a still scene 1000 s is a whole number, and a rounding error
+        would make the conversion to an integer one too low.
 
         Args:
-            video_3THW: the chunk's frames.
-            steps: what the strength wants.
-            amount: how much of the motion counts, 0 to 1.
+            video_3THW: the chunk's frames, pixels in [-1, 1].
+            steps: noise levels of the chunk.
+            amount: how much motion lowers the noise, 0 to 1.
 
         Returns:
-            The share of noise to mix in (fp64 scalar; valid until the next call) and the first timestep (int64
+            The share of noise to mix in (fp64 scalar; overwritten by the next call) and the first timestep (int64
             scalar), both on the device.
         """
         rule = self.rule
@@ -103,12 +115,13 @@ class NoiseController:
 
 
 class Gaussian:
-    """A seeded source of Gaussian noise for one size of latents.
+    """A seeded source of Gaussian noise for latents of one size.
 
     Args:
         shape: C, h, w of a latent frame.
-        steps: most denoising steps.
-        fixed: draw once per seed and step, the same for every frame (no flicker in still scenes), not anew each time.
+        steps: largest number of denoising steps.
+        fixed: use the same noise for every frame, one tensor per denoising step, so that still scenes do not flicker;
+            else draw new noise for every frame.
     """
 
     def __init__(
@@ -121,27 +134,27 @@ class Gaussian:
         self.reset()
 
     def set_seed(self, seed: int) -> None:
-        """Change the seed; the same one again changes nothing."""
+        """Start from another seed; does nothing if it is the current one."""
         if seed != self.seed:
             self.seed = seed
             self.reset()
 
     def reset(self) -> None:
-        """Start again from the seed."""
+        """Start again from the current seed."""
         self._generator.manual_seed(self.seed)
         self._drawn_NCFhw.normal_(generator=self._generator)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a call; the generator's state is a copy, which `resume` takes back."""
+        """The state, by name. The state of the random generator is a copy; `resume` sets it."""
         return {"drawn": self._drawn_NCFhw, "generator": self._generator.get_state()}
 
     def resume(self, seed: int, generator: Tensor) -> None:
-        """Go on with this seed from this state of the generator."""
+        """Continue with a seed and a saved state of the random generator."""
         self.seed = seed
         self._generator.set_state(generator)
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
-        """Noise [count, C, frames, h, w] to arrive at steps `step`, `step` + 1, ... (0 is the encoded picture)."""
+        """As `NoiseSource.draw`: noise [count, C, frames, h, w]."""
         channels, height, width = self._shape
         if self._fixed:
             return self._drawn_NCFhw[step : step + count].expand(count, channels, frames, height, width)

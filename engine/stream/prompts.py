@@ -1,7 +1,8 @@
-"""What the network is told to draw: a weighted blend of prompts that travels to the next one.
+"""Prompts: encoding, weighted blends, and gradual changes from one blend to the next.
 
-A blend is made of embeddings, row by row, on the arc between them or on the straight line; a change of the blend
-travels there in stream time (the frames' own times). Must not know networks or clocks.
+Embeddings are blended token by token, by spherical (slerp) or linear interpolation. A new blend does not replace the
+old one at once: the embedding is interpolated between them over some seconds (*travel*). Time is taken from the frames'
+timestamps.
 
 Shape letters: X tokens, E width of an embedding.
 """
@@ -21,22 +22,22 @@ from engine.errors import ModelError
 from engine.models.spec import Conditioning, TextEncoder
 
 MAX_CACHED = 64
-"""Encoded prompts that are kept in memory; the longest unused is forgotten first."""
+"""Number of encoded prompts kept in memory; the least recently used one is dropped first."""
 
 Blend = Callable[[Tensor, Tensor, float], Tensor]
-"""(from [X, E], to [X, E], share of the latter) to [X, E]."""
+"""Interpolates from one embedding [X, E] to another; the third argument is the share of the second, 0 to 1."""
 
 
 def linear(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
-    """On the straight line."""
+    """Linear interpolation."""
     return torch.lerp(a_XE, b_XE, share)
 
 
 def slerp(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
-    """Row by row on the arc: the direction turns evenly, the length changes evenly.
+    """Spherical interpolation of each token: directions along the arc between them, lengths linearly.
 
-    A row that is zero on one side (one prompt is longer) has no direction there and goes on the straight line, as
-    do rows that point the same way or opposite ways.
+    Tokens are interpolated linearly where there is no unique arc: if one of them is zero (the other prompt is longer)
+    or if they have the same or opposite directions.
     """
     a_norm, b_norm = a_XE.norm(dim=-1, keepdim=True), b_XE.norm(dim=-1, keepdim=True)
     a_unit, b_unit = a_XE / a_norm.clamp(min=1e-12), b_XE / b_norm.clamp(min=1e-12)
@@ -53,7 +54,7 @@ BLENDS: dict[str, Blend] = {"slerp": slerp, "linear": linear}
 
 
 def blended(parts: Sequence[tuple[Tensor, float]], blend: Blend) -> Tensor:
-    """Embeddings with shares that sum to 1, taken together one after the other."""
+    """Blend any number of (embedding, share) pairs, one after the other; the shares sum to 1."""
     (total, weight), *others = parts
     for embedding, share in others:
         weight += share
@@ -62,7 +63,7 @@ def blended(parts: Sequence[tuple[Tensor, float]], blend: Blend) -> Tensor:
 
 
 class Travel:
-    """The embedding in force, on its way to the one that is wanted. Time is the stream's: the frames' own."""
+    """Interpolates from the current embedding to a target over time, which is taken from the frames' timestamps."""
 
     def __init__(self, blend: Blend) -> None:
         self._blend = blend
@@ -74,16 +75,16 @@ class Travel:
         self._resting = True
 
     def set_target(self, target_XE: Tensor, seconds: float) -> None:
-        """Move from the embedding in force to another within so many seconds; the very first is in force at once."""
+        """Start to move to another embedding, to arrive after `seconds`. The very first target is reached at once."""
         self._from, self._to = self.current(), target_XE
         self._seconds = seconds if self._from is not None else 0.0
         self._elapsed, self._resting = 0.0, False
 
     def advance(self, now: float) -> Tensor | None:
-        """The embedding in force at this time in s, or None if it is still the one before.
+        """The embedding at the time `now` in s, or None if it has not changed since the last call.
 
-        Frames that all bear the same time know no travel: a change is in force at once. Time that jumps back
-        (another source) counts as none.
+        If time does not advance between calls (frames without timestamps), the target is reached at once. If it jumps
+        back (a new source), no time has passed.
         """
         passed = None if self._last is None else now - self._last
         self._last = now
@@ -97,35 +98,42 @@ class Travel:
         return self.current()
 
     def current(self) -> Tensor | None:
-        """The embedding in force; None before the first."""
+        """The embedding at the time of the last `advance`; None before the first target."""
         if self._from is None or self._to is None or self._elapsed >= self._seconds:
             return self._to
         return self._blend(self._from, self._to, self._elapsed / self._seconds)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a chunk."""
+        """The tensors of the state, by name."""
         named = {"from": self._from, "to": self._to}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def facts(self) -> dict[str, float | bool | None]:
-        """The rest of what outlives a chunk."""
+        """The other values of the state."""
         return {"seconds": self._seconds, "elapsed": self._elapsed, "last": self._last, "resting": self._resting}
 
     def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Become what `tensors` and `facts` were taken from."""
+        """Set the state from what `tensors` and `facts` returned."""
         self._from, self._to = tensors.get("from"), tensors.get("to")
         self._seconds, self._elapsed = facts["seconds"], facts["elapsed"]
         self._last, self._resting = facts["last"], facts["resting"]
 
 
 class Prompts:
-    """Prompts as the stream wants them: encoded once, remembered, blended, on their way.
+    """Encodes prompts, caches the embeddings, blends them and interpolates between blends.
 
     Args:
-        encoder: may be slow; it is asked from one thread at a time.
-        blend: how two embeddings are taken together.
-        device: where embeddings are kept and blended.
-        defer: leave the encoding of new texts to whoever reads `missing`, and go on with what is in force.
+        encoder: the text encoder. It may be slow; it is called from one thread at a time.
+        blend: how two embeddings are interpolated.
+        device: device on which embeddings are kept and blended.
+        defer: do not encode new texts in `update`, but list them in `missing` and keep the current blend until the
+            caller has encoded them.
+
+    Attributes:
+        travel: the interpolation to the target.
+        target: (text, share) pairs of the newest blend whose texts are all encoded.
+        unknown: words of its texts that the model does not know.
+        missing: texts of the wanted blend that are not encoded yet.
     """
 
     def __init__(
@@ -141,7 +149,11 @@ class Prompts:
         self._failed = False
 
     def encode(self, text: str) -> Conditioning:
-        """One prompt's embedding, remembered. May be called from any thread."""
+        """Encode one prompt, or return the cached result. May be called from any thread.
+
+        Raises:
+            ModelError: if the text encoder is missing or fails.
+        """
         with self._encoder_lock:
             found = self._recall(text)
             if found is None:
@@ -154,7 +166,19 @@ class Prompts:
             return found
 
     def update(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
-        """Follow the wanted (text, share)s at this stream time: a new embedding [X, E], or None for no change."""
+        """Set the wanted blend and advance to the stream time `now`.
+
+        Args:
+            wanted: (text, share) pairs; the shares sum to 1.
+            seconds: how long a change to a new blend takes.
+            now: timestamp of the newest frame in s.
+
+        Returns:
+            The new embedding [X, E], or None if it has not changed.
+
+        Raises:
+            ModelError: if a text cannot be encoded, and encoding is not left to the caller.
+        """
         self.missing = ()
         if wanted != self.target:
             found = {text: self._recall(text) for text, _ in wanted}
@@ -171,7 +195,7 @@ class Prompts:
         return self.travel.advance(now)
 
     def _encode_now(self) -> dict[str, Conditioning | None]:
-        """Encode what is missing. Where others may encode too, the first failure leaves it to them for good."""
+        """Encode the missing texts. With `defer`, a failure is not raised; from then on the caller has to encode."""
         try:
             found: dict[str, Conditioning | None] = {text: self.encode(text) for text in self.missing}
         except ModelError:
@@ -183,18 +207,18 @@ class Prompts:
         return found
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What is in force and on its way: tensors by name, and the rest as JSON takes it."""
+        """The state: tensors by name, and the other values as JSON can hold them."""
         return self.travel.tensors(), {"travel": self.travel.facts(), "target": self.target, "unknown": self.unknown}
 
     def restore(self, saved: tuple[dict[str, Tensor], dict[str, Any]]) -> None:
-        """Become what `save` was taken from."""
+        """Set the state from what `save` returned."""
         tensors, facts = saved
         self.travel.restore(tensors, facts["travel"])
         self.target = tuple((text, share) for text, share in facts["target"])
         self.unknown = tuple(facts["unknown"])
 
     def describe(self) -> str:
-        """What is in force or on its way, for people."""
+        """The target as text for the user, with shares in per cent if it is a blend."""
         if len(self.target) <= 1:
             return self.target[0][0] if self.target else ""
         return " + ".join(f"{share:.0%} {text}" for text, share in self.target)

@@ -1,10 +1,11 @@
-"""What a stream is to those who play it: a session, a benchmark, the warm-up. One process or several, they see no more.
+"""The interface of a stream, as a session, a benchmark or the warm-up uses it, in one process or several.
 
-A stream takes chunks of video, and gives back whatever chunks are finished. Two implementations, by composition:
-`engine.stream.stream.LocalStream` (one process) and `engine.distributed.pipeline_stream.PipelineStream` (one rank a
-GPU). Both hold `engine.stream.ends.VideoEnds` for what happens before and after the network.
+A stream takes chunks of video and returns the restyled chunks that are finished. For one chunk, call `encode`, then
+`denoise`, and then `decode` for every chunk that `denoise` returned, in that order.
 
-One chunk is `encode`, `denoise`, and for every chunk that `denoise` finished, in that order, `decode`.
+Two classes implement it: `engine.stream.stream.LocalStream` in one process, and
+`engine.distributed.pipeline_stream.PipelineStream` with one process (rank) per GPU. Both contain
+`engine.stream.ends.VideoEnds` for the steps before and after the network.
 
 Shape letters: C latent channels, F latent frames of a chunk, h w latent size, T pixel frames, H W pixels, X tokens and
 E width of a text embedding.
@@ -23,12 +24,12 @@ from engine.stream.timesteps import Steps
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:
-    """Everything of a stream that outlives a chunk.
+    """The state of a stream between two chunks: all that is needed to continue it.
 
     Attributes:
-        tensors: by name.
-        facts: counts, as JSON takes them. "flights" has one entry a row of the stream batch.
-        tickets: what the caller gave to `denoise` with each of these rows; None for a row without a chunk.
+        tensors: the tensors, by name.
+        facts: the other values, as JSON can hold them. "flights" has one entry per row of the stream batch in use.
+        tickets: for each of these rows, what the caller passed to `denoise`; None for a row without a chunk.
     """
 
     tensors: dict[str, Tensor]
@@ -37,42 +38,47 @@ class Saved:
 
 
 class Stream(Protocol):
-    """One stream of one picture size."""
+    """One stream of video of one size."""
 
     max_steps: int
-    """Most denoising steps that a chunk can have."""
+    """Largest number of denoising steps of a chunk."""
 
     @property
     def device(self) -> torch.device:
-        """Where pixels are taken and given back."""
+        """Device of the pixels that are passed in and returned."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Arithmetic of the network."""
+        """Type in which the network computes."""
         ...
 
     @property
     def begun(self) -> bool:
-        """Whether the first block has been seen."""
+        """Whether the first chunk has been denoised or is in flight."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Chunks that were begun and are not finished."""
+        """Number of chunks that have been started but are not finished."""
         ...
 
     @property
     def noise_share(self) -> Tensor:
-        """Share of noise that was mixed into the newest chunk: fp64 scalar on the device, overwritten by the next."""
+        """Share of noise mixed into the newest chunk: fp64 scalar on the device, overwritten by the next chunk."""
         ...
 
     def set_prompt(self, embedding_XE: Tensor) -> None:
-        """Make this prompt the one in force, from the next forward on; the history stays."""
+        """Use this prompt from the next forward on, for all chunks in flight; the KV cache is kept."""
         ...
 
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Encode the next chunk's pixels in [-1, 1] and mix noise into them.
+        """Encode the next chunk and mix noise into its latents.
+
+        Args:
+            video_3THW: pixels in [-1, 1].
+            steps: noise levels of the chunk.
+            motion: how much motion in the input lowers the noise, 0 to 1.
 
         Returns:
             The noisy latents [1, C, F, h, w] and the first timestep (int64 scalar on the device).
@@ -82,32 +88,42 @@ class Stream(Protocol):
     def denoise(
         self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
     ) -> list[tuple[Any, Tensor]]:
-        """Send noisy latents on their way through `timesteps`, of which `first` replaces the first.
+        """Start to denoise a chunk, and run the next denoising step of the chunks in flight.
 
         Args:
-            ticket: whatever the caller wants back with the result; not None.
-            anchor: whether these frames replace the cache's sinks.
+            x_1CFhw: noisy latents from `encode`.
+            first: first timestep from `encode`; replaces `timesteps[0]`.
+            timesteps: one per denoising step, decreasing.
+            ticket: any object but None; it is returned with the chunk's result.
+            anchor: whether the chunk's frames replace the sink frames of the KV cache.
 
         Returns:
-            (ticket, clean latents [1, C, F, h, w]) of every chunk that is finished, oldest first. A chunk with
-            more steps than the newest one is finished with as many as that.
+            (ticket, clean latents [1, C, F, h, w]) of every chunk that is finished, oldest first. A chunk that has had
+            as many steps as `timesteps` has is finished too, even if it was started with more.
         """
         ...
 
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
-        """Clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
+        """Decode the clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
         ...
 
     def flush(self) -> list[tuple[Any, Tensor]]:
-        """End the chunks in flight as far as they are, oldest first: as from `denoise`. Then `reset` the stream."""
+        """Finish the chunks in flight with the steps that they have had. Call `reset` afterwards.
+
+        Returns:
+            As `denoise`.
+        """
         ...
 
     def reset(self) -> None:
-        """Forget the history and whatever is in flight; the prompt stays. A stream that was reset equals a new one."""
+        """Clear the KV cache and all other state, and drop the chunks in flight; the prompt is kept.
+
+        After a reset the stream gives the same results as a new one.
+        """
         ...
 
     def save(self) -> Saved:
-        """Everything that outlives a chunk; the tensors are the stream's own, to be copied before the next call.
+        """The state between two chunks. The tensors are the stream's own: copy them before the next call.
 
         Raises:
             ModelError: if this stream cannot be saved.
@@ -115,17 +131,17 @@ class Stream(Protocol):
         ...
 
     def restore(self, saved: Saved) -> None:
-        """Go on where the stream that gave `saved` was. The prompt is read anew by the caller.
+        """Continue from a saved state. The caller has to set the prompt again.
 
         Raises:
-            ModelError: if this stream cannot be resumed, or `saved` is of another size, batch or cache.
+            ModelError: if this stream cannot be restored, or `saved` has another size, batch or cache.
         """
         ...
 
     def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
-        """After a loss: ranks that are gone, and the tickets of the chunks in flight, oldest first."""
+        """After `RankLostError`: the lost ranks, and the tickets of the chunks in flight, oldest first."""
         ...
 
     def close(self) -> None:
-        """End what runs beside this process. May be called again."""
+        """Stop the other processes, if there are any; idempotent."""
         ...

@@ -1,6 +1,6 @@
-"""A stream on disk: every tensor and count that outlives a chunk, so that a run can go on where another one ended.
+"""Saves the state of a session to a file, so that another session can continue the stream.
 
-One safetensors file; what is no tensor is JSON in its metadata. Must not know models or what the tensors mean.
+The file is a safetensors file; values that are not tensors are stored as JSON in its metadata.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from engine.frame import Frame
 from engine.stream.protocol import Saved
 
 KEY = "tidecast"
+"""Key of the JSON in the metadata."""
 
 VERSION = 2
-"""Of the format; raised when a saved tensor or fact gets another name or meaning. A file of another one is refused."""
+"""Version of the format, raised when a saved tensor or value changes name or meaning. Other versions are refused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Session:
-    """A session as it is on disk.
+    """The state of a session in a file.
 
     Attributes:
-        model: name of its row.
-        stream: what outlives a chunk; tickets are its chunks.
-        noise, seed: state of the seeded noise.
-        waiting: frames that are in no chunk yet.
-        prompts: tensors and facts of what is in force and on its way.
-        counters: resets and anchors that were obeyed; None before the first chunk.
-        chunks: chunks begun.
+        model: name of the model.
+        stream: state of the stream; its tickets are chunks.
+        noise, seed: state of the noise generator.
+        waiting: frames that are not in a chunk yet.
+        prompts: state of the prompts: tensors, and other values.
+        counters: the controls' `resets` and `anchors` at the last chunk; None before the first chunk.
+        chunks: number of chunks started.
     """
 
     model: str
@@ -56,7 +57,7 @@ class Session:
 
 
 def write_session(path: Path, session: Session) -> None:
-    """Write a session to one file."""
+    """Write a session to a file."""
     travel, prompts = session.prompts
     tensors = {
         **_named("stream", session.stream.tensors),
@@ -91,14 +92,14 @@ def read_session(path: Path) -> Session:
     """The session that `write_session` wrote.
 
     Raises:
-        ModelError: if the file holds none, is damaged, or has another `VERSION`.
+        ModelError: if the file is not a saved session, is damaged, or has another `VERSION`.
     """
     tensors, facts = read(path)
     if facts.get("version") != VERSION:
         raise ModelError(
             f"{path} is a stream of format {facts.get('version')}, which another version of Tidecast saved; "
             f"this one reads format {VERSION}.",
-            "Begin the stream anew.",
+            "Start a new stream.",
         )
     try:
         tickets = [
@@ -117,7 +118,7 @@ def read_session(path: Path) -> Session:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"{path} is damaged, or another version of Tidecast saved it ({error}).", "Begin the stream anew."
+            f"{path} is damaged, or another version of Tidecast saved it ({error}).", "Start a new stream."
         ) from None
 
 
@@ -131,7 +132,7 @@ def _unnamed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write the file whole or not at all."""
+    """Write tensors and facts to a file. The file is replaced only when it is complete."""
     part = path.with_name(path.name + ".part")
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     save_file(own, part, metadata={KEY: json.dumps(facts)})
@@ -142,20 +143,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and facts of a file that `write` wrote.
 
     Raises:
-        ModelError: if it is none.
+        ModelError: if it is not such a file.
     """
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})[KEY])
             names = file.keys()
-            # Copies, because views into the file are not aligned, and some products round by alignment.
+            # Copies: views into the file are not aligned, and the rounding of some matmuls depends on alignment.
             return {name: file.get_tensor(name).clone() for name in names}, facts
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} holds no saved stream: {error}.", "Name a file that `save` wrote.") from None
+        raise ModelError(f"{path} is not a saved stream: {error}.", "Choose a file that `save` wrote.") from None
 
 
 def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
-    """Compare the saved tensors' names and shapes with those held.
+    """Check that `saved` has every tensor of `held`, by name, with the same shape.
 
     Raises:
         ModelError: if one is missing or has another shape.
@@ -170,10 +171,10 @@ def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> No
 
 
 def fill(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
-    """Copy saved tensors into those of the same name, which stay where they are.
+    """Copy saved tensors into the held tensors of the same name, which keep their addresses.
 
     Raises:
-        ModelError: as `check`; nothing is copied then.
+        ModelError: as `check`; then nothing is copied.
     """
     pairs = list(held)
     check(pairs, saved)
@@ -182,7 +183,7 @@ def fill(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> Non
 
 
 def pack_frames(frames: Iterable[Frame]) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Pixels [n, H, W, 3] and the rest of every frame."""
+    """The pixels of frames as one tensor [N, H, W, 3], and their other attributes."""
     kept = list(frames)
     pixels = np.stack([frame.pixels for frame in kept]) if kept else np.zeros((0, 0, 0, 3), np.uint8)
     facts = [
@@ -192,16 +193,16 @@ def pack_frames(frames: Iterable[Frame]) -> tuple[Tensor, list[dict[str, Any]]]:
 
 
 def unpack_frames(pixels_NHW3: Tensor, facts: Iterable[Mapping[str, Any]]) -> list[Frame]:
-    """Frames from what `pack_frames` made of them."""
+    """The frames that `pack_frames` packed."""
     return [Frame(pixels, **fact) for pixels, fact in zip(pixels_NHW3.numpy(), facts, strict=True)]
 
 
 def pack_chunk(chunk: Chunk) -> tuple[Tensor, dict[str, Any]]:
-    """Pixels of a chunk's frames and the rest of it."""
+    """The pixels of a chunk's frames, and its other attributes."""
     pixels, frames = pack_frames(chunk.frames)
     return pixels, {"frames": frames, "controls": dataclasses.asdict(chunk.controls)}
 
 
 def unpack_chunk(pixels_NHW3: Tensor, facts: Mapping[str, Any]) -> Chunk:
-    """A chunk from what `pack_chunk` made of it."""
+    """The chunk that `pack_chunk` packed."""
     return Chunk(tuple(unpack_frames(pixels_NHW3, facts["frames"])), Controls(**facts["controls"]))

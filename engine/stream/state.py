@@ -1,7 +1,8 @@
-"""What a stream remembers between two chunks, and how a piece of its heavy work is named.
+"""The state of a stream between two chunks, and the key under which its heavy work can be captured.
 
-`StreamState` is every tensor that outlives a chunk, at a fixed address, so that work can be captured once and replayed;
-`WorkKey` is everything about a piece of work that is not in a tensor. Knows the codec's memory by protocol.
+`StreamState` holds every tensor that is kept from chunk to chunk. They never move, so that work on them can be captured
+once and replayed. The heavy work of a chunk is one encode, one or more forwards of the network and one decode. A
+`WorkKey` describes such a piece of work, apart from the values in its tensors.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size.
 """
@@ -23,14 +24,14 @@ from engine.stream.noise import NoiseController
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A chunk in flight.
+    """A chunk in flight: started, with denoising steps left.
 
     Attributes:
-        ticket: whatever the caller wants back with the result; None for the empty chunks of a warm start.
-        timesteps: its levels; the first is only known on the device where motion moves it.
-        number: latent frames of the stream before it; decides cache slots, never wraps.
-        position: its place on the time axis of the rotary positions; wraps.
-        anchor: whether its frames replace the sinks.
+        ticket: the caller's ticket, returned with the result; None for an empty chunk that only fills a row.
+        timesteps: one per denoising step. Motion may lower the first one, which then is only known on the device.
+        number: number of its first latent frame, counted from the start of the stream; selects cache slots.
+        position: position of its first latent frame on the time axis of RoPE; wraps around (`wrap_position`).
+        anchor: whether its frames replace the sink frames.
     """
 
     ticket: Any
@@ -42,12 +43,12 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class WorkKey:
-    """What a piece of work is apart from its tensors: two with equal keys do the same to other numbers.
+    """Describes a piece of work: work with equal keys runs the same operations on tensors of the same shapes.
 
     Attributes:
         stage: "encode", "forward" or "decode".
-        frames: latent frames of each row; of "encode" pixel frames.
-        steady: whether it is what every chunk of a running stream brings, once the cache is full.
+        frames: latent frames of each row; for "encode", pixel frames.
+        steady: whether the work recurs with every chunk once the cache is full, so that capturing it pays.
         rows: rows of the stream batch.
         visible, even, again: as in `NewFrames`.
     """
@@ -62,31 +63,31 @@ class WorkKey:
 
 
 class Runner(Protocol):
-    """Gets the heavy work done."""
+    """Runs the heavy work of a stream."""
 
     def __call__(self, key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """`work(*inputs)`, or the same by other means. The result belongs to the caller."""
+        """The result of `work(*inputs)`, by calling it or by replaying captured work. The caller owns the result."""
         ...
 
 
 def run_directly(key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Just do it."""
+    """The `Runner` that calls the work."""
     return work(*inputs)
 
 
 @dataclass(slots=True, eq=False)
 class StreamState:
-    """Every tensor that outlives a chunk, at a fixed address, and the few counts that the host keeps.
+    """Every tensor that is kept from chunk to chunk, at a fixed address, and a few numbers on the host.
 
     Attributes:
-        cache: keys and values of the frames that were.
-        x_SCFhw: noisy latents of the rows, as they enter the next forward.
-        clean_SCFhw: what the last forward thought the rows' pictures are, row by row.
-        text: per block what it reads of the prompt in force.
-        controller: memory of the motion-aware noise.
-        encoder, decoder: memory of the video autoencoder at both ends.
-        flights: chunks in flight, newest first: flight r is in row r.
-        number, position: of the next latent frame.
+        cache: keys and values of earlier frames.
+        x_SCFhw: noisy latents of the rows: the input of the next forward.
+        clean_SCFhw: clean latents of the rows that the last forward predicted.
+        text: what each block attends to of the current prompt.
+        controller: state of the motion-aware noise controller.
+        encoder, decoder: state of the video autoencoder.
+        flights: chunks in flight, newest first: entry r is in row r.
+        number, position: those of the next latent frame, as in `InFlight`.
     """
 
     cache: KVCache
@@ -101,7 +102,7 @@ class StreamState:
     position: int = 0
 
     def reset(self) -> None:
-        """Make it equal to a new state (the prompt stays)."""
+        """Make it equal to a new state; the prompt is kept."""
         for part in (self.cache, self.controller, self.encoder, self.decoder):
             part.reset()
         self.x_SCFhw.zero_()
@@ -110,7 +111,7 @@ class StreamState:
         self.number = self.position = 0
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor by name, for saving, resuming and counting bytes."""
+        """Every tensor with its name, to save it, restore it or count its bytes."""
         yield "x", self.x_SCFhw
         yield "clean", self.clean_SCFhw
         for layer, keys in enumerate(self.text):
@@ -122,7 +123,7 @@ class StreamState:
 
 
 def empty_text(network: StreamingNetwork, count: int) -> list[tuple[Tensor, ...]]:
-    """Room for what the blocks read of so many prompts, at full length."""
+    """Zeroed tensors for what the blocks attend to of `count` prompts, at full length."""
     return [
         tuple(torch.zeros((count, *shape), device=network.device, dtype=network.dtype) for shape in network.text_shapes)
         for _ in network.blocks
@@ -140,7 +141,7 @@ def new_cache(
     device: torch.device,
     dtype: torch.dtype,
 ) -> KVCache:
-    """The empty cache of so many of a model's blocks, for a picture of `height` x `width` pixels."""
+    """An empty cache for `layers` of a model's blocks and frames of `height` x `width` pixels."""
     shape = spec.network
     tokens = (height // spec.stride // shape.patch[1]) * (width // spec.stride // shape.patch[2])
     return KVCache(

@@ -1,20 +1,23 @@
-"""The stream in one process: one chunk of video in, and whatever chunks are finished out. Read this one first.
+"""Streaming video diffusion in one process. Start reading here.
 
-Streaming diffusion in one page (StreamDiffusionV2, arXiv 2511.07399, section 4):
+The method is that of StreamDiffusionV2 (arXiv 2511.07399, section 4). Video arrives in chunks of a few frames. Each
+chunk goes through three stages:
 
-1. `encode`: the autoencoder turns T pixel frames into F latent frames, and noise is mixed into them: the more, the
-   further the picture may depart from the input; the less, the faster the input moves (`ends`, `noise`).
-2. `denoise`: the network predicts the clean latents from noisy ones at a timestep; noise of the next, lower level is
-   mixed in, and so on for each denoising step (`timesteps`). It is causal: a frame attends only to itself and to frames
-   before it, whose keys and values are in a rolling cache (`kv_cache`), so nothing is computed twice.
-3. `decode`: the autoencoder turns clean latents back into pixels (`ends`).
+1. `encode`: the video autoencoder (VAE) turns T pixel frames into F latent frames, and noise is mixed into them. More
+   noise lets the result depart further from the input; motion in the input lowers it (modules `ends` and `noise`).
+2. `denoise`: in each denoising step the network predicts clean latents from noisy ones at a timestep. Before the next
+   step, new noise is mixed in at the sigma of the next, lower timestep (`timesteps`). The network is causal: a frame
+   attends to its own block of frames and to earlier frames. The keys and values of earlier frames are in a rolling KV
+   cache (`kv_cache`), so they are not computed again.
+3. `decode`: the autoencoder turns the clean latents into pixels (`ends`).
 
-In the *stream batch* each call runs one forward over S rows: row r takes its chunk's step r. So a chunk needs as many
-calls as it has steps, each call finishes one, and the chunks in flight, newest first, are the rows. Unbatched, all
-steps of a chunk run at once on row 0 and write the same slot of the cache; the first chunk of a stream always does.
+With the *stream batch*, the denoising steps of successive chunks share one forward: each call of `denoise` runs S rows,
+and row r performs step r of its chunk. The rows hold the chunks in flight, newest first. So a chunk with n steps is
+finished by the n-th call, and once all rows are in use, every call finishes one chunk. Without the stream batch, and
+for the first chunk of a stream, all steps of a chunk run one after the other in row 0 and write the same cache slots.
 
-Encode, forward and decode go through `LocalStream.run`, each with its `WorkKey`: everything about it that is not in a
-tensor. Run at once they are plain calls; `engine.runtime.graph_capture` replays them instead.
+Encode, forward and decode are run by `LocalStream.run` with a `WorkKey`. By default that is a plain function call;
+`engine.runtime.graph_capture` sets a runner that replays captured work.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames of a chunk, h w latent size, T pixel
 frames, H W pixels, E width and X tokens of a text embedding.
@@ -46,17 +49,20 @@ class LocalStream:
 
     Args:
         spec: the model's row.
-        network, codec: its network and its video autoencoder, on their device and in their type.
-        height, width: pixels.
-        noise: where noise comes from.
-        rule: what happens to the sinks.
+        network, codec: its network and its video autoencoder, on the device and in the type in which they run.
+        height, width: size of the frames in pixels.
+        noise: source of noise.
+        rule: how the cache treats sink frames.
         noise_rule: how motion lowers the noise.
-        batch: whether the steps of successive chunks share one forward.
-        max_steps: most steps that a chunk can have.
+        batch: whether the denoising steps of successive chunks share one forward (stream batch).
+        max_steps: largest number of denoising steps of a chunk.
 
     Attributes:
-        ends: what happens before and after the network.
-        whole_text: whether every prompt is attended at its full length, so that forwards differ in numbers only.
+        ends: encoder, noise and decoder.
+        tables: the network's tables for this size.
+        sigmas: the sigma of every timestep.
+        state: everything that is kept from chunk to chunk.
+        whole_text: whether prompts are attended at full length, so that all prompts give tensors of the same shapes.
     """
 
     def __init__(
@@ -107,12 +113,12 @@ class LocalStream:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Arithmetic of the network."""
+        """See `Stream`."""
         return self.network.dtype
 
     @property
     def run(self) -> Runner:
-        """What gets the heavy work done."""
+        """Runs encode, forward and decode."""
         return self.ends.run
 
     @run.setter
@@ -125,7 +131,7 @@ class LocalStream:
         return self.state.controller.previous
 
     def reset(self) -> None:
-        """Forget the history and whatever is in flight."""
+        """See `Stream`."""
         self.state.reset()
 
     def flush(self) -> list[tuple[Any, Tensor]]:
@@ -136,21 +142,21 @@ class LocalStream:
 
     @property
     def in_flight(self) -> int:
-        """Chunks that were begun and are not finished."""
+        """See `Stream`."""
         return sum(flight.ticket is not None for flight in self.state.flights)
 
     def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
-        """Ranks that were lost, and tickets of the chunks in flight, oldest first. One process loses no rank."""
+        """See `Stream`. A stream in one process loses no rank."""
         return (), [flight.ticket for flight in reversed(self.state.flights) if flight.ticket is not None]
 
     def close(self) -> None:
-        """End what runs beside this process: nothing here."""
+        """See `Stream`. There is no other process."""
 
     @torch.inference_mode()
     def set_prompt(self, embedding_XE: Tensor) -> None:
-        """Make this prompt the one in force: for all rows, from the next forward on; the history stays.
+        """See `Stream`. The prompt's keys and values are copied into the tensors of the state.
 
-        Keys and values go to the state's own tensors; fewer than the text's length are used where the rest is alike.
+        Unless `whole_text` is set, only the first part of these is used: see `StreamingNetwork.read_text`.
         """
         keys, bias = self.network.read_text(embedding_XE, whole=self.whole_text)
         used = []
@@ -164,7 +170,7 @@ class LocalStream:
 
     @property
     def begun(self) -> bool:
-        """Whether the first block has been seen."""
+        """See `Stream`."""
         return self.state.number > 0
 
     @torch.inference_mode()
@@ -174,7 +180,7 @@ class LocalStream:
 
     @torch.inference_mode()
     def mean(self, video_3THW: Tensor) -> Tensor:
-        """The next chunk's pixels in [-1, 1] as latents [1, C, F, h, w], without noise; a part of `encode`."""
+        """Encode the next chunk's pixels in [-1, 1] to latents [1, C, F, h, w] without mixing in noise."""
         return self.ends.mean(video_3THW)
 
     @torch.inference_mode()
@@ -220,7 +226,7 @@ class LocalStream:
         ]
 
     def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
-        """All steps of one chunk on row 0; the first one chooses the slots, the others write the same ones."""
+        """All denoising steps of one chunk in row 0; the first chooses the cache slots, the others overwrite them."""
 
         def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
             return self._forward(x, t_S, [flight], again)
@@ -228,7 +234,11 @@ class LocalStream:
         return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
     def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Any, Tensor]]:
-        """One forward: the newest chunk enters row 0, every chunk in flight takes its next step."""
+        """One forward of the stream batch: the newest chunk enters row 0, the others perform their next step.
+
+        A chunk with more steps than the newest one ends with as many as that, or with this step if it has had more. So
+        a lower number of steps lowers the latency at once, and chunks stay in order.
+        """
         state = self.state
         most = len(newest.timesteps)
         flights = [
@@ -237,7 +247,7 @@ class LocalStream:
         ]
         rows = len(flights)
         if len(flights[-1].timesteps) > rows:
-            state.cache.copy_row(rows - 1, rows)  # a row joins with the history of its neighbour
+            state.cache.copy_row(rows - 1, rows)  # the next call uses one row more; it starts with this row's cache
         state.x_SCFhw[:1].copy_(x_1CFhw)
         x_SCFhw = state.x_SCFhw[:rows]
         t_S = self._to_device([f.timesteps[row] for row, f in enumerate(flights)])
@@ -256,7 +266,7 @@ class LocalStream:
         return [(flights[r].ticket, clean[r : r + 1]) for r in done if flights[r].ticket is not None]
 
     def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[InFlight], again: bool = False) -> Tensor:
-        """One forward of the rows and the clean latents that it predicts, fp32."""
+        """Run one forward of the rows: the predicted clean latents, fp32."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
         orders_S3 = self._to_device([[f.number, f.position, f.anchor] for f in flights])
         held = [min(f.number + frames, slots) for f in flights]
@@ -266,7 +276,14 @@ class LocalStream:
         return self.run(key, partial(self._predict, key), x_SCFhw, t_S, orders_S3)
 
     def _predict(self, key: WorkKey, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
-        """A forward on the device alone: each row's timestep, and its number, position and anchor, are tensors."""
+        """The device's part of a forward. All that varies is in tensors, so that it can be captured.
+
+        Args:
+            key: what does not vary.
+            x_SCFhw: noisy latents.
+            t_S: each row's timestep.
+            orders_S3: number, position and anchor of each row's chunk, int64.
+        """
         number_S, position_S, anchor_S = orders_S3.unbind(1)
         arrival = NewFrames(number_S, anchor_S > 0, key.visible, even=key.even, again=key.again)
         self.state.cache.begin(arrival, key.frames)
@@ -276,12 +293,15 @@ class LocalStream:
         return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
     def _to_device(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
-        """Whole numbers of the host on the device, int64; the host does not wait for what the device is doing."""
+        """Integers as an int64 tensor on the device; the host does not wait for the device."""
         held = torch.tensor(numbers, dtype=torch.int64, pin_memory=self.device.type == "cuda")
         return held.to(self.device, non_blocking=True)
 
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
-        """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
+        """After the first chunk: copy row 0 of the cache to all rows, and fill these with empty chunks.
+
+        Only where the reference implementation does so (`KVCache.warms_rows`).
+        """
         state = self.state
         if not state.cache.warms_rows:
             return
@@ -299,11 +319,15 @@ def all_steps(
     sigmas: Sigmas,
     noise: NoiseSource,
 ) -> Tensor:
-    """Take one chunk through all its steps, one after the other: clean latents [1, C, F, h, w].
+    """Run all denoising steps of one chunk, one after the other: clean latents [1, C, F, h, w].
 
     Args:
-        forward: (noisy latents, timesteps [1], whether this is a further step) to clean latents.
-        first: replaces the first of `timesteps`; int64 scalar on the device.
+        forward: (noisy latents, timestep [1], whether this is not the chunk's first step) to clean latents.
+        x_1CFhw: noisy latents.
+        first: replaces `timesteps[0]`; int64 scalar on the device.
+        timesteps: one per denoising step, decreasing.
+        sigmas: the sigma of every timestep.
+        noise: source of the noise between steps.
     """
     clean = x_1CFhw
     for step, t in enumerate(timesteps):
@@ -316,7 +340,10 @@ def all_steps(
 
 
 def wrap_position(position: int, cache: CacheShape, rule: Rule) -> int:
-    """A rotary position, or where it starts again when it leaves the range that the model was trained on."""
+    """Keep a RoPE position within the range that the model was trained on.
+
+    At `CacheShape.wrap_at` the position jumps back to that of the cache's last slot, or to 0 with adaptive sinks.
+    """
     if position < cache.wrap_at:
         return position
     return 0 if rule is Rule.ADAPTIVE else cache.slots - 1

@@ -1,8 +1,11 @@
-"""Noise levels: the flow-matching sigma table, and the list of denoising steps that the strength selects.
+"""Noise levels: the flow-matching sigmas, and the timesteps of a chunk's denoising steps at a strength.
 
-A timestep is a number from 0 to 1000, a sigma the share of noise at it. Levels are looked up in a table with one
-entry per whole timestep, on the device, so a level that was computed there never has to be read by the host.
-Knows nothing of networks or streams.
+A timestep t runs from 0 (clean) to 1000 (pure noise) and tells the network how noisy its input is. Its sigma is the
+share of noise at t: x_t = (1 - sigma) x_0 + sigma noise (flow matching). With a timestep shift s, as in Wan2.1,
+sigma = s g / (1 + (s - 1) g) with g evenly spaced.
+
+Sigmas are looked up on the device in a table with one entry per whole timestep. So a timestep that was computed on the
+device never has to be read by the host.
 """
 
 from __future__ import annotations
@@ -16,18 +19,18 @@ from engine.models.spec import Schedule
 from engine.network.protocol import TIMESTEPS
 
 MIN_STRENGTH = 0.05
-"""Below this strength the levels stay where they are, so that the whole-numbered list keeps decreasing."""
+"""Lower strengths give the timesteps of this one; below it, rounding could make two timesteps equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The noise of one chunk, as the strength wants it.
+    """Noise levels of one chunk.
 
     Attributes:
         timesteps: one per denoising step, strictly decreasing.
-        noise: share of noise mixed into the encoded picture of a still scene.
-        depth: how far full motion lowers that share.
-        drop: how far below the mixed noise the network is told to be, in timesteps.
+        noise: share of noise mixed into the encoded input of a still scene, 0 to 1.
+        depth: by how much full motion lowers that share.
+        drop: how far the first timestep lies below 1000 times the share of noise that is mixed in.
     """
 
     timesteps: tuple[int, ...]
@@ -37,17 +40,23 @@ class Steps:
 
 
 def steps_for(schedule: Schedule, strength: float, count: int, depth: float = 0.1) -> Steps:
-    """The list of `count` steps at a strength from 0 to 1.
+    """The noise levels of `count` denoising steps at a strength from 0 to 1.
 
-    Everything moves in proportion to the strength: at the schedule's own it is exactly the schedule's list. With
-    motion the first timestep falls by at most `depth` of its own scale, to six sevenths of its place in the
-    released list, which stays above the second (five sevenths): the list decreases at every setting.
+    Timesteps, noise, depth and drop are all proportional to the strength. At the schedule's own strength the timesteps
+    are exactly the schedule's list. They decrease at every setting, also in full motion, which lowers the first one: in
+    the released list from 700 to 600, and the second one is 500.
+
+    Args:
+        schedule: the model's schedule.
+        strength: setting of the strength control.
+        count: number of denoising steps.
+        depth: by how much full motion lowers the share of noise at the schedule's own strength.
 
     Raises:
-        ValueError: if `count` is not within the schedule's list.
+        ValueError: if `count` is not between 1 and the number of steps in the schedule.
     """
     if not 1 <= count <= len(schedule.steps):
-        raise ValueError(f"{count} denoising steps asked of a list of {len(schedule.steps)}")
+        raise ValueError(f"{count} denoising steps were requested; the schedule has {len(schedule.steps)}")
     scale = max(strength, MIN_STRENGTH) / schedule.strength
     timesteps = tuple(min(round(t * scale), TIMESTEPS) for t in schedule.steps[:count])
     noise = schedule.strength * scale
@@ -56,7 +65,13 @@ def steps_for(schedule: Schedule, strength: float, count: int, depth: float = 0.
 
 
 class Sigmas:
-    """The table of sigmas of one schedule on one device."""
+    """The sigmas of one schedule, as a table on one device.
+
+    Attributes:
+        prediction: what the network predicts, as `Schedule.prediction`.
+        sigma_N, timestep_N: the schedule's table, from `sigma_table`.
+        by_timestep: sigma of every whole timestep from 0 to 1000, fp32 on the device: that of the nearest entry.
+    """
 
     def __init__(self, schedule: Schedule, device: torch.device | str) -> None:
         self.prediction = schedule.prediction
@@ -66,11 +81,11 @@ class Sigmas:
         self.by_timestep = self.sigma_N[nearest].to(device)
 
     def at(self, t: Tensor) -> Tensor:
-        """Sigma of whole timesteps (int64, any shape): fp32 of that shape."""
+        """Sigmas (fp32) of whole timesteps (int64, any shape)."""
         return self.by_timestep[t]
 
     def clean(self, x: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor:
-        """The clean latent that a prediction stands for: x0 = x - sigma flow, fp32."""
+        """Clean latents x_0 (fp32) from a prediction: x_0 = x - sigma flow, or the prediction itself if it is x_0."""
         if self.prediction == "x0":
             return predicted.float()
         return x.float() - sigma * predicted.float()
@@ -84,5 +99,5 @@ def sigma_table(shift: float, count: int = TIMESTEPS) -> tuple[Tensor, Tensor]:
 
 
 def mix(clean: Tensor, noise: Tensor, share: Tensor | float) -> Tensor:
-    """noise * share + clean * (1 - share): a picture with noise, or a clean latent taken to the next level."""
+    """Mix noise into clean latents: noise * share + clean * (1 - share)."""
     return noise * share + clean * (1 - share)

@@ -1,4 +1,4 @@
-"""The rolling cache: which frame lies in which slot, under every rule."""
+"""The rolling KV cache: which frame is in which slot, under every rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1) -> KVCac
 
 
 def put(held: KVCache, number: int, frames: int, value: float, anchor: bool = False, again: bool = False) -> None:
-    """Store frames whose keys and values all are `value`, with a direction of their own."""
+    """Store frames whose keys and values all equal `value`, apart from a direction that identifies the frame."""
     visible = min(number + frames, held.shape.slots)
     held.begin(NewFrames(torch.tensor([number]), torch.tensor([anchor]), visible, again=again), frames)
     k = torch.full((1, frames * held.tokens, 1, 4), value)
@@ -31,7 +31,7 @@ def frames_in(held: KVCache) -> list[int]:
 
 
 def roll(held: KVCache, first: int, frames: int) -> list[list[int]]:
-    """Number every frame from 1 and tell what lies in the slots after each."""
+    """Number the frames from 1 and return the contents of the slots after each frame."""
     put(held, 0, first, 1)
     seen = []
     for number in range(first, frames, held.block):

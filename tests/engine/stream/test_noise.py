@@ -1,4 +1,4 @@
-"""Motion-aware noise, the step list under the strength, and seeded noise."""
+"""Motion-aware noise, the timesteps at every strength, and seeded noise."""
 
 from __future__ import annotations
 

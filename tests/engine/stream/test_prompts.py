@@ -1,4 +1,4 @@
-"""Blends of prompts and their travel in stream time."""
+"""Blends of prompts, and the interpolation between them over time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ B = torch.cat((B[:1], torch.zeros(1, 8)))
 
 
 class Letters:
-    """Encodes the prompts "a" and "b", and counts."""
+    """Encodes the prompts "a" and "b", and counts the calls."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -200,7 +200,7 @@ def test_every_tensor_stays_where_it_was_allocated() -> None:
 
 
 def test_a_long_run_keeps_memory_flat_and_values_finite() -> None:
-    """TIDECAST_CHUNKS=10000 for the full length; what stands here is cut for the suite."""
+    """TIDECAST_CHUNKS=10000 runs the full length; the default is short for the test suite."""
     chunks = int(os.environ.get("TIDECAST_CHUNKS", "600"))
     spec = replace(SPEC, network=replace(SHAPE, layers=1))
     made = stream(spec, steps=2)
