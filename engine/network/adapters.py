@@ -1,8 +1,8 @@
-"""Adapters: small files that change a network's weights. A network's weights are a base and any number of them.
+"""Merges low-rank adapters (LoRA, arXiv 2106.09685) into a network's weights.
 
-W = W0 + s1 B1 A1 + s2 B2 A2 + ... (LoRA: Hu et al., arXiv 2106.09685), summed in fp32 from W0 in the order given and
-rounded once to the base's type. What a file calls its tensors is the business of its *format*: one function that maps
-its keys to the network's own. Must not know files, networks or which control sets a strength.
+W = W0 + s1 B1 A1 + s2 B2 A2 + ..., summed in fp32 in this order and rounded once to the type of the base weights W0.
+Files name their tensors in different ways. For each layout there is a *format*: a function that maps the file's names
+to the network's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REMEDY = "Check that the file belongs to the chosen model (tidecast models verif
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
-    """What is added to one weight [O, I]: `scale` times `up` [O, rank] times `down` [rank, I]."""
+    """A low-rank update of one weight [O, I]: `scale` times the product of `up` [O, rank] and `down` [rank, I]."""
 
     down: Tensor
     up: Tensor
@@ -29,12 +29,12 @@ class LowRank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """One adapter as it was read.
+    """An adapter file that has been read.
 
     Attributes:
-        tensors: by the names of its file.
-        source: what to call it in errors.
-        strength: how much of it is added; 1 is as it was trained.
+        tensors: the tensors, by the names in the file.
+        source: name of the file for error messages.
+        strength: factor of the updates; 1 is the strength of training.
     """
 
     tensors: Mapping[str, Tensor]
@@ -43,15 +43,15 @@ class Adapter:
 
 
 Format = Callable[[Mapping[str, Tensor]], Mapping[str, LowRank] | None]
-"""Turns the tensors of a file of its layout into what is added, by the names of the network's weights.
+"""Converts a file's tensors to updates, by the names of the network's weights.
 
-Gives None for a file of another layout. Raises a ValueError, with words for the user, if the file is of its layout and
-broken.
+Returns None for a file of another layout. Raises a ValueError with a message for the user if the file has this layout
+but is broken.
 """
 
 
 def peft(tensors: Mapping[str, Tensor]) -> Mapping[str, LowRank] | None:
-    """The layout of the library peft, with alpha = rank: pairs `NAME.lora_A.weight` and `NAME.lora_B.weight`."""
+    """The format of the library peft with alpha = rank: pairs `NAME.lora_A.weight` and `NAME.lora_B.weight`."""
     pairs = {name.removeprefix("base_model.model."): tensor for name, tensor in tensors.items()}
     modules = sorted(name.removesuffix(".lora_A.weight") for name in pairs if name.endswith(".lora_A.weight"))
     if not modules:
@@ -70,21 +70,21 @@ def peft(tensors: Mapping[str, Tensor]) -> Mapping[str, LowRank] | None:
 
 
 FORMATS: tuple[Format, ...] = (peft,)
-"""Layouts that are known, in the order in which they are tried."""
+"""The known formats, in the order in which they are tried."""
 
 
 def merged(
     base: Mapping[str, Tensor], adapters: Sequence[Adapter], formats: Sequence[Format] = FORMATS
 ) -> dict[str, Tensor]:
-    """A network's tensors with adapters added; only the changed ones are copied.
+    """A network's tensors with adapters merged; only changed tensors are copied.
 
     Args:
-        base: the network's tensors by its own names.
-        adapters: in the order in which they are added.
-        formats: layouts to try.
+        base: the network's tensors, by name.
+        adapters: the adapters, in the order in which they are added.
+        formats: the formats to try.
 
     Raises:
-        CheckpointError: if one is of no known layout, broken, or not for this network.
+        CheckpointError: if an adapter has no known format, is broken, or does not fit this network.
     """
     sums: dict[str, Tensor] = {}
     for adapter in adapters:
@@ -108,14 +108,14 @@ def _read(adapter: Adapter, base: Mapping[str, Tensor], formats: Sequence[Format
         try:
             parts = layout(adapter.tensors)
         except ValueError as error:
-            raise CheckpointError(f"{adapter.source} is no adapter for this network: {error}.", REMEDY) from None
+            raise CheckpointError(f"{adapter.source} is not an adapter for this network: {error}.", REMEDY) from None
         if parts is None:
             continue
         foreign = listing(
             "for other networks", sorted(name.removesuffix(".weight") for name in parts.keys() - base.keys())
         )
         if foreign:
-            raise CheckpointError(f"{adapter.source} is no adapter for this network: {foreign}.", REMEDY)
+            raise CheckpointError(f"{adapter.source} is not an adapter for this network: {foreign}.", REMEDY)
         return parts
     names = listing("of no known layout", sorted(adapter.tensors)) or "it is empty"
-    raise CheckpointError(f"{adapter.source} is no adapter for this network: {names}.", REMEDY)
+    raise CheckpointError(f"{adapter.source} is not an adapter for this network: {names}.", REMEDY)

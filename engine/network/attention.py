@@ -1,10 +1,9 @@
-"""Scaled dot-product attention: one function for the whole engine, its kernel decided once for every shape in use.
+"""Scaled dot-product attention, with the fastest kernel for each shape.
 
-Knows nothing of caches, rotary positions or models: it is given queries, keys and values and returns their mixture.
-Which kernel is fastest for few queries over a long ring depends on the GPU and the libraries on it, so it is measured:
-while `measuring`, at warm-up, every shape that comes up is run by each kernel there is. A kernel that cannot do it, or
-whose result differs by more than the arithmetic explains, is left out. Any other shape is torch's own choice, as is
-everything on a CPU, where its kernel was the fastest wherever it was compared.
+Which kernel is fastest for few queries and many cached keys depends on the GPU and on the installed libraries, so it is
+measured. At warm-up, inside `measuring`, each shape that occurs is run with every available kernel. Kernels that do not
+support the shape, or whose result differs by more than rounding explains, are left out. All other shapes use the kernel
+that torch chooses. So do all shapes on a CPU, where it was the fastest in every comparison.
 
 Shape letters: B batch, L queries, M keys, J heads, K width of a head.
 """
@@ -36,21 +35,21 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """Arguments and result of `attend`."""
 
 TORCH = "torch"
-"""Name of torch's own choice."""
+"""Name of the kernel that torch chooses."""
 
 MIN_GAIN = 0.03
-"""Another kernel than torch's choice must be faster by this share: less is noise."""
+"""Share of time that another kernel must save to be used instead of torch's choice; less is measurement noise."""
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-"""Most that a kernel may differ from torch's choice: root mean square, relative."""
+"""Largest relative root mean square difference of a kernel's result from that of torch's choice, by type."""
 
 ROUNDS, CALLS = 5, 4
-"""A kernel's time is the median of so many rounds of so many calls."""
+"""A kernel's time is the median of `ROUNDS` measurements, each of `CALLS` calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """What a kernel is chosen for."""
+    """The shape for which a kernel is chosen."""
 
     batch: int
     queries: int
@@ -68,7 +67,7 @@ class AttentionShape:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The kernel of one shape, and what each took, in ms."""
+    """The kernel chosen for a shape, and the time of each kernel in ms."""
 
     name: str
     kernel: Kernel
@@ -76,7 +75,7 @@ class Decision:
 
 
 decisions: dict[AttentionShape, Decision] = {}
-"""What was decided in this process: facts about this computer."""
+"""The kernels chosen so far, for all streams of this process: they depend on the computer alone."""
 
 _measuring = False
 
@@ -87,11 +86,11 @@ def attend(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | Non
     Args:
         q_BLJK: queries.
         k_BMJK, v_BMJK: keys and values, with any strides.
-        mask_LM: broadcastable to [B, J, L, M]: bool, True where a query may look, or numbers that are added to
-            the logits; None: look everywhere.
+        mask_LM: broadcastable to [B, J, L, M]: bool, True where a query attends to a key; or numbers that are added to
+            the logits. None: every query attends to every key.
 
     Returns:
-        [B, L, J, K], in memory order B L J K or B J L K as the kernel likes.
+        [B, L, J, K], in memory order B L J K or B J L K, depending on the kernel.
     """
     if not (decisions or _measuring):
         return _by_torch(q_BLJK, k_BMJK, v_BMJK, mask_LM)
@@ -106,10 +105,10 @@ def attend(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor | Non
 
 
 @contextmanager
-def measuring(yes: bool = True) -> Iterator[None]:
-    """Inside, shapes that were not decided yet are measured when they come up. Only at warm-up: it takes a while."""
-    global _measuring  # the one switch of the module, flipped by the one thread that warms up
-    before, _measuring = _measuring, yes
+def measuring(enabled: bool = True) -> Iterator[None]:
+    """A context in which the kernels for new shapes are measured. This takes a while, so use it at warm-up only."""
+    global _measuring  # the only global switch; set by the one thread that runs the warm-up
+    before, _measuring = _measuring, enabled
     try:
         yield
     finally:
@@ -117,7 +116,7 @@ def measuring(yes: bool = True) -> Iterator[None]:
 
 
 def kernels(device: torch.device) -> dict[str, Kernel]:
-    """What there is for a device, torch's own choice first."""
+    """The available kernels for a device, torch's choice first."""
     found: dict[str, Kernel] = {TORCH: _by_torch}
     if device.type == "cuda":
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
@@ -143,39 +142,39 @@ def _by_flash3(q_BLJK: Tensor, k_BMJK: Tensor, v_BMJK: Tensor, mask_LM: Tensor |
     if mask_LM is not None:
         raise RuntimeError("FlashAttention 3 takes no mask")
     found = flash_attn_func(q_BLJK, k_BMJK, v_BMJK)
-    return found[0] if isinstance(found, tuple) else found  # earlier versions give the logarithmic sums too
+    return found[0] if isinstance(found, tuple) else found  # earlier versions also return the log-sum-exp
 
 
 def _measure(
     shape: AttentionShape,
-    there: Mapping[str, Kernel],
+    available: Mapping[str, Kernel],
     q_BLJK: Tensor,
     k_BMJK: Tensor,
     v_BMJK: Tensor,
     mask_LM: Tensor | None,
 ) -> Decision:
-    """Run the shape by every kernel; the fastest, or torch's own choice unless another is faster by `MIN_GAIN`."""
+    """Time every kernel: the fastest one, or torch's choice unless another is faster by `MIN_GAIN`."""
     arguments = (q_BLJK, k_BMJK, v_BMJK, mask_LM)
-    wanted = there[TORCH](*arguments).float()
+    wanted = available[TORCH](*arguments).float()
     times: dict[str, float] = {}
-    for name, kernel in there.items():
+    for name, kernel in available.items():
         try:
-            with warnings.catch_warnings(action="ignore"):  # torch tells at length why a kernel is not for a shape
+            with warnings.catch_warnings(action="ignore"):  # torch explains at length why a kernel cannot be used
                 found = kernel(*arguments).float()
             error = ((found - wanted).norm() / wanted.norm()).item()
             if not error <= TOLERANCE[shape.dtype]:
-                log.warning("attention by %s is wrong on this device: %.1e relative, %s", name, error, shape)
+                log.warning("attention kernel %s is wrong on this device: relative error %.1e, %s", name, error, shape)
                 continue
             times[name] = _time_ms(partial(kernel, *arguments), q_BLJK.device)
-        except RuntimeError as reason:  # not for this shape or this device
-            log.debug("attention by %s is not for %s: %s", name, shape, reason)
+        except RuntimeError as reason:  # the kernel does not support this shape or device
+            log.debug("attention kernel %s does not support %s: %s", name, shape, reason)
     best = min(times, key=lambda name: times[name] * (1.0 if name == TORCH else 1 + MIN_GAIN), default=TORCH)
-    log.info("attention for %s: %s", shape, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
-    return Decision(best, there[best], times)
+    log.info("attention kernels for %s: %s", shape, ", ".join(f"{name} {ms:.3f} ms" for name, ms in times.items()))
+    return Decision(best, available[best], times)
 
 
 def _time_ms(work: Callable[[], Tensor], device: torch.device) -> float:
-    """Milliseconds of one call, the device's part included."""
+    """Milliseconds per call, including the device's work."""
 
     def now() -> float:
         if device.type == "cuda":

@@ -1,10 +1,9 @@
-"""The causal diffusion transformer of the Wan2.1 family: the network and nothing else.
+"""The causal diffusion transformer (DiT) of the Wan2.1 family.
 
-One class serves every size; a `DiTShape` says which. Parameters bear the names of the released checkpoints,
-so a checkpoint loads strictly, and a model made on the meta device costs nothing until it does. There are two
-ways in: `forward` runs whole clips under a block-causal mask (training, offline, tests) and is differentiable; as a
-`StreamingNetwork` it runs the next frames of S independent rows against a memory of keys and values that is handed
-in. It must not know schedules, noise levels, what is evicted from the memory, or where weights come from.
+One class serves all sizes; a `DiTShape` holds them. Parameters have the names of the released checkpoints, so that a
+checkpoint can be loaded with `strict=True`. The network can be run in two ways. `forward` runs whole clips under a
+block-causal mask, for training and tests, and is differentiable. The methods of `StreamingNetwork` run the next frames
+of S independent rows, with the keys and values of earlier frames in a `Memory`.
 
 Shape letters: B batch (S: rows of the stream batch), C latent channels, F latent frames, h w latent size,
 L tokens (F times (h/2)(w/2)), X tokens of the text, E width of a text embedding, D width of the network,
@@ -31,7 +30,7 @@ from engine.network.rope import Rope, rope_for
 
 
 class CausalDiT(nn.Module):
-    """The network. Its output has the input's shape; what it means is `Schedule.prediction`."""
+    """The network. Its output has the shape of its input; `Schedule.prediction` says what it predicts."""
 
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
@@ -48,7 +47,7 @@ class CausalDiT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Random weights (Xavier linear maps, zero biases, unit norms), for training and for tests."""
+        """Initialise the weights for training or tests: linear layers Xavier uniform, biases 0, norms 1."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv3d)):
                 fan_out, fan_in = module.weight.shape[0], module.weight[0].numel()
@@ -70,17 +69,18 @@ class CausalDiT(nn.Module):
         frames_per_block: int | None = 1,
         start: int = 0,
     ) -> Tensor:
-        """Whole clips at once: every frame sees its own block of frames and all earlier blocks.
+        """Run whole clips: every frame attends to its own block of frames and to all earlier blocks.
 
         Args:
-            x_BCFhw: noisy latents; h and w even.
-            t_BF: timesteps 0..1000, one per frame; [B, 1] when all frames share one.
+            x_BCFhw: noisy latents; h and w are multiples of the patch size.
+            t_BF: timesteps 0..1000, one per frame, or [B, 1] for all frames.
             text_BXE: prompt embeddings, zero after the last token.
-            frames_per_block: latent frames that see each other both ways; None: all of them.
-            start: number of the first frame on the time axis.
+            frames_per_block: latent frames of a block, which attend to each other in both directions; None for one
+                block of all frames.
+            start: position of the first frame on the time axis.
 
         Returns:
-            The prediction, [B, C, F, h, w], in the type of the parameters.
+            The prediction [B, C, F, h, w] in the type of the parameters.
         """
         batch, _, frames, height, width = x_BCFhw.shape
         rows, columns = height // self.shape.patch[1], width // self.shape.patch[2]
@@ -96,14 +96,14 @@ class CausalDiT(nn.Module):
         return self.unembed(x_BLD, time.e_BFD, (frames, height, width))
 
     def embed(self, x_BCFhw: Tensor) -> Tensor:
-        """Cut the latents into patches and embed each: [B, L, D]."""
+        """Cut the latents into patches and embed each as a token: [B, L, D]."""
         pf, ph, pw = self.shape.patch
         conv = self.patch_embedding
         patches = rearrange(x_BCFhw, "b c (f pf) (h ph) (w pw) -> b (f h w) (c pf ph pw)", pf=pf, ph=ph, pw=pw)
         return functional.linear(patches.to(conv.weight.dtype), conv.weight.flatten(1), conv.bias)
 
     def unembed(self, x_BLD: Tensor, e_BFD: Tensor, size: tuple[int, int, int]) -> Tensor:
-        """Tokens to the prediction [B, C, F, h, w] of `size` F, h, w."""
+        """Turn tokens into the prediction [B, C, F, h, w] of `size` (F, h, w)."""
         pf, ph, pw = self.shape.patch
         return rearrange(
             self.head(x_BLD, e_BFD),
@@ -128,12 +128,12 @@ class CausalDiT(nn.Module):
 
     @property
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Keys and values [X, J, K] of a prompt."""
+        """Shapes of a prompt's keys and values, [X, J, K] each."""
         size = (self.shape.text_len, self.shape.heads, self.shape.head_dim)
         return size, size
 
     def fuse(self) -> None:
-        """Fuse linear layers of the same input from now on (for inference). The parameters keep their names."""
+        """Fuse linear layers that have the same input, for inference. The parameters keep their names."""
         for block in self.blocks:
             attention = cast(Block, block).self_attn
             if attention.qkv is None:
@@ -166,11 +166,12 @@ class CausalDiT(nn.Module):
         return self.unembed(x_SLD, context.time.e_BFD, size)
 
     def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Keys and values [1, X, J, K] of a prompt for every block, and what is added to the logits of its tokens.
+        """Keys and values [1, X, J, K] of a prompt for every block, and the bias of its tokens' logits.
 
-        The zero rows after a prompt all have the same keys and values. Attending one of them, with the logarithm of
-        their number added to its logits, is the same and cheaper. `whole` attends all of them and adds nothing: on
-        accelerators, whose attention kernels are slower with an addition, and where every prompt must have one length.
+        The zero rows after a prompt all have the same keys and values. To attend to one of them, with the logarithm of
+        their number added to its logits, gives the same result with less work. `whole` keeps all of them and needs no
+        bias. It is used on GPUs, where attention kernels are slower with a bias, and when all prompts must have the
+        same shapes.
         """
         length = tokens = embedding_XE.shape[0]
         if not whole:
@@ -184,16 +185,16 @@ class CausalDiT(nn.Module):
         return keys, bias_X
 
     def embed_text(self, text_BXE: Tensor) -> Tensor:
-        """Prompt embeddings [B, X, E] to the network's width [B, X, D]."""
+        """Project prompt embeddings [B, X, E] to the network's width: [B, X, D]."""
         embedded: Tensor = self.text_embedding(text_BXE.to(self.dtype))
         return embedded
 
     def text_keys(self, text_BXD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of an embedded text for every block; compute them once per prompt."""
+        """Keys and values of an embedded text for every block. They can be reused as long as the prompt is the same."""
         return [cast(Block, block).cross_attn.keys(text_BXD) for block in self.blocks]
 
     def fold_text(self, keys: TextKeys) -> list[tuple[Tensor, ...]]:
-        """With less work for every forward where `CrossAttention.folded` knows how."""
+        """See `StreamingNetwork`, and `CrossAttention.folded`."""
         folded: list[tuple[Tensor, ...]] = []
         for block, own in zip(self.blocks, keys, strict=True):
             k_BXJK, v_BXJK = own
@@ -206,7 +207,7 @@ class CausalDiT(nn.Module):
             return Block(self.shape)
 
     def linears(self) -> Iterator[LinearPlace]:
-        """See `StreamingNetwork`. Text keys, embeddings and the head are left as they are."""
+        """See `StreamingNetwork`. Not included are the text's keys and values, the embeddings and the head."""
         for module in self.blocks:
             block = cast(Block, module)
             own, cross = block.self_attn, block.cross_attn
@@ -218,18 +219,18 @@ class CausalDiT(nn.Module):
             yield LinearPlace(block.ffn, "2")
 
     def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """See `StreamingNetwork` and `dit_pieces`. (`nn.Module.compile` would take the attentions along.)"""
+        """See `StreamingNetwork` and `dit_pieces`. (`nn.Module.compile` would compile attention too.)"""
         compile_blocks([cast(Block, block) for block in self.blocks], compiler)
 
     def time(self, t_BF: Tensor) -> Time:
-        """What the network makes of timesteps (0..1000, any real or integer type)."""
+        """Time embeddings of timesteps (0..1000, any real or integer type)."""
         e_BFD = self.time_embedding(sinusoid(t_BF, self.shape.freq_dim).to(self.dtype))
         return Time(e_BFD, self.time_projection(e_BFD).unflatten(-1, (6, -1)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DiTContext:
-    """What blocks and head need to know of a forward: its timesteps, and the rotations of its tokens."""
+    """What blocks and head need in a forward: time embeddings, and the RoPE rotations of the tokens."""
 
     time: Time
     rotation_SL1P: Tensor
@@ -237,7 +238,7 @@ class DiTContext:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DiTTables:
-    """`Tables` of one latent size: every whole timestep [1, 1001, ...], and the rotations of every place."""
+    """`Tables` of one latent size: embeddings of the timesteps 0..1000 [1, 1001, ...], and RoPE rotations."""
 
     time: Time
     rope: Rope
@@ -253,7 +254,7 @@ class DiTTables:
 
 
 def sinusoid(t_BF: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding of timesteps, cosines first: fp64 [B, F, width]."""
+    """Sinusoidal embedding of timesteps: fp64 [B, F, width], cosines in the first half."""
     half = width // 2
     frequency = 10000.0 ** (-torch.arange(half, dtype=torch.float64, device=t_BF.device) / half)
     angle = t_BF.double()[..., None] * frequency
@@ -261,6 +262,6 @@ def sinusoid(t_BF: Tensor, width: int) -> Tensor:
 
 
 def block_causal_mask(frames: int, tokens: int, frames_per_block: int, device: torch.device) -> Tensor:
-    """Bool [F tokens, F tokens], True where a query's block of frames is the key's block or a later one."""
+    """Bool mask [F tokens, F tokens]: True where the query's block of frames is the key's block or a later one."""
     block = torch.arange(frames, device=device).repeat_interleave(tokens) // frames_per_block
     return block[:, None] >= block[None, :]

@@ -1,6 +1,4 @@
-"""Layers of the causal diffusion transformer of the Wan2.1 family.
-
-Parameters bear the names of the released checkpoints.
+"""Layers of the causal diffusion transformer of the Wan2.1 family, named as in the released checkpoints.
 
 Shape letters: B batch (S: rows of the stream batch), F latent frames, L tokens, X tokens of the text, E width of a
 text embedding, D width of the network, J heads, K width of a head, P complex pairs of a head.
@@ -24,14 +22,14 @@ from engine.network.rope import rotate
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Time:
-    """What the network makes of the timesteps: `e_BFD` for the head, `e0_BF6D` for the blocks."""
+    """Time embeddings of each frame: `e_BFD` for the head, and `e0_BF6D`, its projection for the blocks."""
 
     e_BFD: Tensor
     e0_BF6D: Tensor
 
 
 class Fused(nn.Module):
-    """Linear layers of one input as one matmul. Its tensors belong to no checkpoint."""
+    """Several linear layers with the same input as one matmul. Its tensors are not part of the state dict."""
 
     weight: Tensor
     bias: Tensor
@@ -42,12 +40,12 @@ class Fused(nn.Module):
         self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]), persistent=False)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """The layers' outputs side by side."""
+        """The layers' outputs, concatenated."""
         return functional.linear(x_BLD, self.weight, self.bias)
 
 
 class SelfAttention(nn.Module):
-    """Attention among the tokens of the video; q and k are normalised over the whole width, then rotated (RoPE)."""
+    """Self-attention of the video tokens. Queries and keys get an RMS norm over the whole width, and then RoPE."""
 
     qkv: nn.Module | None
 
@@ -68,7 +66,15 @@ class SelfAttention(nn.Module):
         memory: Memory | None = None,
         layer: int = 0,
     ) -> Tensor:
-        """Mix the tokens `x_BLD`, with each other under `mask_LL` or with all that `memory` offers."""
+        """[B, L, D] to [B, L, D].
+
+        Args:
+            x_BLD: tokens.
+            rotation_BL1P: RoPE rotations from `Rope.at`.
+            mask_LL: mask as for `attend`; not used with `memory`.
+            memory: KV cache: the tokens attend to all keys and values that it returns.
+            layer: this layer's index in `memory`.
+        """
         if cpu_inplace.applies(x_BLD):
             q, k, v = self.linear_qkv(x_BLD)
             q = cpu_inplace.normalise_and_rotate(q, self.norm_q.weight, self.eps, rotation_BL1P)
@@ -82,18 +88,18 @@ class SelfAttention(nn.Module):
         return self.o(attend(q, k, v, mask_LL).flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised queries and keys, and values: [B, L, J, K] each."""
+        """Queries and keys after their norms, and values: [B, L, J, K] each."""
         q, k, v = self.linear_qkv(x_BLD)
         return tuple(part.unflatten(-1, (self.heads, -1)) for part in (self.norm_q(q), self.norm_k(k), v))
 
     def linear_qkv(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values as they leave their linear layers: [B, L, D] each."""
+        """Queries, keys and values before norms: [B, L, D] each."""
         if self.qkv is None:
             return self.q(x_BLD), self.k(x_BLD), self.v(x_BLD)
         return self.qkv(x_BLD).chunk(3, dim=-1)
 
     def fuse(self) -> None:
-        """Project to queries, keys and values in one matmul from now on; their weights become views of one."""
+        """Compute queries, keys and values in one matmul from now on. Their weights become views of its weight."""
         parts = (self.q, self.k, self.v)
         self.qkv = fused = Fused(parts)
         for part, weight, bias in zip(parts, fused.weight.chunk(3), fused.bias.chunk(3), strict=True):
@@ -101,7 +107,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from the tokens of the video to those of the text. No text token is masked."""
+    """Cross-attention from the video tokens to the text tokens. No text token is masked."""
 
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
@@ -112,14 +118,16 @@ class CrossAttention(nn.Module):
         self.norm_k = nn.RMSNorm(dim, eps=shape.eps)
 
     def keys(self, text_BXD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, X, J, K] of an embedded text; they hold as long as the text does."""
+        """Keys and values [B, X, J, K] of an embedded text; they stay the same until the text changes."""
         k = self.norm_k(self.k(text_BXD)).unflatten(-1, (self.heads, -1))
         return k, self.v(text_BXD).unflatten(-1, (self.heads, -1))
 
     def folded(self, keys: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The same text for `add`, on a CPU: its values go through the last linear layer once instead of every time.
+        """Multiply the values by the output layer in advance, for `add` on a CPU. So a forward has one matmul less.
 
-        Where that is more work, because the text is long, they stay as they are.
+        Returns:
+            Keys [X, J, K] and multiplied values [J X, D]; or `keys` unchanged where this does not apply or, because
+            the text is long, would be more work.
         """
         k_BXJK, v_BXJK = keys
         batch, tokens, heads, _ = k_BXJK.shape
@@ -130,35 +138,35 @@ class CrossAttention(nn.Module):
         return k_BXJK[0], cpu_inplace.folded(v_BXJK[0], self.o.weight, self.o.bias)
 
     def add(self, x_BLD: Tensor, y_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None) -> Tensor:
-        """The tokens `x_BLD` and what they, normalised to `y_BLD`, read from the text."""
+        """`x_BLD` plus the output of cross-attention for its normalised tokens `y_BLD`; `keys` may be `folded`."""
         if keys[1].dim() == 2:
             return cpu_inplace.add_text(x_BLD, self.q(y_BLD), self.norm_q.weight, self.eps, *keys, bias_X)
         return x_BLD + self(y_BLD, keys, bias_X)
 
     def forward(self, x_BLD: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None = None) -> Tensor:
-        """What the tokens `x_BLD` read from the text; `bias_X` is added to the logits of its tokens."""
+        """[B, L, D] to [B, L, D]; `bias_X` is added to the logits of the text tokens."""
         return self.o(self.read(self.queries(x_BLD), keys, bias_X))
 
     def queries(self, x_BLD: Tensor) -> Tensor:
-        """Normalised queries [B, L, J, K] of the tokens."""
+        """Queries [B, L, J, K] after their norm."""
         q = self.q(x_BLD)
         q = cpu_inplace.normalise(q, self.norm_q.weight, self.eps) if cpu_inplace.applies(q) else self.norm_q(q)
         return q.unflatten(-1, (self.heads, -1))
 
     def read(self, q_BLJK: Tensor, keys: tuple[Tensor, Tensor], bias_X: Tensor | None = None) -> Tensor:
-        """What the queries find, before the last linear layer: [B, L, D]."""
+        """Attention of the queries to the text, without the output layer: [B, L, D]."""
         size = q_BLJK.shape
         if keys[0].shape[0] == 1:
-            q_BLJK = q_BLJK.flatten(0, 1)[None]  # one text for all rows: one long row of queries
+            q_BLJK = q_BLJK.flatten(0, 1)[None]  # one text for all rows: the queries of all rows as one row
         mask = None if bias_X is None else bias_X.expand(1, 1, q_BLJK.shape[1], -1)
         return attend(q_BLJK, *keys, mask).reshape(size).flatten(2)
 
 
 class FeedForward(nn.Sequential):
-    """Two linear layers and the GELU between them."""
+    """Two linear layers with a GELU between them."""
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        """Every token for itself: [B, L, D] to [B, L, D]."""
+        """[B, L, D] to [B, L, D], token by token."""
         up, _, down = self
         if cpu_inplace.applies(x_BLD) and isinstance(up, nn.Linear) and isinstance(down, nn.Linear):
             return cpu_inplace.feed_forward(x_BLD, up.weight, up.bias, down.weight, down.bias)
@@ -166,7 +174,7 @@ class FeedForward(nn.Sequential):
 
 
 class Block(nn.Module):
-    """Self-attention and feed-forward, shifted, scaled and gated by time; cross-attention without a gate."""
+    """One block: self-attention and feed-forward with modulation (shift, scale, gate) by time, and cross-attention."""
 
     def __init__(self, shape: DiTShape) -> None:
         super().__init__()
@@ -190,7 +198,15 @@ class Block(nn.Module):
         layer: int = 0,
         text_bias_X: Tensor | None = None,
     ) -> Tensor:
-        """One layer of the network: [B, L, D] to [B, L, D], where `cpu_inplace` applies in the tensor that came in."""
+        """[B, L, D] to [B, L, D]. Where `cpu_inplace` applies, the result overwrites `x_BLD`.
+
+        Args:
+            x_BLD: tokens.
+            e0_BF6D: time embeddings for shift, scale and gate.
+            rotation_BL1P, mask_LL, memory, layer: as for `SelfAttention`.
+            text_keys: the text's keys and values, for `CrossAttention.add`.
+            text_bias_X: added to the logits of the text tokens.
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation + e0_BF6D).unbind(2)
         y = modulate(self.norm1(x_BLD), shift1, scale1)
         x_BLD = gate(x_BLD, self.self_attn(y, rotation_BL1P, mask_LL, memory, layer), gate1)
@@ -200,7 +216,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """The last norm, shifted and scaled by time, and the projection back to patches."""
+    """The last norm, with shift and scale by time, and the projection of tokens to patches."""
 
     def __init__(self, shape: DiTShape, outputs: int) -> None:
         super().__init__()
@@ -215,7 +231,7 @@ class Head(nn.Module):
 
 
 def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
-    """x (1 + scale) + shift, each frame's tokens with their frame's; overwrites x where `cpu_inplace` applies."""
+    """x (1 + scale) + shift, with shift and scale of each token's frame; overwrites x where `cpu_inplace` applies."""
     if cpu_inplace.applies(x_BLD):
         return cpu_inplace.modulate(x_BLD, shift_BFD, scale_BFD)
     x_BFLD = x_BLD.unflatten(1, (shift_BFD.shape[1], -1))
@@ -223,7 +239,7 @@ def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:
 
 
 def gate(x_BLD: Tensor, y_BLD: Tensor, gate_BFD: Tensor) -> Tensor:
-    """x + gate y, each frame's tokens with their frame's; overwrites x where `cpu_inplace` applies."""
+    """x + gate y, with the gate of each token's frame; overwrites x where `cpu_inplace` applies."""
     if cpu_inplace.applies(x_BLD):
         return cpu_inplace.gate(x_BLD, y_BLD, gate_BFD)
     frames = gate_BFD.shape[1]

@@ -1,7 +1,7 @@
-"""A block of the causal diffusion transformer in pieces that a compiler can take: all but its two attentions.
+"""A block of the causal diffusion transformer, divided into parts that can be compiled.
 
-Norms, modulation, rotation, gates, GELU and the matmuls between them are three pieces, which all blocks share. What
-lies between (attention and the memory's arithmetic) runs as it is.
+Three functions, which all blocks share, contain the norms, modulation, RoPE, gates, GELU and the matmuls. They are
+compiled. Self-attention, with the KV cache, and cross-attention lie between them and are not.
 
 Shape letters: as in `engine.network.dit`.
 """
@@ -21,7 +21,7 @@ from engine.network.protocol import Memory
 
 
 def compile_blocks(blocks: Iterable[Block], compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Let the blocks run in compiled pieces from now on."""
+    """Replace the blocks' `forward` by one that runs the compiled parts."""
     pieces = (compiler(_before), compiler(_between), compiler(_after))
     for block in blocks:
         block.forward = partial(_forward, block, pieces)  # type: ignore[method-assign]
@@ -39,7 +39,7 @@ def _forward(
     layer: int = 0,
     text_bias_X: Tensor | None = None,
 ) -> Tensor:
-    """`Block.forward`, in pieces."""
+    """`Block.forward` with the compiled parts `pieces`."""
     before, between, after = pieces
     q, k, v = before(block, x_BLD, e0_BF6D, torch.view_as_real(rotation_BL1P))
     if memory is not None:
@@ -49,28 +49,28 @@ def _forward(
 
 
 def _before(block: Block, x_BLD: Tensor, e0_BF6D: Tensor, rotation_BL1P2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to self-attention: its rotated queries and keys, and its values."""
+    """Up to self-attention: its queries and keys after RoPE, and its values."""
     shift, scale, *_ = (block.modulation + e0_BF6D).unbind(2)
     q, k, v = block.self_attn.project(modulate(block.norm1(x_BLD), shift, scale))
     return _rotated(q, rotation_BL1P2), _rotated(k, rotation_BL1P2), v
 
 
 def _between(block: Block, x_BLD: Tensor, mixed_BLD: Tensor, e0_BF6D: Tensor) -> tuple[Tensor, Tensor]:
-    """From what self-attention mixed: the tokens, and the queries of cross-attention."""
+    """From the output of self-attention, `mixed_BLD`: the tokens, and the queries of cross-attention."""
     _, _, gate1, *_ = (block.modulation + e0_BF6D).unbind(2)
     x_BLD = gate(x_BLD, block.self_attn.o(mixed_BLD), gate1)
     return x_BLD, block.cross_attn.queries(block.norm3(x_BLD))
 
 
 def _after(block: Block, x_BLD: Tensor, read_BLD: Tensor, e0_BF6D: Tensor) -> Tensor:
-    """From what cross-attention read to the next block."""
+    """From the output of cross-attention, `read_BLD`: the tokens for the next block."""
     _, _, _, shift, scale, gate2 = (block.modulation + e0_BF6D).unbind(2)
     x_BLD = x_BLD + block.cross_attn.o(read_BLD)
     return gate(x_BLD, block.ffn(modulate(block.norm2(x_BLD), shift, scale)), gate2)
 
 
 def _rotated(x_BLJK: Tensor, rotation_BL1P2: Tensor) -> Tensor:
-    """`rotate` with real numbers, which the compiler can fuse with what lies before it."""
+    """`rotate` with real numbers, which the compiler can fuse with the preceding operations."""
     real, imaginary = x_BLJK.float().unflatten(-1, (-1, 2)).unbind(-1)
     cosine, sine = rotation_BL1P2.unbind(-1)
     rotated = torch.stack((real * cosine - imaginary * sine, real * sine + imaginary * cosine), dim=-1)

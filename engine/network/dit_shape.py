@@ -1,4 +1,4 @@
-"""Sizes of the causal diffusion transformer of the Wan2.1 family. Needs no torch."""
+"""Sizes of the causal diffusion transformer of the Wan2.1 family. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from engine.errors import ModelError
 class DiTShape:
     """Sizes of the causal diffusion transformer.
 
-    `rope_base` is the base of the rotary frequencies (Wan: 10000), `rope_positions` the length of their table.
+    Attributes:
+        dim: width of the network.
+        heads: attention heads.
+        layers: blocks.
+        ffn: hidden width of the feed-forward.
+        latent_channels: channels of a latent frame.
+        patch: size of a token's patch: latent frames, rows, columns.
+        text_dim, text_len: width and tokens of a prompt's embedding.
+        freq_dim: width of the sinusoidal embedding of a timestep.
+        eps: epsilon of the norms.
+        rope_base: base of the RoPE frequencies.
+        rope_positions: number of frame positions for which rotations are computed.
     """
 
     dim: int
@@ -35,10 +46,10 @@ class DiTShape:
 
 
 def dit_shape(shape: Any) -> DiTShape:
-    """The sizes of a row whose network is a `CausalDiT`.
+    """Check that `ModelSpec.network` is a `DiTShape`, and return it.
 
     Raises:
-        ModelError: if it is another network.
+        ModelError: if it is not.
     """
     if not isinstance(shape, DiTShape):
         raise ModelError(f"{type(shape).__name__} is not the shape of a causal diffusion transformer.")

@@ -1,8 +1,9 @@
-"""What a network is to those who play it: the stream, its cache, prompts, the quantiser, the compiler, several GPUs.
+"""The interface of a streaming network, as stream, quantiser, compiler and distribution use it.
 
-A family of models brings a class that does this (`engine.network.dit.CausalDiT` is one); nothing outside a family may
-ask for more. A network is a list of blocks between an embedding and a head. It is causal: what a block has to remember
-of earlier frames it gives to a `Memory`, which gives back everything that the new frames may look at.
+Each family of models has a class that implements `StreamingNetwork`, such as `engine.network.dit.CausalDiT`. Code
+outside a family uses nothing else of it. A network is an embedding, a list of blocks and a head. It is causal in time:
+each block passes the keys and values of the new frames to a `Memory` (the KV cache), which returns all keys and values
+that the new frames may attend to.
 
 Shape letters: S rows of the stream batch, C latent channels, F latent frames, h w latent size, L tokens of a row,
 D width of the network, J heads, K width of a head, E width and X tokens of a text embedding.
@@ -22,16 +23,16 @@ TIMESTEPS = 1000
 
 
 class NetworkShape(Protocol):
-    """Sizes of a network that others than its family need; a row of the model table holds one (`ModelSpec.network`)."""
+    """The sizes of a network that code outside its family needs. `ModelSpec.network` is one."""
 
     @property
     def layers(self) -> int:
-        """Blocks."""
+        """Number of blocks."""
         ...
 
     @property
     def heads(self) -> int:
-        """Heads of what the memory holds for a token."""
+        """Heads of the keys and values in the memory."""
         ...
 
     @property
@@ -46,12 +47,12 @@ class NetworkShape(Protocol):
 
     @property
     def patch(self) -> tuple[int, int, int]:
-        """Latent frames, rows and columns that make one token."""
+        """Size of a token's patch: latent frames, rows, columns."""
         ...
 
     @property
     def text_len(self) -> int:
-        """Rows of a prompt's embedding."""
+        """Tokens of a prompt's embedding."""
         ...
 
     @property
@@ -61,37 +62,41 @@ class NetworkShape(Protocol):
 
 
 class Memory(Protocol):
-    """What the blocks have seen before."""
+    """Keys and values of earlier frames for self-attention (a KV cache)."""
 
     def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Remember the new tokens; returns the keys and values that they may look at, their own too, and a mask."""
+        """Store the keys and values of a layer's new tokens.
+
+        Returns:
+            The keys and values to attend to, including the new ones, and a mask or None, as for `attend`.
+        """
         ...
 
 
 TextKeys = Sequence[tuple[Tensor, ...]]
-"""What each block reads of a prompt: tensors with a batch in front (1, or one for each row), or nothing."""
+"""For each block, the tensors that it attends to for a prompt; may be empty. Their batch is 1 or the number of rows."""
 
 
 class Tables(Protocol):
-    """What a network knows in advance about one latent size: every whole timestep, every place."""
+    """Tensors that a network computes in advance for one latent size, such as time embeddings and RoPE rotations."""
 
     def at(self, t_S: Tensor, positions_SF: Tensor) -> Any:
-        """What the blocks and the head need to know of a forward, looked up on the device.
+        """Look up, on the device, what blocks and head need in a forward (the network's context).
 
         Args:
             t_S: int64, each row's timestep, 0..1000.
-            positions_SF: int64, the frames' numbers on the time axis.
+            positions_SF: int64, the frames' positions on the time axis.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class LinearPlace:
-    """A large linear layer that may be replaced by one that computes the same otherwise.
+    """The place of a large linear layer, which may be replaced by another implementation, such as a quantised one.
 
     Attributes:
-        holder, name: the attribute that holds it.
-        views: attributes of the holder whose weights are views of this layer's; they go when it is replaced.
+        holder, name: the module and the name of its attribute that holds the layer.
+        views: attributes of the holder whose weights are views of this layer's weights; deleted when it is replaced.
     """
 
     holder: nn.Module
@@ -100,55 +105,55 @@ class LinearPlace:
 
     @property
     def layer(self) -> nn.Linear:
-        """What is there: it has `weight` [O, I] and `bias` [O]."""
+        """The current layer, with `weight` [O, I] and `bias` [O]."""
         found: nn.Linear = getattr(self.holder, self.name)
         return found
 
     def replace(self, layer: nn.Module) -> None:
-        """Put another layer there, and give up what was."""
+        """Replace the layer and delete its views."""
         setattr(self.holder, self.name, layer)
         for view in self.views:
             delattr(self.holder, view)
 
 
 class StreamingNetwork(Protocol):
-    """A causal network that is played frame by frame.
+    """A causal network that runs the next frames of a stream in each forward.
 
     Attributes:
-        blocks: those that are held here; all of them, or a rank's share.
+        blocks: the blocks in this process: all of them, or a rank's shard.
     """
 
     blocks: nn.ModuleList
 
     def to(self, device: torch.device) -> Self:
-        """Move it, weights and all, as `nn.Module.to`."""
+        """Move the network to a device, as `nn.Module.to`."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Its arithmetic."""
+        """Type in which it computes."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of its weights."""
         ...
 
     @property
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes, without the batch, of what one block reads of a prompt at full length."""
+        """Shapes, without the batch, of the tensors that one block attends to for a prompt of full length."""
         ...
 
     def fuse(self) -> None:
-        """Arrange it for inference; may be called again."""
+        """Fuse layers for inference; idempotent."""
         ...
 
     def tables(self, height: int, width: int) -> Tables:
-        """What can be known in advance about latents of h = `height` and w = `width`."""
+        """Compute the tables for latents of h = `height` and w = `width`."""
         ...
 
     def embed(self, x_SCFhw: Tensor) -> Tensor:
-        """Noisy latents to tokens [S, L, D]."""
+        """Embed noisy latents as tokens [S, L, D]."""
         ...
 
     def run_block(
@@ -160,35 +165,41 @@ class StreamingNetwork(Protocol):
         memory: Memory,
         text_bias_X: Tensor | None = None,
     ) -> Tensor:
-        """The tokens after block `layer` (counted among those held here); may overwrite `x_SLD`.
+        """Run one block: tokens [S, L, D]. It may overwrite `x_SLD`.
 
         Args:
+            layer: index in `blocks`.
+            x_SLD: tokens from the previous block.
             context: from `Tables.at`.
-            text: what this block reads of the prompt; a batch of 1 serves every row.
-            memory: where it keeps and finds what it has seen.
+            text: what this block attends to for the prompt; a batch of 1 serves every row.
+            memory: the KV cache.
             text_bias_X: from `read_text`.
         """
         ...
 
     def predict(self, x_SLD: Tensor, context: Any, size: tuple[int, int, int]) -> Tensor:
-        """Tokens to the prediction [S, C, F, h, w] of `size` F, h, w; what it means is `Schedule.prediction`."""
+        """Run the head: the prediction [S, C, F, h, w] of `size` (F, h, w). `Schedule.prediction` says what it is."""
         ...
 
     def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[TextKeys, Tensor | None]:
-        """What the blocks read of a prompt, and what is added to the logits of its tokens (None: nothing).
+        """Compute what the blocks attend to for a prompt.
 
         Args:
-            embedding_XE: rows after the prompt's last token are zero.
-            whole: read all rows, so that every prompt gives the same shapes; else it may leave out what is alike.
+            embedding_XE: the prompt's embedding; rows after its last token are zero.
+            whole: use all rows, so that every prompt gives the same shapes. Else rows that are all alike may be
+                represented by one.
+
+        Returns:
+            The tensors of each block, and a bias for the logits of the prompt's tokens (None for no bias).
         """
         ...
 
     def fold_text(self, keys: TextKeys) -> TextKeys:
-        """What `read_text` gave, arranged so that forwards on this device have less to do; may be what came."""
+        """Precompute from `keys` what saves work in every forward on this device; may return them unchanged."""
         ...
 
     def new_block(self) -> nn.Module:
-        """A block without weights (on the device `meta`), for one that another rank sends."""
+        """A block without weights (on the device `meta`), for a block that another rank sends."""
         ...
 
     def linears(self) -> Iterable[LinearPlace]:
@@ -196,7 +207,7 @@ class StreamingNetwork(Protocol):
         ...
 
     def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Let `compiler` (`torch.compile`, for one) have the pieces of a block that it can take."""
+        """Compile those parts of the blocks that `compiler` (for example `torch.compile`) can handle."""
         ...
 
 
@@ -208,11 +219,13 @@ def forward(
     memory: Memory,
     text_bias_X: Tensor | None = None,
 ) -> Tensor:
-    """The next F frames of S rows, each row with its own past: the prediction [S, C, F, h, w].
+    """Run the network on the next F frames of S rows: the prediction [S, C, F, h, w].
 
     Args:
+        network: the network, with all its blocks.
         x_SCFhw: noisy latents.
-        context, text, memory, text_bias_X: as of `StreamingNetwork.run_block`, `text` of every block.
+        context, memory, text_bias_X: as for `StreamingNetwork.run_block`.
+        text: what each block attends to for the prompt.
     """
     x_SLD = network.embed(x_SCFhw)
     for layer, keys in enumerate(text):
@@ -222,5 +235,5 @@ def forward(
 
 
 def keep_blocks(network: StreamingNetwork, start: int, end: int) -> None:
-    """Give up all blocks but those from `start` to `end` (exclusive)."""
+    """Drop all blocks but those from `start` to `end` (exclusive)."""
     network.blocks = nn.ModuleList(network.blocks[start:end])

@@ -1,8 +1,8 @@
-"""Three-axis rotary positions, as Wan2.1 places a token at (frame, row, column).
+"""Rotary position embedding (RoPE, arXiv 2104.09864) over three axes: frame, row and column, as in Wan2.1.
 
-Neighbouring numbers of a head form complex pairs that are rotated by an angle. Of the `head_dim / 2` pairs a
-third each (rounded down) rotates with the row and with the column, the rest with the frame; each axis has its own
-frequencies. Angles are made in fp64 and rounded once. Knows nothing of caches or networks.
+Adjacent numbers of a head form complex pairs, which are rotated by an angle that depends on the token's position. Of
+the `head_dim / 2` pairs, a third (rounded down) rotates with the row, a third with the column and the rest with the
+frame. Each axis has its own frequencies. Angles are computed in fp64 and rounded once.
 
 Shape letters: B batch, F frames, h w token rows and columns, L = F h w tokens, J heads, K width of a head,
 P complex pairs of a head (K / 2).
@@ -21,7 +21,7 @@ from engine.network.dit_shape import DiTShape
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rope:
-    """The rotations of one picture size, ready to be looked up by frame number.
+    """The rotations for one latent size, as tables.
 
     Attributes:
         frame_FP: complex64 [rope_positions, pairs of the frame axis].
@@ -32,7 +32,7 @@ class Rope:
     place_LP: Tensor
 
     def at(self, frames_BF: Tensor) -> Tensor:
-        """Rotations of every token of the frames numbered int64 [B, F]: complex64 [B, F h w, 1, P]."""
+        """Rotations of every token of the frames at these positions (int64): complex64 [B, F h w, 1, P]."""
         batch, count = frames_BF.shape
         tokens, pairs = self.place_LP.shape
         frame = self.frame_FP[frames_BF][:, :, None].expand(batch, count, tokens, -1)
@@ -42,7 +42,7 @@ class Rope:
 
 @functools.lru_cache(maxsize=16)
 def rope_for(shape: DiTShape, rows: int, columns: int, device: torch.device) -> Rope:
-    """The rotations for pictures of `rows` x `columns` tokens."""
+    """The rotations for frames of `rows` x `columns` tokens."""
     pairs = shape.head_dim // 2
     side = pairs // 3
     row, column = (_rotations(torch.arange(n), side, shape.rope_base) for n in (rows, columns))
@@ -61,6 +61,6 @@ def _rotations(positions_F: Tensor, pairs: int, base: float) -> Tensor:
 
 
 def rotate(x_BLJK: Tensor, rotation_BL1P: Tensor) -> Tensor:
-    """Rotate every complex pair of every head; fp32 inside, same type out."""
+    """Rotate every complex pair of every head; computes in fp32 and returns the type of the input."""
     pairs = torch.view_as_complex(x_BLJK.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation_BL1P).flatten(-2).to(x_BLJK.dtype)

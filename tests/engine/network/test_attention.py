@@ -1,4 +1,4 @@
-"""Which kernel attends: the fastest that is right, decided at warm-up and never later."""
+"""The choice of attention kernels: the fastest one with a correct result, measured at warm-up only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Kernels that can be told apart by their names here and by the time that each takes."""
+    """Fake kernels; the names of those that were called, in order."""
     calls: list[str] = []
 
     def kernel(name: str, work: Kernel) -> Kernel:

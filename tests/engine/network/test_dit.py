@@ -1,4 +1,4 @@
-"""The network: sizes, names, masks and gradients. (Its numbers are held against reference vectors elsewhere.)"""
+"""The network: sizes, names, masks and gradients. (test_golden.py compares its results with reference vectors.)"""
 
 from __future__ import annotations
 

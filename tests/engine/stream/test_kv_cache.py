@@ -17,7 +17,7 @@ def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1) -> KVCac
 
 
 def put(held: KVCache, number: int, frames: int, value: float, anchor: bool = False, again: bool = False) -> None:
-    """Store frames whose keys and values all equal `value`, apart from a direction that identifies the frame."""
+    """Store frames whose keys and values consist of the number `value`."""
     visible = min(number + frames, held.shape.slots)
     held.begin(NewFrames(torch.tensor([number]), torch.tensor([anchor]), visible, again=again), frames)
     k = torch.full((1, frames * held.tokens, 1, 4), value)
