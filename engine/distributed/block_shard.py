@@ -1,6 +1,7 @@
-"""One rank's share of the network: consecutive blocks, what they remember, and the texts that their rows read.
+"""One rank's shard of the network: consecutive blocks, their KV cache, and the text keys and values of the prompts.
 
-Rank 0 also embeds, the last rank also predicts. Must not know how messages travel.
+Rank 0 also embeds the latents, the last rank also computes the prediction. How messages are transported is the business
+of `engine.distributed.link`.
 
 Shape letters: S rows of the stream batch, L tokens, D width, C latent channels, F latent frames, h w latent size,
 X tokens and E width of a text embedding.
@@ -20,13 +21,13 @@ from engine.stream.state import empty_text
 
 
 class BlockShard:
-    """A rank's blocks at work.
+    """Runs a rank's blocks.
 
     Args:
         network: the network with this rank's blocks only.
-        cache: the memory of these blocks.
-        tables: the network's, for the picture's size.
-        versions: how many texts can be in force for chunks in flight at the same time.
+        cache: the KV cache of these blocks.
+        tables: the network's tables for the picture's size.
+        versions: how many prompts the chunks in flight can use at the same time (`chunk_plan.text_versions`).
     """
 
     def __init__(self, network: StreamingNetwork, cache: KVCache, tables: Tables, versions: int) -> None:
@@ -37,21 +38,24 @@ class BlockShard:
 
     @torch.inference_mode()
     def read(self, version: int, embedding_XE: Tensor) -> None:
-        """Make this prompt the text of that version, for these blocks."""
+        """Compute these blocks' text keys and values of a prompt [X, E] and store them under this version."""
         keys, _ = self.network.read_text(embedding_XE, whole=True)
-        for held, new in zip(self.texts, keys, strict=True):
-            for versions, part in zip(held, new, strict=True):
+        for stored, new in zip(self.texts, keys, strict=True):
+            for versions, part in zip(stored, new, strict=True):
                 versions[version].copy_(part[0])
 
     @torch.inference_mode()
     def run(self, message: Message, x_SLD: Tensor, t_S: Tensor, end: tuple[int, int, int] | None = None) -> Tensor:
-        """Take the rows' tokens through this rank's blocks.
+        """Run the rows' tokens through this rank's blocks.
 
         Args:
-            message: which rows these are.
+            message: the FORWARD message that describes the rows.
             x_SLD: their tokens.
             t_S: their timesteps.
-            end: F, h, w on the last rank, which gives back the network's prediction [S, C, F, h, w].
+            end: (F, h, w) on the last rank; None on the others.
+
+        Returns:
+            Tokens [S, L, D]; on the last rank the network's prediction [S, C, F, h, w].
         """
         self._runs += 1
         with self.timers.stage("dit"):
@@ -61,12 +65,12 @@ class BlockShard:
         device, frames = x_SLD.device, message.frames
         if message.copy is not None:
             self.cache.copy_row(*message.copy)
-        orders = torch.tensor([[r.number, r.position, r.anchor] for r in message.rows], device=device)
+        rows = torch.tensor([[r.number, r.position, r.anchor] for r in message.rows], device=device)
         cache = self.cache.from_row(message.first)
         cache.begin(
-            NewFrames(orders[:, 0], orders[:, 2] > 0, message.visible, even=message.even, again=message.again), frames
+            NewFrames(rows[:, 0], rows[:, 2] > 0, message.visible, even=message.even, again=message.again), frames
         )
-        context = self.tables.at(t_S, orders[:, 1:2] + torch.arange(frames, device=device))
+        context = self.tables.at(t_S, rows[:, 1:2] + torch.arange(frames, device=device))
         versions = [r.text for r in message.rows]
         chosen = (
             slice(versions[0], versions[0] + 1) if len(set(versions)) == 1 else torch.tensor(versions, device=device)
@@ -77,15 +81,15 @@ class BlockShard:
         return x_SLD if end is None else self.network.predict(x_SLD, context, end)
 
     def seconds(self) -> float:
-        """Mean time of this rank's blocks per forward since the last reading, in s."""
+        """Mean time of this rank's blocks per forward since the last call of this method, in s."""
         runs, self._runs = self._runs, 0
         return self.timers.read()["dit"] / 1e3 / max(runs, 1)
 
     @torch.no_grad()
     def resplit(self, link: Link, old: Split, new: Split) -> None:
-        """Exchange blocks with the other ranks, weights and memory and all, so that every rank has its new share.
+        """Exchange blocks, with their weights, KV caches and text keys, so that each rank has its new shard.
 
-        Every rank calls it at the same place in the order of messages; none of the stream's history is lost.
+        Every rank calls it after the same message, with no other message in transit. The stream's history is kept.
         """
         start = old[link.rank][0]
         held = {start + i: self._layer(i) for i in range(len(self.network.blocks))}
@@ -96,15 +100,15 @@ class BlockShard:
         for move, number in exchange:
             if move.target == link.rank:
                 held[number] = link.receive(move.source).parts
-        self._hold([held[number] for number in sorted(held)])
+        self._set_layers([held[number] for number in sorted(held)])
 
     def _layer(self, index: int) -> list[Tensor]:
-        """Everything that belongs to one block: memory, texts, and its parameters as one vector."""
+        """All tensors of one block: its parameters as one vector, its text keys and values, its KV cache."""
         weights = torch.cat([tensor.flatten() for tensor in self.network.blocks[index].state_dict().values()])
         return [weights, *self.texts[index], *self.cache.layer(index)]
 
-    def _hold(self, layers: list[list[Tensor]]) -> None:
-        """Make these the rank's blocks, in order."""
+    def _set_layers(self, layers: list[list[Tensor]]) -> None:
+        """Replace the rank's blocks by these, in order (each as `_layer` returns it)."""
         blocks, read = [], len(self.network.text_shapes)
         for weights, *_ in layers:
             block = self.network.new_block()

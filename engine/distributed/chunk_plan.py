@@ -1,6 +1,7 @@
-"""What is to be done to a chunk on its way round the ring, and the slots in which chunks wait for their next call.
+"""The denoising steps planned for each chunk in flight, and the slots in which chunks wait for their next call.
 
-Everything is settled when the single process would have done it; only the time of execution differs.
+Each step is planned in the call in which the single process would have executed it, with the prompt and the noise of
+that call. The pipeline executes it later, with the same result.
 
 Shape letters: C latent channels, F latent frames of a chunk, h w latent size, S rows of the stream batch.
 """
@@ -18,17 +19,17 @@ from engine.stream.state import InFlight
 
 @dataclass(slots=True, eq=False)
 class ChunkPlan:
-    """One chunk on its way, and what the single process would have done to it.
+    """One chunk in flight and its planned steps.
 
     Attributes:
-        flight: the chunk as it came.
+        flight: the chunk as it entered the stream.
         index: number of the chunk since the stream began; negative for the empty chunks of a warm start.
-        timesteps: its levels; shortened when the steps are lowered.
-        texts: version of the text of each step that is settled.
-        noises: noise [1, C, F, h, w] toward the step after each settled one.
-        joins: steps with which a further cache row begins, as a copy of the step's own.
-        taken: steps that were taken; the next one is taken in the row of this number.
-        clean: the last thought of its picture.
+        timesteps: the timestep of each of its steps; shortened when the number of steps is lowered.
+        texts: text version of each planned step.
+        noises: for each planned step but a last one, the noise [1, C, F, h, w] that is mixed in after it.
+        opens_row: steps that add a row to the cache: before them, their own cache row is copied to the next row.
+        taken: number of executed steps, which is also the stream batch row of the next one.
+        clean: clean latents [1, C, F, h, w] predicted by the newest executed step; None before the first one.
     """
 
     flight: InFlight
@@ -36,53 +37,57 @@ class ChunkPlan:
     timesteps: tuple[int, ...]
     texts: list[int] = field(default_factory=list)
     noises: list[Tensor] = field(default_factory=list)
-    joins: set[int] = field(default_factory=set)
+    opens_row: set[int] = field(default_factory=set)
     taken: int = 0
     clean: Tensor | None = None
 
     @property
     def done(self) -> bool:
-        """Whether it has taken all its steps."""
+        """Whether all its steps have been executed."""
         return self.taken == len(self.timesteps)
 
 
 @dataclass(slots=True, eq=False)
 class InterleaveSlot:
-    """Chunks that take their steps in the same calls: every so-many-th one, when as many calls are under way.
+    """Chunks that share their calls. With n calls in flight there are n slots, and every n-th chunk is in the same one.
 
-    `x_SCFhw` is what enters the next call, by rows; `called` the chunks whose call is under way.
+    Attributes:
+        x_SCFhw: input of the next call, one row per step.
+        plans: the slot's chunks, newest first.
+        running: the chunks of the call that is in flight; empty if there is none.
     """
 
     x_SCFhw: Tensor
     plans: list[ChunkPlan] = field(default_factory=list)
-    called: list[ChunkPlan] = field(default_factory=list)
+    running: list[ChunkPlan] = field(default_factory=list)
 
 
-def settle(plans: deque[ChunkPlan], newest: ChunkPlan, text: int) -> list[ChunkPlan]:
-    """Decide for every chunk that the single process would have in flight what it would do to it in this call.
+def plan_steps(plans: deque[ChunkPlan], newest: ChunkPlan, text: int) -> list[ChunkPlan]:
+    """Plan one step for every chunk that the single process would have in flight in this call.
 
     Args:
-        plans: of all chunks under way, oldest first, `newest` included.
-        newest: the chunk that this call begins with; where it has fewer steps, those before it end with as many.
-        text: version of the text in force.
+        plans: all chunks in flight, oldest first, `newest` included.
+        newest: the chunk that starts with this call. If it has fewer steps than older chunks, these are shortened to as
+            many steps, or to the step planned now if they are already further.
+        text: version of the current prompt.
 
     Returns:
-        The chunks that go on afterwards, newest first: each needs noise toward its next step.
+        The chunks that have a further step after this one, newest first; each needs noise for it.
     """
-    flying = [p for p in reversed(plans) if newest.index - p.index < len(p.timesteps)]
-    going = []
-    for step, plan in enumerate(flying):
+    in_flight = [p for p in reversed(plans) if newest.index - p.index < len(p.timesteps)]
+    unfinished = []
+    for step, plan in enumerate(in_flight):
         plan.timesteps = plan.timesteps[: max(len(newest.timesteps), step + 1)]
         plan.texts.append(text)
         if len(plan.timesteps) > step + 1:
-            going.append(plan)
-    if len(going) == len(flying):
-        flying[-1].joins.add(len(flying) - 1)
-    return going
+            unfinished.append(plan)
+    if len(unfinished) == len(in_flight):
+        in_flight[-1].opens_row.add(len(in_flight) - 1)
+    return unfinished
 
 
 def finished(plans: deque[ChunkPlan]) -> list[tuple[Any, Tensor]]:
-    """Take out the chunks that have taken all their steps, as long as none before them is still under way."""
+    """Remove the finished chunks up to the first unfinished one; returns (ticket, clean latents), oldest first."""
     done = []
     while plans and plans[0].done:
         plan = plans.popleft()
@@ -92,5 +97,5 @@ def finished(plans: deque[ChunkPlan]) -> list[tuple[Any, Tensor]]:
 
 
 def text_versions(steps: int, ranks: int) -> int:
-    """How many texts can be needed at once when every call has another: those of the steps that are not taken yet."""
+    """Most prompts in use at once, if every call has a new one: the newest and those of the planned steps."""
     return (steps - 1) * (ranks - 1) + 1

@@ -1,4 +1,4 @@
-"""From a configuration with several devices to a running pipeline: starts the ranks and this rank's own part."""
+"""Opens a pipeline on several devices: starts the other ranks and builds the stream on this one, rank 0."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ def open_pipeline(
     *,
     threads: int = 0,
 ) -> PipelineStream:
-    """Start one rank on every device and give back the stream, whose own part lies on the first.
+    """Start one rank on every device and return the stream; this process is rank 0, on the first device.
 
-    The last rank decodes. Blocks are divided evenly at first; `PipelineStream` moves them by what it measures.
+    The last rank decodes. Blocks are first divided evenly; `PipelineStream.rebalance` moves them by measured times.
 
     Args:
         spec: the model's row.
-        devices: in pipeline order; "remote" is a rank that is started by hand on another machine.
+        devices: in pipeline order; "remote" stands for a rank that is started by hand on another machine.
         dtype: arithmetic of the network.
-        files: local files by role, on every machine under the same paths.
-        codec: "full" or "tiny".
-        settings: of `engine.stream.stream.LocalStream`.
+        files: local files by role; the paths must be the same on every machine.
+        codec: the autoencoder, a name in `engine.models.spec.CODECS`.
+        settings: the keyword arguments of `engine.stream.stream.LocalStream`.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
 
     Raises:
-        ModelError: if there are more devices than blocks; RankLostError if a rank does not start.
+        ModelError: if there are fewer than two devices, or more devices than blocks.
+        RankLostError: if a rank does not start.
     """
     if not 2 <= len(devices) <= spec.network.layers:
         raise ModelError(
@@ -69,8 +70,8 @@ def open_pipeline(
         builder, device = registry.builder(spec), torch.device(devices[0])
         network = builder.build_network(spec, torch.device("cpu"), dtype, files)
         keep_blocks(network, *split[0])
-        codec_here = builder.build_codec(spec, codec, device, dtype, files)
-        return PipelineStream(ring, spec, network.to(device), codec_here, **settings)
+        own_codec = builder.build_codec(spec, codec, device, dtype, files)
+        return PipelineStream(ring, spec, network.to(device), own_codec, **settings)
     except BaseException:
         ring.close()
         raise

@@ -1,8 +1,8 @@
-"""Messages between the ranks of a pipeline: a small header on the host, and with it one packed buffer on the device.
+"""Messages between the ranks of a pipeline: a small header in host memory and one packed buffer on the device.
 
-The ranks form a ring: rank 0 sends to rank 1, ..., the last rank back to rank 0, and everything arrives in the order
-in which it was sent. Headers travel over gloo, so no rank reads its device to know what to do; buffers travel over
-NCCL between GPUs and over gloo between CPUs. Must not know networks, caches or what a message means.
+The ranks form a ring: rank 0 sends to rank 1, ..., the last rank to rank 0, and messages arrive in the order in which
+they were sent. Headers are sent over gloo, so that no rank has to read its device to know what to do; buffers are sent
+over NCCL between GPUs and over gloo between CPUs. What a message means is up to the callers.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from torch import Tensor
 
 from engine.errors import EngineError
 
-MOST_ROWS = 4
-"""Rows of the stream batch that a header has room for."""
+MAX_ROWS = 4
+"""Rows of the stream batch that a header can describe."""
 
-MOST_PARTS = 10
-"""Tensors that one buffer can hold."""
+MAX_PARTS = 10
+"""Tensors that a header can describe, and so one message can carry."""
 
 TIMEOUT = datetime.timedelta(days=1)
-"""How long a rank waits for a message. A stream may stand still for hours; a dead neighbour shows at once."""
+"""How long a rank waits for a message. A stream may pause for hours; a dead neighbour closes its connection at once."""
 
 _FIXED = 9
-_HEADER = _FIXED + 4 * MOST_ROWS + MOST_PARTS * 7
+_HEADER = _FIXED + 4 * MAX_ROWS + MAX_PARTS * 7
 _TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8)
 
 
@@ -38,7 +38,7 @@ class RankLostError(EngineError):
 
 
 class Op(enum.IntEnum):
-    """What a message asks of every rank that it passes."""
+    """The operation that a message requests from every rank that receives it."""
 
     FORWARD = 1
     TEXT = 2
@@ -52,7 +52,14 @@ class Op(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class RowOrder:
-    """One row of a forward: its chunk's number and position, whether it re-anchors, which text it reads."""
+    """One row of a forward.
+
+    Attributes:
+        number: latent frames before this chunk since the stream began.
+        position: RoPE position of the chunk's first latent frame.
+        anchor: whether the chunk becomes the new sink.
+        text: version of the prompt that it uses.
+    """
 
     number: int
     position: int
@@ -65,14 +72,14 @@ class Message:
     """One message.
 
     Attributes:
-        op: what to do.
-        rows: of a forward.
-        first: row of the stream batch that `rows` begin with.
+        op: the requested operation.
+        rows: the rows of a FORWARD.
         frames: latent frames of each row.
         visible, even, again: as in `engine.stream.kv_cache.NewFrames`.
-        copy: cache rows (from, to) to copy (before the forward); None for none.
-        text: number of the text that a TEXT message carries.
-        finished: bit i is set when the i-th of `rows` is finished by this forward.
+        copy: cache rows (from, to) to copy, by COPY or before a FORWARD; None for none.
+        text: version of the prompt that a TEXT message carries.
+        finished: bit mask; bit i is set if this forward finishes the chunk of `rows[i]`.
+        first: row of the stream batch of `rows[0]`.
         parts: tensors on the device.
     """
 
@@ -89,12 +96,12 @@ class Message:
     parts: list[Tensor] = field(default_factory=list)
 
     def header(self) -> Tensor:
-        """Everything but the contents of the parts, as int64 on the host.
+        """Everything but the contents of the parts, as an int64 vector in host memory.
 
         Raises:
-            ValueError: if the message has more rows or parts than a header has room for.
+            ValueError: if the message has more than `MAX_ROWS` rows or `MAX_PARTS` parts.
         """
-        if len(self.rows) > MOST_ROWS or len(self.parts) > MOST_PARTS:
+        if len(self.rows) > MAX_ROWS or len(self.parts) > MAX_PARTS:
             raise ValueError(f"{len(self.rows)} rows and {len(self.parts)} parts do not fit into a header")
         copy = self.copy or (-1, -1)
         flags = int(self.even) | int(self.again) << 1
@@ -103,22 +110,22 @@ class Message:
         parts = []
         for part in self.parts:
             parts += [_TYPES.index(part.dtype) + 1, part.ndim, *part.shape, *(0,) * (5 - part.ndim)]
-        rows += [-1] * (4 * MOST_ROWS - len(rows))
-        parts += [0] * (7 * MOST_PARTS - len(parts))
+        rows += [-1] * (4 * MAX_ROWS - len(rows))
+        parts += [0] * (7 * MAX_PARTS - len(parts))
         return torch.tensor(fixed + rows + parts, dtype=torch.int64)
 
     @classmethod
     def read(cls, header: Tensor) -> tuple[Message, list[tuple[torch.dtype, tuple[int, ...]]]]:
-        """A message without its parts, and what the parts are."""
+        """Parse a header: the message without its parts, and the type and shape of each part."""
         values = header.tolist()
         op, frames, visible, flags, copy_from, copy_to, text, finished, first = values[:_FIXED]
         rows = []
-        for at in range(_FIXED, _FIXED + 4 * MOST_ROWS, 4):
+        for at in range(_FIXED, _FIXED + 4 * MAX_ROWS, 4):
             number, position, anchor, version = values[at : at + 4]
             if number >= 0:
                 rows.append(RowOrder(number, position, bool(anchor), version))
         layouts = []
-        for at in range(_FIXED + 4 * MOST_ROWS, _HEADER, 7):
+        for at in range(_FIXED + 4 * MAX_ROWS, _HEADER, 7):
             if values[at]:
                 layouts.append((_TYPES[values[at] - 1], tuple(values[at + 2 : at + 2 + values[at + 1]])))
         message = cls(
@@ -137,15 +144,15 @@ class Message:
 
 
 class Link:
-    """One rank's two ends of the ring: it receives from the rank before it and sends to the one after it.
+    """One rank's connections: it receives from the previous rank of the ring and sends to the next one.
 
     Args:
-        rank, world: place in the ring and its length.
-        device: where parts are.
-        store: where the ranks meet (see `meet`).
+        rank, world: this rank's index and the number of ranks.
+        device: where received parts are placed.
+        store: the store through which the ranks find each other (`open_store`).
 
     Raises:
-        RankLostError: if the others do not come.
+        RankLostError: if the other ranks do not connect.
     """
 
     def __init__(self, rank: int, world: int, device: torch.device, store: dist.Store) -> None:
@@ -154,16 +161,16 @@ class Link:
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
-            raise RankLostError(f"The {world} ranks of the pipeline did not meet ({_first_line(error)}).") from None
+            raise RankLostError(f"The {world} ranks of the pipeline did not connect ({_first_line(error)}).") from None
         self._sent: deque[tuple[list[dist.Work | None], list[Tensor]]] = deque()
 
     def send(self, message: Message, to: int | None = None) -> None:
-        """Send to the next rank (or another one); waits only while more messages than ranks are on their way.
+        """Send to the next rank (or to `to`); waits only if more than `world` + 2 earlier messages are undelivered.
 
-        A rank never has more than `world` answers on their way, so no circle of ranks can wait for each other.
+        A rank never has more than `world` answers undelivered, so the ranks cannot deadlock by waiting for each other.
 
         Raises:
-            RankLostError: if that rank is gone.
+            RankLostError: if that rank has ended.
         """
         to = (self.rank + 1) % self.world if to is None else to
         header = message.header()
@@ -181,10 +188,10 @@ class Link:
             raise _lost(to, error) from None
 
     def receive(self, source: int | None = None) -> Message:
-        """The next message of the rank before (or another one); waits for it.
+        """Wait for the next message of the previous rank (or of `source`).
 
         Raises:
-            RankLostError: if that rank is gone.
+            RankLostError: if that rank has ended.
         """
         source = (self.rank - 1) % self.world if source is None else source
         header = torch.empty(_HEADER, dtype=torch.int64)
@@ -206,8 +213,14 @@ class Link:
             dist.destroy_process_group()
 
 
-def meet(address: str, port: int, world: int, *, host: bool, seconds: float = 300.0) -> dist.TCPStore:
-    """The place where the ranks of a ring find each other; rank 0 is the host, on a free port if `port` is 0.
+def open_store(address: str, port: int, world: int, *, host: bool, seconds: float = 300.0) -> dist.TCPStore:
+    """The key-value store through which the ranks of a ring find each other.
+
+    Args:
+        address, port: where the store is served; port 0 chooses a free one (host only).
+        world: number of ranks.
+        host: whether this process serves the store; rank 0 does.
+        seconds: how long to wait for the host.
 
     Raises:
         RankLostError: if the host does not answer.
@@ -221,13 +234,13 @@ def meet(address: str, port: int, world: int, *, host: bool, seconds: float = 30
 
 
 def pack(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors as one uint8 buffer, each part at a multiple of 8 bytes."""
+    """Tensors as one uint8 buffer; each part starts at a multiple of 8 bytes."""
     sizes = [_bytes(part.dtype, tuple(part.shape)) for part in parts]
     buffer = torch.empty(sum(sizes), dtype=torch.uint8, device=parts[0].device)
     at = 0
     for part, size in zip(parts, sizes, strict=True):
-        room = buffer[at : at + part.numel() * part.element_size()]
-        room.view(part.dtype).view(part.shape).copy_(part)
+        target = buffer[at : at + part.numel() * part.element_size()]
+        target.view(part.dtype).view(part.shape).copy_(part)
         at += size
     return buffer
 
@@ -243,13 +256,14 @@ def unpack(buffer: Tensor, layouts: Sequence[tuple[torch.dtype, tuple[int, ...]]
 
 
 def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    """Size in bytes, rounded up to a multiple of 8."""
     return -(-torch.Size(shape).numel() * dtype.itemsize // 8) * 8
 
 
 def _lost(rank: int, error: RuntimeError) -> RankLostError:
     return RankLostError(
         f"Rank {rank} of the pipeline is gone ({_first_line(error)}).",
-        "The stream goes on with the ranks that are left.",
+        "The stream continues on the remaining ranks.",
     )
 
 

@@ -1,10 +1,10 @@
-"""The stream over several GPUs: the same numbers as `engine.stream.stream.Stream`, later.
+"""The stream on several GPUs: it computes what `engine.stream.stream.LocalStream` computes, with more delay.
 
-The ranks of a ring share the blocks of the network. To keep all of them busy, as many calls are under way as there are
-ranks; a call takes the rows of one slot, and slots take turns. So a chunk's next step comes not one call later but a
-whole turn later. What is done to it is settled when the single process would have done it: each chunk carries a
-plan of its levels, its noise and the text of every step. Only the time of execution differs, and finished chunks
-leave in the order in which they came.
+The ranks of a ring share the blocks of the network. To keep all of them busy, there are as many calls in flight as
+ranks. A call runs the chunks of one slot, and the slots take turns, so a chunk waits a whole turn between two steps.
+Each step is planned in the call in which the single process would have executed it: every chunk has a plan with its
+timesteps, its noise and the prompt of every step. So the results are the same, and finished chunks are returned in the
+order in which they entered.
 
 Shape letters: as in `engine.stream.stream`.
 """
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard
-from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, settle, text_versions
+from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, plan_steps, text_versions
 from engine.distributed.link import Message, Op, RowOrder
 from engine.distributed.ring import Ring
 from engine.distributed.split import Split, better_split
@@ -37,17 +37,21 @@ from engine.stream.stream import all_steps, wrap_position
 from engine.stream.timesteps import Sigmas, Steps, mix
 
 REBALANCE_CALLS = 128
-"""Calls between two looks at the measured times."""
+"""Calls between two runs of `PipelineStream.rebalance`."""
 
 
 class PipelineStream:
-    """A `Stream` (see `engine.stream.protocol`) whose blocks lie on the ranks of a ring.
+    """A `Stream` (see `engine.stream.protocol`) whose blocks are divided among the ranks of a ring.
 
     Args:
-        ring: the other ranks, set up for the same picture size and rules.
+        ring: the connection to the other ranks, started with the same picture size and rules.
         spec: the model's row.
         network: the network with this rank's blocks only.
-        codec, height, width, noise, rule, noise_rule, batch, max_steps: as of `LocalStream`; batched, or a ModelError.
+        codec, height, width, noise, rule, noise_rule, max_steps: as in `LocalStream`.
+        batch: must be true.
+
+    Raises:
+        ModelError: if `batch` is false.
     """
 
     def __init__(
@@ -100,12 +104,12 @@ class PipelineStream:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Arithmetic of the network."""
+        """Floating point type of the network's arithmetic."""
         return self.network.dtype
 
     @property
     def begun(self) -> bool:
-        """Whether the first block has been seen."""
+        """Whether the stream has its first block."""
         return self._number > 0
 
     @property
@@ -114,18 +118,22 @@ class PipelineStream:
         return self.ends.controller.previous
 
     def save(self) -> Saved:
-        """Refused: keys, values and chunks in flight lie on other ranks, and the file would lack them.
+        """Not supported: the KV caches and the chunks in flight of the other ranks would be missing.
 
         Raises:
             ModelError: always.
         """
         raise ModelError(
             f"A stream on {self.ring.world} devices cannot be saved: the caches of the other ranks would be missing.",
-            "Open the model on one device (devices = []) to save, or go on without a saved stream.",
+            "Open the model on one device (devices = []) to save, or continue without saving.",
         )
 
     def restore(self, saved: Saved) -> None:
-        """Refused, as `save` is: always a ModelError."""
+        """Not supported, like `save`.
+
+        Raises:
+            ModelError: always.
+        """
         raise ModelError(f"A saved stream cannot be resumed on {self.ring.world} devices.", "Open it on one device.")
 
     def reset(self) -> None:
@@ -143,37 +151,40 @@ class PipelineStream:
         self.ring.tell(Message(Op.RESET))
 
     def flush(self) -> list[tuple[Any, Tensor]]:
-        """End the chunks in flight as far as the single process would be, oldest first. Then `reset` the stream."""
-        self._run_out(self._calls)
+        """Return the chunks in flight, oldest first, each with the steps that the single process would have executed.
+
+        Call `reset` afterwards.
+        """
+        self._run_planned(self._calls)
         done = finished(self._plans)
         begun = [(s.flight.ticket, s.clean) for s in self._plans if s.clean is not None]
         self._plans.clear()
-        self._decode_there(begun)
+        self._decode_remotely(begun)
         return done + begun
 
     @property
     def in_flight(self) -> int:
-        """Chunks that were begun and are not finished."""
+        """Number of chunks that are not finished."""
         return sum(plan.index >= 0 for plan in self._plans)
 
     def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
-        """Ranks that died, and tickets of the chunks in flight, oldest first."""
+        """Ranks that ended unexpectedly, and the tickets of the chunks in flight, oldest first."""
         return self.ring.lost(), [s.flight.ticket for s in self._plans if s.index >= 0]
 
     def close(self) -> None:
-        """End the ranks."""
+        """Stop the other ranks."""
         self.ring.close()
 
     def resplit(self, split: Split) -> None:
-        """Give every rank another share of the blocks, between two calls; no history is lost."""
+        """Divide the blocks in another way, between two calls; the stream's history is kept."""
         self._drain()
         self.ring.tell(Message(Op.SPLIT, parts=[torch.tensor(split, dtype=torch.int64, device=self.device)]))
         self.shard.resplit(self.ring.link, self.split, split)
         self.split = split
 
     def set_depth(self, depth: int) -> None:
-        """Keep this many calls under way (1 to the number of ranks): more keep more ranks busy, fewer lag less."""
-        self._run_out(self._calls)
+        """Set the number of calls in flight, 1 to the number of ranks: more use more ranks, fewer have less delay."""
+        self._run_planned(self._calls)
         waiting = sorted(
             ((plan, slot.x_SCFhw[plan.taken].clone()) for slot in self._slots for plan in slot.plans),
             key=lambda item: item[0].taken,
@@ -187,10 +198,10 @@ class PipelineStream:
             slot.x_SCFhw[plan.taken].copy_(x_CFhw)
 
     def rebalance(self) -> bool:
-        """Adapt to what was measured since the last time: calls under way, and the split of the blocks.
+        """Adapt the number of calls in flight and the split of the blocks to the times measured since the last call.
 
-        As few calls are kept under way as fill the time between two chunks; blocks move toward ranks that have time
-        to spare, where that gains enough. `denoise` does so every `REBALANCE_CALLS` calls.
+        Only as many calls are kept in flight as are needed to keep up with the input. Blocks are moved to ranks with
+        time to spare if that gains enough (`split.worthwhile`). `denoise` calls this every `REBALANCE_CALLS` calls.
 
         Returns:
             Whether blocks were moved.
@@ -212,19 +223,19 @@ class PipelineStream:
         self.resplit(best)
         return True
 
-    def _adapt_depth(self, around_s: float) -> None:
-        """Enough calls under way to fill the time between two chunks with once around all ranks, and no more."""
+    def _adapt_depth(self, round_trip_s: float) -> None:
+        """Set the depth to the chunks that arrive while one call passes all ranks, `round_trip_s` seconds."""
         began, self._began = self._began, (time.perf_counter(), self._calls)
         if began is None or self._calls <= began[1]:
             return
         chunk_s = (self._began[0] - began[0]) / (self._calls - began[1])
-        depth = math.ceil(around_s / chunk_s + 0.1)
+        depth = math.ceil(round_trip_s / chunk_s + 0.1)
         if depth != self.depth:
             self.set_depth(depth)
 
     @torch.inference_mode()
     def set_prompt(self, embedding_XE: Tensor) -> None:
-        """Make this prompt the one in force from the next call on; steps settled before keep theirs."""
+        """Use this prompt [X, E] from the next call on; steps planned before keep theirs."""
         needed = {text for s in self._plans for text in s.texts[s.taken :]}
         self._version = next(v for v in range(self.shard.versions) if v not in needed)
         embedding_XE = embedding_XE.to(self.device)
@@ -235,7 +246,7 @@ class PipelineStream:
     def denoise(
         self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
     ) -> list[tuple[Any, Tensor]]:
-        """As `Stream.denoise`; results come up to (ranks - 1) calls later for every step."""
+        """As `Stream.denoise`, but each step can delay the result by up to (ranks - 1) more calls."""
         frames = x_1CFhw.shape[2]
         opening = not self.begun
         flight = InFlight(ticket, timesteps, self._number, self._position, anchor)
@@ -244,7 +255,7 @@ class PipelineStream:
         if opening:
             done = [(ticket, self._first_block(x_1CFhw, first, flight))]
             self._warm_rows(timesteps)
-            self._decode_there(done)
+            self._decode_remotely(done)
         else:
             done = self._one_step_each(x_1CFhw, first, flight)
         if self._calls and self._calls % REBALANCE_CALLS == 0:
@@ -253,20 +264,20 @@ class PipelineStream:
 
     @torch.inference_mode()
     def encode(self, video_3THW: Tensor, steps: Steps, motion: float = 1.0) -> tuple[Tensor, Tensor]:
-        """As `Stream.encode`, timed for `rebalance`."""
+        """As `Stream.encode`; its time is measured for `rebalance`."""
         with self.timers.stage("encode"):
             return self.ends.encode(video_3THW, steps, motion, begun=self.begun)
 
     @torch.inference_mode()
     def decode(self, clean_1CFhw: Tensor) -> Tensor:
-        """Pixels of the next finished chunk, in the order in which `denoise` and `flush` gave them."""
+        """Pixels of the next finished chunk, in the order in which `denoise` and `flush` return them."""
         if self.ring.decodes:
             return self._decoded.popleft()
         with self.timers.stage("decode"):
             return self.ends.decode(clean_1CFhw)
 
     def _first_block(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
-        """All steps of the stream's first block on row 0; nothing else is under way."""
+        """Execute all steps of the stream's first block on row 0; no other call is in flight."""
 
         def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
             self._send([RowOrder(flight.number, flight.position, flight.anchor, self._version)], x, t_S, again=again)
@@ -275,15 +286,15 @@ class PipelineStream:
         return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
     def _warm_rows(self, timesteps: tuple[int, ...]) -> None:
-        """Where sinks adapt as in the reference, rows that no chunk has reached yet run on empty latents."""
+        """With the reference's adaptive sinks, run rows that no chunk has reached yet on zero latents, as it does."""
         if not self.cache.warms_rows:
             return
         empty = InFlight(None, timesteps, self._number, self._position, False)
         for row in range(1, len(timesteps)):
             self.cache.copy_row(0, row)
             self.ring.tell(Message(Op.COPY, copy=(0, row)))
-            nothing = self._slots[0].x_SCFhw[:1]
-            plan = ChunkPlan(empty, -row, timesteps, [self._version] * row, [nothing] * row, taken=row)
+            zeros = self._slots[0].x_SCFhw[:1]
+            plan = ChunkPlan(empty, -row, timesteps, [self._version] * row, [zeros] * row, taken=row)
             self._slots[0].plans.append(plan)
             self._plans.appendleft(plan)
 
@@ -293,24 +304,24 @@ class PipelineStream:
         plan = ChunkPlan(newest, self._calls, newest.timesteps)
         self._calls += 1
         self._plans.append(plan)
-        going = settle(self._plans, plan, self._version)
-        if going:
-            noise = self.noise.draw(1, len(going), self.spec.frames_per_block)
-            for row, other in enumerate(going):
+        unfinished = plan_steps(self._plans, plan, self._version)
+        if unfinished:
+            noise = self.noise.draw(1, len(unfinished), self.spec.frames_per_block)
+            for row, other in enumerate(unfinished):
                 other.noises.append(noise[row : row + 1])
         slot.plans.insert(0, plan)
         slot.x_SCFhw[:1].copy_(x_1CFhw)
         for row, other in reversed(list(enumerate(slot.plans))):
-            if other.taken in other.joins or other.taken > row:
-                self._run_out(other.index + (other.taken > row))
+            if other.taken in other.opens_row or other.taken > row:
+                self._run_planned(other.index + (other.taken > row))
         self._call(slot, slot.plans, first)
         return finished(self._plans)
 
-    def _run_out(self, index: int) -> None:
-        """Take every settled step of the chunks before this one, oldest first, in calls that nothing else shares.
+    def _run_planned(self, index: int) -> None:
+        """Execute every planned step of the chunks with a lower `index`, oldest first, each in a call of its own.
 
-        Needed when a cache row begins anew and they still use the old one, or when they lie in rows that no longer
-        follow each other: both for a moment after the steps were lowered.
+        This is needed when a cache row is about to be overwritten that these chunks still use, or when the rows of a
+        slot are no longer consecutive. Both happen only for a few calls after the number of steps was lowered.
         """
         self._drain()
         for plan in [s for s in self._plans if s.index < index]:
@@ -320,7 +331,7 @@ class PipelineStream:
                 self._collect(slot)
 
     def _call(self, slot: InterleaveSlot, plans: list[ChunkPlan], first: Tensor | None = None) -> None:
-        """Send the next step of these chunks of a slot on its way; they lie in successive rows."""
+        """Start the next step of these chunks of a slot; their rows are consecutive."""
         row = plans[0].taken
         t_S = torch.tensor([s.timesteps[s.taken] for s in plans], device=self.device)
         if first is not None:
@@ -332,10 +343,10 @@ class PipelineStream:
             slot.x_SCFhw[row : row + len(plans)],
             t_S,
             row=row,
-            copy=(last.taken, last.taken + 1) if last.taken in last.joins else None,
+            copy=(last.taken, last.taken + 1) if last.taken in last.opens_row else None,
             finished=sum(1 << i for i, s in enumerate(plans) if s.index >= 0 and s.taken + 1 == len(s.timesteps)),
         )
-        slot.called = list(plans)
+        slot.running = list(plans)
 
     def _send(
         self,
@@ -348,15 +359,15 @@ class PipelineStream:
         copy: tuple[int, int] | None = None,
         finished: int = 0,
     ) -> None:
-        """Take rows through this rank's blocks and send them to the next."""
-        frames, most = x_SCFhw.shape[2], self.spec.cache.slots
-        held = [min(order.number + frames, most) for order in rows]
+        """Run rows through this rank's blocks and send the result to the next rank."""
+        frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
+        written = [min(row_order.number + frames, slots) for row_order in rows]
         message = Message(
             Op.FORWARD,
             tuple(rows),
             frames,
-            max(held),
-            min(held) == max(held),
+            max(written),
+            min(written) == max(written),
             again,
             copy,
             finished=finished,
@@ -367,29 +378,29 @@ class PipelineStream:
         self.ring.tell(message)
 
     def _collect(self, slot: InterleaveSlot) -> None:
-        """Wait for the slot's call, if one is under way, and prepare the next steps of its chunks."""
-        if not slot.called:
+        """Wait for the slot's call, if one is in flight, and prepare the next steps of its chunks."""
+        if not slot.running:
             return
         clean, *video = self.ring.receive().parts
         if video:
             self._decoded.extend(video[0].split(self.spec.frames_per_latent * self.spec.frames_per_block, dim=1))
-        for row, plan in enumerate(slot.called):
+        for row, plan in enumerate(slot.running):
             plan.clean, step = clean[row : row + 1], plan.taken
             plan.taken = step + 1
             if not plan.done:
                 sigma = self.sigmas.by_timestep[plan.timesteps[step + 1]]
                 slot.x_SCFhw[step + 1 : step + 2] = mix(plan.clean, plan.noises[step], sigma)
-        slot.called = []
+        slot.running = []
         slot.plans = [s for s in slot.plans if not s.done]
 
     def _drain(self) -> None:
-        """Wait for every call that is under way, oldest first."""
+        """Wait for every call in flight, oldest first."""
         turn = self._calls % self.depth
         for slot in self._slots[turn : self.depth] + self._slots[:turn]:
             self._collect(slot)
 
-    def _decode_there(self, done: list[tuple[Any, Tensor]]) -> None:
-        """Have chunks decoded by the rank that does so, while nothing else is under way."""
+    def _decode_remotely(self, done: list[tuple[Any, Tensor]]) -> None:
+        """Let the last rank decode these chunks, if it decodes; no other call is in flight."""
         if self.ring.decodes:
             for _, clean in done:
                 self.ring.tell(Message(Op.DECODE, parts=[clean.contiguous()]))

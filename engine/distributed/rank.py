@@ -1,7 +1,7 @@
-"""One rank of a pipeline: receives messages, does its part, passes them on. Has no controls and no clock of its own.
+"""One rank of a pipeline other than rank 0: receives messages, runs its blocks, and sends the result to the next rank.
 
-Started by rank 0 on its own machine, or by hand on another: there, `torchrun` sets rank, world and address, and
-`torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank` joins the ring.
+Rank 0 starts the ranks of its own machine. A rank of another machine is started there by hand, and joins the ring, with
+`torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard
-from engine.distributed.link import Link, Message, Op, RankLostError, meet
-from engine.distributed.ring import LOST_NEIGHBOUR, Job, split_of
+from engine.distributed.link import Link, Message, Op, RankLostError, open_store
+from engine.distributed.ring import EXIT_RANK_LOST, Job, split_of
 from engine.models import registry
 from engine.models.spec import Codec
 from engine.network.protocol import keep_blocks
@@ -26,7 +26,12 @@ from engine.stream.timesteps import Sigmas
 
 
 class Rank:
-    """A rank at work."""
+    """Builds a rank's shard of the model, as its job describes, and serves messages.
+
+    Args:
+        job: the configuration that all ranks share.
+        link: the connection to the neighbours.
+    """
 
     def __init__(self, job: Job, link: Link) -> None:
         self.link, self.last = link, link.rank == link.world - 1
@@ -65,10 +70,10 @@ class Rank:
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Serve messages until told to stop.
+        """Serve messages until a STOP arrives.
 
         Raises:
-            RankLostError: if a neighbour is gone.
+            RankLostError: if a neighbour has ended.
         """
         while True:
             message = self.link.receive()
@@ -95,7 +100,7 @@ class Rank:
                 return
 
     def _forward(self, message: Message) -> None:
-        """This rank's blocks; at the end of the ring also the clean latents, and pixels of what is finished."""
+        """Run this rank's blocks; the last rank also computes the clean latents and decodes the finished chunks."""
         x_SLD, t_S, x_SCFhw = message.parts
         if not self.last:
             message.parts = [self.shard.run(message, x_SLD, t_S), t_S, x_SCFhw]
@@ -122,7 +127,7 @@ class Rank:
             return self.codec.decode(clean_1CFhw, self.decoder)[0]
 
     def _decode_seconds(self) -> float:
-        """Mean time of a decode since the last reading; 0 where another rank decodes."""
+        """Mean time of a decode since the last call of this method, in s; 0 on ranks that do not decode."""
         count, self._decodes = self._decodes, 0
         return self.timers.read()["decode"] / 1e3 / max(count, 1)
 
@@ -135,32 +140,32 @@ class Rank:
 
 
 def main() -> None:
-    """Join the ring that rank 0 opened and work until it stops."""
+    """Join the ring that rank 0 opened and serve it until it stops."""
     environment = os.environ
-    parser = argparse.ArgumentParser(description="One further rank of a Tidecast pipeline.")
+    parser = argparse.ArgumentParser(description="Run one further rank of a Tidecast pipeline.")
     parser.add_argument("--rank", type=int, default=int(environment.get("RANK", "0")))
     parser.add_argument("--world", type=int, default=int(environment.get("WORLD_SIZE", "0")))
     parser.add_argument("--address", default=environment.get("MASTER_ADDR", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(environment.get("MASTER_PORT", "0")))
     parser.add_argument("--device", default="")
-    asked = parser.parse_args()
-    if not 0 < asked.rank < asked.world:
-        parser.error(f"rank {asked.rank} of {asked.world}: rank 0 is the engine itself; give 1 to world - 1")
+    args = parser.parse_args()
+    if not 0 < args.rank < args.world:
+        parser.error(f"rank {args.rank} of {args.world}: rank 0 is the engine itself; choose 1 to world - 1")
     local = environment.get("LOCAL_RANK", "0")
-    device = torch.device(asked.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(args.device or (f"cuda:{local}" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        store = meet(asked.address, asked.port, asked.world, host=False)
+        store = open_store(args.address, args.port, args.world, host=False)
         job = Job.loads(store.get("job"))
         if job.threads:
             torch.set_num_threads(job.threads)
-        link = Link(asked.rank, asked.world, device, store)
+        link = Link(args.rank, args.world, device, store)
         Rank(job, link).run()
         link.close()
     except RankLostError as error:
-        print(f"rank {asked.rank}: {error}", file=sys.stderr)
-        sys.exit(LOST_NEIGHBOUR)
+        print(f"rank {args.rank}: {error}", file=sys.stderr)
+        sys.exit(EXIT_RANK_LOST)
     except KeyboardInterrupt:
         sys.exit(130)
 

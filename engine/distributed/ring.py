@@ -1,7 +1,7 @@
-"""The ring as rank 0 sees it: starts the other ranks, speaks with them, and knows which of them died.
+"""Rank 0's side of the ring: starts the other ranks, exchanges messages with them, and notices which of them ended.
 
-Ranks on this machine are processes of their own that end with this one. Ranks on other machines are started there
-(`torchrun`, see `engine.distributed.rank`) and meet at this rank's address. Must not know what is computed.
+Ranks on this machine are child processes, which end with this one. Ranks on other machines are started there
+(`torchrun`, see `engine.distributed.rank`) and connect to this rank's address.
 """
 
 from __future__ import annotations
@@ -18,25 +18,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from engine.distributed.link import Link, Message, Op, RankLostError, meet
+from engine.distributed.link import Link, Message, Op, RankLostError, open_store
 from engine.distributed.split import Split
 
 
 def split_of(edges: Tensor) -> Split:
-    """A split from the int64 tensor [ranks, 2] that travels."""
+    """A split from its int64 tensor [ranks, 2] in a message."""
     return tuple((int(start), int(end)) for start, end in edges.tolist())
 
 
-LOST_NEIGHBOUR = 3
-"""Exit status of a rank that ends because another one is gone."""
+EXIT_RANK_LOST = 3
+"""Exit status of a rank that ends because another rank has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every rank must know to take its part. Travels as JSON.
+    """The configuration that all ranks share; sent to them as JSON.
 
-    `split` holds each rank's blocks; `decodes` whether the last rank decodes; `versions` how many texts it keeps;
-    `files` the local paths of the model's files by role; `family` the package of its family, if it is a further one.
+    Attributes:
+        model: the model's name.
+        height, width: pixels.
+        split: each rank's blocks.
+        max_steps: most denoising steps, which is the number of rows of the stream batch.
+        versions: how many prompts each rank stores.
+        rule: what happens to the cache's sinks, a name of `engine.stream.kv_cache.Rule`.
+        codec: the autoencoder, a name in `engine.models.spec.CODECS`.
+        dtype: floating point type of the network, by its name in torch.
+        decodes: whether the last rank decodes; otherwise rank 0 does.
+        threads: CPU threads of every rank; 0 leaves the choice to torch.
+        files: local paths of the model's files by role.
+        family: package of the model's family; empty for those of `engine.models`.
     """
 
     model: str
@@ -70,12 +81,12 @@ class Job:
 
 
 class Ring:
-    """Rank 0's end.
+    """Starts the other ranks and connects them.
 
     Args:
-        job: what the ranks have to do.
-        devices: one per rank, this rank's first; those of other machines are None.
-        address, port: where ranks of other machines find this one; loopback and a free port by default.
+        job: the configuration that all ranks share.
+        devices: one per rank, this rank's first; None for a rank on another machine.
+        address, port: where ranks of other machines reach this one; loopback and a free port by default.
 
     Raises:
         RankLostError: if a rank does not start.
@@ -84,7 +95,7 @@ class Ring:
     def __init__(self, job: Job, devices: Sequence[str | None], *, address: str = "127.0.0.1", port: int = 0) -> None:
         self.job, self.world, self.decodes = job, len(devices), job.decodes
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        store = meet(address, port, self.world, host=True)
+        store = open_store(address, port, self.world, host=True)
         store.set("job", job.dumps())
         try:
             for rank, device in enumerate(devices):
@@ -97,32 +108,32 @@ class Ring:
         self._store = store
 
     def tell(self, message: Message) -> None:
-        """Send a message round the ring."""
+        """Send a message to rank 1, from where it passes through all ranks."""
         self._link.send(message)
 
     def receive(self) -> Message:
-        """The next answer; waits for it."""
+        """Wait for the next answer of the last rank."""
         return self._link.receive()
 
     @property
     def link(self) -> Link:
-        """This rank's end of the ring."""
+        """This rank's connections."""
         return self._link
 
     def lost(self) -> tuple[int, ...]:
-        """Ranks of this machine that ended by themselves (not because a neighbour did)."""
+        """Ranks of this machine that have ended, other than those that ended because another rank did."""
         found = []
         for rank, process in self.processes.items():
             try:
                 status = process.wait(timeout=2.0)
             except subprocess.TimeoutExpired:
                 continue
-            if status != LOST_NEIGHBOUR:
+            if status != EXIT_RANK_LOST:
                 found.append(rank)
         return tuple(found)
 
     def close(self) -> None:
-        """End the ranks. May be called again."""
+        """Stop the other ranks; idempotent."""
         if self._link is None:
             return
         link, self._link = self._link, None  # type: ignore[assignment]

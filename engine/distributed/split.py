@@ -1,8 +1,8 @@
-"""Which transformer blocks run on which GPU, and where frames are encoded and decoded. Pure: no torch, no clock.
+"""Which transformer blocks run on which GPU, and where frames are encoded and decoded. Pure functions, without torch.
 
-A split is a tuple of half-open intervals (start, end), one a rank in pipeline order, that cover all blocks.
-`rebalance` is the published rule (StreamDiffusionV2, section 4.3, "block scheduler": every rank moves toward the
-mean rank time); `place` is our own: the smallest possible bottleneck for any mix of GPUs.
+A split is a tuple of half-open intervals (start, end), one per rank in pipeline order, that cover all blocks.
+`rebalance` is the published rule (StreamDiffusionV2, arXiv 2511.07399, section 4.3, "block scheduler": every rank moves
+toward the mean rank time). `place` is our own: it minimises the time of the slowest rank for any mix of GPUs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def even_split(blocks: int, world: int) -> Split:
     """Divide `blocks` evenly over `world` ranks; the first ranks take the remainder.
 
     Raises:
-        ValueError: if there are more ranks than blocks, or no rank.
+        ValueError: if `world` is not within 1 to `blocks`.
     """
     if not 1 <= world <= blocks:
         raise ValueError(f"{blocks} blocks cannot be divided over {world} ranks: every rank needs one")
@@ -28,15 +28,18 @@ def even_split(blocks: int, world: int) -> Split:
 
 
 def rebalance(current: Sequence[tuple[int, int]], rank_s: Sequence[float], dit_s: Sequence[float]) -> Split:
-    """The published block scheduler: one correction from measured times.
+    """The published block scheduler: one correction of the split from measured times.
 
-    blocks_i += (mean(rank_s) - rank_s_i) / (sum(dit_s) / blocks), rounded, at least one; then the sum is repaired
-    one block at a time, taking from the largest ranks (later ranks first) or giving to the smallest.
+    blocks_i += (mean(rank_s) - rank_s_i) / (sum(dit_s) / blocks), rounded, at least one. If the counts then do not add
+    up to all blocks, single blocks are taken from the largest ranks (later ranks first) or added to the smallest ones.
 
     Args:
-        current: the split in force.
+        current: the current split.
         rank_s: seconds of each rank for a whole call, encode and decode included.
-        dit_s: seconds of each rank inside its transformer blocks.
+        dit_s: seconds of each rank in its transformer blocks.
+
+    Raises:
+        ValueError: if there is not one time per rank.
     """
     world, blocks = len(current), current[-1][1]
     if not len(rank_s) == len(dit_s) == world:
@@ -73,7 +76,7 @@ class Placement:
 
     @property
     def period_s(self) -> float:
-        """Seconds between two results: the slowest rank's time."""
+        """Seconds between two results: the time of the slowest rank."""
         return max(self.rank_s)
 
 
@@ -83,24 +86,24 @@ def place(
     encode_s: Sequence[float],
     decode_s: Sequence[float],
     *,
-    most_blocks: Sequence[int] | None = None,
+    max_blocks: Sequence[int] | None = None,
 ) -> Placement:
-    """Find the split, and the ranks that encode and decode, with the smallest slowest rank.
+    """Find the split, and the ranks that encode and decode, for which the slowest rank takes the least time.
 
-    Encoding may sit on any rank and so may decoding (their results are small: one latent frame); ties go to the
-    first rank for encoding and the last for decoding, which saves a transfer.
+    Any rank may encode and any may decode, since a latent frame is cheap to send. Ties go to the first rank for
+    encoding and to the last for decoding, which saves a transfer.
 
     Args:
-        blocks: transformer blocks in all.
-        block_s: seconds of one block on each rank (all rows of the stream batch).
+        blocks: number of transformer blocks.
+        block_s: seconds of one block on each rank, for all rows of the stream batch.
         encode_s, decode_s: seconds of encoding and decoding one chunk on each rank.
-        most_blocks: memory limit of each rank in blocks; None for no limit.
+        max_blocks: most blocks that fit into each rank's memory; None for no limit.
 
     Raises:
-        ValueError: if the ranks cannot hold all blocks.
+        ValueError: if the ranks cannot hold all blocks, or a rank would have none.
     """
     world = len(block_s)
-    limits = list(most_blocks) if most_blocks is not None else [blocks] * world
+    limits = list(max_blocks) if max_blocks is not None else [blocks] * world
     if world > blocks or sum(limits) < blocks or min(limits) < 1:
         raise ValueError(f"{world} ranks that hold at most {limits} blocks cannot hold {blocks}, one each at least")
     best: Placement | None = None
@@ -118,7 +121,10 @@ def place(
 
 
 def _fill(blocks: int, block_s: Sequence[float], fixed: Sequence[float], limits: Sequence[int]) -> list[int]:
-    """Give out blocks one by one to the rank that is then the fastest: minimal bottleneck for linear costs."""
+    """Number of blocks per rank: each further block goes to the rank that finishes first with it.
+
+    For linear costs this minimises the time of the slowest rank.
+    """
     counts = [1] * len(block_s)
     for _ in range(blocks - len(block_s)):
         open_ranks = [r for r in range(len(counts)) if counts[r] < limits[r]]
@@ -129,7 +135,7 @@ def _fill(blocks: int, block_s: Sequence[float], fixed: Sequence[float], limits:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Blocks [start, end) whose weights and caches go from one rank to another."""
+    """Blocks [start, end) whose weights and caches move from one rank to another."""
 
     start: int
     end: int
@@ -138,7 +144,7 @@ class Move:
 
 
 def moves(old: Split, new: Split) -> tuple[Move, ...]:
-    """Which blocks change their rank between two splits of the same blocks, in block order."""
+    """The blocks that are on another rank in the new split than in the old one."""
     result = []
     for source, (old_start, old_end) in enumerate(old):
         for target, (new_start, new_end) in enumerate(new):
@@ -149,7 +155,7 @@ def moves(old: Split, new: Split) -> tuple[Move, ...]:
 
 
 def worthwhile(current_period_s: float, new_period_s: float, *, gain: float = 0.05) -> bool:
-    """Whether a new split is worth moving blocks for: hysteresis against flapping."""
+    """Whether a new split is faster by more than `gain` (a share); this hysteresis prevents moving back and forth."""
     return new_period_s < current_period_s * (1.0 - gain)
 
 
@@ -161,14 +167,14 @@ def better_split(
     decoder: int,
     period_s: float,
 ) -> Split | None:
-    """The best split by measured times, if it is another one and worth moving blocks for; else None.
+    """The best split by measured times if it differs from the current one and is `worthwhile`; otherwise None.
 
     Args:
-        split: the one in force.
-        dit_s, decode_s: seconds of each rank for its blocks, and for a decode.
-        encode_s: seconds of an encode on rank 0, where frames come in.
+        split: the current split.
+        dit_s, decode_s: seconds of each rank for its blocks, and for decoding one chunk.
+        encode_s: seconds for encoding one chunk on rank 0, which receives the frames.
         decoder: the rank that decodes.
-        period_s: seconds of the slowest rank now.
+        period_s: seconds of the slowest rank with the current split.
     """
     counts = [end - start for start, end in split]
     best = place(

@@ -1,4 +1,4 @@
-"""Several processes equal one: the pipeline over gloo on the CPU, through every change."""
+"""The pipeline gives the results of a single process, through every change of the controls (gloo, on the CPU)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROMPTS = (0, 5, 9, 10, 14)
 
 
 def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
-    """A stream of the tiny model: one process, or one rank for every share of `split`."""
+    """A stream of the tiny model: in one process, or with one rank per interval of `split`."""
     noise = Gaussian((16, size // 8, size // 8), CPU, steps=4, fixed=False)
     parts = registry.builder(SPEC)
     dit = parts.build_network(SPEC, CPU, torch.float32, {})
@@ -84,7 +84,7 @@ def largest_difference(got, want) -> float:
 
 @pytest.fixture(scope="module")
 def single():
-    """What one process makes of the show, by rule."""
+    """The results of a single process, by rule."""
     return {rule: play(*make(64, rule=rule)) for rule in (Rule.REFERENCE, Rule.HONEST)}
 
 
@@ -144,7 +144,7 @@ def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
         stream.ring.close()
 
 
-def test_session_refuses_to_save_half_a_stream_and_goes_on_when_a_rank_is_killed(tmp_path):
+def test_session_refuses_to_save_a_distributed_stream_and_continues_when_a_rank_is_killed(tmp_path):
     config = Config(model=SPEC.name, width=64, height=64, devices=("cpu", "cpu"), threads=1)
     controls = Controls(prompt_1="sea", strength=0.8, steps=2)
     out, troubles = [], []
@@ -166,7 +166,7 @@ def test_session_refuses_to_save_half_a_stream_and_goes_on_when_a_rank_is_killed
     assert len(troubles) == 1 and "cpu (rank 1)" in troubles[0]
 
 
-def test_messages_survive_the_wire():
+def test_messages_survive_serialisation():
     parts = [torch.randn(2, 3, 5), torch.arange(3), torch.randn(1, 4, 1, 2, 2, dtype=torch.bfloat16)]
     rows = (RowOrder(7, 3, True, 2), RowOrder(6, 2, False, 0))
     sent = Message(Op.FORWARD, rows, 1, 6, False, True, (1, 2), text=4, finished=2, first=1, parts=parts)

@@ -1,4 +1,4 @@
-"""The block split: the published rule by its worked cases, ours by brute force over small problems."""
+"""The block split: the published rule against worked examples, our own against brute force on small problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.distributed.split import even_split, moves, place, rebalance, worthwhile
 
 
-def test_even_split_gives_the_rest_to_the_first_ranks():
+def test_even_split_gives_the_remainder_to_the_first_ranks():
     assert even_split(30, 4) == ((0, 8), (8, 16), (16, 23), (23, 30))
     with pytest.raises(ValueError, match="every rank needs one"):
         even_split(3, 4)
@@ -33,7 +33,7 @@ def test_published_rule(current, rank_s, dit_s, expected):
 
 
 def bottleneck(blocks, block_s, encode_s, decode_s):
-    """Smallest slowest rank over every split and placement."""
+    """Least time of the slowest rank over every split and placement."""
     world = len(block_s)
     best = float("inf")
     for cuts in combinations(range(1, blocks), world - 1):
@@ -68,10 +68,10 @@ def test_unequal_gpus_share_by_their_speed():
 
 
 def test_memory_limits_hold():
-    placed = place(10, [1.0, 5.0], [0.0, 0.0], [0.0, 0.0], most_blocks=[4, 10])
+    placed = place(10, [1.0, 5.0], [0.0, 0.0], [0.0, 0.0], max_blocks=[4, 10])
     assert placed.split == ((0, 4), (4, 10))
     with pytest.raises(ValueError, match="cannot hold"):
-        place(10, [1.0, 1.0], [0.0, 0.0], [0.0, 0.0], most_blocks=[4, 4])
+        place(10, [1.0, 1.0], [0.0, 0.0], [0.0, 0.0], max_blocks=[4, 4])
 
 
 def test_moves_name_every_block_once():
