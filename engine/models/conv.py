@@ -1,10 +1,13 @@
-"""The convolutions of the video autoencoder, arranged to be fast. Arithmetic on tensors only: no state, no layers.
+"""Fast convolutions for the video autoencoders.
 
-In float32 on a CPU two identities save multiplications. Where four output frames are wanted at once, the three
-temporal taps of a 3x3x3 convolution are done by Toom-Cook's F(4, 3): six 2-D convolutions of mixed frames instead
-of twelve, and F(2, 3) does two frames with four instead of six (Winograd 1980; Lavin and Gray, arXiv 1509.09308,
-there along space, here along time). A 3x3 convolution after nearest doubling is four 2x2 convolutions of the
-small picture, one per output phase: 16 products instead of 36. Elsewhere plain convolutions run.
+In float32 on a CPU, two identities save multiplications; otherwise plain convolutions are used.
+
+* The three temporal taps of a 3x3x3 convolution use the Toom-Cook algorithm: F(4, 3) computes four output frames with
+  six 2-D convolutions of linear combinations of frames instead of twelve, F(2, 3) two frames with four instead of six
+  (S. Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, arXiv 1509.09308, section 3, apply the
+  same algorithms along the spatial axes).
+* A 3x3 convolution after nearest-neighbour upsampling by 2 equals four 2x2 convolutions of the small picture, one per
+  output phase: 16 products instead of 36.
 
 Shape letters: N images (T * B, time-major), C input channels, O output channels, H W sides, k taps.
 """
@@ -18,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NARROWEST = 64  # below this many channels the mixing costs more than the convolutions it saves
+_MIN_CHANNELS = 64  # with fewer channels the linear combinations cost more than the convolutions that they save
 
-# Kernels of F(m, 3) from the three taps: Lagrange interpolation at the points 0, 1, -1, (2, -2,) infinity.
+# Kernels of F(m, 3) as combinations of the three taps, for the interpolation points 0, 1, -1, (2, -2,) infinity.
 _KERNELS = {
     2: ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
     4: (
@@ -34,30 +37,30 @@ _KERNELS = {
 }
 
 
-class _Mixed:
-    """The six (or four) kernels of F(4, 3) (or F(2, 3)), each a 2-D convolution of one mixed frame."""
+class _TransformedKernels:
+    """The six kernels of F(4, 3) or the four of F(2, 3), each for a 2-D convolution of one combination of frames."""
 
-    def __init__(self, mixture: tuple[tuple[float, ...], ...], weight_OCkHW: Tensor, bias_O: Tensor) -> None:
-        kernels = torch.einsum("mk,ockhw->mochw", weight_OCkHW.new_tensor(mixture), weight_OCkHW)
+    def __init__(self, combinations: tuple[tuple[float, ...], ...], weight_OCkHW: Tensor, bias_O: Tensor) -> None:
+        kernels = torch.einsum("mk,ockhw->mochw", weight_OCkHW.new_tensor(combinations), weight_OCkHW)
         self.kernels = [k.contiguous(memory_format=torch.channels_last) for k in kernels]
         self.bias_O = bias_O
 
     def __call__(self, m: int, frame_BCHW: Tensor) -> Tensor:
-        """Convolve with kernel `m`; the first of the kernels that reach every output also brings the bias."""
+        """Convolve with kernel `m`. Kernel 1 adds the bias, since its result enters every output frame once."""
         return F.conv2d(frame_BCHW, self.kernels[m], self.bias_O if m == 1 else None, padding=1)
 
 
-def _two_frames(conv: _Mixed, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
-    """F(2, 3): four frames of `window_NCHW` to two in `out_NCHW`, with four convolutions."""
+def _two_frames(conv: _TransformedKernels, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
+    """F(2, 3): two output frames, written to `out_NCHW`, from the four frames of `window_NCHW`."""
     x0, x1, x2, x3 = window_NCHW.chunk(4)
     y0, y1 = out_NCHW.chunk(2)
-    both, apart = conv(1, x1 + x2), conv(2, x2 - x1)
-    torch.add(both, apart, out=y0).add_(conv(0, x0 - x2))
-    torch.sub(both, apart, out=y1).sub_(conv(3, x1 - x3))
+    at_1, at_minus_1 = conv(1, x1 + x2), conv(2, x2 - x1)
+    torch.add(at_1, at_minus_1, out=y0).add_(conv(0, x0 - x2))
+    torch.sub(at_1, at_minus_1, out=y1).sub_(conv(3, x1 - x3))
 
 
-def _four_frames(conv: _Mixed, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
-    """F(4, 3): six frames of `window_NCHW` to four in `out_NCHW`, with six convolutions."""
+def _four_frames(conv: _TransformedKernels, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
+    """F(4, 3): four output frames, written to `out_NCHW`, from the six frames of `window_NCHW`."""
     x0, x1, x2, x3, x4, x5 = window_NCHW.chunk(6)
     y0, y1, y2, y3 = out_NCHW.chunk(4)
     even, odd = torch.sub(x4, x2, alpha=4), torch.sub(x3, x1, alpha=4)
@@ -76,10 +79,12 @@ def _four_frames(conv: _Mixed, window_NCHW: Tensor, out_NCHW: Tensor) -> None:
 
 
 class TemporalConv:
-    """A causal 3-D convolution of a window of frames, by whichever arithmetic suits the device and width.
+    """A causal 3-D convolution of a window of frames, with the algorithm that is fastest for the device and the widths.
+
+    Space is padded with zeros so that the picture keeps its size.
 
     Args:
-        weight_OCkHW: kernels; spatial sides are padded with zeros to keep the picture's size.
+        weight_OCkHW: kernels.
         bias_O: bias.
     """
 
@@ -89,20 +94,20 @@ class TemporalConv:
         self.padding = weight_OCkHW.shape[3] // 2
         self.weight_OCkHW = weight_OCkHW.contiguous(memory_format=torch.channels_last_3d)
         self.taps: list[Tensor] = []
-        self.mixes = False
-        self.mixed: dict[int, _Mixed] = {}
+        self._toom_cook = False
+        self._transformed: dict[int, _TransformedKernels] = {}
         if weight_OCkHW.device.type == "cpu":
             self.weight_OCkHW = weight_OCkHW
             self.taps = [k.contiguous(memory_format=torch.channels_last) for k in weight_OCkHW.unbind(dim=2)]
-            wide = min(weight_OCkHW.shape[:2]) >= _NARROWEST
-            self.mixes = wide and weight_OCkHW.dtype == torch.float32 and weight_OCkHW.shape[2:] == (3, 3, 3)
+            wide = min(weight_OCkHW.shape[:2]) >= _MIN_CHANNELS
+            self._toom_cook = wide and weight_OCkHW.dtype == torch.float32 and weight_OCkHW.shape[2:] == (3, 3, 3)
 
     def __call__(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """[(past + T) * batch, C, H, W] to [T * batch, O, H, W], both channels last."""
         if not self.taps:
             return self._volume(window_NCHW, batch)
         frames = window_NCHW.shape[0] // batch - self.past
-        if not self.mixes or frames == 1:
+        if not self._toom_cook or frames == 1:
             return self._by_taps(window_NCHW, batch)
         n, o, (height, width) = frames * batch, self.weight_OCkHW.shape[0], window_NCHW.shape[2:]
         y_NCHW = window_NCHW.new_empty(n, height, width, o).permute(0, 3, 1, 2)
@@ -114,15 +119,15 @@ class TemporalConv:
             if count == 1:
                 out.copy_(self._by_taps(part, batch))
             else:
-                self._mixing(count)(part, out)
+                self._tile(count)(part, out)
             start += count
         return y_NCHW
 
-    def _mixing(self, frames: int) -> Callable[[Tensor, Tensor], None]:
-        """The tile for this many frames; its kernels are made when it is first needed (they take memory)."""
-        if frames not in self.mixed:
-            self.mixed[frames] = _Mixed(_KERNELS[frames], self.weight_OCkHW, self.bias_O)
-        return partial(_four_frames if frames == 4 else _two_frames, self.mixed[frames])
+    def _tile(self, frames: int) -> Callable[[Tensor, Tensor], None]:
+        """The algorithm for 2 or 4 output frames; to save memory its kernels are computed at the first use."""
+        if frames not in self._transformed:
+            self._transformed[frames] = _TransformedKernels(_KERNELS[frames], self.weight_OCkHW, self.bias_O)
+        return partial(_four_frames if frames == 4 else _two_frames, self._transformed[frames])
 
     def _by_taps(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """One 2-D convolution per temporal tap, summed."""
@@ -133,7 +138,7 @@ class TemporalConv:
         return y_NCHW
 
     def _volume(self, window_NCHW: Tensor, batch: int) -> Tensor:
-        """The 3-D convolution of the device's library."""
+        """One call of torch's 3-D convolution."""
         volume_BCTHW = window_NCHW.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
         y_BCTHW = F.conv3d(volume_BCTHW, self.weight_OCkHW, self.bias_O, padding=(0, self.padding, self.padding))
         y_NCHW = y_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1)
@@ -141,7 +146,7 @@ class TemporalConv:
 
 
 class UpsampleConv:
-    """Nearest doubling of both sides and a 3x3 convolution.
+    """Nearest-neighbour upsampling by 2 along both sides, then a 3x3 convolution.
 
     Args:
         weight_OCHW: 3x3 kernels.
@@ -153,7 +158,7 @@ class UpsampleConv:
         self.bias_O = bias_O
         self.phases: Tensor | None = None
         if weight_OCHW.device.type == "cpu" and weight_OCHW.dtype == torch.float32:
-            # Output row 2i sees source rows i-1, i, i; row 2i+1 sees i, i, i+1: two taps each, the same for columns.
+            # Output row 2i reads source rows i-1, i, i; row 2i+1 reads i, i, i+1. Two taps each; the same for columns.
             even = weight_OCHW.new_tensor([[1, 0, 0], [0, 1, 1]])
             odd = weight_OCHW.new_tensor([[1, 1, 0], [0, 0, 1]])
             sides = torch.stack([even, odd])
@@ -177,11 +182,11 @@ class UpsampleConv:
 
 
 def pointwise_taps(taps_NCHW: Sequence[Tensor], weight_OCk11: Tensor, bias_O: Tensor) -> Tensor:
-    """A convolution over time alone: the sum over its taps of 1x1 convolutions.
+    """A convolution along time only, as the sum of one 1x1 convolution per tap.
 
     Args:
-        taps_NCHW: for each tap, oldest first, the images that it reads.
-        weight_OCk11: [O, C, K, 1, 1].
+        taps_NCHW: the images that each tap reads, oldest tap first.
+        weight_OCk11: kernels [O, C, k, 1, 1].
         bias_O: bias.
 
     Returns:

@@ -1,8 +1,8 @@
-"""The model table, and the way from a row to its parts.
+"""The model table, and the builders that turn a row into a network, a codec and a text encoder.
 
-A family is a package with a module `specs` (its rows, `SPECS`) and a module `build` (its builders), which is imported
-only when a model of the family is opened. Those of `engine.models` are there from the start; `register` adds others
-(`Config.families` names them; their rows' `family` is the package's full name). Must not know streams or sessions.
+A family is a package with a module `specs` (its rows, `SPECS`) and a module `build` (a `Builder`), which is imported
+only when a model of the family is opened. The families of `engine.models` are always registered; `register` adds others
+(`Config.families` names them; the `family` of their rows is the package's full name).
 """
 
 from __future__ import annotations
@@ -19,53 +19,55 @@ from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.network.protocol import StreamingNetwork
 
 FAMILIES = ("engine.models.ember", "engine.models.wan21")
-"""Packages that have rows; `register` adds others."""
+"""Packages of the built-in families."""
 
 Files = Mapping[str, Path]
-"""Local path of each role's file; a role without one gets seeded random weights (for tests and timings).
-
-Adapters are `adapter.0`, `adapter.1`, ... in the order in which they are added.
+"""Local path of the file for each role (see `WeightFile`). A part without a file gets seeded random weights, for tests
+and benchmarks. Adapters have the roles `adapter.0`, `adapter.1`, ... in the order in which they are added.
 """
 
 
 class Builder(Protocol):
-    """What a family's module `build` offers."""
+    """The functions of a family's module `build`."""
 
     def build_network(
         self, spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files
     ) -> StreamingNetwork:
-        """The network, on its device."""
+        """The network, in evaluation mode, on `device`."""
         ...
 
     def build_codec(self, spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-        """The video autoencoder: `which` is a name in `spec.CODECS`."""
+        """The video autoencoder `which`, a name in `engine.models.spec.CODECS`."""
         ...
 
     def build_text(
         self, spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
     ) -> TextEncoder:
-        """The text encoder, at `where` as in `Config.text_device`, held as in `Config.text_weights`."""
+        """The text encoder; `where` it runs is as in `Config.text_device`, `storage` as in `Config.text_weights`."""
         ...
 
 
 REGISTRY: dict[str, ModelSpec] = {}
-"""Every model by name."""
+"""All models by name."""
 
 
 def register(package: str) -> None:
-    """Add the rows of a family: a package with modules `specs` and `build`, by its full name. May be called again.
+    """Add the rows of a family to the table; idempotent.
+
+    Args:
+        package: full name of a package with the modules `specs` and `build`.
 
     Raises:
-        ModelError: if there is no such family, or a row's name is taken.
+        ModelError: if there is no such package, or another family has a model of the same name.
     """
     try:
         rows: tuple[ModelSpec, ...] = importlib.import_module(f"{package}.specs").SPECS
     except (ImportError, AttributeError) as error:
-        remedy = "It needs a module specs with SPECS."
-        raise ModelError(f"{package} is no family of models ({error}).", remedy) from None
+        remedy = "The package needs a module specs with a tuple SPECS."
+        raise ModelError(f"{package} is not a family of models ({error}).", remedy) from None
     for spec in rows:
         if REGISTRY.setdefault(spec.name, spec) is not spec:
-            raise ModelError(f"{package} has a model {spec.name!r}, but there is one already.", "Give it another name.")
+            raise ModelError(f"{package} has a model {spec.name!r}, but that name is taken.", "Give it another name.")
 
 
 for _family in FAMILIES:
@@ -73,10 +75,10 @@ for _family in FAMILIES:
 
 
 def get(name: str) -> ModelSpec:
-    """The row of this name.
+    """The row of the model with this name.
 
     Raises:
-        ModelError: if there is none; names those there are.
+        ModelError: if there is none; the remedy lists the existing ones.
     """
     try:
         return REGISTRY[name]
@@ -85,13 +87,13 @@ def get(name: str) -> ModelSpec:
 
 
 def builder(spec: ModelSpec) -> Builder:
-    """The builders of the row's family."""
+    """The module `build` of the row's family."""
     package = spec.family if "." in spec.family else f"engine.models.{spec.family}"
     return cast(Builder, importlib.import_module(f"{package}.build"))
 
 
 def adapters(spec: ModelSpec, files: Files) -> list[tuple[Path, float]]:
-    """The adapters among these files with their strengths, in the order in which they are added."""
+    """The adapters among these files as (path, strength), in the order in which they are added."""
     strengths = [file.strength for file in spec.files if file.role == "adapter"]
     numbers = sorted(int(role.removeprefix("adapter.")) for role in files if role.startswith("adapter."))
     return [(files[f"adapter.{n}"], strengths[n] if n < len(strengths) else 1.0) for n in numbers]

@@ -1,8 +1,8 @@
-"""What a model is: one frozen row of numbers and builders. The only place where 30, 12 or 128 is written.
+"""The row of a model in the model table, and the interfaces of its codec and its text encoder.
 
-A model is a causal network, a video autoencoder ("VAE") and a text encoder that fit together, the cache
-and step list that it was distilled with, and where its weights come from. Everything else in the engine reads
-these rows and holds no numbers of its own.
+A model is a causal network, a video autoencoder ("VAE") and a text encoder that fit together, the KV cache and the list
+of denoising steps that it was distilled with, and the source of its weights. The rest of the engine reads all sizes
+from these rows and has none of its own.
 
 Shape letters: B batch, C channels, T pixel frames, F latent frames, H W pixels, h w latent size, L tokens, D width.
 """
@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from engine.network.protocol import NetworkShape
@@ -21,12 +20,15 @@ from engine.network.protocol import NetworkShape
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """The rolling KV cache, counted in latent frames.
+    """Size and rules of the rolling KV cache.
 
-    `sinks` frames stay, the rest is a ring. `threshold` is the cosine below which an adaptive sink is given up,
-    None for fixed sinks. When the next position would reach `wrap_at` it jumps back (RoPE stays inside the range
-    that the model was trained on). `rule` is the model's own rule for the sinks, a name of
-    `engine.stream.kv_cache.Rule`.
+    Attributes:
+        slots: latent frames that it holds.
+        sinks: how many of them are sinks; the others form a ring.
+        threshold: cosine similarity below which an adaptive sink is replaced; None for fixed sinks.
+        wrap_at: RoPE position, in latent frames, at which the position jumps back instead, so that it stays within the
+            range that the model was trained on.
+        rule: the default rule for the sinks, a name of `engine.stream.kv_cache.Rule`.
     """
 
     slots: int
@@ -38,12 +40,15 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Flow-matching noise levels and the list of denoising steps (timesteps 0..1000, decreasing).
+    """Flow-matching noise levels and the list of denoising steps.
 
-    `shift` is the timestep shift of the sigma table; `strength` is the setting of the strength control at which
-    `steps` is exactly the list below; `prediction` is what the network's output means: "flow" (noise minus
-    picture, as Wan) or "x0" (the picture itself). `fixed_noise` draws the noise once per seed instead of anew for
-    every chunk.
+    Attributes:
+        steps: timesteps, 0 to 1000, decreasing.
+        default_steps: how many of them are used unless the user chooses otherwise.
+        shift: timestep shift of the sigma table.
+        strength: value of the strength control at which the timesteps are exactly `steps`.
+        prediction: what the network predicts: "flow" (noise minus clean latent, as in Wan) or "x0" (the clean latent).
+        fixed_noise: whether the noise is drawn once per seed; otherwise it is drawn anew for every chunk.
     """
 
     steps: tuple[int, ...] = (700, 500, 400, 200)
@@ -55,16 +60,22 @@ class Schedule:
 
 
 CODECS = {"full": "vae", "light": "light_vae", "tiny": "tiny_vae", "light-tiny": "light_tiny_vae"}
-"""Autoencoders by the name that `Config.vae` gives them, with the role of their file."""
+"""Role of each autoencoder's file, by the name of the autoencoder in `Config.vae`."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One file of a model: role, path in its repository, hash, size.
+    """One file of a model.
 
-    Roles are dit, adapter, text, tokenizer and those in `CODECS`; several files of one role are parts of one thing, but
-    adapters, which are added to the network one after the other, each with its `strength`.
-    An unknown hash is empty and an unknown size 0; `about_bytes` is then the size to expect.
+    Attributes:
+        role: "dit", "adapter", "text", "tokenizer" or one of the roles in `CODECS`. Several files of one role are
+            shards of one checkpoint, except adapters: these are added to the network one after the other.
+        path: path in the repository.
+        sha256: hash in hexadecimal; empty if it is not known.
+        bytes: size; 0 if it is not known.
+        repository, revision: repository on the Hugging Face hub, and commit or branch in it.
+        about_bytes: approximate size, for files whose size is not known.
+        strength: factor on an adapter's weights.
     """
 
     role: str
@@ -81,10 +92,24 @@ class WeightFile:
 class ModelSpec:
     """One row of the model table.
 
-    `family` selects the builders in `engine.models.registry`; `network` holds the network's sizes, in the family's own
-    class. `frames_per_latent` pixel frames make one latent frame (the very first latent frame is made of one); `stride`
-    is the autoencoder's spatial stride; `frames_per_block` latent frames are denoised together. `vae` and `text` are
-    the family's own builder settings.
+    Attributes:
+        name: name in the configuration and on the command line.
+        family: selects the builders in `engine.models.registry`.
+        title: name for users.
+        network: the network's sizes, in the family's own class.
+        cache: the KV cache.
+        schedule: the denoising steps.
+        vae, text: settings for the family's own builders.
+        frames_per_latent: pixel frames of a latent frame; the first latent frame of a stream has only one.
+        first_latents: latent frames of a stream's first chunk.
+        frames_per_block: latent frames of every later chunk, which are denoised together.
+        stride: pixels per latent along each side.
+        default_vae: the autoencoder for `Config.vae` = "auto", a name in `CODECS`.
+        normalised_latents: whether the encoder returns normalised latents; otherwise its raw mean.
+        files: the files of its weights; empty if it has none to download.
+        licence: licence of the weights.
+        vram_gib: approximate GPU memory that it needs, in GiB.
+        notes: a remark for users.
     """
 
     name: str
@@ -108,23 +133,23 @@ class ModelSpec:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether it is far too much for a processor without one."""
+        """Whether it is too large to run on a CPU."""
         return self.vram_gib > 1.0
 
     @property
     def first_frames(self) -> int:
-        """Pixel frames of a stream's first chunk: 1 for the first latent frame, then `frames_per_latent` each."""
+        """Pixel frames of a stream's first chunk; the first latent frame has only one."""
         return 1 + self.frames_per_latent * (self.first_latents - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Conditioning:
-    """One prompt as the network reads it. Immutable.
+    """One encoded prompt. Immutable.
 
     Attributes:
         text: the prompt.
-        embedding: [text_len, text_dim]; rows after the prompt's last token are zero and are attended unmasked.
-        unknown: words of the prompt that this model does not know (only models with a fixed vocabulary).
+        embedding: [text_len, text_dim]; rows after the prompt's last token are zero and are not masked in attention.
+        unknown: words of the prompt that are not in the model's vocabulary, for models with a fixed one.
     """
 
     text: str
@@ -133,36 +158,42 @@ class Conditioning:
 
 
 class TextEncoder(Protocol):
-    """Turns a prompt into a `Conditioning`. May be slow; is called from one thread at a time."""
+    """Turns a prompt into a `Conditioning`. It may be slow, and is called from one thread at a time."""
 
     def encode(self, text: str) -> Conditioning:
-        """Encode one prompt (any length; cut at the model's text length, and said so in the log)."""
+        """Encode one prompt. A prompt that exceeds the model's text length is cut, with a warning in the log."""
         ...
 
 
 class CodecState(Protocol):
-    """Memory of a streaming autoencoder at one end: tensors at fixed addresses, written in place.
+    """State of a streaming encoder or decoder: tensors at fixed addresses, written in place.
 
-    `started` (one number, on the host) is 0 until the first frame has passed.
+    Attributes:
+        started: one number in host memory, 0 until the first frame has been processed.
     """
 
     started: Tensor
 
     def reset(self) -> None:
-        """Make it equal to a new state."""
+        """Return to the state of a new stream."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that outlives a call, by name (for saving, resuming and accounting)."""
+        """Every tensor that persists between calls, by name (for saving, restoring and memory accounting)."""
         ...
 
 
 class Codec(Protocol):
-    """A streaming video autoencoder ("VAE"). Streamed calls equal one call over the whole clip.
+    """A streaming video autoencoder ("VAE"). Successive calls give the same results as one call over the whole clip.
 
-    Pixels are [B, 3, T, H, W] in [-1, 1]; latents [B, C, F, h, w] are what the network works on: the raw encoder
-    mean on the way in, and whatever the network calls a clean latent on the way out (the decoder de-normalises
-    where the model wants it). `state` is one that this codec made for the same end.
+    Pixels are [B, 3, T, H, W] in [-1, 1], latents [B, C, F, h, w]. The encoder returns what the network takes: its raw
+    mean, or normalised latents (`ModelSpec.normalised_latents`). The decoder takes the clean latents that the network
+    predicts, and de-normalises them where the model needs it.
+
+    Attributes:
+        latent_channels: C.
+        stride: pixels per latent along each side.
+        frames_per_latent: pixel frames of every latent frame but the first.
     """
 
     latent_channels: int
@@ -170,20 +201,23 @@ class Codec(Protocol):
     frames_per_latent: int
 
     def encoder_state(self, batch: int, height: int, width: int) -> CodecState:
-        """New memory for encoding pictures of this size."""
+        """A new state for encoding `batch` streams of height x width pixels."""
         ...
 
     def decoder_state(self, batch: int, height: int, width: int) -> CodecState:
-        """New memory for decoding to pictures of this size."""
+        """A new state for decoding `batch` streams to height x width pixels."""
         ...
 
     def encode(self, video_BCTHW: Tensor, state: Any) -> Tensor:
-        """Encode the next frames: 1 + 4n of them when the state is new, 4n later. Returns [B, C, F, h, w]."""
+        """Encode the next frames: 1 + n * `frames_per_latent` with a new state, n * `frames_per_latent` afterwards.
+
+        `state` must be from this codec's `encoder_state`. Returns [B, C, F, h, w].
+        """
         ...
 
     def decode(self, latent_BCFhw: Tensor, state: Any) -> Tensor:
-        """Decode the next latent frames. The first of a new state gives 1 frame, every later one 4."""
+        """Decode the next latent frames: the first one to 1 frame, each later one to `frames_per_latent`.
+
+        `state` must be from this codec's `decoder_state`. Returns [B, 3, T, H, W].
+        """
         ...
-
-
-Device = torch.device | str

@@ -1,8 +1,7 @@
-"""Model files on this machine: where they lie, whether they are what they should be, and how to get them.
+"""Model files on this machine: finds, verifies and downloads them.
 
-A file's hash is taken from the model table. Where the table has none, the hash of the first download is pinned in
-`pins.json` beside the files ("trust on first use"), and every later check is against that. Knows nothing of what is
-inside the files, and uses the network only in `pull`.
+The expected hash of a file is in the model table. If the table has none, the hash of the first download is pinned in
+`pins.json` in the same folder ("trust on first use") and used from then on. Only `pull` uses the network.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from engine.errors import CheckpointError, ModelError, WeightsMissingError
 from engine.models.spec import CODECS, ModelSpec, WeightFile
 
 Report = Callable[[WeightFile, int, int], None]
-"""Told of progress: the file, bytes done, bytes in all."""
+"""A callback for progress: the file, bytes done, bytes in total."""
 
 SPARE_BYTES = 1 << 28
 """Free space that a download leaves on the disk."""
 
 
 class State(StrEnum):
-    """What is known of a file."""
+    """Result of checking a file."""
 
     GOOD = "good"
     PINNED_HERE = "good (pinned at first download)"
@@ -49,7 +48,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Result of checking one file; `sha256` is that of the file found, empty if it was not read."""
+    """Result of checking one file.
+
+    Attributes:
+        file: its row in the model table.
+        path: where it was found; None if it is missing.
+        state: the result.
+        sha256: hash of the found file; empty if it was not read.
+    """
 
     file: WeightFile
     path: Path | None
@@ -58,18 +64,26 @@ class Verdict:
 
 
 def folder(configured: str = "") -> Path:
-    """The folder that `Config.weights_dir` names, or the user's cache folder."""
+    """The folder of the model files: `configured` (`Config.weights_dir`); if empty, one in the user's cache folder."""
     return Path(configured).expanduser() if configured else platformdirs.user_cache_path("tidecast") / "models"
 
 
 def roles(vae: str = "all", *, text: bool = True) -> set[str]:
-    """Roles of the files needed for an autoencoder (a name in `CODECS`, or "all"), and for encoding new prompts."""
+    """Roles of the files that a model needs.
+
+    Args:
+        vae: the autoencoder, a name in `CODECS`, or "all".
+        text: whether to include those for encoding new prompts.
+    """
     codecs = set(CODECS.values()) if vae == "all" else {CODECS[vae]}
     return {"dit", "adapter"} | codecs | ({"text", "tokenizer"} if text else set())
 
 
 def find(file: WeightFile, root: Path) -> Path | None:
-    """The file under `root`, where `pull` puts it or where a plain download of its repository would."""
+    """Path of the file under `root`, None if it is missing.
+
+    It may be where `pull` stores it, in a folder with the repository's name without its owner, or in `root` itself.
+    """
     for parent in (root / file.repository, root / file.repository.rpartition("/")[2], root):
         if (parent / file.path).is_file():
             return parent / file.path
@@ -77,11 +91,13 @@ def find(file: WeightFile, root: Path) -> Path | None:
 
 
 def locate(spec: ModelSpec, root: Path, *, vae: str) -> dict[str, Path]:
-    """Paths by role, for `registry.Builder`. Files of the text encoder may be absent: known prompts do without.
+    """Paths by role, for `registry.Builder`; the folder for a checkpoint in several shards.
+
+    Files of the text encoder may be missing, since prompts that were encoded before do not need them.
 
     Args:
-        spec: the row; one without files (random weights, weights of its own) gives an empty mapping.
-        root: folder of model files.
+        spec: the row; the result is empty if it has no files.
+        root: folder of the model files.
         vae: the autoencoder, a name in `CODECS`.
 
     Raises:
@@ -108,7 +124,7 @@ def locate(spec: ModelSpec, root: Path, *, vae: str) -> dict[str, Path]:
 
 
 def size(files: Iterable[WeightFile], root: Path) -> tuple[int, bool]:
-    """Bytes of these files together, and whether that is exact."""
+    """Total size of these files in bytes, and whether it is exact (a size may be known only approximately)."""
     total, exact = 0, True
     for file in files:
         path = find(file, root)
@@ -118,7 +134,7 @@ def size(files: Iterable[WeightFile], root: Path) -> tuple[int, bool]:
 
 
 def verify(files: Sequence[WeightFile], root: Path, report: Report | None = None) -> list[Verdict]:
-    """Check each file against the table, or against the hash that was pinned at its first download."""
+    """Check the size and hash of each file against the model table or the pinned hash."""
     pins = _Pins(root)
     return [_verdict(file, find(file, root), pins, report) for file in files]
 
@@ -149,31 +165,32 @@ def _sha256(file: WeightFile, path: Path, report: Report | None) -> str:
 
 
 def pull(files: Sequence[WeightFile], root: Path, report: Report | None = None) -> list[Verdict]:
-    """Download what is not there yet, going on where an earlier attempt stopped, and check every byte.
+    """Download the missing files and verify them; continues a download that was interrupted.
 
     Args:
-        files: what to get; files that are there with the right size are left alone.
-        root: folder to put them in, as `repository/path`.
-        report: told of progress.
+        files: the wanted files; those that are present with the right size are not downloaded.
+        root: folder to store them in, as `repository/path`; created if needed.
+        report: called with the progress.
 
     Returns:
-        One verdict per file that was downloaded; `State.PINNED_HERE` where its hash was not known before.
+        One verdict per downloaded file; `State.PINNED_HERE` if its hash was not known before.
 
     Raises:
-        ModelError: if the disk is too small or a file cannot be fetched.
-        CheckpointError: if what came is not what it should be; it is removed.
+        ModelError: if the folder cannot be used, another download is running, the disk is too small, or a file cannot
+            be fetched.
+        CheckpointError: if a file is not the expected one; a damaged download is removed.
     """
-    with _alone(root):
+    with _download_lock(root):
         pins = _Pins(root)
         wanted = [file for file in files if not _present(file, root)]
-        sources = [(file, _source(file, pins)) for file in wanted]
-        _check_space(sources, root)
-        return [_fetch(file, source, root, pins, report) for file, source in sources]
+        remotes = [(file, _remote(file, pins)) for file in wanted]
+        _check_space(remotes, root)
+        return [_fetch(file, remote, root, pins, report) for file, remote in remotes]
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keeps two downloads into one folder apart."""
+def _download_lock(root: Path) -> Iterator[None]:
+    """Allows only one download into a folder at a time; creates the folder."""
     import filelock
 
     try:
@@ -181,7 +198,7 @@ def _alone(root: Path) -> Iterator[None]:
         with filelock.FileLock(root / ".pull.lock", timeout=0):
             yield
     except filelock.Timeout:
-        raise ModelError(f"Another download into {root} is running.", "Wait for it.") from None
+        raise ModelError(f"Another download into {root} is running.", "Wait until it has finished.") from None
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
         raise ModelError(f"The folder {root} cannot be used ({error}).", "Choose another with --dir.") from None
 
@@ -192,8 +209,8 @@ def _present(file: WeightFile, root: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """What the server says of a file: where it is, the commit, its size, and its hash (large files) or nothing."""
+class _RemoteFile:
+    """What the server reports about a file: URL, commit, size, and SHA-256 (of large files only; otherwise empty)."""
 
     url: str
     revision: str
@@ -201,11 +218,11 @@ class _Source:
     sha256: str
 
 
-def _source(file: WeightFile, pins: _Pins) -> _Source:
+def _remote(file: WeightFile, pins: _Pins) -> _RemoteFile:
     import huggingface_hub as hub
 
     revision = pins.revision(file) or file.revision or "main"
-    with _fetching(file):
+    with _product_errors(file):
         url = hub.hf_hub_url(file.repository, file.path, revision=revision, endpoint=_endpoint())
         found = hub.get_hf_file_metadata(url, endpoint=_endpoint())
     etag = found.etag or ""
@@ -214,49 +231,49 @@ def _source(file: WeightFile, pins: _Pins) -> _Source:
     if (expected and digest and digest != expected) or (file.bytes and found.size not in (None, file.bytes)):
         raise CheckpointError(
             f"{file.repository}/{file.path} at {revision[:12]} is not the file that is known "
-            f"({found.size} bytes, sha256 {digest or 'not told'}; "
+            f"({found.size} bytes, sha256 {digest or 'unknown'}; "
             f"expected {file.bytes or '?'} bytes, sha256 {expected or '?'}).",
-            "Do not use it; report it, or get the file from somewhere you trust.",
+            "Do not use it. Report it, or get the file from a source that you trust.",
         )
-    return _Source(url, found.commit_hash or revision, found.size or file.bytes, digest)
+    return _RemoteFile(url, found.commit_hash or revision, found.size or file.bytes, digest)
 
 
-def _check_space(sources: Sequence[tuple[WeightFile, _Source]], root: Path) -> None:
-    if not sources:
+def _check_space(remotes: Sequence[tuple[WeightFile, _RemoteFile]], root: Path) -> None:
+    if not remotes:
         return
     free = shutil.disk_usage(root).free
-    parts = (_part(file, root) for file, _ in sources)
-    begun = sum(part.stat().st_size for part in parts if part.is_file())
-    needed = sum(source.bytes for _, source in sources) - begun + SPARE_BYTES
+    parts = (_part(file, root) for file, _ in remotes)
+    done = sum(part.stat().st_size for part in parts if part.is_file())
+    needed = sum(remote.bytes for _, remote in remotes) - done + SPARE_BYTES
     if free < needed:
         raise ModelError(
             f"{root} has {free / 2**30:.1f} GiB free, but the download needs {needed / 2**30:.1f} GiB.",
-            "Make room, or choose another folder with --dir (and weights_dir in the configuration).",
+            "Free some space, or choose another folder with --dir (and weights_dir in the configuration).",
         )
 
 
 def _part(file: WeightFile, root: Path) -> Path:
-    """What has arrived of a file; it gets its own name once it is whole and right."""
+    """Path of an unfinished download; it gets its final name after it was verified."""
     return root / file.repository / f"{file.path}.part"
 
 
-def _fetch(file: WeightFile, source: _Source, root: Path, pins: _Pins, report: Report | None) -> Verdict:
+def _fetch(file: WeightFile, remote: _RemoteFile, root: Path, pins: _Pins, report: Report | None) -> Verdict:
     from huggingface_hub.file_download import http_get
 
     part = _part(file, root)
-    with _fetching(file):
+    with _product_errors(file):
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as stream:
             http_get(
-                source.url,
+                remote.url,
                 stream,
                 resume_size=stream.tell(),
                 headers=_headers(),
-                expected_size=source.bytes or None,
-                tqdm_class=_bar(file, source.bytes, report),
+                expected_size=remote.bytes or None,
+                tqdm_class=_bar(file, remote.bytes, report),
             )
     digest = _sha256(file, part, report)
-    expected = file.sha256 or pins.sha256(file) or source.sha256
+    expected = file.sha256 or pins.sha256(file) or remote.sha256
     if expected and digest != expected:
         part.unlink()
         raise CheckpointError(
@@ -266,7 +283,7 @@ def _fetch(file: WeightFile, source: _Source, root: Path, pins: _Pins, report: R
     path = part.replace(part.with_suffix(""))
     if file.sha256:
         return Verdict(file, path, State.GOOD, digest)
-    pins.add(file, source.revision, digest, path.stat().st_size)
+    pins.add(file, remote.revision, digest, path.stat().st_size)
     return Verdict(file, path, State.PINNED_HERE, digest)
 
 
@@ -277,12 +294,12 @@ def _headers() -> dict[str, str]:
 
 
 def _endpoint() -> str | None:
-    """The hub to use instead of the public one; read at each call, not once at import as the library does."""
+    """URL of a hub to use instead of the public one. Read at every call; the library reads it only once, at import."""
     return os.environ.get("HF_ENDPOINT")
 
 
 def _bar(file: WeightFile, total: int, report: Report | None) -> type:
-    """A progress bar for huggingface_hub that draws nothing and tells `report`."""
+    """A progress bar class for huggingface_hub that draws nothing and calls `report`."""
     from tqdm.std import tqdm
 
     class Bar(tqdm):
@@ -303,11 +320,11 @@ def _bar(file: WeightFile, total: int, report: Report | None) -> type:
 
 
 @contextmanager
-def _fetching(file: WeightFile) -> Iterator[None]:
-    """Turns what huggingface_hub and its transport raise into the product's errors."""
+def _product_errors(file: WeightFile) -> Iterator[None]:
+    """Turns the exceptions of huggingface_hub and its HTTP library into a `ModelError` with a remedy."""
     from huggingface_hub import errors
 
-    # The base error of the HTTP library that this version of the hub's library uses.
+    # The base exception of the HTTP library, which differs between versions of huggingface_hub.
     transport_error = cast(type[Exception], errors.HfHubHTTPError.__mro__[1])
     name = f"{file.repository}/{file.path}"
     try:
@@ -328,7 +345,7 @@ def _fetching(file: WeightFile) -> Iterator[None]:
 def _unreachable(name: str, error: Exception) -> ModelError:
     return ModelError(
         f"{name} cannot be fetched ({_first_line(error)}).",
-        "Check the network; run the same command again and it goes on where it stopped.",
+        "Check the network and run the same command again; the download continues where it stopped.",
     )
 
 
@@ -337,7 +354,7 @@ def _first_line(error: Exception) -> str:
 
 
 class _Pins:
-    """Hashes and revisions of files that the table does not know, as they were at their first download."""
+    """The file `pins.json`: hash and revision, at the first download, of files without a hash in the model table."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / "pins.json"
@@ -352,15 +369,15 @@ class _Pins:
         return self._pins.get(f"{file.repository}/{file.path}", {})
 
     def sha256(self, file: WeightFile) -> str:
-        """The pinned hash, or nothing."""
+        """The pinned SHA-256; empty if there is none."""
         return self._pin(file).get("sha256", "")
 
     def revision(self, file: WeightFile) -> str:
-        """The commit that was downloaded, or nothing."""
+        """The pinned commit; empty if there is none."""
         return self._pin(file).get("revision", "")
 
     def add(self, file: WeightFile, revision: str, sha256: str, size: int) -> None:
-        """Pin a file; the whole list is on disk when this returns."""
+        """Pin a file and write the list to disk; a crash leaves the old list or the new one."""
         self._pins[f"{file.repository}/{file.path}"] = {"revision": revision, "sha256": sha256, "bytes": size}
         part = self._path.with_suffix(".part")
         part.write_text(json.dumps(self._pins, indent=2) + "\n", encoding="utf-8")

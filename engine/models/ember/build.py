@@ -1,4 +1,4 @@
-"""Builders of the Ember family: from its row and the weights in the package to the parts of a model."""
+"""Builders of the Ember family: create the parts of the model from its row and the weights in the package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from engine.network.dit_shape import dit_shape
 
 
 def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode; `files["dit"]` replaces the weights of the package."""
+    """The network, in evaluation mode, from `files["dit"]` or the weights in the package."""
     dit = CausalDiT(dit_shape(spec.network))
     read(dit, "dit", files.get("dit", WEIGHTS))
     return dit.to(device, dtype)
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-    """The autoencoder; there is one only, so `which` does not matter."""
+    """The autoencoder, from `files["vae"]` or the weights in the package. There is only one, so `which` is ignored."""
     codec = EmberCodec(spec.network.latent_channels, **spec.vae)
     read(codec, "codec", files.get("vae", WEIGHTS))
     return codec.to(device=device, dtype=dtype, memory_format=torch.channels_last)
@@ -30,7 +30,10 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
 def build_text(
     spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
 ) -> TextEncoder:
-    """The table of words; it stays on the CPU as it is, `where`ever and in whatever `storage` it might be wanted."""
+    """The word table, from `files["text"]` or the weights in the package.
+
+    It is small and always stays on the CPU in fp32: `device`, `where` and `storage` are ignored.
+    """
     words = WordTable(spec.network.text_len, spec.network.text_dim)
     read(words, "words", files.get("text", WEIGHTS))
     return words

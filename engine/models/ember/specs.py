@@ -1,4 +1,4 @@
-"""Ember's row in the table of models: a Wan-shaped network small enough for two CPU cores, weights included."""
+"""Ember's row in the model table: a network of Wan's architecture that is small enough for two CPU cores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EMBER = ModelSpec(
     default_vae="full",
     normalised_latents=True,
     licence="the licence of this software",
-    notes="Knows the words of its vocabulary only; see MODEL_CARD.md beside its weights.",
+    notes="Knows only the words of its vocabulary; see the MODEL_CARD.md next to its weights.",
 )
 
 SPECS = (EMBER,)

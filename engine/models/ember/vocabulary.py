@@ -1,8 +1,7 @@
-"""Ember's language: a few dozen words, their synonyms, and how a prompt becomes embedding rows.
+"""Ember's vocabulary: a few dozen words and their synonyms, and the embedding of prompts.
 
-A prompt is cut into words; each known word (or synonym) gives one row of a small trained table, in the order of
-writing. Filler such as "a" or "style" is passed over, every other word is reported as unknown. Knows nothing of
-what the words look like: that is what the network was trained for.
+A prompt is split into words. Each known word or synonym becomes one row of a small trained table, in the prompt's
+order. Filler words such as "a" or "style" are ignored; all other words are reported as unknown.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ WORDS: tuple[str, ...] = (
     "purple",
     "pink",
 )
-"""Every word that the network knows; the place in this row is the place in the table, so only append."""
+"""Every word that the network knows. Its index here is its row in the trained table, so new words go to the end."""
 
 SYNONYMS: dict[str, str] = {
     "painting": "oil",
@@ -186,19 +185,19 @@ SYNONYMS: dict[str, str] = {
     "magenta": "pink",
     "rose": "pink",
 }
-"""What else may be written for a word."""
+"""The vocabulary word for each synonym."""
 
 FILLER = frozenset(
     {"a", "an", "and", "as", "at", "by", "in", "into", "it", "like", "of", "on", "or", "picture", "style", "styled"}
     | {"the", "to", "video", "with"}
 )
-"""Words without a meaning here; they are passed over and not reported."""
+"""Words that are ignored and not reported as unknown."""
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 def parse(prompt: str) -> tuple[list[str], list[str]]:
-    """Split a prompt into words of the vocabulary (synonyms resolved) and unknown words, both in order."""
+    """The words of the vocabulary in a prompt (synonyms resolved) and its unknown words, both in the prompt's order."""
     known: list[str] = []
     unknown: list[str] = []
     for token in _WORD.findall(prompt.lower()):
@@ -210,14 +209,14 @@ def parse(prompt: str) -> tuple[list[str], list[str]]:
     return known, unknown
 
 
-_INDEX = {word: place for place, word in enumerate(WORDS)}
+_INDEX = {word: index for index, word in enumerate(WORDS)}
 
 
 class WordTable(nn.Module):
-    """One trained row per word; encodes prompts (`engine.models.spec.TextEncoder`).
+    """A table with one trained row per word; implements `engine.models.spec.TextEncoder`.
 
     Args:
-        length: rows of a conditioning; words beyond it are reported as unknown.
+        length: rows of an embedding; further words of a prompt are dropped and reported as unknown.
         width: width of a row.
     """
 
@@ -232,14 +231,14 @@ class WordTable(nn.Module):
         self.rows_NE.normal_(generator=generator)
 
     def forward(self, words: list[str]) -> Tensor:
-        """Rows of known words, zeros after the last: [length, width]. Differentiable."""
-        places = torch.tensor([_INDEX[w] for w in words[: self.length]], dtype=torch.int64, device=self.rows_NE.device)
-        rows = self.rows_NE[places]
-        return torch.cat((rows, rows.new_zeros(self.length - len(places), rows.shape[1])))
+        """Rows of these words of the vocabulary, then zeros: [length, width]. Differentiable."""
+        indices = torch.tensor([_INDEX[w] for w in words[: self.length]], dtype=torch.int64, device=self.rows_NE.device)
+        rows = self.rows_NE[indices]
+        return torch.cat((rows, rows.new_zeros(self.length - len(indices), rows.shape[1])))
 
     @torch.no_grad()
     def encode(self, text: str) -> Conditioning:
-        """Encode one prompt; words that do not count are named in the result's `unknown`."""
+        """Encode one prompt; words that have no effect are listed in the result's `unknown`."""
         known, unknown = parse(text)
-        surplus = known[self.length :]
-        return Conditioning(text, self(known).float(), tuple(unknown + surplus))
+        dropped = known[self.length :]
+        return Conditioning(text, self(known).float(), tuple(unknown + dropped))

@@ -1,10 +1,10 @@
-"""TAEHV and LightTAE, the tiny video autoencoders for Wan2.1's latents, streaming at both ends with carried memory.
+"""TAEHV and LightTAE, tiny video autoencoders for Wan2.1's latents, as a streaming encoder and decoder with state.
 
-Plain 2-D convolutions; each memory block also reads its own input of one frame earlier, which is all that outlives
-a call. Keys are those of `taew2_1.pth` and `lighttaew2_1.pth`. Must not know streams, the network or files.
+All layers are 2-D convolutions. Each `MemoryBlock` also reads its own input of the previous frame, which is all the
+state there is. Parameter names are those of `taew2_1.pth` and `lighttaew2_1.pth`.
 
-Two one-by-one convolutions are folded into the 3x3 convolutions behind them (both are linear and nothing lies
-between them), and the doubling of the picture is moved behind the one that makes two frames of one.
+The 1x1 convolutions that merge or split frames are folded into the 3x3 convolutions that follow, since both are linear
+with nothing in between. In the decoder an upsampling comes before the 1x1 convolution, with which it commutes.
 
 Shape letters: N images (T * B, time-major), B batch, C channels, F latent frames, H W sides, O output channels.
 """
@@ -27,9 +27,14 @@ from engine.models.wan21.vae_shape import VAEShape
 
 @dataclass(frozen=True, slots=True)
 class TinyShape:
-    """Widths of the tiny autoencoder, per resolution from the latent's upwards; `encoder` is the same at all.
+    """Sizes of the tiny autoencoder.
 
-    `grow` says by how much each step up multiplies the frames; the encoder's steps down mirror it.
+    Attributes:
+        latent: channels of a latent.
+        encoder: the encoder's channels, at every resolution.
+        decoder: the decoder's channels at each resolution, from the latent's up.
+        blocks: memory blocks per resolution.
+        grow: factor on the number of frames at each of the decoder's upsamplings; the encoder mirrors it.
     """
 
     latent: int = 16
@@ -44,7 +49,7 @@ def _conv(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Conv2
 
 
 class _Pointwise(nn.Module):
-    """Holder of a one-by-one convolution without bias, which the layer behind it folds in."""
+    """Weights of a 1x1 convolution without bias that is folded into the next layer."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -52,7 +57,7 @@ class _Pointwise(nn.Module):
 
 
 class MemoryBlock(nn.Module):
-    """Three convolutions around a skip; the first also reads the block's input of the frame before."""
+    """Residual block of three convolutions; the first one also reads the block's input of the previous frame."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -61,7 +66,7 @@ class MemoryBlock(nn.Module):
         self._first: conv.TemporalConv | None = None
 
     def prepare(self) -> None:
-        """Arrange the weights for running: the present's half of the channels and the past's are two taps."""
+        """Lay out the weights for inference: the input channels of the past and the present frame become two taps."""
         first = cast(nn.Conv2d, self.conv["0"])
         present_OCHW, past_OCHW = first.weight.chunk(2, dim=1)
         self._first = conv.TemporalConv(torch.stack([past_OCHW, present_OCHW], dim=2), cast(Tensor, first.bias))
@@ -69,9 +74,9 @@ class MemoryBlock(nn.Module):
     def forward(self, x_NCHW: Tensor, name: str, memory: CodecMemory, batch: int) -> Tensor:
         """Same shape."""
         if self._first is None:
-            raise ModelError("the autoencoder was used before prepare().")
-        window_NCHW, room_NCHW = memory.window(name, x_NCHW)
-        room_NCHW.copy_(x_NCHW)
+            raise ModelError("The autoencoder was used before prepare() was called.")
+        window_NCHW, new_NCHW = memory.window(name, x_NCHW)
+        new_NCHW.copy_(x_NCHW)
         memory.remember(name, x_NCHW)
         h_NCHW = F.relu_(self._first(window_NCHW, batch))
         h_NCHW = self.conv["4"](F.relu_(self.conv["2"](h_NCHW)))
@@ -95,7 +100,7 @@ class TinyEncoder(nn.ModuleDict):
         self._kernels: dict[int, list[Tensor]] = {}
 
     def prepare(self) -> None:
-        """Arrange the weights for running: fold each pooling of frames into the convolution behind it."""
+        """Lay out the weights for inference: fold each merging of frames into the convolution that follows."""
         for index, pool in self._pools.items():
             pointwise_OC = cast(_Pointwise, self[str(index)]).conv.weight[:, :, 0, 0]
             conv_OCHW = cast(nn.Conv2d, self[str(index + 1)]).weight
@@ -140,7 +145,7 @@ class TinyDecoder(nn.ModuleDict):
         self._upsamples: dict[int, conv.UpsampleConv] = {}
 
     def prepare(self) -> None:
-        """Arrange the weights for running: fold each growth of frames into the convolution behind it."""
+        """Lay out the weights for inference: fold each splitting of frames into the convolution that follows."""
         for index, grow in self._grows.items():
             conv_OCHW = cast(nn.Conv2d, self[str(index + 1)]).weight
             pointwise = cast(_Pointwise, self[str(index)])
@@ -149,7 +154,7 @@ class TinyDecoder(nn.ModuleDict):
             self._upsamples[index] = conv.UpsampleConv(folded_OCHW, conv_OCHW.new_zeros(len(folded_OCHW)))
 
     def forward(self, z_NCHW: Tensor, memory: CodecMemory, batch: int) -> Tensor:
-        """[F * B, latent, h, w] to [4F * B, 3, H, W] in [0, 1]; the stream's first three images are lead-in."""
+        """[F * B, latent, h, w] to [4F * B, 3, H, W] in [0, 1]; the first 3 frames of a stream are to be dropped."""
         x_NCHW = F.relu_(self["1"](torch.tanh(z_NCHW / 3) * 3))
         for key, layer in self.items():
             if isinstance(layer, MemoryBlock):
@@ -162,7 +167,7 @@ class TinyDecoder(nn.ModuleDict):
 
 
 class TinyVAE(nn.Module):
-    """The network alone: weights under the released names."""
+    """The weights of encoder and decoder, with the names of the released checkpoints."""
 
     def __init__(self, shape: TinyShape) -> None:
         super().__init__()
@@ -170,8 +175,8 @@ class TinyVAE(nn.Module):
         self.encoder = TinyEncoder(shape)
         self.decoder = TinyDecoder(shape)
 
-    def fitted(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint's tensors for this network: where it grows more frames than this, the last of them."""
+    def trimmed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint's tensors; of layers that split into more frames than here, only the last frames' weights."""
         found = dict(tensors)
         for key, own in self.state_dict().items():
             if key.startswith("decoder.") and own.shape[2:] == (1, 1) and key in found:
@@ -182,15 +187,14 @@ class TinyVAE(nn.Module):
 class TinyCodec(CodecStates):
     """Streams pictures through a `TinyVAE`; implements `engine.models.spec.Codec`.
 
-    The encoder was trained to see three frames past the ones that a latent stands for. A live stream has none, so
-    it is fed three copies of the first frame instead, and what is encoded is `lag` = 3 frames older than the
-    newest input.
+    The encoder was trained to look ahead by three frames. A live stream cannot, so it starts with three copies of the
+    first frame, and latents lag behind the newest input by `lag` = 3 frames.
 
     Args:
         network: the weights.
-        raw_latents: whether the weights work on un-normalised latents (LightTAE) or normalised ones (TAEW2.1).
-        normalised: whether encoding gives normalised latents or un-normalised ones.
-        latents: mean and std of Wan's latents.
+        raw_latents: whether the weights work on un-normalised latents (LightTAE); otherwise on normalised ones (TAEHV).
+        normalised: whether encoding returns normalised latents; decoding always takes normalised ones.
+        latents: mean and standard deviation of Wan's latents; None for those of Wan2.1.
     """
 
     lag = 3
@@ -234,7 +238,7 @@ class TinyCodec(CodecStates):
         """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to latents [B, C, F, h, w].
 
         Raises:
-            ModelError: if a new state is not given 1 + 4n frames, or a running one not 4n.
+            ModelError: if the number of frames is not 1 + 4n for a new state, or 4n for a running one.
         """
         frames, first = video_BCTHW.shape[2], 0 if int(state.started) else 1
         if frames < 1 or (frames - first) % self.frames_per_latent:
@@ -259,7 +263,7 @@ class TinyCodec(CodecStates):
     def decode(self, latent_BCFhw: Tensor, state: CodecMemory) -> Tensor:
         """Decode the next normalised latents [B, C, F, h, w] to pixels [B, 3, T, H, W] in [-1, 1].
 
-        The first latent frame of a new state gives 1 frame, every later one 4.
+        The first latent frame of a new state becomes 1 frame, each later one 4.
         """
         batch = latent_BCFhw.shape[0]
         z_NCHW = to_images(latent_BCFhw.to(self._weight.dtype))

@@ -1,6 +1,6 @@
-"""Builders of the Wan2.1 family: from a row of the model table and local files to the parts of a model.
+"""Builders of the Wan2.1 family: create the parts of a model from a row of the model table and local files.
 
-Where `files` has nothing for a role, the part gets seeded random weights of the right shape (tests, timings).
+A part for which `files` has no file gets seeded random weights of the right shape, for tests and benchmarks.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 Network = TypeVar("Network", bound=nn.Module)
 
 SEED = 2511_07399
-"""Of random weights."""
+"""Seed of random weights."""
 
 
 def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode, from `files["dit"]`, with the adapters in `files` added.
+    """The network, in evaluation mode, from `files["dit"]`, with the adapters in `files` merged into its weights.
 
     Raises:
-        CheckpointError: if the file does not hold it.
+        CheckpointError: if a file does not hold this network, or an adapter for it.
     """
     with torch.device("meta"):
         dit = CausalDiT(dit_shape(spec.network))
@@ -57,18 +57,18 @@ def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, fil
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:
-    """The video autoencoder, from the file whose role `CODECS` names.
+    """The video autoencoder, from the file with the role `CODECS[which]`.
 
     Args:
         spec: the row.
-        which: "full"; "light", which is the same at a quarter of its width (LightVAE; the width is read from the
+        which: "full" (Wan2.1's VAE); "light" (LightVAE: the same with a quarter of the width, which is read from the
             file); "tiny" (TAEHV); or "light-tiny" (LightTAE, which works on un-normalised latents).
         device: where it runs.
-        dtype: of its weights and arithmetic.
+        dtype: type of its weights and its arithmetic.
         files: local files.
 
     Raises:
-        CheckpointError: if the file does not hold it.
+        CheckpointError: if the file does not hold this autoencoder.
     """
     shape = VAEShape(**spec.vae)
     path = files.get(CODECS[which])
@@ -77,7 +77,7 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
     if which in ("tiny", "light-tiny"):
         with torch.device("meta"):
             network = TinyVAE(TinyShape())
-        tensors = network.fitted(tensors) if tensors else None
+        tensors = network.trimmed(tensors) if tensors else None
     else:
         base = shape.base if which == "full" else max(1, shape.base // 4)
         if tensors:
@@ -96,14 +96,15 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
 def build_text(
     spec: ModelSpec, device: torch.device, files: Files, *, where: str = "auto", storage: str = "bfloat16"
 ) -> TextEncoder:
-    """The text encoder: prompts from the cache, new ones by UMT5 from `files["text"]` and `files["tokenizer"]`.
+    """The text encoder: known prompts are read from the cache, new ones are encoded by UMT5.
 
     Args:
         spec: the row.
-        device: where the model runs.
-        files: without any file at all, and for a row that has no text encoder, words become random vectors.
+        device: where the network runs.
+        files: local files; "text" and "tokenizer" are needed for new prompts. If it is empty, or the row has no text
+            encoder, the result is a `WordVectors`.
         where: where UMT5 runs; see `WanTextEncoder`.
-        storage: how its weights are held; see `WanTextEncoder`.
+        storage: type in which its weights are stored; see `WanTextEncoder`.
     """
     if not files or not ("text" in files or any(file.role == "text" for file in spec.files)):
         return WordVectors(spec)
@@ -121,16 +122,16 @@ def build_text(
 
 
 def prompt_folder() -> Path:
-    """Where embeddings of prompts are kept."""
+    """The folder of the cached prompt embeddings."""
     return platformdirs.user_cache_path("tidecast") / "prompts"
 
 
 def _encoder_hash(spec: ModelSpec, path: Path | None) -> str:
-    """What tells this text encoder from others: the hash in the model table, or of a file that is not that one."""
+    """SHA-256 that identifies the text encoder: from the model table, or computed for a file that is not in it."""
     known = next((file for file in spec.files if file.role == "text"), None)
     if path is None or (known is not None and known.sha256 and path.stat().st_size == known.bytes):
         return known.sha256 if known is not None else ""
-    log.info("reading %s once to know it again", path)
+    log.info("computing the hash of %s, to identify the text encoder", path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -154,13 +155,13 @@ def _random(network: Network) -> Network:
 
 
 class WordVectors:
-    """A text encoder for rows with random weights: every word is a Gaussian vector seeded by its letters."""
+    """A text encoder for models with random weights: every word becomes a Gaussian vector, seeded by its spelling."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._length, self._width = spec.network.text_len, spec.network.text_dim
 
     def encode(self, text: str) -> Conditioning:
-        """One row per word, cut at the model's text length."""
+        """One row per word; words beyond the model's text length are dropped."""
         embedding_XE = torch.zeros(self._length, self._width)
         for row, word in enumerate(re.findall(r"\w+", text.lower())[: self._length]):
             seeded = torch.Generator().manual_seed(zlib.crc32(word.encode()))

@@ -1,9 +1,8 @@
-"""Reads released checkpoints, from every layout in use, into a network made on the meta device. Strict, and mmapped.
+"""Loads released checkpoints, in every layout in use, into a network on the meta device. Strict, with memory mapping.
 
-Layouts: one safetensors file, safetensors shards with an index, a folder of either, and PyTorch pickles (read with
-`weights_only`), whose network lies under `generator`, `generator_ema`, `state_dict` or bare, with or without the
-prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive). Must not know what the networks
-compute.
+Layouts: a safetensors file, safetensors shards with an index, a folder with either, and PyTorch pickles (loaded with
+`weights_only`). A pickle may hold the network under one of the keys `ENTRIES` or at the top level, with or without the
+prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive).
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from torch import Tensor, nn
 from engine.errors import MAX_LISTED, CheckpointError, listing
 
 ENTRIES = ("generator", "generator_ema", "generator_lora", "state_dict")
-"""Where a pickle may keep its network, in the order in which they are tried."""
+"""Keys under which a pickle may hold the network, in the order in which they are tried."""
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
-"""Parts that training wrappers leave in names."""
+"""Parts of tensor names that come from wrappers used in training."""
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by their bare names, mapped from disk, not copied.
+    """Tensors of a checkpoint, memory-mapped where the format allows it, by name without wrappers and prefix.
 
     Args:
-        path: a file, an index, or a folder.
+        path: a checkpoint file, an index of shards, or a folder with one of them.
 
     Raises:
-        CheckpointError: if there is nothing readable there.
+        CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     if path.is_dir():
         path = _only_checkpoint(path)
@@ -47,12 +46,17 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Fill a network, whose parameters may be on the meta device, with exactly these tensors.
+    """Assign these tensors to the parameters of a network, which may be on the meta device.
 
-    The parameters become the tensors themselves; converting and moving them is the caller's.
+    The tensors are not copied, converted or moved; that is up to the caller.
+
+    Args:
+        network: the network.
+        tensors: exactly one tensor per entry of its state dict.
+        source: name of the checkpoint for the error message.
 
     Raises:
-        CheckpointError: if names or shapes differ; lists which.
+        CheckpointError: if names or shapes differ; the message lists them.
     """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -77,7 +81,7 @@ def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int, ...]:
-    """Shape of one tensor, from which sizes of a network are read.
+    """Shape of one tensor, to derive the sizes of a network from.
 
     Raises:
         CheckpointError: if there is no such tensor.
@@ -97,7 +101,7 @@ def _only_checkpoint(folder: Path) -> Path:
             return found[0]
         if found:
             names = ", ".join(path.name for path in found[:MAX_LISTED])
-            raise CheckpointError(f"{folder} holds several checkpoints ({names}).", "Name one of them.")
+            raise CheckpointError(f"{folder} holds several checkpoints ({names}).", "Choose one of them.")
     raise CheckpointError(f"{folder} holds no checkpoint.", "Get one with: tidecast models pull NAME.")
 
 
@@ -105,7 +109,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{index} is no index of shards ({error!r}).") from None
+        raise CheckpointError(f"{index} is not an index of shards ({error!r}).") from None
     files = sorted(set(shards.values()))
     absent = [name for name in files if not (index.parent / name).is_file()]
     if absent:
@@ -128,7 +132,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        mapped = zipfile.is_zipfile(path)  # files from before PyTorch 1.6 cannot be mapped
+        mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise _unreadable(path, error) from None
@@ -148,7 +152,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return CheckpointError(
-        f"{path} cannot be read ({reason[0]}).", "It may be cut short or damaged: tidecast models verify NAME."
+        f"{path} cannot be read ({reason[0]}).",
+        "It may be incomplete or damaged. Check it with: tidecast models verify NAME.",
     )
 
 

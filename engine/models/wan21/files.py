@@ -1,7 +1,6 @@
-"""Where the Wan2.1 family's weights come from: repository, revision, path, size and hash of each file.
+"""Sources of the Wan2.1 family's weights: repository, revision, path, size and hash of each file.
 
-Only what is known is written down. A file without a hash, or a revision that is a branch, is pinned on this machine
-at its first download (`engine.models.weights`).
+Some files have no known hash, or a branch as their revision. `engine.models.weights` pins both at the first download.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SHARED = (
         bytes=16_837_417,
     ),
 )
-"""What every row needs besides its network; the 14B repository's copies are the same files."""
+"""The files that all models share: autoencoders, text encoder, tokenizer. The 14B repository has the same files."""
 
 STREAM_1_3B = (replace(_STREAM, path="wan_causal_dmd_v2v/model.pt", about_bytes=5_680_000_000), *SHARED)
 STREAM_14B = (replace(_STREAM, path="wan_causal_dmd_v2v_14b/model.pt", about_bytes=28_600_000_000), *SHARED)

@@ -1,4 +1,4 @@
-"""Rows of the model table for the Wan2.1 family: StreamDiffusionV2, its relatives, and tiny ones for tests."""
+"""Rows of the model table for the Wan2.1 family: StreamDiffusionV2, Self-Forcing, LongLive, and a test model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAN_1_3B = ModelSpec(
     licence="Apache-2.0 (Wan2.1); StreamDiffusionV2 weights as published",
     vram_gib=10.0,
 )
-"""Video to video, two steps."""
+"""Video to video with two denoising steps; most other rows are variations of this one."""
 
 WAN_14B = replace(
     WAN_1_3B,
@@ -56,7 +56,7 @@ SELF_FORCING = replace(
     files=files.SELF_FORCING,
     licence="Apache-2.0 (Wan2.1); Self-Forcing weights as published",
     vram_gib=16.0,
-    notes="Distilled for text to video: at strengths below 1 it starts from the input's own latents.",
+    notes="Distilled for text to video; at strengths below 1 it starts from the latents of the input.",
 )
 
 LONGLIVE = replace(
@@ -66,7 +66,7 @@ LONGLIVE = replace(
     cache=CacheShape(slots=15, sinks=3, rule="honest"),
     files=files.LONGLIVE,
     licence="Apache-2.0 (Wan2.1); LongLive weights as published",
-    notes="As Self-Forcing, with a frame sink and a window of twelve frames.",
+    notes="Like Self-Forcing, with sink frames and a window of twelve frames.",
 )
 
 TINY = replace(
@@ -78,7 +78,7 @@ TINY = replace(
     files=(),
     licence="",
     vram_gib=0.1,
-    notes="Draws nothing sensible: its weights are random.",
+    notes="Its pictures are meaningless, since its weights are random.",
 )
 
 SPECS: tuple[ModelSpec, ...] = (WAN_1_3B, WAN_1_3B_FAST, WAN_14B, SELF_FORCING, LONGLIVE, TINY)

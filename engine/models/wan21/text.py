@@ -1,7 +1,7 @@
-"""Prompts for the Wan2.1 family: cleaned and tokenised as Wan does, encoded by UMT5, remembered on disk.
+"""Prompts for the Wan2.1 family: cleaned and tokenised as in Wan2.1, encoded by UMT5, and cached on disk.
 
-A prompt that was encoded once, on this machine or another, needs neither the encoder's file nor transformers:
-embeddings are kept by (hash of the encoder, text). Must not know streams or sessions.
+The cache is keyed by the hash of the encoder and the text. A cached prompt needs neither the encoder's weights nor
+transformers, so a cache can also be copied from another machine.
 
 Shape letters: X tokens, E width of an embedding.
 """
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddingCache:
-    """Embeddings on disk, one file per prompt. Several processes may use one folder.
+    """Prompt embeddings on disk, one file per prompt. Several processes may use the same folder.
 
     Args:
-        folder: where the files lie; made when the first one is written.
-        encoder: what tells this encoder from others (a hash of its weights, and how they are stored).
+        folder: parent folder of the cache, created when the first file is written.
+        encoder: identifies the encoder (hash of its weights, and the type in which they are stored).
     """
 
     def __init__(self, folder: Path, encoder: str) -> None:
@@ -41,11 +41,11 @@ class EmbeddingCache:
         self.encoder = encoder
 
     def path(self, text: str) -> Path:
-        """The file of this prompt; spaces at its ends and runs of them make no difference."""
-        return self.folder / f"{hashlib.sha256(squeezed(text).encode()).hexdigest()}.safetensors"
+        """The file of this prompt; extra white space in the prompt makes no difference."""
+        return self.folder / f"{hashlib.sha256(collapse_spaces(text).encode()).hexdigest()}.safetensors"
 
     def get(self, text: str) -> Tensor | None:
-        """Embedding [X, E] without padding; None where there is none, or none that can be read."""
+        """The embedding [X, E] without padding; None if there is none or it cannot be read."""
         path = self.path(text)
         try:
             with safe_open(path, "pt") as file:
@@ -53,40 +53,40 @@ class EmbeddingCache:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError) as error:
-            log.warning("the remembered prompt %s cannot be read (%s); it will be encoded anew", path, error)
+            log.warning("the cached prompt %s cannot be read (%s); the prompt will be encoded again", path, error)
             return None
 
     def put(self, text: str, embedding_XE: Tensor) -> None:
-        """Remember one prompt; readers see the whole file or none.
+        """Store one prompt. The file appears only when it is complete.
 
         Raises:
             ModelError: if the folder cannot be written.
         """
         path = self.path(text)
-        whole = path.with_name(f"{path.stem}.{os.getpid()}.part")
+        part = path.with_name(f"{path.stem}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            metadata = {"text": squeezed(text), "encoder": self.encoder}
-            save_file({"embedding": embedding_XE.contiguous().cpu()}, whole, metadata=metadata)
-            whole.replace(path)
+            metadata = {"text": collapse_spaces(text), "encoder": self.encoder}
+            save_file({"embedding": embedding_XE.contiguous().cpu()}, part, metadata=metadata)
+            part.replace(path)
         except (OSError, SafetensorError) as error:
             raise ModelError(
-                f"The prompt's embedding cannot be kept in {path.parent} ({error}).",
-                "Make room there, or choose another folder with the variable XDG_CACHE_HOME.",
+                f"The prompt's embedding cannot be stored in {path.parent} ({error}).",
+                "Free some space there, or choose another folder with the variable XDG_CACHE_HOME.",
             ) from None
 
 
-def squeezed(text: str) -> str:
-    """The text with every run of white space as one space, and none at its ends."""
+def collapse_spaces(text: str) -> str:
+    """The text with every run of white space replaced by one space, and none at the ends."""
     return re.sub(r"\s+", " ", text).strip()
 
 
 class Tokenizer:
-    """Wan's tokenizer: repaired characters, HTML entities resolved twice, squeezed spaces, then sentence pieces.
+    """Wan's tokenizer: repairs characters (ftfy), unescapes HTML twice, collapses white space, applies SentencePiece.
 
     Args:
         path: `tokenizer.json`, or the folder that holds it.
-        length: most tokens, the closing one included.
+        length: most tokens, including the end-of-sequence token.
 
     Raises:
         ModelError: if the packages of the extra `wan` are not installed, or the file cannot be read.
@@ -95,7 +95,7 @@ class Tokenizer:
     def __init__(self, path: Path, length: int) -> None:
         try:
             import ftfy
-            from tokenizers import Tokenizer as Pieces
+            from tokenizers import Tokenizer as SentencePiece
         except ImportError as error:
             raise ModelError(
                 f"Encoding a new prompt needs a package that is not installed ({error}).",
@@ -103,20 +103,20 @@ class Tokenizer:
             ) from None
         path = path / "tokenizer.json" if path.is_dir() else path
         try:
-            self._pieces = Pieces.from_str(path.read_text(encoding="utf-8"))
+            self._pieces = SentencePiece.from_str(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"The tokenizer {path} cannot be read ({error}).") from None
         except Exception as error:  # the tokenizers package raises bare Exception for a bad file
-            raise ModelError(f"{path} is no tokenizer ({error}).") from None
+            raise ModelError(f"{path} is not a tokenizer ({error}).") from None
         self._repair = ftfy.fix_text
         self._length = length
 
     def cleaned(self, text: str) -> str:
-        """The text as the encoder was trained to read it."""
-        return squeezed(html.unescape(html.unescape(self._repair(text))))
+        """The text, cleaned as in the training of the encoder."""
+        return collapse_spaces(html.unescape(html.unescape(self._repair(text))))
 
     def __call__(self, text: str) -> list[int]:
-        """Token numbers, the closing one last; a text that is too long is cut, and the log says so."""
+        """Token ids, the end-of-sequence token last. A text that is too long is cut, with a warning in the log."""
         ids = self._pieces.encode(self.cleaned(text)).ids
         if len(ids) > self._length:
             log.warning("the prompt has %d tokens and is cut at %d: %.60s...", len(ids), self._length, text)
@@ -125,19 +125,19 @@ class Tokenizer:
 
 
 class WanTextEncoder:
-    """Implements `engine.models.spec.TextEncoder`; its 11 GB of weights are opened by the first unknown prompt.
+    """Implements `engine.models.spec.TextEncoder`; its 11 GB of weights are loaded at the first prompt not cached.
 
     Args:
         name: the model's name, for errors.
-        length: rows of an embedding, [length, width].
-        width: columns of an embedding.
-        cache: where embeddings are remembered.
-        weights: the encoder's checkpoint; None where it is not on this machine.
-        tokenizer: `tokenizer.json` or its folder; None where it is not on this machine.
-        device: where the model runs.
-        where: "cuda" keeps the encoder on `device`, "cpu" runs it on the CPU, "offload" copies it to `device`
-            block by block for every prompt, "auto" offloads to a GPU and otherwise runs on the CPU.
-        storage: "bfloat16", or "float8" for half the memory; arithmetic is bfloat16 in both.
+        length, width: shape [length, width] of an embedding, padded with zero rows.
+        cache: the cached embeddings.
+        weights: the encoder's checkpoint; None if it is not on this machine.
+        tokenizer: `tokenizer.json` or its folder; None if it is not on this machine.
+        device: where the network runs.
+        where: "cuda" keeps the encoder on `device`; "cpu" runs it on the CPU; "offload" keeps its weights on the CPU
+            and copies them to `device` block by block for every prompt; "auto" is "offload" if `device` is a GPU,
+            otherwise "cpu".
+        storage: type of the stored weights, "bfloat16", or "float8" for half the memory; arithmetic is in bfloat16.
     """
 
     def __init__(
@@ -162,15 +162,15 @@ class WanTextEncoder:
         self._network: nn.Module | None = None
 
     def encode(self, text: str) -> Conditioning:
-        """Encode one prompt, or recall it.
+        """Encode one prompt, or read it from the cache.
 
         Raises:
-            WeightsMissingError: if the prompt was never encoded and the encoder is not on this machine.
+            WeightsMissingError: if the prompt is not cached and the encoder is not on this machine.
             ModelError: if the encoder cannot be run.
         """
         embedding_XE = self._cache.get(text)
         if embedding_XE is None:
-            embedding_XE = self._computed(text)
+            embedding_XE = self._compute(text)
             self._cache.put(text, embedding_XE)
         length, width = embedding_XE.shape
         if length > self._length or width != self._width:
@@ -182,27 +182,27 @@ class WanTextEncoder:
         padded_XE = F.pad(embedding_XE.float(), (0, 0, 0, self._length - length)).to(self._device)
         return Conditioning(text, padded_XE)
 
-    def _computed(self, text: str) -> Tensor:
+    def _compute(self, text: str) -> Tensor:
         if self._weights is None or self._tokenizer_path is None:
             raise WeightsMissingError(
-                f"The prompt {text!r} was never encoded for {self._name}, and its text encoder is not on this machine.",
-                f"Run: tidecast models pull {self._name} (or, where the encoder is, "
+                f"The prompt {text!r} is not cached for {self._name}, and its text encoder is not on this machine.",
+                f"Run: tidecast models pull {self._name} (or, on a machine that has the encoder, "
                 f"tidecast models encode-prompts FILE --model {self._name}, and copy {self._cache.folder}).",
             )
         if self._tokenizer is None:
             self._tokenizer = Tokenizer(self._tokenizer_path, self._length)
         if self._network is None:
-            self._network = self._opened(self._weights)
+            self._network = self._load(self._weights)
         device = next(self._network.parameters()).device
         ids_1L = torch.tensor([self._tokenizer(text)], device=device)
         return umt5.embed(self._network, ids_1L, torch.ones_like(ids_1L))[0].cpu()
 
-    def _opened(self, weights: Path) -> nn.Module:
+    def _load(self, weights: Path) -> nn.Module:
         network = umt5.build(checkpoint.read(weights), torch.bfloat16, str(weights))
         if self._storage == "float8":
-            umt5.store_in_bytes(network)
+            umt5.store_as_float8(network)
         if self._where == "offload":
-            umt5.visit_by_block(network, self._device)
+            umt5.offload_by_block(network, self._device)
         elif self._where == "cuda":
             network = network.to(self._device)
         return network

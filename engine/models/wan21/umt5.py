@@ -1,7 +1,7 @@
-"""The UMT5 text encoder with Wan's checkpoints: its network comes from transformers, its sizes from the file.
+"""The UMT5 text encoder with Wan's checkpoints: the network is that of transformers, its sizes are read from the file.
 
-Also the ways to hold it: 8-bit weights, and weights that visit the device block by block. Knows neither prompts nor
-caches; transformers (the optional extra `wan`) is imported when an encoder is made.
+To save memory its weights can be stored in 8 bits, or stay on the CPU and be copied to the device block by block.
+transformers (in the optional extra `wan`) is imported when an encoder is built.
 
 Shape letters: B batch, X tokens, E width of the encoder.
 """
@@ -30,11 +30,11 @@ NAMES = (
     (r"blocks\.(\d+)\.ffn\.fc2\.", r"encoder.block.\1.layer.1.DenseReluDense.wo."),
     (r"norm\.", "encoder.final_layer_norm."),
 )
-"""Wan's names (as regular expressions) and what transformers calls them."""
+"""Tensor names in Wan's checkpoints, as regular expressions, and in transformers."""
 
 
 def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under transformers' names; those that already bear them stay."""
+    """The tensors with transformers' names; names that already are in that form are kept."""
     found = {}
     for name, tensor in tensors.items():
         for ours, theirs in NAMES:
@@ -42,17 +42,17 @@ def renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if replaced:
                 break
         found[name] = tensor
-    found.pop("encoder.embed_tokens.weight", None)  # the same table as `shared`, in files that transformers wrote
+    found.pop("encoder.embed_tokens.weight", None)  # a copy of `shared` in checkpoints written by transformers
     return found
 
 
 def build(tensors: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> nn.Module:
-    """The encoder in evaluation mode on the CPU; tensors that already have `dtype` stay mapped from disk.
+    """The encoder, in evaluation mode, on the CPU; tensors that already have `dtype` stay memory-mapped.
 
     Args:
         tensors: a checkpoint with Wan's or transformers' names.
-        dtype: of weights and arithmetic.
-        source: what to call the checkpoint in errors.
+        dtype: type of the weights and the arithmetic.
+        source: name of the checkpoint for error messages.
 
     Raises:
         ModelError: if transformers is not installed.
@@ -97,7 +97,12 @@ def build(tensors: Mapping[str, Tensor], dtype: torch.dtype, source: str) -> nn.
 def embed(network: nn.Module, ids_BX: Tensor, mask_BX: Tensor) -> Tensor:
     """Embeddings [B, X, E]; rows after a text's last token are zero.
 
-    Each text runs alone and without its padding, which a masked encoder does not see either.
+    The texts are encoded one by one without their padding, which gives the same result as a batch with a mask.
+
+    Args:
+        network: the encoder.
+        ids_BX: token ids.
+        mask_BX: 1 for tokens, 0 for the padding after them.
     """
     rows = []
     for ids_L, mask_L in zip(ids_BX, mask_BX, strict=True):
@@ -107,8 +112,8 @@ def embed(network: nn.Module, ids_BX: Tensor, mask_BX: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-class ByteLinear(nn.Module):
-    """A linear map without bias whose weights are stored as 8-bit floats, with one scale per output."""
+class Float8StoredLinear(nn.Module):
+    """A linear layer without bias whose weights are stored as float8 (e4m3), with one scale per output."""
 
     def __init__(self, weight_OI: Tensor) -> None:
         super().__init__()
@@ -119,40 +124,40 @@ class ByteLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Stands in for the weights where transformers asks for their type: that of the arithmetic."""
+        """A tensor with the type of the arithmetic, since transformers reads `weight.dtype` to find it."""
         return self.scale_O
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply it in the precision of `x`."""
+        """[..., I] to [..., O], computed in the type of `x`."""
         return F.linear(x, self.stored.to(x.dtype)) * self.scale_O.to(x.dtype)
 
 
-def store_in_bytes(network: nn.Module) -> None:
-    """Replace every linear map inside by one that stores its weights as 8-bit floats (half the memory of bf16)."""
+def store_as_float8(network: nn.Module) -> None:
+    """Replace every linear layer by a `Float8StoredLinear`, which needs half the memory of bfloat16."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, ByteLinear(child.weight))
+                setattr(module, name, Float8StoredLinear(child.weight))
 
 
-def visit_by_block(network: Any, device: torch.device) -> None:
-    """Compute on `device` with weights that stay on the CPU: each block's are copied there while it runs.
+def offload_by_block(network: Any, device: torch.device) -> None:
+    """Run the encoder on `device` while its weights stay on the CPU: those of a block are copied while it runs.
 
-    Peak memory on the device is one block, not the encoder. The token table stays on the CPU.
+    So the device needs memory for one block only. The token embedding runs on the CPU.
     """
     encoder = network.encoder
     encoder.embed_tokens.register_forward_hook(lambda _module, _inputs, output: output.to(device))
     for block in (*encoder.block, encoder.final_layer_norm):
-        kept: dict[str, Tensor] = {}
+        on_cpu: dict[str, Tensor] = {}
 
-        def arrive(module: nn.Module, _inputs: Any, kept: dict[str, Tensor] = kept) -> None:
+        def load(module: nn.Module, _inputs: Any, on_cpu: dict[str, Tensor] = on_cpu) -> None:
             for name, parameter in module.named_parameters():
-                kept[name] = parameter.data
+                on_cpu[name] = parameter.data
                 parameter.data = parameter.data.to(device, non_blocking=True)
 
-        def leave(module: nn.Module, _inputs: Any, _output: Any, kept: dict[str, Tensor] = kept) -> None:
+        def unload(module: nn.Module, _inputs: Any, _output: Any, on_cpu: dict[str, Tensor] = on_cpu) -> None:
             for name, parameter in module.named_parameters():
-                parameter.data = kept.pop(name)
+                parameter.data = on_cpu.pop(name)
 
-        block.register_forward_pre_hook(arrive)
-        block.register_forward_hook(leave)
+        block.register_forward_pre_hook(load)
+        block.register_forward_hook(unload)

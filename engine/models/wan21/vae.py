@@ -1,7 +1,6 @@
-"""Wan2.1's causal video autoencoder as a streaming encoder and decoder with explicit state.
+"""Wan2.1's causal video autoencoder (arXiv 2503.20314) as a streaming encoder and decoder with explicit state.
 
-Knows its own layers (`vae_layers`) and nothing of the stream, the network or files. Pixel frame 0 makes latent frame
-0; every four later ones make one more, and back.
+Pixel frame 0 corresponds to latent frame 0, and every four later pixel frames to one more latent frame.
 
 Shape letters: N images (T * B, image t * B + b), C channels, H W height and width.
 """
@@ -22,26 +21,28 @@ from engine.models.wan21.vae_shape import VAEShape
 
 
 class _Stack(nn.Module):
-    """What encoder and decoder share: running their layers in order over a state."""
+    """First and last layer of encoder and decoder."""
 
     conv1: CausalConv
     head: nn.ModuleDict
 
     def _head(self, name: str, x_NCHW: Tensor, run: Run) -> Tensor:
-        window_NCHW, room_NCHW = run.memory.window(name, x_NCHW)
-        self.head["0"](x_NCHW, room_NCHW)
+        """Norm, SiLU and the last convolution."""
+        window_NCHW, new_NCHW = run.memory.window(name, x_NCHW)
+        self.head["0"](x_NCHW, new_NCHW)
         run.memory.remember(name, window_NCHW)
         return self.head["2"](window_NCHW, run.batch)
 
     def _stem(self, name: str, x_NCHW: Tensor, run: Run) -> Tensor:
-        window_NCHW, room_NCHW = run.memory.window(name, x_NCHW)
-        room_NCHW.copy_(x_NCHW)
+        """The first convolution."""
+        window_NCHW, new_NCHW = run.memory.window(name, x_NCHW)
+        new_NCHW.copy_(x_NCHW)
         run.memory.remember(name, window_NCHW)
         return self.conv1(window_NCHW, run.batch)
 
 
 class Encoder(_Stack):
-    """Pixels to (mean, log variance) of the latents."""
+    """Pixels to the mean and log variance of the latents."""
 
     def __init__(self, shape: VAEShape) -> None:
         super().__init__()
@@ -78,10 +79,10 @@ class Decoder(_Stack):
         self.middle = _middle("decoder", widths[0])
         layers: list[nn.Module] = []
         for level, (width_in, width_out) in enumerate(pairwise(widths)):
-            entering = width_in if level == 0 else width_in // 2
+            in_channels = width_in if level == 0 else width_in // 2  # an upsampling halves the width
             for block in range(shape.blocks + 1):
                 name = f"decoder.upsamples.{len(layers)}"
-                layers.append(ResidualBlock(name, entering if block == 0 else width_out, width_out))
+                layers.append(ResidualBlock(name, in_channels if block == 0 else width_out, width_out))
             if level < len(temporal):
                 layers.append(Upsample(f"decoder.upsamples.{len(layers)}", width_out, temporal[level]))
         self.upsamples = nn.ModuleList(layers)
@@ -106,7 +107,7 @@ def _middle(side: str, width: int) -> nn.ModuleList:
 
 
 class WanVAE(nn.Module):
-    """The network alone: weights under the released names."""
+    """The weights of encoder and decoder, with the names of the released checkpoint."""
 
     def __init__(self, shape: VAEShape) -> None:
         super().__init__()
@@ -120,9 +121,10 @@ class WanVAE(nn.Module):
 class WanCodec(CodecStates):
     """Streams pictures through a `WanVAE`; implements `engine.models.spec.Codec`.
 
-    Encoding returns the raw mean, or with `normalised` the mean in the space that decoding takes. Decoding takes
-    latents in normalised space (what the network calls clean), de-normalises them, and returns pixels clamped to
-    [-1, 1].
+    Args:
+        network: the weights.
+        normalised: whether encoding returns normalised latents; otherwise the raw mean. Decoding always takes
+            normalised latents.
     """
 
     def __init__(self, network: WanVAE, *, normalised: bool = False) -> None:
@@ -151,7 +153,7 @@ class WanCodec(CodecStates):
         return CodecMemory(memory)
 
     def _memories(self, side: str) -> Iterator[tuple[str, int, int, int]]:
-        """Each temporal convolution of one end: (name, input channels, frames kept, pixels per position)."""
+        """(name, input channels, past frames, pixels per position) of each temporal convolution of a side."""
         shrink = 1 if side == "encoder" else self.stride
         for name, module in self.network.named_modules():
             if not name.startswith(f"{side}."):
@@ -172,7 +174,7 @@ class WanCodec(CodecStates):
         """Encode the next frames of [B, 3, T, H, W] in [-1, 1] to latents [B, C, F, h, w].
 
         Raises:
-            ModelError: if a new state is not given 1 + 4n frames, or a running one not 4n.
+            ModelError: if the number of frames is not 1 + 4n for a new state, or 4n for a running one.
         """
         frames = video_BCTHW.shape[2]
         first = 0 if int(state.started) else 1
@@ -198,7 +200,7 @@ class WanCodec(CodecStates):
     def decode(self, latent_BCFhw: Tensor, state: CodecMemory) -> Tensor:
         """Decode the next latents [B, C, F, h, w] to pixels [B, 3, T, H, W] in [-1, 1].
 
-        The first latent frame of a new state gives 1 frame, every later one 4.
+        The first latent frame of a new state becomes 1 frame, each later one 4. Pixels are clamped.
         """
         batch, conv2 = latent_BCFhw.shape[0], self.network.conv2
         pictures = []
@@ -212,6 +214,7 @@ class WanCodec(CodecStates):
 
 
 def _groups(frames: int, first: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the frames of each latent frame; `first` is 1 if the stream begins with these frames."""
     if first:
         yield 0, 1
     for start in range(first, frames, size):

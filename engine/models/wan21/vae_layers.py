@@ -1,8 +1,8 @@
-"""Layers of Wan2.1's causal video autoencoder. Keys are those of `Wan2.1_VAE.pth`.
+"""Layers of Wan2.1's causal video autoencoder. Parameter names are those of `Wan2.1_VAE.pth`.
 
-Activations are time-major: N = T * B images, image t * B + b, each channels last, so that a run of frames is one
-contiguous piece of memory and most layers are plain 2-D convolutions over all frames at once. What a layer needs
-of the past (two frames per temporal convolution, one before a temporal downsampling) lies in a `CodecMemory`.
+Activations are time-major: N = T * B images, image t * B + b, each channels last, so that consecutive frames are
+contiguous in memory and most layers are plain 2-D convolutions over all frames at once. A `CodecMemory` holds the past
+frames that a layer needs (two for a temporal convolution, one for a temporal downsampling).
 
 Shape letters: N images (T * B), C channels, H W height and width, O output channels, k temporal taps.
 """
@@ -22,32 +22,32 @@ from engine.models.codec_memory import CodecMemory
 
 
 class CausalConv(nn.Module):
-    """3-D convolution that sees the present and the past, in a window that brings both. Space is padded with zeros."""
+    """Causal 3-D convolution of a window with past and new frames. Space is padded with zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int, int] = (3, 3, 3)) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
         self.bias = nn.Parameter(torch.empty(out_channels))
-        self.arranged: conv.TemporalConv | None = None
+        self.prepared: conv.TemporalConv | None = None
 
     @property
     def past(self) -> int:
-        """Input frames that it needs from before the present."""
+        """Past frames that it needs before the new ones."""
         return int(self.weight.shape[2]) - 1
 
     def prepare(self) -> None:
-        """Arrange the weights for running; again after they or their device changed."""
-        self.arranged = conv.TemporalConv(self.weight, self.bias)
+        """Lay out the weights for inference; must be repeated after they or their device have changed."""
+        self.prepared = conv.TemporalConv(self.weight, self.bias)
 
     def forward(self, window_NCHW: Tensor, batch: int) -> Tensor:
-        """Convolve a window of `past` + T frames into T frames."""
-        if self.arranged is None:
-            raise ModelError("the autoencoder was used before prepare().")
-        return self.arranged(window_NCHW, batch)
+        """[(past + T) * batch, C, H, W] to [T * batch, O, H, W]."""
+        if self.prepared is None:
+            raise ModelError("The autoencoder was used before prepare() was called.")
+        return self.prepared(window_NCHW, batch)
 
 
 class NormSiLU(nn.Module):
-    """RMS norm over channels, then SiLU."""
+    """RMS normalisation over channels, then SiLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -60,15 +60,22 @@ class NormSiLU(nn.Module):
 
 
 def _rms_norm(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
-    smallest = max(1e-12, torch.finfo(x_NCHW.dtype).tiny)
-    length_N1HW = torch.linalg.vector_norm(x_NCHW, dim=1, keepdim=True).clamp_(min=smallest)
-    torch.mul(x_NCHW, length_N1HW.reciprocal_(), out=out_NCHW)
+    """Write x / rms(x) * gamma, over channels, into `out_NCHW`."""
+    eps = max(1e-12, torch.finfo(x_NCHW.dtype).tiny)
+    norm_N1HW = torch.linalg.vector_norm(x_NCHW, dim=1, keepdim=True).clamp_(min=eps)
+    torch.mul(x_NCHW, norm_N1HW.reciprocal_(), out=out_NCHW)
     out_NCHW.mul_(gamma_1C11 * x_NCHW.shape[1] ** 0.5)
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass through a stack: its memory, the batch size, and whether these are the stream's first frames."""
+    """One forward pass of encoder or decoder.
+
+    Attributes:
+        memory: the state.
+        batch: B.
+        first: whether these are the stream's first frames.
+    """
 
     memory: CodecMemory
     batch: int
@@ -76,7 +83,7 @@ class Run:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice, around a shortcut."""
+    """Residual block: twice norm, SiLU and convolution, plus a shortcut."""
 
     def __init__(self, name: str, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -92,19 +99,19 @@ class ResidualBlock(nn.Module):
         self.shortcut = CausalConv(in_channels, out_channels, (1, 1, 1)) if in_channels != out_channels else None
 
     def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
-        """Same images, `out_channels` wide."""
+        """[N, in_channels, H, W] to [N, out_channels, H, W]."""
         h_NCHW = x_NCHW
         for norm, convolution in (("0", "2"), ("3", "6")):
             name = f"{self.name}.residual.{convolution}"
-            window_NCHW, room_NCHW = run.memory.window(name, h_NCHW)
-            self.residual[norm](h_NCHW, room_NCHW)
+            window_NCHW, new_NCHW = run.memory.window(name, h_NCHW)
+            self.residual[norm](h_NCHW, new_NCHW)
             h_NCHW = self.residual[convolution](window_NCHW, run.batch)
             run.memory.remember(name, window_NCHW)
         return h_NCHW.add_(x_NCHW if self.shortcut is None else self.shortcut(x_NCHW, run.batch))
 
 
 class Attention(nn.Module):
-    """Self-attention of each image over its own positions, with one head."""
+    """Self-attention over the positions of each image, with one head."""
 
     class _Gain(nn.Module):
         def __init__(self, channels: int) -> None:
@@ -131,7 +138,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the picture, and time where asked. The stream's first frame keeps its own time step."""
+    """Downsampling by 2 in space and, with `temporal`, in time. The stream's first frame is not merged with others."""
 
     def __init__(self, name: str, channels: int, temporal: bool) -> None:
         super().__init__()
@@ -140,15 +147,15 @@ class Downsample(nn.Module):
         self.time_conv = CausalConv(channels, channels, (3, 1, 1)) if temporal else None
 
     def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C, H/2, W/2], or half the T where time is halved."""
+        """[T*B, C, H, W] to [T*B, C, H/2, W/2]; with `temporal`, T is halved too."""
         x_NCHW = self.resample["1"](F.pad(x_NCHW, (0, 1, 0, 1)))
         if self.time_conv is None:
             return x_NCHW
         if run.first:
             run.memory.remember(self.name, x_NCHW)
             return x_NCHW
-        window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
-        room_NCHW.copy_(x_NCHW)
+        window_NCHW, new_NCHW = run.memory.window(self.name, x_NCHW)
+        new_NCHW.copy_(x_NCHW)
         run.memory.remember(self.name, window_NCHW)
         window_TBCHW = window_NCHW.unflatten(0, (-1, run.batch))
         taps = [window_TBCHW[k : k - 2 or None : 2].flatten(0, 1) for k in range(3)]
@@ -156,31 +163,31 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles the picture (nearest, then a convolution to half the width), and time where asked."""
+    """Upsampling by 2 in space (nearest, then a convolution to half the width) and, with `temporal`, in time."""
 
     def __init__(self, name: str, channels: int, temporal: bool) -> None:
         super().__init__()
         self.name = f"{name}.time_conv"
         self.resample = nn.ModuleDict({"1": nn.Conv2d(channels, channels // 2, 3, padding=1)})
         self.time_conv = CausalConv(channels, 2 * channels, (3, 1, 1)) if temporal else None
-        self.arranged: conv.UpsampleConv | None = None
+        self.prepared: conv.UpsampleConv | None = None
 
     def prepare(self) -> None:
-        """Arrange the weights for running."""
+        """Lay out the weights for inference; must be repeated after they or their device have changed."""
         convolution = cast(nn.Conv2d, self.resample["1"])
-        self.arranged = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
+        self.prepared = conv.UpsampleConv(convolution.weight, cast(Tensor, convolution.bias))
 
     def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
-        """[T*B, C, H, W] to [T*B, C/2, 2H, 2W], or twice the T; the stream's first frame stays single."""
+        """[T*B, C, H, W] to [T*B, C/2, 2H, 2W]; with `temporal`, T is doubled, except for the stream's first frame."""
         if self.time_conv is not None and not run.first:
-            window_NCHW, room_NCHW = run.memory.window(self.name, x_NCHW)
-            room_NCHW.copy_(x_NCHW)
+            window_NCHW, new_NCHW = run.memory.window(self.name, x_NCHW)
+            new_NCHW.copy_(x_NCHW)
             run.memory.remember(self.name, window_NCHW)
             n = x_NCHW.shape[0]
             taps = [window_NCHW[k * run.batch : k * run.batch + n] for k in range(3)]
             pair_NCHW = conv.pointwise_taps(taps, self.time_conv.weight, self.time_conv.bias)
             pair_TBCHW = pair_NCHW.unflatten(0, (-1, run.batch))
             x_NCHW = torch.stack(pair_TBCHW.chunk(2, dim=2), dim=1).flatten(0, 2)
-        if self.arranged is None:
-            raise ModelError("the autoencoder was used before prepare().")
-        return self.arranged(x_NCHW.contiguous(memory_format=torch.channels_last))
+        if self.prepared is None:
+            raise ModelError("The autoencoder was used before prepare() was called.")
+        return self.prepared(x_NCHW.contiguous(memory_format=torch.channels_last))

@@ -1,4 +1,4 @@
-"""Widths of Wan2.1's video autoencoder and the statistics of its latents."""
+"""Sizes of Wan2.1's video autoencoder and the statistics of its latents."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class VAEShape:
-    """Widths of the autoencoder and the statistics of its latents.
+    """Sizes of the autoencoder and the statistics of its latents.
 
-    `multipliers` of `base` give the width per resolution (each half as large as the one before); `temporal`
-    says which of the steps down also halve time. `mean` and `std` (per latent channel) normalise latents.
+    Attributes:
+        base: channels at full resolution.
+        latent: channels of a latent.
+        multipliers: channels as multiples of `base`, for each resolution from the full one down, each half the one
+            before.
+        blocks: residual blocks per resolution.
+        temporal: for each downsampling, whether it also halves time.
+        mean, std: per latent channel, to normalise latents.
     """
 
     base: int = 96
@@ -62,5 +68,5 @@ class VAEShape:
 
     @property
     def frames_per_latent(self) -> int:
-        """Pixel frames per latent frame (after the first)."""
+        """Pixel frames of every latent frame but the first."""
         return int(2 ** sum(self.temporal))

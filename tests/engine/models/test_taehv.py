@@ -128,7 +128,7 @@ def test_a_checkpoint_that_grows_more_frames_is_cut_to_the_last(codec: TinyCodec
     grown = weights | {
         "decoder.7.conv.weight": torch.cat([torch.zeros(16, 16, 1, 1), weights["decoder.7.conv.weight"]])
     }
-    assert torch.equal(codec.network.fitted(grown)["decoder.7.conv.weight"], weights["decoder.7.conv.weight"])
+    assert torch.equal(codec.network.trimmed(grown)["decoder.7.conv.weight"], weights["decoder.7.conv.weight"])
 
 
 def test_wrong_number_of_frames_is_refused(codec: TinyCodec) -> None:

@@ -98,7 +98,7 @@ def test_weights_that_visit_the_device_by_block_compute_the_same(weights: dict[s
     network = umt5.build(weights, torch.float32, "golden")
     stayed = umt5.embed(network, data["ids"], data["mask"])
     before = [parameter.data_ptr() for parameter in network.parameters()]
-    umt5.visit_by_block(network, torch.device("cpu"))
+    umt5.offload_by_block(network, torch.device("cpu"))
     assert torch.equal(umt5.embed(network, data["ids"], data["mask"]), stayed)
     assert [parameter.data_ptr() for parameter in network.parameters()] == before
 
@@ -108,8 +108,8 @@ def test_eight_bit_weights_take_a_quarter_and_come_close(weights: dict[str, Tens
     network = umt5.build(weights, torch.float32, "golden")
     exact = umt5.embed(network, data["ids"], data["mask"])
     linear_bytes = sum(m.weight.numel() * 4 for m in network.modules() if isinstance(m, nn.Linear))
-    umt5.store_in_bytes(network)
-    stored = [m.stored for m in network.modules() if isinstance(m, umt5.ByteLinear)]
+    umt5.store_as_float8(network)
+    stored = [m.stored for m in network.modules() if isinstance(m, umt5.Float8StoredLinear)]
     assert sum(tensor.numel() * tensor.element_size() for tensor in stored) * 4 == linear_bytes
     error = (umt5.embed(network, data["ids"], data["mask"]) - exact).norm() / exact.norm()
     assert 0 < error < 0.2
@@ -191,7 +191,7 @@ def test_a_bad_tokenizer_is_refused(tmp_path: Path, encoder_file: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         Tokenizer(tmp_path / "none.json", 10)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="is no tokenizer"):
+    with pytest.raises(ModelError, match="is not a tokenizer"):
         Tokenizer(tmp_path, 10)
 
 

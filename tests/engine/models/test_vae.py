@@ -128,11 +128,11 @@ def test_wide_temporal_convolution_equals_conv3d(frames: int) -> None:
 def test_the_way_of_other_devices_computes_the_same(codec: WanCodec) -> None:
     other = random_codec()
     for module in other.network.modules():
-        arranged = getattr(module, "arranged", None)
-        if isinstance(arranged, TemporalConv):
-            arranged.taps = []
-        elif isinstance(arranged, UpsampleConv):
-            arranged.phases = None
+        prepared = getattr(module, "prepared", None)
+        if isinstance(prepared, TemporalConv):
+            prepared.taps = []
+        elif isinstance(prepared, UpsampleConv):
+            prepared.phases = None
     for frames, batch in ((9, 1), (5, 2)):
         ours = codec.encode(clip(frames, batch), codec.encoder_state(batch, *SIZE))
         theirs = other.encode(clip(frames, batch), other.encoder_state(batch, *SIZE))

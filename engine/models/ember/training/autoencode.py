@@ -1,4 +1,4 @@
-"""Training of the autoencoder: principal components first, then the convolutional corrections."""
+"""Training of the autoencoder: initialisation with principal components, then gradient descent."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from engine.models.ember.training.footage.data import draw
 from engine.models.ember.training.losses import pixel_loss, psnr
 
 PICTURE_GAIN = 24.0
-"""Root mean square of a latent against unit noise: how much of the picture survives a given share of noise."""
+"""Root mean square of the picture channels; the larger, the more of the picture remains at a given noise level."""
 
 
 class AutoencodeTask:
-    """Reconstruct content and styled targets, in motion, from slightly noisy latents.
+    """Reconstructs content and style targets from slightly noisy latents; implements `loop.Task`.
 
     Args:
-        codec: to be trained.
-        clips: the pool.
-        seed: of the batches.
-        batch, size: clips per step and their side in pixels.
+        codec: the trained codec.
+        clips: the pool, [count, frames, size, size, 3] uint8.
+        seed: seed of the batches.
+        batch, size: clips per step, and their side in pixels.
     """
 
     def __init__(self, codec: EmberCodec, clips: np.ndarray, seed: int, *, batch: int = 4, size: int = 96) -> None:
@@ -35,7 +35,7 @@ class AutoencodeTask:
         return [(list(self.codec.parameters()), 1.5e-3)]
 
     def start(self) -> float:
-        """Make the linear maps from principal components of a few batches; returns their PSNR in dB."""
+        """Initialise the linear maps with principal components of a few batches; returns their PSNR in dB."""
         groups = torch.cat([self.groups_of(-1 - n)[0] for n in range(8)])
         return principal_components(self.codec, groups)
 
@@ -43,11 +43,11 @@ class AutoencodeTask:
         """One step; see `engine.models.ember.training.loop.Task`."""
         first, second = self.groups_of(number)
         codec = self.codec
-        still = torch.rand(len(first), 1, 1, 1, generator=generator) < 0.1  # a stream's first frame
+        still = torch.rand(len(first), 1, 1, 1, generator=generator) < 0.1  # as a stream's first frame
         first = torch.where(still, first[:, -3:].repeat(1, GROUP, 1, 1), first)
         z0 = codec.encode_group(first, first[:, :3])
         z1 = codec.encode_group(second, first[:, -3:])
-        spread = z1.detach().std((0, 2, 3), keepdim=True)  # none in the look
+        spread = z1.detach().std((0, 2, 3), keepdim=True)  # 0 in the look channels
         noise = torch.randn(z1.shape, generator=generator) * spread
         noise = noise * 0.1 * torch.rand(len(z1), 1, 1, 1, generator=generator)
         made = codec.decode_group(torch.cat((z1 + noise, z0)), torch.cat((z0, z0)))[: len(z1) + len(z0) // 2]
@@ -57,7 +57,7 @@ class AutoencodeTask:
         return total, {"pixel": loss.item(), "psnr": psnr(made.detach(), wanted).item()}
 
     def groups_of(self, number: int) -> tuple[Tensor, Tensor]:
-        """Two successive groups of frames [2 B, 12, H, W]: content, and its styled targets."""
+        """Two successive groups of frames, each [2 * B, 12, H, W]: first the content, then its style targets."""
         batch = draw(self.clips, self.seed, number, batch=self.batch, frames=2 * GROUP, size=self.size)
         video = torch.cat((batch.content_BT3HW, batch.styled_BT3HW))
         frames = rearrange(video, "b (g t) c h w -> g b (t c) h w", g=2)
@@ -81,9 +81,10 @@ def principal_components(codec: EmberCodec, groups_BCHW: Tensor) -> float:
 
 @torch.no_grad()
 def standardise(codec: EmberCodec, groups_BCHW: Tensor) -> None:
-    """Centre the latents and scale them to `PICTURE_GAIN`, half-way between their own spread and white.
+    """Centre the latents and scale them to a root mean square of `PICTURE_GAIN`.
 
-    Strong channels (coarse structure) keep some of their strength, so that they outlast noise longer than detail.
+    Each channel is divided by the square root of its standard deviation, not by all of it: strong channels (coarse
+    structure) stay stronger, so that they remain visible at higher noise levels than detail.
     """
     codec.mean.zero_()
     codec.scale.fill_(1.0)

@@ -1,15 +1,18 @@
-"""Training of the network, the words and the decoder together, on what the stream will ask of them.
+"""Joint training of the network, the word table and the decoder, on the task that they have in the stream.
 
-A step plays the stream in small: one or two successive groups of frames are encoded and mixed with noise as the
-stream does it (share = strength, a little less in motion; the timestep says the share), the earlier group goes
-first and leaves its keys and values, and the later one has to become its style target. Where a further denoising
-step is trained, the network's own clean latents are mixed with noise at the step list's level and must become the
-same target. The earlier group sometimes bears another prompt or another scene: after a change the past must not
-stick. Loss: decoded pixels and their differences against the style target; and the picture channels of the latents
-against the content's, so that noise is removed there. What the look channels mean is left to network and decoder.
+A step is a small version of the stream. One or two successive groups of frames are encoded and mixed with noise as in
+the stream (the share of noise is the strength, a little less with motion, and the timestep is that share). The earlier
+group is denoised first and leaves its keys and values; the later one must match its style target. If a second denoising
+step is trained, the network's own clean latents are mixed with noise at one of the later timesteps and must match the
+same target. The earlier group sometimes has another prompt or another scene, so that the network learns not to keep the
+past after a change.
 
-Shape letters: B batch, C channels, T pixel frames, H W pixels, h w latent size, L tokens, T tokens of the text,
-E width of a text embedding.
+The loss compares the decoded pixels and their differences with the style target, and the picture channels of the
+latents with those of the content, so that the network removes the noise there. The meaning of the look channels is
+learned.
+
+Shape letters: B batch, C channels, T pixel frames, H W pixels, h w latent size, L tokens, X tokens of a text, E width
+of a text embedding.
 """
 
 from __future__ import annotations
@@ -35,29 +38,29 @@ from engine.network.rope import rope_for
 from engine.stream.timesteps import mix
 
 LATENT_WEIGHT = 3.0
-"""Of the latents' loss against the pixels'."""
+"""Weight of the latents' loss; that of the pixels is 1."""
 
 SEAMS = 4.0
-"""Extra weight of differences across the borders of latent vectors, where blocks would show."""
+"""Additional weight of pixel differences across the borders of latents, where blocks would be visible."""
 
 
 def style_share(strength: Tensor) -> Tensor:
-    """How much of the style a strength asks for: none up to 0.1, all of it from 0.55 on, evenly in between.
+    """Share of the style in the target at a strength: 0 up to 0.1, 1 from 0.55 on, linear in between.
 
-    Beyond that, strength makes the picture freer (more noise), not more styled.
+    Higher strengths only add noise, which lets the result deviate further from the input.
     """
     return ((strength - 0.1) / 0.45).clamp(0, 1)
 
 
 @dataclass(slots=True)
 class Past:
-    """Keys and values of earlier groups, by layer; what the cache is to the stream. Holds no gradients."""
+    """Keys and values of earlier groups, by layer, in place of the stream's KV cache. Without gradients."""
 
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
     def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, None]:
-        """Remember and return all, for `engine.network.protocol.Memory`."""
+        """Store the new keys and values and return all; implements `engine.network.protocol.Memory`."""
         if layer in self.keys:
             k_BLHK = torch.cat((self.keys[layer], k_BLHK), 1)
             v_BLHK = torch.cat((self.values[layer], v_BLHK), 1)
@@ -66,13 +69,13 @@ class Past:
 
 
 class DenoiseTask:
-    """See the module.
+    """The training task described in the module's docstring; implements `engine.models.ember.training.loop.Task`.
 
     Args:
-        dit, words, codec: trained together (of the codec only the decoder).
-        schedule: whose step list the stream will use.
-        lessons: what to train on.
-        rate: peak learning rate of the decoder.
+        dit, words, codec: the trained modules; the codec's encoder is not trained.
+        schedule: the model's denoising steps.
+        lessons: the training examples.
+        rate: peak learning rate of the decoder; see `groups`.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class DenoiseTask:
         codec.encoder.requires_grad_(False)
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The decoder, new to its work, at a rate; network and words, which begin nearly right, at a fifth of it."""
+        """The decoder at the full rate; network and words, which start close to a solution, at a fifth of it."""
         return [
             (list(self.codec.decoder.parameters()), self.rate),
             ([*self.dit.parameters(), *self.words.parameters()], self.rate / 5),
@@ -143,7 +146,7 @@ class DenoiseTask:
         return LATENT_WEIGHT * latent_loss + pixel, figures
 
     def _encode(self, video_BT3HW: Tensor) -> list[Tensor]:
-        """Latents of each group; the first frame serves as the one before."""
+        """Latents of each group of frames; the first frame only serves as the one before the first group."""
         latents = []
         for first in range(1, video_BT3HW.shape[1], GROUP):
             group = rearrange(video_BT3HW[:, first : first + GROUP], "b t c h w -> b (t c) h w")
@@ -151,28 +154,28 @@ class DenoiseTask:
         return latents
 
     def _text(self, batch: Batch) -> Tensor:
-        """Embeddings [B, T, E] of the prompts."""
+        """Embeddings [B, X, E] of the prompts."""
         return torch.stack([self.words(prompt) for prompt in batch.prompts])
 
     def _denoise(
         self,
         clean: Tensor,
         strength: Tensor,
-        text_BTE: Tensor,
+        text_BXE: Tensor,
         noise: Tensor,
         position: int,
         pasts: list[Past],
         uniform: Callable[[], Tensor],
         generator: torch.Generator,
     ) -> Tensor:
-        """All steps of one group, each with its own past; only the last one keeps gradients. [B, C, h, w]."""
+        """All denoising steps of one group; only the last one has gradients. Returns clean latents [B, C, h, w]."""
         motion = uniform() * (uniform() < 0.5)
         t = (1000 * strength * (1 - 0.1 * motion)).round()
         x = mix(clean, noise[0], (t / 1000).view(-1, 1, 1, 1))
         for step, past in enumerate(pasts):
             last = step == len(pasts) - 1
             with torch.set_grad_enabled(last and torch.is_grad_enabled()):
-                made = self._forward(x, t, text_BTE, position, past).float()
+                made = self._forward(x, t, text_BXE, position, past).float()
             if not last:
                 levels = torch.tensor(self.schedule.steps[1:])
                 chosen = levels[torch.randint(0, len(levels), (len(clean),), generator=generator)]
@@ -180,12 +183,13 @@ class DenoiseTask:
                 x = mix(made.detach(), noise[step + 1], (t / 1000).view(-1, 1, 1, 1))
         return made
 
-    def _forward(self, x_BChw: Tensor, t_B: Tensor, text_BTE: Tensor, position: int, past: Past) -> Tensor:
+    def _forward(self, x_BChw: Tensor, t_B: Tensor, text_BXE: Tensor, position: int, past: Past) -> Tensor:
         dit = self.dit
         patch = dit.shape.patch
         rope = rope_for(dit.shape, x_BChw.shape[2] // patch[1], x_BChw.shape[3] // patch[2], x_BChw.device)
         frames = torch.full((len(x_BChw), 1), position, device=x_BChw.device)
-        keys = dit.text_keys(dit.embed_text(text_BTE))
-        with sdpa_kernel(SDPBackend.MATH):  # for a few tokens, backward, several times as fast as the flash kernel
+        keys = dit.text_keys(dit.embed_text(text_BXE))
+        # With few tokens, the backward pass of this kernel is several times as fast as that of the flash kernel.
+        with sdpa_kernel(SDPBackend.MATH):
             context = DiTContext(dit.time(t_B[:, None]), rope.at(frames))
             return forward(dit, x_BChw[:, :, None], context, keys, past)[:, :, 0]

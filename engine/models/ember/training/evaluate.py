@@ -1,18 +1,18 @@
-"""How good Ember is, in figures, on content that it was never trained on.
+"""Evaluates Ember on content that it was not trained on.
 
-    python -m engine.models.ember.training.evaluate            # all words: some ten minutes of one core
+    python -m engine.models.ember.training.evaluate            # all words: about ten minutes on one core
     python -m engine.models.ember.training.evaluate --quick    # every fourth word
 
-Content: photographs that slide by whole pixels (scikit-image's, see `photographs`), and procedural clips from a seed
-of their own. What is played is the engine's own stream. Prints, in this order:
+The content is photographs that move by whole pixels (see `photographs`) and procedural clips from a seed of their own,
+run through the engine's own stream. Prints, in this order:
 
-distance      mean absolute difference (0..1) from the style target, per word, strength and steps; beside it that of
-              the untouched input, which is what doing nothing would score
-recognition   share of pictures whose nearest operator, among all words, is the one that was meant
-consistency   flicker: mean change between frames of a still scene; warp: mean difference from the frame before moved
-              along, on a sliding photograph; with and without the cache, and of the operators themselves
-strength      mean distance from the input as strength rises, and in how many words it ever falls by more than 0.005
-blocks        how much more neighbouring pixels differ across the borders of the network's tokens than elsewhere
+distance      mean absolute difference (0..1) from the style target, per word, strength and number of steps, and that of
+              the unchanged input for comparison
+recognition   share of pictures whose nearest style target, among all words, is that of the right word
+consistency   flicker: mean change between frames of a still scene; warp: mean difference from the previous frame moved
+              along, on a moving photograph; with and without the cache, and of the style operators
+strength      mean distance from the input at rising strengths, and for how many words it ever falls by more than 0.005
+blocks        differences of neighbouring pixels across the borders of the network's tokens, relative to those elsewhere
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from engine.models.ember.weights import WEIGHTS
 
 STRENGTHS = (0.3, 0.5, 0.7, 0.9)
 RECOGNISED = 0.7
-"""Strength at which words are to be recognised."""
+"""Strength at which recognition is measured."""
 
 STEPS = (1, 2, 4)
 TEXTURED = frozenset(
@@ -59,14 +59,14 @@ TEXTURED = frozenset(
     }
     | {"halftone", "glitch", "hologram", "matrix", "crt"}
 )
-"""Words whose operators draw a texture that is locked to the grid."""
+"""Words whose operators draw a texture at fixed positions, so that `blocks` cannot measure them."""
 
 FRAMES = 13
 SPEED = (2, 1)
 
 
 def content(size: int, count: int, folder: Path) -> list[Tensor]:
-    """Moving pictures [T, 3, H, W] in 0..1: `count` photographs and as many procedural clips."""
+    """Clips [T, 3, H, W] in 0..1: `count` moving photographs and as many procedural clips."""
     photographs = [moving(photograph(name, size), FRAMES, SPEED) for name in NAMES[:count]]
     clips = UNSEEN.make(folder)[:count, :FRAMES, :size, :size]
     painted = [torch.from_numpy(clip.astype(np.float32) / 255).permute(0, 3, 1, 2) for clip in clips]
@@ -74,13 +74,13 @@ def content(size: int, count: int, folder: Path) -> list[Tensor]:
 
 
 def target(picture_13HW: Tensor, word: str, strength: float) -> Tensor:
-    """What the word should make of a picture at a strength."""
+    """The style target of a word at a strength, for a picture in 0..1."""
     share = float(style_share(torch.tensor(strength)))
     return picture_13HW + (apply(picture_13HW, [word]) - picture_13HW) * share
 
 
 def nearest_word(made_13HW: Tensor, targets: Mapping[str, Tensor]) -> str:
-    """The word whose target is nearest, by pixels and their differences."""
+    """The word whose target is nearest, measured by `pixel_loss`."""
     return min(targets, key=lambda word: float(pixel_loss(made_13HW, targets[word])))
 
 
@@ -122,7 +122,7 @@ def distances(player: Player, clips: Sequence[Tensor], words: Sequence[str]) -> 
 
 
 def consistency(words: Sequence[str], weights: Path, size: int) -> None:
-    """Print flicker and warp error with and without the cache, and of the operators."""
+    """Print flicker and warp error with and without the cache, and of the style operators."""
     picture = photograph(NAMES[0], size)
     still = picture.expand(FRAMES, -1, -1, -1)
     grain = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ def consistency(words: Sequence[str], weights: Path, size: int) -> None:
 
 
 def monotony(player: Player, clip: Tensor, words: Sequence[str]) -> None:
-    """Print how the distance from the input grows with the strength."""
+    """Print the distance from the input at rising strengths."""
     strengths = [round(0.1 * n, 1) for n in range(1, 11)]
     curves = []
     for word in words:
@@ -162,7 +162,7 @@ def monotony(player: Player, clip: Tensor, words: Sequence[str]) -> None:
 
 
 def seams(picture_13HW: Tensor) -> float:
-    """Mean difference of neighbours across borders of 16 x 16 pixels over that of all others; 1: no blocks."""
+    """Mean difference of neighbouring pixels across borders of 16 x 16 pixels over that elsewhere; 1 without blocks."""
     along = (picture_13HW[..., 1:] - picture_13HW[..., :-1]).abs().mean((0, 1, 2))
     down = (picture_13HW[..., 1:, :] - picture_13HW[..., :-1, :]).abs().mean((0, 1, 3))
     border = torch.arange(1, len(along) + 1) % CELL == 0
@@ -170,7 +170,7 @@ def seams(picture_13HW: Tensor) -> float:
 
 
 def blocks(player: Player, clips: Sequence[Tensor]) -> None:
-    """Print the seams of words whose operators have no texture of their own."""
+    """Print `seams` for the words whose operators draw no texture."""
     words = [word for word in WORDS if word not in TEXTURED]
     made = {word: float(np.mean([seams(player.play(c, word, 0.7, 2)[-1:]) for c in clips])) for word in words}
     drawn = {word: float(np.mean([seams(apply(c[-1:], [word])) for c in clips])) for word in words}
@@ -182,7 +182,7 @@ def blocks(player: Player, clips: Sequence[Tensor]) -> None:
 
 
 def main() -> None:
-    """Print everything."""
+    """Print all figures."""
     parser = argparse.ArgumentParser(description="Evaluate Ember.")
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--folder", type=Path, default=CACHE)

@@ -1,8 +1,8 @@
-"""The training loop: steps, learning rate, averaged weights, checkpoints that resume exactly.
+"""The training loop: steps, learning rate, averaged weights, and checkpoints that resume exactly.
 
-Everything that a step does follows from the weights, the optimiser's moments and the number of the step: batches
-and noise are drawn from generators seeded with that number. So a run that is cut into pieces ends with the very
-weights of one that was not. Knows no network and no data: a `Task` has both.
+The result of a step depends only on the weights, the optimiser's moments and the number of the step, which seeds the
+generators of batches and noise. So an interrupted run ends with the same weights, to the bit, as one without
+interruptions. Networks and data belong to a `Task`.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from torch import Tensor, nn
 
 
 class Task(Protocol):
-    """What is trained."""
+    """What is trained: networks, data and loss."""
 
     modules: dict[str, nn.Module]
-    """Saved and averaged, by name."""
+    """The modules to save and to average, by name."""
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """Parameters to train with their peak learning rates."""
         ...
 
     def loss(self, number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Loss of step `number` and figures for the log; all chance comes from `generator` and `number`."""
+        """Loss of step `number`, and figures for the log; all randomness comes from `generator` and `number`."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The learning rate over time: a linear rise, a plateau, and a cosine fall to nothing once an end is set.
+    """The learning rate over time: linear warm-up, a plateau, and a cosine decay to zero once an end is set.
 
     Attributes:
-        first, warmup: step at which the rise begins, and its length.
-        fall_from, fall_to: first and last step of the fall; None: the plateau goes on.
+        first, warmup: step at which the warm-up begins, and its length in steps.
+        fall_from, fall_to: first and last step of the decay; None for a plateau without an end.
     """
 
     first: int = 0
@@ -49,7 +49,7 @@ class Pace:
     fall_to: int | None = None
 
     def at(self, number: int) -> float:
-        """Factor on the peak rate at a step."""
+        """Factor on the peak rate at this step, 0 to 1."""
         rise = min(1.0, (number - self.first + 1) / self.warmup)
         if self.fall_from is None or self.fall_to is None or number < self.fall_from:
             return rise
@@ -58,15 +58,16 @@ class Pace:
 
 
 class Trainer:
-    """Runs a task from a checkpoint to a checkpoint.
+    """Trains a task, and resumes from its checkpoint.
 
     Args:
         task: what is trained.
-        path: the checkpoint; read when it exists, written every `every` seconds and at the end.
-        seed: all chance starts here.
+        path: the checkpoint; read if it exists, written every `every` seconds and at the end.
+        seed: seed of all randomness.
         device: where the task computes.
-        half: products and convolutions in bfloat16; weights and moments stay fp32.
-        average: how slowly the averaged weights follow.
+        half: whether matmuls and convolutions run in bfloat16; weights and moments stay in fp32.
+        average: decay per step of the exponential moving average of the weights.
+        every: seconds between two checkpoints.
     """
 
     def __init__(
@@ -93,11 +94,11 @@ class Trainer:
             self._load()
 
     def stop(self) -> None:
-        """Let `run` end after the step that it is at."""
+        """Let `run` end after the current step."""
         self.stopped = True
 
     def run(self, *, seconds: float = math.inf, steps: float = math.inf, report: Callable[[str], None] = print) -> None:
-        """Train until the time or the number of further steps is used up or `stop` is called, then save."""
+        """Train for this time or number of further steps, or until `stop` is called or the decay ends; then save."""
         started = saved = time.monotonic()
         last, first = self.seconds, self.number
         figures: dict[str, list[float]] = {}
@@ -138,7 +139,7 @@ class Trainer:
         return figures
 
     def save(self) -> None:
-        """Write the checkpoint in one piece: a run that is killed leaves the old one or the new one."""
+        """Write the checkpoint; a run that is killed leaves the old one or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "number": self.number,
@@ -149,9 +150,9 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "pace": (self.pace.first, self.pace.warmup, self.pace.fall_from, self.pace.fall_to),
         }
-        half_written = self.path.with_suffix(".part")
-        torch.save(state, half_written)
-        os.replace(half_written, self.path)
+        part = self.path.with_suffix(".part")
+        torch.save(state, part)
+        os.replace(part, self.path)
 
     def _load(self) -> None:
         state = torch.load(self.path, weights_only=True, map_location=self.device)
@@ -161,7 +162,7 @@ class Trainer:
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         for group, (_, rate) in zip(self.optimizer.param_groups, self.task.groups(), strict=True):
-            group["peak"] = rate  # the code's word counts, should it have changed between two pieces
+            group["peak"] = rate  # the code takes precedence over the checkpoint
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

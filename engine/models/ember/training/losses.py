@@ -1,4 +1,4 @@
-"""How far pictures are apart, for training."""
+"""Distances between pictures, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def pixel_loss(made: Tensor, wanted: Tensor, *, border: int = 0, extra: float = 0.0) -> Tensor:
-    """Mean absolute error of pixels and, weighted 0.7, of their differences to the right and downwards.
+    """Mean absolute error of pixels and, weighted with 0.7, of their differences to the right and lower neighbours.
 
-    The differences make edges and fine texture count, which a plain mean error lets blur.
+    The differences preserve edges and fine texture, which would be blurred by the error of pixels alone.
 
     Args:
-        made, wanted: [..., H, W] of one shape.
-        border, extra: differences across every `border`-th pixel border count 1 + `extra` times (0: all alike), so that
-            blocks of that size do not show.
+        made, wanted: [..., H, W], of the same shape.
+        border, extra: differences across the borders of blocks of `border` pixels have a weight of 1 + `extra`, against
+            visible blocks; 0 for no blocks.
     """
     error = made - wanted
     along = (error[..., 1:] - error[..., :-1]).abs()
@@ -26,5 +26,5 @@ def pixel_loss(made: Tensor, wanted: Tensor, *, border: int = 0, extra: float = 
 
 
 def psnr(made: Tensor, wanted: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    """Peak signal-to-noise ratio in dB, for pictures in [-1, 1]."""
     return -10 * ((made.clamp(-1, 1) - wanted).square().mean() / 4).log10()

@@ -1,6 +1,4 @@
-"""The stream as the engine runs it, for evaluation: pixels in, restyled pixels out, one prompt and one strength.
-
-Knows the engine's own stream (so what is measured is what is played), nothing of what is measured.
+"""Runs clips through the engine's own stream, for evaluation: pixels in, restyled pixels out.
 
 Shape letters: T pixel frames, H W pixels.
 """
@@ -24,11 +22,11 @@ from engine.stream.timesteps import steps_for
 
 
 class Player:
-    """Ember's parts, made into one stream after another.
+    """Restyles clips with Ember.
 
     Args:
-        dit, words, codec: in evaluation mode.
-        cached: whether a chunk sees the chunks before it.
+        dit, words, codec: the model's parts, in evaluation mode.
+        cached: whether a chunk attends to earlier chunks.
     """
 
     def __init__(self, dit: CausalDiT, words: WordTable, codec: EmberCodec, *, cached: bool = True) -> None:
@@ -47,7 +45,7 @@ class Player:
             prompt, strength, steps, seed: as the live controls.
 
         Returns:
-            Pixels in 0..1, as many frames.
+            Pixels in 0..1, with the same shape.
         """
         height, width = video_T3HW.shape[-2:]
         stream, noise = self._open(height, width)
@@ -62,7 +60,7 @@ class Player:
             noisy, first = stream.encode(frames[:, :count], plan)
             frames = frames[:, count:]
             made += [stream.decode(clean) for _, clean in stream.denoise(noisy, first, plan.timesteps, ticket=True)]
-        while stream.state.flights:  # what is still in flight comes out behind repetitions of the last picture
+        while stream.state.flights:  # repeat the last frame until the chunks in flight are finished
             rest = video_T3HW[-1:].expand(self.spec.frames_per_latent, -1, -1, -1).transpose(0, 1) * 2 - 1
             noisy, first = stream.encode(rest, plan)
             finished = stream.denoise(noisy, first, plan.timesteps, ticket=None)

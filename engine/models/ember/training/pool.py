@@ -1,9 +1,9 @@
-"""A pool of procedural clips on disk, so that training draws pictures faster than it could paint them.
+"""Pools of procedural clips on disk, since reading a clip is faster than rendering it.
 
-Clip `i` of a pool depends on the pool's seed and `i` alone, so a pool can be made in pieces, by several processes,
-and made again elsewhere to the byte. Knows nothing of styles or networks.
+Clip `i` of a pool depends only on the pool's seed and `i`, so a pool can be rendered in parts and by several processes,
+and is the same on every machine, to the byte.
 
-    python -m engine.models.ember.training.pool            # paint (or finish) the pools that training reads
+    python -m engine.models.ember.training.pool            # render (or complete) the pools for training
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import torch
 from engine.models.ember.training.footage.scenes import clip
 
 CACHE = Path(platformdirs.user_cache_dir("tidecast")) / "ember"
-"""Where pools and checkpoints lie unless a command says otherwise."""
+"""Default folder of pools and checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`count` clips of `frames` frames, `size` pixels square, from `seed`."""
+    """A pool of `count` clips with `frames` frames of `size` x `size` pixels, rendered from `seed`."""
 
     name: str
     count: int
@@ -41,14 +41,14 @@ class Pool:
         """The file that holds the pool."""
         return folder / f"{self.name}-{self.seed}-{self.count}x{self.frames}x{self.size}.npy"
 
-    def paint(self, index: int) -> np.ndarray:
-        """Render one clip, [frames, size, size, 3] uint8."""
+    def render(self, index: int) -> np.ndarray:
+        """Render one clip [frames, size, size, 3] uint8."""
         return clip(np.random.default_rng((self.seed, index)), self.frames, self.size)
 
     def make(self, folder: Path) -> np.ndarray:
-        """Paint what is missing and return the pool as a read-only memory map.
+        """Render the missing clips and return the pool as a read-only memory map.
 
-        A clip that was not painted yet is all zero, which no painted clip is (its first pixel rows hold grain).
+        A missing clip is all zero, which a rendered one never is, since it contains noise.
         """
         path = self.path(folder)
         if not path.exists():
@@ -57,7 +57,7 @@ class Pool:
         clips = np.lib.format.open_memmap(path, mode="r+")
         for index in range(self.count):
             if not clips[index, 0].any():
-                clips[index] = self.paint(index)
+                clips[index] = self.render(index)
         clips.flush()
         return np.load(path, mmap_mode="r")
 
@@ -69,9 +69,9 @@ POOLS = (UNSEEN, TRAINING, LARGE)
 
 
 def main() -> None:
-    """Paint the pools."""
-    parser = argparse.ArgumentParser(description="Paint the clips that Ember is trained on.")
-    parser.add_argument("--folder", type=Path, default=CACHE, help="where the pools lie")
+    """Render the pools."""
+    parser = argparse.ArgumentParser(description="Render the clips that Ember is trained on.")
+    parser.add_argument("--folder", type=Path, default=CACHE, help="folder of the pools")
     folder = parser.parse_args().folder
     torch.set_num_threads(1)
     for pool in POOLS:

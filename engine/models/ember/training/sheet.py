@@ -1,4 +1,4 @@
-"""Contact sheets: every word on one picture, and a few words over strengths and steps.
+"""Contact sheets: all words on one picture, and some words at several strengths and numbers of steps.
 
 python -m engine.models.ember.training.sheet --out sheets            # of the weights in the package
 """
@@ -25,11 +25,11 @@ from engine.models.ember.weights import WEIGHTS, read
 from engine.network.dit import CausalDiT
 
 FRAMES = 9
-"""Of the clips behind a sheet; the last frame is shown."""
+"""Length of the clips; the sheets show the last frame."""
 
 
 def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
-    """A player with the weights of a file."""
+    """A player with the weights in this file."""
     dit, words = CausalDiT(EMBER.network), WordTable(EMBER.network.text_len, EMBER.network.text_dim)
     codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     for name, module in (("dit", dit), ("words", words), ("codec", codec)):
@@ -38,7 +38,7 @@ def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
 
 
 def tile(picture_3HW: Tensor, label: str) -> np.ndarray:
-    """A picture 0..1 as bytes with a label in its corner."""
+    """A picture [3, H, W] in 0..1 as [H, W, 3] uint8, with a label in its corner."""
     image = Image.fromarray((picture_3HW.permute(1, 2, 0).numpy() * 255).clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, 7 + 6 * len(label), 12), fill=(0, 0, 0))
@@ -47,7 +47,7 @@ def tile(picture_3HW: Tensor, label: str) -> np.ndarray:
 
 
 def assemble(tiles: Sequence[np.ndarray], columns: int) -> Image.Image:
-    """Tiles in rows; the last row is filled with black."""
+    """Tiles in rows of `columns`; the last row is filled up with black."""
     filled = list(tiles) + [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(filled[n : n + columns], axis=1) for n in range(0, len(filled), columns)]
     return Image.fromarray(np.concatenate(rows))
@@ -56,7 +56,7 @@ def assemble(tiles: Sequence[np.ndarray], columns: int) -> Image.Image:
 def words_sheet(
     player: Player, video_T3HW: Tensor, prompts: Sequence[str], strength: float, steps: int, columns: int = 8
 ) -> Image.Image:
-    """Each prompt at one setting, after the input."""
+    """The input, then the result of each prompt."""
     tiles = [tile(video_T3HW[-1], "input")]
     for prompt in prompts:
         tiles.append(tile(player.play(video_T3HW, prompt, strength, steps)[-1], prompt))
@@ -64,7 +64,7 @@ def words_sheet(
 
 
 def settings_sheet(player: Player, video_T3HW: Tensor, prompts: Sequence[str]) -> Image.Image:
-    """Each prompt: its target, then strengths at two steps, then steps at one strength."""
+    """For each prompt its target, then four strengths with two steps, then strength 0.7 with one and four steps."""
     settings = [(0.3, 2), (0.5, 2), (0.7, 2), (0.9, 2), (0.7, 1), (0.7, 4)]
     tiles = []
     for prompt in prompts:

@@ -1,10 +1,9 @@
-"""Where the network's weights begin: at a function that is nearly right already.
+"""Initial weights of the network, close to a solution, which saves most of the training time.
 
-The first patch embedding and the last projection are inverse to each other and every branch of a block starts at
-zero, so the untrained network hands its input on. Most heads of self-attention start as a stencil (the token
-itself, its four neighbours, its own place one frame earlier): a constant part of queries and keys makes rotary
-positions a kernel that peaks at a chosen distance. On a budget of minutes this saves most of them. Knows the
-network's parameters, no data.
+The patch embedding and the last projection are inverse to each other and every branch of a block starts close to zero,
+so the untrained network passes its input through. Most heads of self-attention start as a stencil (the token itself,
+its four neighbours, the same place one frame earlier): queries and keys get a constant part, with which the rotary
+positions become a kernel that peaks at a chosen distance.
 """
 
 from __future__ import annotations
@@ -16,30 +15,34 @@ from engine.network.dit import CausalDiT, sinusoid
 from engine.network.dit_shape import DiTShape
 
 STENCIL = ((0, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1), (-1, 0, 0))
-"""Distance (frames, rows, columns) at which each of the first heads looks; the other heads start random."""
+"""Distance (frames, rows, columns) to the token that each of the first heads attends to; the others start random."""
 
 SIGNAL = 0.35
-"""Spread of a token's picture part; the rest of its width holds constants that keep the norm from hiding contrast."""
+"""Standard deviation of a token's picture part. The rest of the token is constant, so that the norm keeps contrasts."""
 
 DETAIL = 0.25
-"""Strength of detail against the root mean square of the picture channels."""
+"""Root mean square of the picture's detail, relative to that of all picture channels."""
 
 WORDS = 4.0
-"""Gain of the text on the part of a token that the look is read from: words look different from the first step on."""
+"""Gain of the text on the part of a token from which the look is read, so that words differ from the first step."""
 
 PEAK = 3.0
-"""Gain of queries and keys of the stencil: how sharply it peaks."""
+"""Gain of the stencil's queries and keys; larger values make the peak sharper."""
 
 
 @torch.no_grad()
 def begin(dit: CausalDiT, picture: int, generator: torch.Generator) -> None:
-    """Set every weight, for latents whose first `picture` channels have a root mean square of `PICTURE_GAIN`."""
+    """Initialise every weight, for latents whose first `picture` channels have a root mean square of `PICTURE_GAIN`.
+
+    Raises:
+        ValueError: if the network is too narrow for the picture channels of a patch.
+    """
     dit.init_weights(generator)
     shape = dit.shape
     _, height, width = shape.patch
     spots, values = height * width, height * width * picture
     if values >= shape.dim:
-        raise ValueError(f"a width of {shape.dim} cannot hand on patches of {values} numbers")
+        raise ValueError(f"a width of {shape.dim} cannot pass on patches of {values} numbers")
     embedding, head = dit.patch_embedding, dit.head.head
     identity = torch.zeros(shape.dim, spots * shape.latent_channels)
     identity[:values, :values] = torch.eye(values)
@@ -79,11 +82,11 @@ def begin(dit: CausalDiT, picture: int, generator: torch.Generator) -> None:
 
 
 def _amplify(dit: CausalDiT, values: int, constants: int) -> None:
-    """Make the first block multiply the picture part of a token by what noise of level t calls for.
+    """Make the first block multiply the picture part of a token by a factor that depends on the noise level t.
 
-    Of x = (1 - t) z + t n the best linear estimate of z is x (1 - t) / ((1 - t)^2 + t^2 / g^2), g being how strong z
-    is against n. Units in pairs, gelu(a) - gelu(-a) = a, make the first feed-forward layer a linear map; its gate,
-    a function of time, is fitted to the factor by least squares.
+    The best linear estimate of z from x = (1 - t) z + t n is x (1 - t) / ((1 - t)^2 + t^2 / g^2), where g is the ratio
+    of the root mean squares of z and n. Pairs of units turn the feed-forward layer into a linear map, since gelu(a) -
+    gelu(-a) = a; its gate, a function of t, is fitted to the factor by least squares.
     """
     first, last = dit.blocks[0].ffn[0], dit.blocks[0].ffn[2]
     dim = dit.shape.dim
@@ -107,10 +110,10 @@ def _amplify(dit: CausalDiT, values: int, constants: int) -> None:
 
 
 def _rotated(shape: DiTShape, distance: tuple[int, int, int]) -> torch.Tensor:
-    """A head's constant that, with rotary positions, answers to a constant query most at this distance: [head_dim].
+    """The constant [head_dim] of a key whose product with the query's constant is largest at this distance.
 
-    A key at q + distance is rotated by the angle of the distance more than the query; rotating it back by that angle
-    makes the two parallel there.
+    Rotary positions turn the key at that distance by a further angle than the query. Rotating the constant back by this
+    angle makes the two parallel there.
     """
     pairs = shape.head_dim // 2
     side = pairs // 3

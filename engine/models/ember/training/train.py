@@ -1,12 +1,12 @@
-"""The command that trains Ember, from nothing or from where it was left.
+"""The command that trains Ember, from the beginning or from a checkpoint.
 
     python -m engine.models.ember.training.train codec --minutes 15      # the autoencoder first
     python -m engine.models.ember.training.train network --minutes 60    # then network, words and decoder
     python -m engine.models.ember.training.train export                  # averaged weights to the package
 
-Run either as often as you like, in pieces as short as you like: a checkpoint resumes to the bit. `--fall N` lets the
-learning rate fall to nothing over the next N steps and ends there. The first run paints the pools of clips (about
-eight minutes of one core). One core of a CPU is enough to follow it; `--threads` takes more, `--device cuda` a GPU.
+Training can be divided into any number of runs; a checkpoint resumes exactly. With `--fall N` the learning rate decays
+to zero over the next N steps, and training ends there. The first run renders the pools of clips (about eight minutes on
+one core). One CPU core is enough; `--threads` uses more, `--device cuda` a GPU.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from engine.network.dit import CausalDiT
 SEED = 1
 
 SHIPPED = 14280
-"""Step that the weights in the package have reached."""
+"""Number of training steps of the weights in the package."""
 
 
 def codec_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> Trainer:
-    """The autoencoder's run, new or resumed."""
+    """A trainer for the autoencoder, new or resumed."""
     codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     codec.init_weights(torch.Generator().manual_seed(seed))
     path = folder / "codec.pt"
@@ -52,7 +52,10 @@ def codec_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> 
 def network_trainer(
     folder: Path, seed: int, device: torch.device, half: bool, lessons: Lessons, shipped: bool = False
 ) -> Trainer:
-    """The network's run, resumed, or new: from the codec's averaged weights, or from the `shipped` ones."""
+    """A trainer for network, words and decoder: resumed, or new.
+
+    A new one starts with the codec's averaged weights, or with `shipped` from the weights in the package.
+    """
     codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     dit, words = CausalDiT(EMBER.network), WordTable(EMBER.network.text_len, EMBER.network.text_dim)
     path = folder / "network.pt"
@@ -77,7 +80,7 @@ def network_trainer(
 
 
 def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
-    """Train for a while; Ctrl+C ends it sooner and loses nothing."""
+    """Train for some minutes; Ctrl+C ends it early and saves the checkpoint."""
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: trainer.stop())
     if fall is not None:
@@ -86,16 +89,18 @@ def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Train Ember, or write its trained weights into the package.")
     parser.add_argument("what", choices=("codec", "network", "export"))
-    parser.add_argument("--minutes", type=float, default=10.0, help="length of this piece (default 10)")
-    parser.add_argument("--fall", type=int, default=None, help="let the rate fall to nothing over this many steps")
-    parser.add_argument("--folder", type=Path, default=CACHE, help="where pools and checkpoints lie")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of this run (default 10)")
+    parser.add_argument(
+        "--fall", type=int, default=None, help="let the learning rate decay to zero over this many steps"
+    )
+    parser.add_argument("--folder", type=Path, default=CACHE, help="folder of pools and checkpoints")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--half", action="store_true", help="products in bfloat16 (fast on GPUs and on CPUs with AMX)")
-    parser.add_argument("--shipped", action="store_true", help="begin the network from the weights in the package")
+    parser.add_argument("--half", action="store_true", help="matmuls in bfloat16 (fast on GPUs and on CPUs with AMX)")
+    parser.add_argument("--shipped", action="store_true", help="start from the weights in the package")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,8 +1,7 @@
-"""Training examples: crops of procedural clips, prompts, and what each prompt should make of a crop.
+"""Training examples: crops of procedural clips, prompts, and the style target of each prompt for its crop.
 
-Batch `n` depends on the pools, the seed and `n` alone; there is no reader whose position would have to be saved, and
-another process may paint ahead (`Ahead`). Knows operators and words, no network, and of the codec only how many
-frames make a group.
+Batch `n` depends only on the pools, the seed and `n`. So there is no reader whose position would have to be saved, and
+another process can prepare batches in advance (`Ahead`).
 
 Shape letters: B batch, T pixel frames, H W pixels.
 """
@@ -32,25 +31,25 @@ FULL = [word for word in STYLES if word not in TINTS]
 _WEIGHTS = [STYLES[word].weight for word in FULL]
 
 STILL_SHARE = 0.5
-"""Share of crops that are made to stand still: flicker shows there first, and they are styled in one go."""
+"""Share of crops that are made still: flicker is most visible there, and only one frame has to be styled."""
 
 FAR_SHARE = 0.6
-"""Share of crops that are taken from further away."""
+"""Share of crops that are cut larger and scaled down."""
 
 GRADED_SHARE = 0.6
 """Share of crops whose colour and contrast are changed."""
 
 MEMORY_FROM = 1100
-"""Step at which the network begins to see earlier groups."""
+"""Step from which some lessons have an earlier group of frames."""
 
 ROLLOUTS_FROM = 1100
-"""Step at which it begins to see its own results."""
+"""Step from which some lessons have a second denoising step, with the network's own result as its input."""
 
 Prompt = list[str]
 
 
 def random_prompt(rng: random.Random) -> Prompt:
-    """Nothing, a colour, a style, a style in a colour, two styles, or two styles in a colour; in any order."""
+    """No word, a colour, a style, a style in a colour, two styles, or two styles in a colour; in random order."""
     kind = rng.random()
     if kind < 0.03:
         return []
@@ -68,7 +67,13 @@ def random_prompt(rng: random.Random) -> Prompt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Pixels in [-1, 1]: `content_BT3HW` and what `prompts` make of it at full strength, `styled_BT3HW`."""
+    """One batch, with pixels in [-1, 1].
+
+    Attributes:
+        content_BT3HW: the input.
+        styled_BT3HW: its style targets at full strength.
+        prompts: one prompt per clip.
+    """
 
     content_BT3HW: Tensor
     styled_BT3HW: Tensor
@@ -76,10 +81,10 @@ class Batch:
 
 
 def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tensor:
-    """A random crop of a random clip: often taken from further away and graded, then mirrored, turned over, recoloured.
+    """A random crop of a random clip, with random scaling, grading, time reversal, mirroring and permuted colours.
 
-    Painted scenes are softer and more colourful than what cameras see. From further away (made smaller) edges are
-    as sharp as in a photograph, and grading lends its contrast and its greys.
+    Rendered scenes are softer and more colourful than what cameras see. Scaling down makes edges as sharp as in a
+    photograph, and grading changes contrast and saturation.
 
     Returns:
         Pixels in 0..1, [frames, 3, size, size].
@@ -108,13 +113,13 @@ def crop(clips: np.ndarray, rng: random.Random, frames: int, size: int) -> Tenso
 
 
 def grade(x_T3HW: Tensor, saturation: float, contrast: float) -> Tensor:
-    """Draw colours towards grey (`saturation` 1: not at all) and stretch around the mean brightness."""
+    """Reduce the saturation (1 keeps it) and stretch the contrast around the mean brightness; pixels in 0..1."""
     mean = luma(x_T3HW).mean()
     return ((saturate(x_T3HW, saturation) - mean) * contrast + mean).clamp(0, 1)
 
 
 def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, size: int) -> Batch:
-    """Batch `number` of the endless row of batches that `seed` stands for."""
+    """Batch `number` of the endless sequence of batches for this seed."""
     rng = random.Random(f"{seed}/{number}")
     contents, styleds, prompts = [], [], []
     for _ in range(batch):
@@ -129,7 +134,7 @@ def draw(clips: np.ndarray, seed: int, number: int, *, batch: int, frames: int, 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """What one step trains: a batch, how many groups of frames follow each other, and denoising steps per group."""
+    """The example for one training step: a batch, its number of successive groups of frames, and of denoising steps."""
 
     batch: Batch
     groups: int
@@ -137,7 +142,7 @@ class Lesson:
 
 
 class Lessons(Protocol):
-    """An endless row of lessons."""
+    """An endless sequence of lessons."""
 
     def at(self, number: int) -> Lesson:
         """The lesson of step `number`."""
@@ -145,12 +150,12 @@ class Lessons(Protocol):
 
 
 class Painter:
-    """Paints lessons when they are asked for.
+    """Prepares each lesson when it is requested.
 
     Args:
         clips, large: the pools of small and of large clips.
-        seed: of the row.
-        batch: crops of 64 x 64 pixels in a lesson; larger crops come with fewer.
+        seed: seed of the sequence.
+        batch: clips in a lesson with crops of 64 x 64 pixels; lessons with larger crops have fewer.
     """
 
     def __init__(self, clips: np.ndarray, large: np.ndarray, seed: int, *, batch: int = 20) -> None:
@@ -186,30 +191,30 @@ def _paint(number: int) -> Lesson:
 
 
 class Ahead:
-    """The same lessons, painted some steps ahead by a process of their own.
+    """The lessons of a `Painter`, prepared in advance by another process.
 
     Args:
-        folder: where the pools lie.
-        seed, batch: as a `Painter`'s.
-        depth: lessons in stock.
+        folder: folder of the pools.
+        seed, batch: as for `Painter`.
+        depth: lessons that are prepared in advance.
     """
 
     def __init__(self, folder: Path, seed: int, *, batch: int = 20, depth: int = 6) -> None:
         self.depth = depth
-        self._stock: deque[tuple[int, Future[Lesson]]] = deque()
+        self._prepared: deque[tuple[int, Future[Lesson]]] = deque()
         self._pool = ProcessPoolExecutor(
             1, multiprocessing.get_context("spawn"), initializer=_open, initargs=(folder, seed, batch)
         )
 
     def at(self, number: int) -> Lesson:
-        """See `Lessons`; quick when the numbers follow each other."""
-        if self._stock and self._stock[0][0] != number:
-            self._stock.clear()
-        while len(self._stock) < self.depth:
-            later = number + len(self._stock)
-            self._stock.append((later, self._pool.submit(_paint, later)))
-        return self._stock.popleft()[1].result()
+        """See `Lessons`; fast if the numbers are consecutive."""
+        if self._prepared and self._prepared[0][0] != number:
+            self._prepared.clear()
+        while len(self._prepared) < self.depth:
+            later = number + len(self._prepared)
+            self._prepared.append((later, self._pool.submit(_paint, later)))
+        return self._prepared.popleft()[1].result()
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._pool.shutdown(cancel_futures=True)

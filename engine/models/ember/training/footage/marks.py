@@ -1,4 +1,4 @@
-"""What the looks are drawn with: blurs, edges, ramps of colour, grain and grids.
+"""Building blocks of the style operators: blurs, edges, colour gradients, grain and grids.
 
 Pictures are [N, 3, H, W] in 0..1.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CELL = 16
-"""All textures repeat after this many pixels."""
+"""Period of all textures in pixels."""
 
 
 def rgb_of(x: Tensor, red: float, green: float, blue: float) -> Tensor:
@@ -24,14 +24,14 @@ def luma(x: Tensor) -> Tensor:
 
 
 def box(x: Tensor, width: int) -> Tensor:
-    """Mean over an odd square."""
+    """Mean over a square of `width` x `width` pixels; `width` must be odd."""
     pad = width // 2
     x = functional.pad(x, (pad,) * 4, mode="replicate")
     return functional.avg_pool2d(functional.avg_pool2d(x, (width, 1), 1), (1, width), 1)
 
 
 def blur(x: Tensor, width: int) -> Tensor:
-    """Two box means: a smooth blur."""
+    """Two box filters after each other, for a smooth blur."""
     return box(box(x, width), width)
 
 
@@ -54,32 +54,32 @@ def edges(x: Tensor, smooth: int = 3) -> Tensor:
 
 
 def saturate(x: Tensor, gain: float) -> Tensor:
-    """Move away from (or towards) grey."""
+    """Multiply the distance from grey by `gain`."""
     grey = luma(x)
     return (grey + (x - grey) * gain).clamp(0, 1)
 
 
 def contrast(x: Tensor, gain: float) -> Tensor:
-    """Stretch around mid grey."""
+    """Multiply the distance from mid grey by `gain`."""
     return ((x - 0.5) * gain + 0.5).clamp(0, 1)
 
 
 def tone(x: Tensor) -> Tensor:
-    """Luma with its local contrast raised and its local mean drawn to the middle."""
+    """Luma with more local contrast and a local mean closer to mid grey."""
     grey = luma(x)
     mean = blur(grey, 15)
     return ((grey - mean) * 1.4 + (mean - 0.5) * 0.9 + 0.5).clamp(0, 1)
 
 
 def terraces(x: Tensor, levels: int) -> Tensor:
-    """Quantise to `levels` steps with soft risers."""
+    """Quantise to `levels` steps, with smooth transitions."""
     scaled = x.clamp(0, 1) * levels
     floor = scaled.floor()
     return (floor + step(0.3, 0.7, scaled - floor)) / levels
 
 
 def ramp(value: Tensor, *colours: str) -> Tensor:
-    """Colour of a value 0..1 on a gradient of hexadecimal colours at equal distances."""
+    """Colour [N, 3, H, W] of a value [N, 1, H, W] in 0..1, on a gradient of equidistant hexadecimal colours."""
     stops = value.new_tensor([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])
     place = value[:, 0].clamp(0, 1) * (len(colours) - 1)
     index = place.long().clamp(0, len(colours) - 2)
@@ -88,12 +88,12 @@ def ramp(value: Tensor, *colours: str) -> Tensor:
 
 
 def hue(turn: Tensor) -> Tensor:
-    """Pure colour of a hue in turns, [N, 3, H, W]."""
+    """Saturated colour [N, 3, H, W] of a hue in turns (0 to 1)."""
     return ((turn * 6 + rgb_of(turn, 0.0, 4.0, 2.0)) % 6 - 3).abs().sub(1).clamp(0, 1)
 
 
 def tiles(x: Tensor, width: int) -> Tensor:
-    """Mean of every tile, spread over it."""
+    """Every tile of `width` x `width` pixels filled with its mean."""
     return functional.interpolate(functional.avg_pool2d(x, width), scale_factor=width, mode="nearest")
 
 
@@ -124,12 +124,12 @@ def grain(x: Tensor) -> Tensor:
 
 
 def bristles(x: Tensor) -> Tensor:
-    """Marks of a brush drawn from corner to corner, the same in every cell, about -1..1."""
+    """Diagonal brush marks, the same in every cell, about -1..1."""
     return in_every_cell(_BRISTLES, x)
 
 
 def kuwahara(x: Tensor, radius: int) -> Tensor:
-    """Edge-keeping smoothing: a soft choice of the calmest of four neighbouring squares."""
+    """Kuwahara filter: mean of the four neighbouring squares, weighted by a softmax over their negative variances."""
     width = radius + 1
 
     def squares(y: Tensor) -> Tensor:

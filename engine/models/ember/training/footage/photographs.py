@@ -1,7 +1,4 @@
-"""Photographs set in motion, to test on; nothing is ever trained on them.
-
-They are the ones that scikit-image bundles.
-"""
+"""Moving photographs for evaluation; they are not used in training. They come with scikit-image."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ NAMES = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def photograph(name: str, size: int) -> Tensor:
-    """A square cut-out of a photograph, [3, size, size] in 0..1."""
+    """The central square of a photograph, resized to [3, size, size], in 0..1."""
     picture = getattr(data, name)()
     height, width = picture.shape[:2]
     side = min(height, width)
@@ -26,7 +23,13 @@ def photograph(name: str, size: int) -> Tensor:
 
 
 def moving(picture_3HW: Tensor, frames: int, speed: tuple[int, int] = (2, 1)) -> Tensor:
-    """The picture slides by whole pixels per frame and comes back in, mirrored; [frames, 3, H, W] in 0..1."""
+    """A clip [frames, 3, H, W] in which the picture moves by whole pixels per frame; it is mirrored at its edges.
+
+    Args:
+        picture_3HW: pixels in 0..1.
+        frames: length of the clip.
+        speed: pixels per frame to the left and upwards.
+    """
     reach = max(speed) * frames
     wide = functional.pad(picture_3HW[None], (0, reach, 0, reach), mode="reflect")[0]
     height, width = picture_3HW.shape[-2:]

@@ -1,8 +1,8 @@
-"""Procedural moving pictures: the only content that Ember is ever trained on. Knows nothing of styles or networks.
+"""Procedural video clips, the only content that Ember is trained on.
 
-A scene is a textured background under a moving camera with shapes on it (overlapping blobs as in the "dead
-leaves" model of natural images, figures with faces, strokes as of letters, light beams and sparks as on a stage),
-then lit, graded, blurred and made noisy as a camera would. Every clip is a pure function of its random generator.
+A scene is a textured background under a moving camera, with shapes on it: overlapping blobs as in the "dead leaves"
+model of natural images, figures with faces, letter-like strokes, light beams and sparks as on a stage. The picture is
+then lit, graded, blurred and made noisy, as by a camera. Every clip is a pure function of its random generator.
 
 Units: pixels and frames; colours 0..1, red green blue.
 """
@@ -18,14 +18,14 @@ import torch
 from torch.nn import functional
 
 STILL_SHARE = 0.25
-"""Share of clips in which nothing moves: flicker shows there first."""
+"""Share of clips without motion, where flicker is most visible."""
 
 MARGIN = 12.0
-"""Shapes are placed up to this far outside the picture, so that they can enter it."""
+"""Distance in pixels up to which shapes are placed outside the picture, so that they can move into it."""
 
 
 class Outline(Enum):
-    """What a shape's edge looks like."""
+    """The outline of a shape."""
 
     DISC = "disc"
     BOX = "box"
@@ -36,10 +36,20 @@ class Outline(Enum):
 
 @dataclass(slots=True)
 class Shape:
-    """One filled shape that moves in a straight line and may spin.
+    """One filled shape that moves in a straight line and may rotate.
 
-    `aspect` squeezes the second axis, `soft` is the width of the edge, `lobes` (number, depth, phase) modulate the
-    radius, `texture` is how much of the scene's texture shows, `glow` adds light instead of covering.
+    Attributes:
+        outline: kind of outline.
+        centre, radius: position of the centre in the first frame, and size.
+        colour: red, green, blue.
+        velocity: pixels per frame.
+        aspect: factor on the second axis.
+        angle, spin: rotation in the first frame, and rotation per frame, in radians.
+        soft: width of the edge.
+        lobes: number, depth and phase of the lobes that modulate the radius.
+        shade: strength of a shading across the shape.
+        texture: share of the scene's texture.
+        glow: whether the shape adds light instead of covering what is behind it.
     """
 
     outline: Outline
@@ -59,7 +69,7 @@ class Shape:
 
 @dataclass(slots=True)
 class Camera:
-    """Pan, zoom and roll per frame, plus the small shake of a hand."""
+    """Pan (pixels), zoom (logarithm of the scale) and roll (radians) per frame, and the shake of a hand-held camera."""
 
     pan: np.ndarray
     zoom: float = 0.0
@@ -67,7 +77,7 @@ class Camera:
     shake: np.ndarray = field(default_factory=lambda: np.zeros((1, 2)))
 
     def at(self, frame: int) -> tuple[np.ndarray, float, float]:
-        """Offset in pixels, scale and angle in radians at a frame."""
+        """Offset in pixels, scale, and angle in radians at a frame."""
         return self.pan * frame + self.shake[frame % len(self.shake)], math.exp(self.zoom * frame), self.roll * frame
 
 
@@ -92,7 +102,7 @@ def _colour(rng: np.random.Generator, mood: np.ndarray | None) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, size: int, mood: np.ndarray | None, texture: np.ndarray) -> np.ndarray:
-    """A ramp, clouds, stripes or checks, or a spot of light; [3, size, size]."""
+    """A gradient, clouds, stripes or checks, or a spot of light; [3, size, size]."""
     yy, xx = np.mgrid[0:size, 0:size].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     along, across = xx * math.cos(angle) + yy * math.sin(angle), yy * math.cos(angle) - xx * math.sin(angle)
@@ -136,7 +146,7 @@ def _leaves(rng: np.random.Generator, size: int, mood: np.ndarray | None, drift:
 
 
 def _figure(rng: np.random.Generator, size: int, mood: np.ndarray | None) -> list[Shape]:
-    """Shoulders, hair, face, eyes, brows, nose and mouth, moving as one."""
+    """Shoulders, hair, face, eyes, brows, nose and mouth, moving together."""
     x, y, r = rng.uniform(0.25, 0.75) * size, rng.uniform(0.3, 0.55) * size, rng.uniform(0.1, 0.3) * size
     tone = np.array([0.85, 0.62, 0.48]) * rng.uniform(0.35, 1.15) + rng.normal(0, 0.04, 3)
     skin, dark = np.clip(tone, 0, 1).astype(np.float32), (rng.random(3) * 0.3).astype(np.float32)
@@ -181,7 +191,7 @@ def _letters(rng: np.random.Generator, size: int) -> list[Shape]:
 
 
 def _stage(rng: np.random.Generator, size: int) -> list[Shape]:
-    """Beams from above and sparks: light that is added."""
+    """Light beams from above, and sparks; they add light."""
     shapes = []
     for _ in range(int(rng.integers(1, 5))):
         centre = np.array([rng.uniform(0, size), rng.uniform(0, size * 0.5)])
@@ -208,7 +218,7 @@ def _stage(rng: np.random.Generator, size: int) -> list[Shape]:
 
 
 def _coverage(shape: Shape, u: np.ndarray, v: np.ndarray, radius: float) -> np.ndarray:
-    """How much of each pixel the shape covers; u, v are its own coordinates."""
+    """Share of each pixel that the shape covers; u, v are coordinates in the shape's own axes."""
     if shape.outline is Outline.BOX:
         distance = np.maximum(np.abs(u) - radius, (np.abs(v) - radius) * shape.aspect)
     else:
@@ -256,7 +266,7 @@ def _paint(canvas_CHW: np.ndarray, shape: Shape, frame: int, camera: Camera, tex
 
 
 def _seen_background(background_CHW: torch.Tensor, size: int, frame: int, camera: Camera) -> np.ndarray:
-    """The background as the camera sees it; it repeats mirrored beyond its edges."""
+    """The background as seen by the camera; it is mirrored at its edges."""
     offset, scale, roll = camera.at(frame)
     cos, sin = math.cos(-roll) / scale, math.sin(-roll) / scale
     shift = -2 * (np.array([[cos, -sin], [sin, cos]]) @ offset) / size

@@ -1,12 +1,12 @@
-"""What each word of Ember's vocabulary means: one picture operator per word, the teacher of the network.
+"""The style operators: one per word of Ember's vocabulary. They produce the targets that the network is trained on.
 
-Every operator maps pictures [N, 3, H, W] in 0..1 to pictures of the same shape. Operators work on each frame alone,
-from a neighbourhood of at most some 30 pixels, and their textures are locked to a grid of 16 pixels (so H and W are
-multiples of 16): a still scene gives a still result, and a moving one slides under its texture. Thresholds are soft
-steps, so that camera noise does not make the result jump.
+An operator maps pictures [N, 3, H, W] in 0..1 to pictures of the same shape. It treats each frame separately and reads
+a neighbourhood of about 30 pixels at most. Textures repeat on a fixed grid of 16 pixels (so H and W must be multiples
+of 16): a still scene gives a still result, and a moving scene moves under its texture. Thresholds are soft, so that
+camera noise causes no flicker.
 
-Operators compose: `apply` orders the words of a prompt by stage (paint, then draw, then grade, then tint), so
-"blue neon sketch" means one thing in whatever order it is written.
+Operators can be combined: `apply` orders the words of a prompt by stage (paint, draw, grade, tint), so the order in
+which "blue neon sketch" is written makes no difference.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Operator = Callable[[Tensor], Tensor]
 
 
 class Stage(IntEnum):
-    """Order in which the words of a prompt act."""
+    """Order in which the words of a prompt are applied."""
 
     PAINT = 0
     DRAW = 1
@@ -57,7 +57,7 @@ class Stage(IntEnum):
 
 
 def oil(x: Tensor) -> Tensor:
-    """Thick flat paint with lit rims and the marks of the brush."""
+    """Thick flat paint with bright edges and brush marks."""
     paint = contrast(saturate(kuwahara(x, 5), 1.7), 1.15)
     gx, gy = gradient(luma(paint))
     marks = bristles(x)
@@ -72,7 +72,7 @@ def watercolor(x: Tensor) -> Tensor:
 
 
 def dream(x: Tensor) -> Tensor:
-    """Bright bloom and a breath of rose."""
+    """Bright bloom with a slight pink tint."""
     soft = blur(x, 13)
     return (1 - (1 - x * 0.7) * (1 - soft * 0.8) + rgb_of(x, 0.07, -0.02, 0.07)).clamp(0, 1)
 
@@ -96,7 +96,7 @@ def poster(x: Tensor) -> Tensor:
 
 
 def neon(x: Tensor) -> Tensor:
-    """Glowing tubes along the edges, coloured by their direction, before darkness."""
+    """Glowing tubes along the edges, coloured by their direction, on a dark background."""
     gx, gy = gradient(blur(luma(x), 3))
     line = step(0.03, 0.16, torch.sqrt(gx * gx + gy * gy + 1e-8))
     colour = hue((torch.atan2(gy, gx) / (2 * math.pi) + 0.85) % 1) * 0.9 + 0.1
@@ -310,13 +310,13 @@ def palette(*colours: str) -> Operator:
 
 
 def tint(colour: str) -> Operator:
-    """An operator that leaves light and shade and replaces the colour."""
+    """An operator that keeps the brightness and replaces the colour."""
     return lambda x: ramp(luma(x), "000000", colour, "ffffff") * 0.88 + x * 0.12
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """A word's operator, when it acts, and how often training draws it (hard ones more)."""
+    """A word's stage and operator, and how often training draws the word (more often if it is hard to learn)."""
 
     stage: Stage
     operator: Operator
@@ -371,7 +371,7 @@ STYLES: dict[str, Style] = {
     "purple": Style(Stage.TINT, tint("8018d8")),
     "pink": Style(Stage.TINT, tint("ff50a8")),
 }
-"""Every word of the vocabulary. Within a stage the words act in this order."""
+"""Every word of the vocabulary. Within a stage, words are applied in this order."""
 
 _ORDER = {word: (style.stage, index) for index, (word, style) in enumerate(STYLES.items())}
 
