@@ -1,10 +1,11 @@
-"""What to expect of GPUs that are not here: stage times in, frame rate and latency out. Pure.
+"""Predicts the frame rate and latency of one or several GPUs from stage times, without having the GPUs.
 
-Uses the product's own block split (`engine.distributed.split`) and counts (`engine.planning.roofline`). Where the
-stage times come from is always said: "measured" (a file of `tidecast bench engine`), "published" (fitted to the
-paper's single-GPU figures), "scaled" (those, by the ratio of the datasheets' arithmetic rates) or "limit" (the
+Uses the engine's own block split (`engine.distributed.split`) and operation counts (`engine.planning.roofline`). Each
+prediction names the source of its stage times: "measured" (a file of `tidecast bench engine`), "published" (fitted to
+the paper's single-GPU figures), "scaled" (these, by the ratio of the datasheets' arithmetic rates) or "limit" (the
 roofline).
-`python -m engine.planning.predict` checks the method against the paper's figures for two to four GPUs.
+
+    python -m engine.planning.predict       compares the method with the paper's figures for two to four GPUs
 """
 
 from __future__ import annotations
@@ -24,7 +25,14 @@ CHUNK = 4
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU by its datasheet: dense bf16 operations a second (fp32 accumulation), bytes a second, GiB."""
+    """A GPU's datasheet.
+
+    Attributes:
+        name: as on the command line.
+        flops: dense bf16 operations per second, with fp32 accumulation.
+        bytes: memory bandwidth in bytes per second.
+        gib: memory in GiB.
+    """
 
     name: str
     flops: float
@@ -33,7 +41,7 @@ class Gpu:
 
     @property
     def ceiling(self) -> Ceiling:
-        """80 % of the datasheet's arithmetic rate: what large products reach on an H100 (790 of 989 TFLOP/s)."""
+        """80 % of the datasheet's arithmetic rate, which large matmuls reach on an H100 (790 of 989 TFLOP/s)."""
         return Ceiling(0.8 * self.flops, self.bytes)
 
 
@@ -51,12 +59,18 @@ GPUS: Mapping[str, Gpu] = {
 }
 
 HOP_S = 0.002
-"""Seconds that a rank loses per call to its neighbours, as fitted to the paper's figures for several GPUs."""
+"""Seconds that a rank spends per call on communication, fitted to the paper's figures for several GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Seconds per chunk on one GPU: encode, decode, and the network as call_s + rows * row_s."""
+    """Times in seconds per chunk on one GPU.
+
+    Attributes:
+        encode_s, decode_s: the autoencoder.
+        call_s, row_s: the network takes call_s + rows * row_s per forward.
+        source: where the times come from (see the module's docstring).
+    """
 
     encode_s: float
     decode_s: float
@@ -65,11 +79,11 @@ class StageTimes:
     source: str
 
     def network_s(self, rows: int) -> float:
-        """Seconds of a forward with so many rows."""
+        """Seconds of a forward with this number of rows."""
         return self.call_s + rows * self.row_s
 
     def scaled(self, ratio: float) -> StageTimes:
-        """The same on a machine that is `ratio` times as fast."""
+        """The times on a GPU that is `ratio` times as fast."""
         return StageTimes(
             self.encode_s / ratio, self.decode_s / ratio, self.call_s / ratio, self.row_s / ratio, "scaled"
         )
@@ -77,10 +91,16 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Expectation for one number of steps.
+    """Prediction for one number of steps.
 
-    `latency_s` is from the capture of a chunk's first frame to its result: gather, lag of the stream batch (as many
-    calls for each further step as must be under way to keep the GPUs busy), and once around all stages.
+    Attributes:
+        steps: denoising steps.
+        fps: frames per second.
+        latency_s: seconds from the capture of a chunk's first frame to its result: collecting the chunk's frames,
+            waiting between denoising steps (for each further step, as many calls as are in flight), and one pass
+            through all stages.
+        placement: the blocks of each GPU, and where frames are encoded and decoded.
+        bottleneck: the slowest stage and its GPU, as text.
     """
 
     steps: int
@@ -99,7 +119,8 @@ def forecast(
         times: stage times of each GPU alone (all blocks), in pipeline order.
         blocks: transformer blocks of the network.
         steps: denoising steps (rows of the stream batch).
-        input_fps: rate of the input, for the latency.
+        input_fps: frames per second of the input, for the latency.
+        hop_s: seconds that a rank spends per call on communication.
     """
     world = len(times)
     placed = place(
@@ -118,19 +139,25 @@ def forecast(
         parts["encode"] = times[slowest].encode_s
     if placed.decode_rank == slowest:
         parts["decode"] = times[slowest].decode_s
-    what = max(parts, key=lambda name: parts[name])
+    stage = max(parts, key=lambda name: parts[name])
     gather = CHUNK / input_fps
-    beat = max(period, gather)
-    around = sum(placed.rank_s) + hop * (world - 1)
-    depth = min(world, math.ceil(around / beat))
-    latency = gather + (steps - 1) * depth * beat + around
-    return Forecast(steps, CHUNK / period, latency, placed, f"{what} on GPU {slowest + 1}")
+    interval = max(period, gather)
+    one_pass = sum(placed.rank_s) + hop * (world - 1)
+    depth = min(world, math.ceil(one_pass / interval))
+    latency = gather + (steps - 1) * depth * interval + one_pass
+    return Forecast(steps, CHUNK / period, latency, placed, f"{stage} on GPU {slowest + 1}")
 
 
 def fit_single(fps: Sequence[float], height: int, width: int, vae_flops_s: float) -> StageTimes:
-    """Stage times from a published single-GPU row (FPS at 1, 2, 3, 4 steps) and the VAE's arithmetic rate.
+    """Stage times from published single-GPU figures.
 
-    Least squares of chunk = fixed + rows * row over the four figures; the VAE's part follows from its operations.
+    The time of a chunk is fitted as fixed + rows * row by least squares; the VAE's share of the fixed part follows from
+    its operation count.
+
+    Args:
+        fps: frames per second at 1, 2, 3, ... steps.
+        height, width: pixels.
+        vae_flops_s: operations per second that the VAE reaches.
     """
     chunk = [CHUNK / value for value in fps]
     n = range(1, len(chunk) + 1)
@@ -143,7 +170,7 @@ def fit_single(fps: Sequence[float], height: int, width: int, vae_flops_s: float
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One row of the paper's figures 10 to 15: FPS by [number of GPUs - 1][steps - 1]."""
+    """One of the paper's figures 10 to 15; `fps` is indexed by [number of GPUs - 1][steps - 1]."""
 
     model: str
     height: int
@@ -226,17 +253,18 @@ PUBLISHED: tuple[Published, ...] = (
         ),
     ),
 )
-"""arXiv 2511.07399, bf16, without TensorRT or quantisation."""
+"""StreamDiffusionV2, arXiv 2511.07399: bf16, without TensorRT or quantisation."""
 
 BLOCKS: Mapping[str, int] = {"wan21-1.3b": 30, "wan21-14b": 40}
 """Transformer blocks of the published models."""
 
 VAE_FLOPS_S: Mapping[str, float] = {"H100": 146e12, "RTX4090": 56e12}
-"""Rate of the reference's VAE: decoding alone bounds its four-GPU figures of the 1.3B model (8.88 TFLOP in 62 ms)."""
+"""Operations per second of the reference's VAE, from the four-GPU figures of the 1.3B model, where decoding is the
+bottleneck (on an H100, at 512x512: 8.88 TFLOP in 62 ms)."""
 
 
 def published_times(model: str, height: int, width: int, gpu: Gpu) -> StageTimes:
-    """Stage times of the published implementation on `gpu`, scaled where the paper did not measure it.
+    """Stage times of the published implementation on `gpu`, scaled if the paper has no figures for it.
 
     Raises:
         ConfigError: if the paper has no figures for this model.
@@ -250,17 +278,18 @@ def published_times(model: str, height: int, width: int, gpu: Gpu) -> StageTimes
     pixels = height * width
     nearest = min((row for row in rows if row.gpu == source.gpu), key=lambda row: abs(row.height * row.width - pixels))
     fitted = fit_single(nearest.fps[0], nearest.height, nearest.width, VAE_FLOPS_S[nearest.gpu])
-    grown = fitted.scaled(nearest.height * nearest.width / pixels)
+    resized = fitted.scaled(nearest.height * nearest.width / pixels)
     exact = nearest.gpu == gpu.name and nearest.height * nearest.width == pixels
     if exact:
         return fitted
-    return grown.scaled(gpu.flops / GPUS[nearest.gpu].flops)
+    return resized.scaled(gpu.flops / GPUS[nearest.gpu].flops)
 
 
 def check() -> list[tuple[Published, int, int, float, float]]:
     """Predict the paper's figures for 2 to 4 GPUs from its single-GPU rows.
 
-    Returns (row, gpus, steps, predicted FPS, published FPS) of every figure.
+    Returns:
+        (row, number of GPUs, steps, predicted FPS, published FPS) for every figure.
     """
     result = []
     for row in PUBLISHED:
@@ -273,7 +302,7 @@ def check() -> list[tuple[Published, int, int, float, float]]:
 
 
 def main() -> None:
-    """Print the check as Markdown."""
+    """Print the comparison as Markdown."""
     print("| model, size, GPU | GPUs | predicted / published FPS at 1, 2, 3, 4 steps | largest error |")
     print("|---|---|---|---|")
     rows = check()
@@ -293,7 +322,7 @@ def main() -> None:
 
 
 def balance(speeds: Sequence[float], blocks: int = 30, steps: int = 2) -> tuple[str, ...]:
-    """How GPUs of these relative speeds share the 1.3B network with the full VAE, in words."""
+    """One table row: how GPUs of these relative speeds share the 1.3B network with the full VAE."""
     whole = fit_single(PUBLISHED[1].fps[0], PUBLISHED[1].height, PUBLISHED[1].width, VAE_FLOPS_S["H100"])
     times = [whole.scaled(speed) for speed in speeds]
     got = forecast(times, blocks, steps)

@@ -1,7 +1,7 @@
-"""How much arithmetic and memory traffic a chunk costs, counted from the shapes: the limit that no code beats.
+"""Operations and memory traffic of a chunk, counted from the shapes, and the least time that a device needs for them.
 
-A chunk is one latent frame (four pixel frames). A matmul of [m, k] and [k, n] counts 2 m k n operations. Only
-matmuls, convolutions and attention are counted; everything else is small against them. Pure: no torch, no device.
+A chunk is one latent frame (four pixel frames). A matmul of [m, k] and [k, n] counts as 2 m k n operations. Only
+matmuls, convolutions and attention are counted; everything else is negligible.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class _DiT(Protocol):
-    """The fields of `engine.network.dit_shape.DiTShape` that matter here."""
+    """The fields of `engine.network.dit_shape.DiTShape` that are used here."""
 
     @property
     def dim(self) -> int: ...
@@ -35,7 +35,7 @@ def tokens(shape: _DiT, height: int, width: int, stride: int = 8) -> int:
 
 
 def dit_flops(shape: _DiT, length: int, window: int) -> float:
-    """Operations of one row: `length` tokens that attend to `window` keys. Text keys are cached per prompt."""
+    """Operations of one row with `length` tokens that attend to `window` keys. Text keys are cached, so not counted."""
     d = shape.dim
     attention = 2 * 4 * length * d * d + 2 * 2 * length * window * d
     cross = 2 * 2 * length * d * d + 2 * 2 * length * shape.text_len * d
@@ -45,7 +45,7 @@ def dit_flops(shape: _DiT, length: int, window: int) -> float:
 
 
 def dit_parameters(shape: _DiT) -> float:
-    """Parameters of the network."""
+    """Number of parameters of the network."""
     d = shape.dim
     block = 8 * (d * d + d) + 4 * d + 2 * d * shape.ffn + shape.ffn + d + 6 * d + 2 * d
     patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
@@ -55,17 +55,17 @@ def dit_parameters(shape: _DiT) -> float:
 
 
 def cache_bytes(shape: _DiT, length: int, slots: int, element_bytes: int = 2) -> float:
-    """Keys and values of one row of the rolling cache."""
+    """Bytes of the keys and values of one row of the rolling cache."""
     return 2.0 * shape.layers * length * slots * shape.dim * element_bytes
 
 
 def _res(c_in: int, c_out: int) -> int:
-    """Operations per position of a residual block: two 3x3x3 convolutions, and 1x1x1 where the width changes."""
+    """Operations per position of a residual block: two 3x3x3 convolutions, and a 1x1x1 one if the width changes."""
     return 2 * (27 * c_in * c_out + 27 * c_out * c_out + (c_in * c_out if c_in != c_out else 0))
 
 
 def _middle(c: int, positions: int) -> int:
-    """Two residual blocks and the one-head attention of one latent frame."""
+    """Operations of two residual blocks and the attention with one head, for one latent frame."""
     return positions * (2 * _res(c, c) + 2 * 4 * c * c) + 4 * positions * positions * c
 
 
@@ -98,16 +98,21 @@ def vae_decode_flops(height: int, width: int, base: int = 96) -> float:
 
 
 TINY_VAE_SHARE = 0.04
-"""A tiny VAE with carried memory needs less than this share of the full one's operations, at both ends together."""
+"""Upper bound of a tiny VAE's operations as a share of the full VAE's, encoding and decoding together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """What a device can do at most: operations and bytes a second."""
+    """Peak rates of a device.
+
+    Attributes:
+        flops: operations per second.
+        bytes: bytes of memory traffic per second.
+    """
 
     flops: float
     bytes: float
 
     def seconds(self, flops: float, traffic: float = 0.0) -> float:
-        """The least time for so much arithmetic and memory traffic (they overlap at best)."""
+        """Least time for these operations and bytes of memory traffic, which at best overlap completely."""
         return max(flops / self.flops, traffic / self.bytes)

@@ -1,7 +1,7 @@
-"""A show without a GPU: the real schedule code on invented clocks. Pure and repeatable; nothing is measured here.
+"""Simulates shows without a GPU: runs the engine's scheduling code on simulated time. Deterministic.
 
-`simulate` plays frames of any arrival pattern through a machine of any speed and counts deadline misses, with the
-policy of `engine.schedule` or without it. `python -m engine.planning.simulate` prints the table of the README.
+`simulate` plays frames with any arrival pattern through a machine of any speed and counts missed deadlines, with or
+without the policy of `engine.schedule`. `python -m engine.planning.simulate` prints a table of such shows.
 """
 
 from __future__ import annotations
@@ -14,29 +14,39 @@ from itertools import pairwise
 
 from engine.schedule import Cost, Goal, Load, Policy, observe, plan
 
-INBOX = 16
-"""Frames that the inbox ring holds before it drops the oldest (as in the product)."""
+INPUT_FRAMES = 16
+"""Frames that the simulated input ring holds; when there are more, the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """True cost of a call: speed(t) * (call_s + codec_s + rows * row_s); speed 1 is nominal, 3 is a
-    machine throttled to a third."""
+    """Simulated cost of a call: slowdown(t) * (call_s + codec_s + rows * row_s) seconds, with a variation of 3 %.
+
+    A slowdown of 1 is the nominal speed, 3 is a machine throttled to a third.
+    """
 
     call_s: float
     codec_s: float
     row_s: float
-    speed: Callable[[float], float] = lambda t: 1.0
+    slowdown: Callable[[float], float] = lambda t: 1.0
 
     def seconds(self, t: float, rows: int) -> float:
         """Seconds of one call that begins at time t."""
-        wobble = 1.0 + 0.03 * math.sin(97.0 * t)
-        return self.speed(t) * wobble * (self.call_s + self.codec_s + rows * self.row_s)
+        variation = 1.0 + 0.03 * math.sin(97.0 * t)
+        return self.slowdown(t) * variation * (self.call_s + self.codec_s + rows * self.row_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """One scenario: when frames arrive (seconds, increasing), the machine, and what is wanted."""
+    """One scenario.
+
+    Attributes:
+        name: shown in the table.
+        arrivals: times at which frames arrive, in seconds, increasing.
+        machine: the simulated machine.
+        goal: wanted steps and latency.
+        seconds: length of the show.
+    """
 
     name: str
     arrivals: Callable[[], Iterator[float]]
@@ -47,10 +57,15 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the frames of a show. Shares are of all frames that arrived.
+    """Result of a simulated show.
 
-    `missed` counts frames that were dropped or finished later than the wanted latency; `changes` the changes of the
-    steps in force; `gap_s` the longest time without a finished frame.
+    Attributes:
+        frames: frames that arrived.
+        missed: share of them that were dropped or finished later than the wanted latency.
+        p50_s, p95_s: median and 95th percentile of the latency of finished frames.
+        steps: mean number of denoising steps.
+        changes: how often the number of steps changed.
+        gap_s: longest time without a finished frame.
     """
 
     frames: int
@@ -63,12 +78,12 @@ class Outcome:
 
 
 def steady(fps: float, seconds: float) -> Callable[[], Iterator[float]]:
-    """Frames at an even rate."""
+    """Frames at a constant rate."""
     return lambda: (i / fps for i in range(int(seconds * fps)))
 
 
 def jittered(fps: float, seconds: float, share: float = 0.6) -> Callable[[], Iterator[float]]:
-    """Frames at an even rate, each late by up to `share` of a period (a fixed pattern, no chance)."""
+    """Frames at a constant rate, each delayed by up to `share` of a period, in a fixed pattern."""
 
     def arrivals() -> Iterator[float]:
         last = 0.0
@@ -80,7 +95,7 @@ def jittered(fps: float, seconds: float, share: float = 0.6) -> Callable[[], Ite
 
 
 def irregular(seconds: float) -> Callable[[], Iterator[float]]:
-    """A source whose rate wanders between 12 and 48 frames a second and that pauses for a second now and then."""
+    """A source whose rate varies between 12 and 48 frames per second and that sometimes pauses for a second."""
 
     def arrivals() -> Iterator[float]:
         t = 0.0
@@ -94,7 +109,7 @@ def irregular(seconds: float) -> Callable[[], Iterator[float]]:
 
 
 def simulate(show: Show, *, with_policy: bool) -> Outcome:
-    """Play a show; without the policy the wanted steps always run and only the inbox ring drops frames."""
+    """Simulate a show. Without the policy, the wanted steps always run and only the input ring drops frames."""
     chunk, goal = show.goal.frames_per_latent, show.goal
     events = list(show.arrivals())
     cost, policy = Cost(), Policy()
@@ -109,7 +124,7 @@ def simulate(show: Show, *, with_policy: bool) -> Outcome:
         while index < len(events) and events[index] <= now:
             waiting.append(events[index])
             index += 1
-        del waiting[: max(0, len(waiting) - INBOX)]
+        del waiting[: max(0, len(waiting) - INPUT_FRAMES)]
         if len(waiting) < chunk:
             if index >= len(events):
                 break
@@ -156,7 +171,7 @@ def _outcome(frames: int, latencies: list[float], finished: list[float], steps: 
 
 
 def shows() -> tuple[Show, ...]:
-    """The scenarios of the published table."""
+    """The scenarios of the table."""
     goal = Goal(steps=2, latency_s=0.4)
     four = Goal(steps=4, latency_s=0.5)
     easy = Machine(0.015, 0.03, 0.02)
@@ -165,7 +180,7 @@ def shows() -> tuple[Show, ...]:
     def throttle(t: float) -> float:
         return 3.0 if 20.0 <= t < 40.0 else 1.0
 
-    def steps_of_load(t: float) -> float:
+    def changing_load(t: float) -> float:
         return (1.0, 1.5, 1.0, 2.0, 1.0, 1.2)[int(t // 10) % 6]
 
     return (
@@ -174,7 +189,7 @@ def shows() -> tuple[Show, ...]:
         Show("30 fps, 4 steps too many", steady(30, minute), Machine(0.015, 0.045, 0.03), four),
         Show("60 fps, 2 steps too many", steady(60, minute), easy, goal),
         Show("60 fps, 1 step too many", steady(60, minute), Machine(0.02, 0.045, 0.02), goal),
-        Show("30 fps, load steps", steady(30, minute), Machine(0.015, 0.03, 0.025, steps_of_load), goal),
+        Show("30 fps, load steps", steady(30, minute), Machine(0.015, 0.03, 0.025, changing_load), goal),
         Show("30 fps, GPU throttled to a third", steady(30, minute), Machine(0.01, 0.02, 0.03, throttle), goal),
         Show("30 fps with jitter", jittered(30, minute), Machine(0.015, 0.03, 0.025), goal),
         Show("irregular, 12 to 48 fps", irregular(minute), Machine(0.015, 0.03, 0.03), goal),
