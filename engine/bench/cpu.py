@@ -1,10 +1,10 @@
-"""Our own times on a CPU in the four configurations of the published implementation's figures, without needing it.
+"""Benchmark of the stream on a CPU, with recorded times of the published implementation for comparison.
 
-    python -m engine.bench.cpu            fp32, two threads; medians per chunk beside what the reference took
+    python -m engine.bench.cpu            fp32, two threads; medians per chunk
     python -m engine.bench.cpu --only tiny
 
-The reference's times were taken on another day on two idle cores of this kind: read the ratio with that in mind, and
-use `engine.bench.versus` for both in one run.
+The times of the published implementation were recorded once, on two idle CPU cores, so the ratios are only meaningful
+on a similar machine. `engine.bench.versus` measures both in the same run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from engine.bench import report
-from engine.bench.versus import CPU_CASES, Case, Given
+from engine.bench.versus import CPU_CASES, Case, SeededNoise
 from engine.models import registry
 from engine.models.spec import CacheShape
 from engine.stream.kv_cache import Rule
@@ -27,7 +27,7 @@ from engine.stream.noise import RELEASED
 from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
-PUBLISHED_MS: dict[tuple[str, int, bool], tuple[float, float]] = {
+REFERENCE_MS: dict[tuple[str, int, bool], tuple[float, float]] = {
     ("tiny, network only", 1, True): (13.3, 14.4),
     ("tiny, network only", 2, True): (27.3, 28.5),
     ("tiny, network only", 4, True): (34.0, 35.1),
@@ -37,7 +37,7 @@ PUBLISHED_MS: dict[tuple[str, int, bool], tuple[float, float]] = {
     ("2 layers at 1.3B width, network only", 2, True): (6190.0, 6200.0),
     ("2 layers at 1.3B width and the true VAE", 2, True): (320.0, 7860.0),
 }
-"""(network, whole chunk) of the reference by (configuration, steps, stream batch): two cores, fp32, medians."""
+"""Recorded medians in ms of (network, whole chunk), by (configuration, steps, whether the stream batch is used)."""
 
 COLUMNS = {
     "case": "configuration",
@@ -55,7 +55,7 @@ COLUMNS = {
 
 
 def run(case: Case) -> dict[str, Any]:
-    """Time one configuration: medians over its chunks, in ms."""
+    """Measure one configuration; medians over its chunks in ms."""
     cpu = torch.device("cpu")
     spec = replace(registry.get("wan21-1.3b"), network=case.shape, cache=CacheShape(slots=6, sinks=3))
     parts = registry.builder(spec)
@@ -65,7 +65,7 @@ def run(case: Case) -> dict[str, Any]:
         parts.build_codec(spec, "full", cpu, torch.float32, {}),
         height=case.height,
         width=case.width,
-        noise=Given((16, case.height // 8, case.width // 8), cpu),
+        noise=SeededNoise((16, case.height // 8, case.width // 8), cpu),
         rule=Rule.REFERENCE,
         noise_rule=RELEASED,
         batch=case.batch,
@@ -94,7 +94,7 @@ def run(case: Case) -> dict[str, Any]:
             for name, begin, end in (("encode", 0, 1), ("network", 1, 2), ("decode", 2, 3), ("chunk", 0, 3)):
                 taken[name].append(1e3 * (marks[end] - marks[begin]))
     ms = {name: statistics.median(values) for name, values in taken.items()}
-    network, whole = PUBLISHED_MS[case.name, case.steps, case.batch]
+    network, whole = REFERENCE_MS[case.name, case.steps, case.batch]
     return {
         "case": case.name,
         "size": f"{case.width}x{case.height}",
@@ -107,15 +107,15 @@ def run(case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the configurations and print the table."""
+    """Measure the configurations and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="part of a configuration's name")
     parser.add_argument("--json", type=Path, default=None)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    rows = [run(case) for case in CPU_CASES if asked.only in case.name]
-    report.show(f"stream on a CPU, fp32, {asked.threads} threads", rows, COLUMNS, path=asked.json)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows = [run(case) for case in CPU_CASES if args.only in case.name]
+    report.show(f"Stream on a CPU, fp32, {args.threads} threads", rows, COLUMNS, path=args.json)
 
 
 if __name__ == "__main__":

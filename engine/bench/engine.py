@@ -1,14 +1,14 @@
-"""Times a whole model, uint8 frame in to uint8 frame out: throughput, first frame, latency, distance to the limit.
+"""Benchmark of a whole model, from uint8 frame to uint8 frame: throughput, first frame, latency, share of the roofline.
 
-Two runs per configuration: one as fast as it goes (frame rate, stage times), one at the input's pace (latency, jitter,
-deadline misses). Random weights of the true shape where the real ones are not on the machine; the row says which.
+Each configuration is run twice: once as fast as possible (frame rate, stage times), once at the input's frame rate
+(latency, jitter, missed deadlines). If the weights are not on the machine, random ones are used; the row says which.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -47,15 +47,27 @@ COLUMNS = {
     "of_limit.network": "network of limit",
     "of_limit.vae": "VAE of limit",
 }
-"""Figures of the table, and their headings."""
+"""Headings of the table by dotted name of the figure."""
 
 WARM_CHUNKS = 6
-"""Chunks that are not counted at the start of a run: enough to fill every model's cache and rows."""
+"""Chunks at the start of a run that are not counted: enough to fill the cache and the rows of every model."""
+
+
+INPUT_FRAMES = 16
+"""Input frames that may wait; when there are more, the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to measure: steps, chunks a run, rate of the paced run's input (0: no paced run), wanted latency in s."""
+    """What to measure.
+
+    Attributes:
+        steps: denoising steps.
+        chunks: counted chunks per run.
+        input_fps: frames per second of the input in the second run; 0 to leave that run out.
+        latency_s: latency in seconds above which a frame counts as missed.
+        prompt: the prompt.
+    """
 
     steps: int
     chunks: int = 40
@@ -65,7 +77,7 @@ class Ask:
 
 
 def scene(width: int, height: int) -> Iterator[np.ndarray]:
-    """An endless moving picture: a bright disc that circles over a drifting gradient, a dozen frames in all."""
+    """Endless frames [height, width, 3] uint8: a bright disc circles over a gradient; repeats after 12 frames."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     frames = []
     for n in range(12):
@@ -80,7 +92,7 @@ def scene(width: int, height: int) -> Iterator[np.ndarray]:
 
 
 def open_session(config: Config) -> tuple[Session, str]:
-    """The model with its weights, or with random ones of its shape; and which ("released" or "random")."""
+    """A session, and its weights: "released", or "random" if those are not on this machine."""
     try:
         return Session.open(config), "released"
     except WeightsMissingError:
@@ -88,7 +100,7 @@ def open_session(config: Config) -> tuple[Session, str]:
 
 
 def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
-    """Measure a model at one size, each of `asks` in turn."""
+    """Measure a model at one size; returns one row for each of `asks`."""
     session, weights = open_session(config)
     with session:
         ceiling = measured_ceiling(session.device, session.dtype)
@@ -120,9 +132,9 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
 
 
 def _throughput(session: Session, ask: Ask) -> dict[str, Any]:
-    """As fast as it goes: frames a second over the counted chunks, median stage times, time to the first frame.
+    """Run as fast as possible: frames per second over the counted chunks, median stage times, time to the first frame.
 
-    As on stage, a chunk is begun before the one before it is collected.
+    As in the bridge, a chunk is started before the previous one is collected.
     """
     session.reset()
     controls = Controls(prompt_1=ask.prompt, steps=ask.steps, strength=0.7)
@@ -155,7 +167,7 @@ def _throughput(session: Session, ask: Ask) -> dict[str, Any]:
 
 
 def _paced(session: Session, ask: Ask) -> dict[str, Any]:
-    """At the input's pace: from each frame's arrival to its result; the oldest are dropped when they come too fast."""
+    """Run at the input's frame rate: latency from each frame's arrival to its result; late frames are dropped."""
     session.reset()
     controls = Controls(prompt_1=ask.prompt, steps=ask.steps, strength=0.7)
     frames = _frames(session)
@@ -167,11 +179,11 @@ def _paced(session: Session, ask: Ask) -> dict[str, Any]:
     dropped = taken = 0
     begin = time.perf_counter()
     while chunks:
-        here = int((time.perf_counter() - begin) / period)
-        stale = here - taken - 16
+        arrived = int((time.perf_counter() - begin) / period)
+        stale = arrived - taken - INPUT_FRAMES
         if stale > 0:
             dropped, taken = dropped + stale, taken + stale
-        while taken < here and not session.ready:
+        while taken < arrived and not session.ready:
             arrivals[taken] = begin + taken * period
             pixels = next(frames).pixels
             session.feed(Frame(pixels, pts_ns=int(taken * period * 1e9), seq=taken))
@@ -207,18 +219,18 @@ def _feed(session: Session, frames: Iterator[Frame]) -> None:
 
 
 def measured_ceiling(device: torch.device, dtype: torch.dtype) -> roofline.Ceiling:
-    """What this device reaches in a large matmul and a large copy, measured now: the limit that rows are held to."""
+    """The rates that this device reaches in a large matmul and a large copy, measured now."""
     size = 8192 if device.type == "cuda" else 1536
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    seconds = best_of(lambda: a @ b, device)
+    seconds = median_seconds(lambda: a @ b, device)
     source = torch.randn((1 << 28) if device.type == "cuda" else (1 << 24), device=device)
     target = torch.empty_like(source)
-    copy_s = best_of(lambda: target.copy_(source), device)
+    copy_s = median_seconds(lambda: target.copy_(source), device)
     return roofline.Ceiling(2 * size**3 / seconds, 2 * source.nbytes / copy_s)
 
 
-def best_of(work: Any, device: torch.device, rounds: int = 7) -> float:
-    """Seconds that it takes, the device's part included: the median of the later rounds."""
+def median_seconds(work: Callable[[], object], device: torch.device, rounds: int = 7) -> float:
+    """Median duration of `work` in seconds, including the device's work; the first two rounds are not counted."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -230,13 +242,13 @@ def best_of(work: Any, device: torch.device, rounds: int = 7) -> float:
 
 
 def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: roofline.Ceiling) -> dict[str, float]:
-    """Share of the time that the counted arithmetic and traffic would take at the measured ceiling.
+    """The least time by the roofline as a share of the measured time, for the network and the full VAE.
 
-    Products in 8 bits are held to the ceiling of the wide ones, which they may pass.
+    8-bit matmuls are compared with the arithmetic rate of 16-bit ones, so that their share can exceed 1.
     """
     spec, config, element = session.spec, session.config, session.dtype.itemsize
     if not isinstance(spec.network, DiTShape):
-        return {}  # nobody has counted what another network has to do
+        return {}  # operations are counted for this kind of network only
     length = roofline.tokens(spec.network, config.height, config.width, spec.stride)
     flops = steps * roofline.dit_flops(spec.network, length, length * spec.cache.slots)
     calls = 1 if config.batch else steps
@@ -253,7 +265,7 @@ def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: r
 
 
 def _memory(device: torch.device) -> float:
-    """Most memory that was in use, GiB: the accelerator's, or this process's."""
+    """Memory in GiB: the peak on a GPU; on a CPU the memory that this process uses now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return psutil.Process().memory_info().rss / 2**30

@@ -1,21 +1,26 @@
-r"""Everything that only a GPU can show, in one call: is it right, how fast is it, how far from the limit.
+r"""Correctness checks and benchmarks of the engine on a GPU, in one command.
 
-    python -m engine.bench.gpu --json figures.json               all parts, on a bare machine with torch and this folder
+    python -m engine.bench.gpu --json figures.json               all parts; needs torch and a checkout only
     python -m engine.bench.gpu --parts check,engine --models wan21-1.3b
-    python -m engine.bench.gpu --device cpu                      the script itself, on tiny shapes
+    python -m engine.bench.gpu --device cpu                      tests the script, with tiny shapes
 
-Without a network the libraries that are missing there are carried along. Here, and there, once:
+For a GPU machine without a network, download the libraries elsewhere (first command) and install them there (second):
 
     names="einops numpy pillow platformdirs psutil pydantic rich safetensors"
     python -m pip download -d wheels --only-binary=:all: --python-version 3.12 \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 $names
     python -m pip install --no-index --find-links wheels $names
 
-Parts: `check` holds the device in bf16 against the CPU in fp32 on a tiny model with the same noise, at once, captured,
-compiled and in 8 bits; `waits` plays a captured stream in which any wait of the host for the device is an error;
-`float8` times and checks 8-bit matmuls at the true widths; `engine` times the true shapes with random weights, one
-row per mode; `versus` times the published implementation beside ours where it is installed. A row that fails is
-reported and the next one runs; the exit status says whether all went well.
+Parts:
+
+* `check` compares a tiny model on the device in bf16 with the CPU in fp32, for every mode (eager, captured, compiled,
+  8-bit weights), with the same noise.
+* `waits` runs a captured stream in which the host must never wait for the device.
+* `float8` measures the time and error of 8-bit matmuls at the widths of the models.
+* `engine` measures the models with random weights, one row per mode.
+* `versus` measures the published implementation too, if it is installed.
+
+A row that fails is reported and the next one runs; the exit status is 1 if any row failed.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.bench import report, versus
-from engine.bench.engine import Ask, best_of, measure
+from engine.bench.engine import Ask, measure, median_seconds
 from engine.bench.reference import installed
 from engine.config import Config
 from engine.errors import ModelError, TidecastError
@@ -51,7 +56,7 @@ from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 SIZES = "512x512,832x480"
-"""Width and height of the published figures."""
+"""Picture sizes of the published figures, WIDTHxHEIGHT."""
 
 MODES: dict[str, dict[str, Any]] = {
     "eager": {"compile": "off"},
@@ -59,13 +64,13 @@ MODES: dict[str, dict[str, Any]] = {
     "full": {"compile": "full"},
     "fp8": {"compile": "graphs", "weights_dtype": "float8"},
 }
-"""Ways to run one model, and the settings that choose them."""
+"""Ways to run a model, and the settings of `Config` that select them."""
 
 RELATIVE_RMS = {"eager": 0.05, "graphs": 0.05, "full": 0.05, "fp8": 0.2}
-"""Most that latents may differ from fp32 ones, as a share of their size (the reference in bf16: 0.007 to 0.03)."""
+"""Largest allowed error of latents against fp32, as RMS error over RMS (the reference in bf16: 0.007 to 0.03)."""
 
 PSNR_DB = {"eager": 40.0, "graphs": 40.0, "full": 40.0, "fp8": 28.0}
-"""Least PSNR in dB of pixels against those of fp32 (the reference in bf16: 47 to 55 dB)."""
+"""Smallest allowed PSNR in dB of pixels against fp32 (the reference in bf16: 47 to 55 dB)."""
 
 CHECK_COLUMNS = {name: name for name in ("mode", "steps", "dtype", "relative_rms", "psnr_db", "failed")}
 FLOAT8_COLUMNS = {
@@ -102,7 +107,12 @@ WAITS_COLUMNS = {name: name for name in ("steps", "chunks", "captured", "failed"
 
 
 class HostNoise:
-    """The same noise on every device: drawn on the host."""
+    """Noise that is the same on every device, since it is drawn on the host.
+
+    Args:
+        shape: C, h, w.
+        device: where the noise is copied to.
+    """
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
         self._shape, self._device = shape, device
@@ -110,7 +120,7 @@ class HostNoise:
         self.reset()
 
     def reset(self) -> None:
-        """Start again from the seed."""
+        """Restart from the seed."""
         self._generator.manual_seed(5)
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
@@ -123,10 +133,10 @@ class HostNoise:
 def tiny_stream(
     device: torch.device, dtype: torch.dtype, steps: int, mode: str, size: int, vae: str = "full"
 ) -> LocalStream:
-    """The tiny model with random weights, made ready in a mode.
+    """A stream of the tiny model with random weights, warmed up in a mode of `MODES`.
 
     Raises:
-        ModelError: if the mode cannot be had.
+        ModelError: if the device does not support the mode.
     """
     spec = registry.get("wan21-tiny")
     parts = registry.builder(spec)
@@ -149,17 +159,17 @@ def tiny_stream(
         max_steps=steps,
     )
     if mode != "eager":
-        trouble = graph_capture.prepare(
+        problem = graph_capture.prepare(
             spec, stream, graph_capture.choose(MODES[mode]["compile"], device), size, size, lambda _: None
         )
-        if trouble:
-            raise ModelError(trouble)
+        if problem:
+            raise ModelError(problem)
         noise.reset()
     return stream
 
 
 def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
-    """Latents and pixels of a short moving scene."""
+    """Run a short moving scene; returns latents [1, C, F, h, w] and pixels [3, T, H, W], on the CPU in fp32."""
     device, (_, height, width) = stream.device, stream.state.controller.last_frame.shape
     shape, dtype = stream.spec.network, stream.dtype
     generator = torch.Generator().manual_seed(6)
@@ -181,17 +191,17 @@ def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def exact(steps: int, size: int, vae: str) -> tuple[Tensor, Tensor]:
-    """What the CPU makes of the scene in fp32: latents and pixels."""
+    """Latents and pixels of the scene on the CPU in fp32, to compare with."""
     return play(tiny_stream(torch.device("cpu"), torch.float32, steps, "eager", size, vae), steps)
 
 
 def check(
     device: torch.device, dtype: torch.dtype, mode: str, steps: int, size: int, vae: str = "full"
 ) -> dict[str, Any]:
-    """Hold the device in a mode against the CPU in fp32.
+    """Compare the device in a mode with the CPU in fp32.
 
     Raises:
-        ModelError: if the difference is larger than the arithmetic explains.
+        ModelError: if the difference exceeds `RELATIVE_RMS` or `PSNR_DB`.
     """
     want, want_pixels = exact(steps, size, vae)
     got, got_pixels = play(tiny_stream(device, dtype, steps, mode, size, vae), steps)
@@ -205,10 +215,11 @@ def check(
 
 
 def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunks: int = 6) -> dict[str, Any]:
-    """Play a captured stream while torch makes an error of every wait for the device. (On a CPU there is none.)
+    """Run a captured stream while torch raises an error for every wait for the device. (On a CPU there are none.)
 
     Raises:
-        ModelError: if capture went wrong; RuntimeError: if the host waited.
+        ModelError: if the capture failed.
+        RuntimeError: if the host waited.
     """
     stream = tiny_stream(device, dtype, steps, "graphs", size)
     play(stream, steps)
@@ -236,18 +247,18 @@ def _no_waits(device: torch.device) -> Iterator[None]:
 
 
 def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, tokens: int) -> dict[str, Any]:
-    """One 8-bit matmul and the wide one: time, and error of both against fp32, on Gaussian numbers.
+    """Compare an 8-bit linear layer with one in `dtype`, on Gaussian inputs: times, and errors against fp32.
 
     Raises:
-        ModelError: if the device cannot do it.
+        ModelError: if the device does not support 8-bit matmuls.
     """
     quantise.check(device, dtype)
-    wide = nn.Linear(inputs, outputs, device=device).requires_grad_(False)
+    linear = nn.Linear(inputs, outputs, device=device).requires_grad_(False)
     x = torch.randn(tokens, inputs, device=device)
-    exact = wide(x)
-    wide, x = wide.to(dtype), x.to(dtype)
-    narrow = quantise.Float8Linear(wide.weight, wide.bias)
-    bf16_s, float8_s = best_of(lambda: wide(x), device), best_of(lambda: narrow(x), device)
+    exact = linear(x)
+    linear, x = linear.to(dtype), x.to(dtype)
+    quantised = quantise.Float8Linear(linear.weight, linear.bias)
+    bf16_s, float8_s = median_seconds(lambda: linear(x), device), median_seconds(lambda: quantised(x), device)
 
     def error(found: Tensor) -> float:
         return ((found.float() - exact).norm() / exact.norm()).item()
@@ -258,13 +269,13 @@ def float8(device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, 
         "bf16_ms": bf16_s * 1e3,
         "float8_ms": float8_s * 1e3,
         "times": bf16_s / float8_s,
-        "relative_rms": error(narrow(x)),
-        "bf16_rms": error(wide(x)),
+        "relative_rms": error(quantised(x)),
+        "bf16_rms": error(linear(x)),
     }
 
 
-def products(models: list[str], width: int, height: int) -> list[tuple[int, int, int]]:
-    """Inputs, outputs and tokens of the networks' large products, for one row."""
+def matmuls(models: list[str], width: int, height: int) -> list[tuple[int, int, int]]:
+    """(inputs, outputs, tokens) of the large matmuls of each network, for one row of the stream batch."""
     found = []
     for model in models:
         spec = registry.get(model)
@@ -277,14 +288,14 @@ def products(models: list[str], width: int, height: int) -> list[tuple[int, int,
 
 
 class Rows:
-    """Rows of one part; one that fails is shown, remembered and left behind."""
+    """Collects the rows of one part; a row that fails is reported and added to `failed`."""
 
     def __init__(self, part: str, failed: list[str]) -> None:
         self.part, self._failed = part, failed
         self.rows: list[dict[str, Any]] = []
 
     def add(self, settings: dict[str, Any], work: Callable[[], dict[str, Any] | list[dict[str, Any]]]) -> None:
-        """Do the work and keep its rows, with `settings` before them."""
+        """Run `work` and store the rows that it returns, each preceded by `settings`."""
         print(f"{self.part}: {' '.join(f'{k}={v}' for k, v in settings.items())}", flush=True)
         try:
             found = work()
@@ -293,41 +304,41 @@ class Rows:
                 if row.get("trouble"):
                     self._note(settings, row["trouble"])
             self.rows += [settings | row for row in rows]
-        except (TidecastError, RuntimeError, AssertionError) as error:  # RuntimeError: whatever the device reports
+        except (TidecastError, RuntimeError, AssertionError) as error:  # RuntimeError: errors of the device
             traceback.print_exc()
             self._note(settings, str(error))
             self.rows.append(settings | {"failed": type(error).__name__})
-        torch.compiler.reset()  # the next row has other shapes: code for both would be slower
+        torch.compiler.reset()  # the next row has other shapes, and code compiled for both would be slower
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _note(self, settings: dict[str, Any], words: str) -> None:
-        self._failed.append(f"{self.part} {settings}: {words.splitlines()[0] if words else 'no words'}")
+    def _note(self, settings: dict[str, Any], message: str) -> None:
+        self._failed.append(f"{self.part} {settings}: {message.splitlines()[0] if message else 'no message'}")
 
 
 def main() -> None:
-    """Run the parts that were asked for; print their tables, and everything as JSON last."""
-    parser = argparse.ArgumentParser(description="Check and time the engine on a GPU.")
+    """Run the parts of the command line; print the table and the JSON of each."""
+    parser = argparse.ArgumentParser(description="Check and benchmark the engine on a GPU.")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", default="check,waits,float8,engine,versus")
     parser.add_argument("--modes", default=",".join(MODES))
-    parser.add_argument("--models", default="", help="wan21-1.3b,wan21-14b; on a CPU wan21-tiny")
-    parser.add_argument("--sizes", default="", help=f"{SIZES}; on a CPU 64x64")
+    parser.add_argument("--models", default="", help="default wan21-1.3b,wan21-14b; on a CPU wan21-tiny")
+    parser.add_argument("--sizes", default="", help=f"default {SIZES}; on a CPU 64x64")
     parser.add_argument("--vaes", default="full,tiny")
     parser.add_argument("--steps", default="1,2")
-    parser.add_argument("--chunks", type=int, default=0, help="chunks a run: 30; on a CPU 3")
+    parser.add_argument("--chunks", type=int, default=0, help="chunks per run (default 30; on a CPU 3)")
     parser.add_argument("--json", type=Path, default=None)
-    asked = parser.parse_args()
-    device, dtype = torch.device(asked.device), torch.bfloat16
+    args = parser.parse_args()
+    device, dtype = torch.device(args.device), torch.bfloat16
     small = device.type == "cpu"
     side = 32 if small else 96
-    models = (asked.models or ("wan21-tiny" if small else "wan21-1.3b,wan21-14b")).split(",")
-    given = (asked.sizes or ("64x64" if small else SIZES)).split(",")
+    models = (args.models or ("wan21-tiny" if small else "wan21-1.3b,wan21-14b")).split(",")
+    given = (args.sizes or ("64x64" if small else SIZES)).split(",")
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in given)]
-    chunks = asked.chunks or (3 if small else 30)
-    steps = [int(count) for count in asked.steps.split(",")]
-    modes, parts = asked.modes.split(","), asked.parts.split(",")
+    chunks = args.chunks or (3 if small else 30)
+    steps = [int(count) for count in args.steps.split(",")]
+    modes, parts = args.modes.split(","), args.parts.split(",")
     failed: list[str] = []
     known = {"check", "waits", "float8", "engine", "versus"}
     if unknown := [name for name in parts if name not in known] + [name for name in modes if name not in MODES]:
@@ -346,23 +357,25 @@ def main() -> None:
                 rows.add({"steps": count}, partial(waits, device, dtype, count, side))
         elif part == "float8":
             columns = FLOAT8_COLUMNS
-            for inputs, outputs, tokens in products(models, *sizes[0]):
+            for inputs, outputs, tokens in matmuls(models, *sizes[0]):
                 rows.add({"layer": f"{inputs} to {outputs}"}, partial(float8, device, dtype, inputs, outputs, tokens))
         elif part == "engine":
             columns = ENGINE_COLUMNS
-            for model, (width, height), vae, mode in product(models, sizes, asked.vaes.split(","), modes):
+            for model, (width, height), vae, mode in product(models, sizes, args.vaes.split(","), modes):
                 settings = {"model": model, "width": width, "height": height, "vae": vae}
-                config = Config(device=asked.device, **settings, **MODES[mode])
+                config = Config(device=args.device, **settings, **MODES[mode])
                 asks = [Ask(count, chunks, input_fps=30.0) for count in steps]
                 rows.add({"mode": mode} | settings, partial(measure, config, asks))
         elif not installed():
-            print("versus: not run, the published implementation is not installed (see engine/bench/reference.py)")
+            print(
+                "versus: skipped, since the published implementation is not installed (see engine/bench/reference.py)"
+            )
             continue
         else:
             columns = versus.COLUMNS
             for case in versus.CPU_CASES[:2] if small else versus.GPU_CASES:
                 rows.add({"case": case.name}, partial(versus.run, case, device, torch.float32 if small else dtype))
-        path = asked.json.with_suffix(f".{part}.json") if asked.json else None
+        path = args.json.with_suffix(f".{part}.json") if args.json else None
         report.show(f"{part} on {device}", rows.rows, columns, path=path)
     if failed:
         print("FAILED:\n  " + "\n  ".join(failed))

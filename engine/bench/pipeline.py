@@ -1,4 +1,4 @@
-"""Times a pipeline of several devices against one, and holds their results against each other."""
+"""Benchmark of a pipeline on several devices against one device; also compares their results."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COLUMNS = {
 
 
 def measure(config: Config, devices: Sequence[str], steps: int, chunks: int) -> list[dict[str, Any]]:
-    """The same show on the first device alone, on the first two, ... on all of them."""
+    """Measure the same input on the first device alone, on the first two, and so on up to all; one row for each."""
     rows: list[dict[str, Any]] = []
     alone: list[np.ndarray] = []
     for count in range(1, len(devices) + 1):
         update: dict[str, Any] = {"device": devices[0], "devices": tuple(devices[:count]) if count > 1 else ()}
         with Session.open(config.model_copy(update=update), files={}) as session:
-            pixels, fps = _show(session, steps, chunks)
+            pixels, fps = _play(session, steps, chunks)
         alone = alone or pixels
         rows.append(
             {
@@ -48,7 +48,8 @@ def measure(config: Config, devices: Sequence[str], steps: int, chunks: int) -> 
     return rows
 
 
-def _show(session: Session, steps: int, chunks: int) -> tuple[list[np.ndarray], float]:
+def _play(session: Session, steps: int, chunks: int) -> tuple[list[np.ndarray], float]:
+    """All output frames, and the frames per second over the counted chunks."""
     controls = Controls(prompt_1="blue neon sketch", steps=steps, strength=0.8)
     frames = enumerate(scene(session.config.width, session.config.height))
     pixels: list[np.ndarray] = []

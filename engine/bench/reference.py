@@ -1,8 +1,8 @@
-"""The published implementation behind one small face, for side-by-side timings. Never a dependency.
+"""An adapter for the published implementation of StreamDiffusionV2, for side-by-side benchmarks only.
 
-Needs the PyPI package `streamdiffusionv2`, installed without its pins (`pip install --no-deps streamdiffusionv2 ftfy
-wcwidth`), and diffusers, einops, transformers. Its classes load weights from fixed folders when they are made, so they
-are put together here from their parts, with the weights that the caller hands in. Its arithmetic is untouched.
+Needs the PyPI package `streamdiffusionv2`, installed without its dependencies (`pip install --no-deps streamdiffusionv2
+ftfy wcwidth`), and diffusers, einops, transformers. The package's classes load weights from fixed folders in their
+constructors, so they are assembled here from their parts, with the caller's weights. Their arithmetic is unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.network.dit_shape import DiTShape
 
 
 def installed() -> bool:
-    """Whether the published implementation is here."""
+    """Whether the published implementation is installed."""
     try:
         return importlib.util.find_spec("models.wan.causal_stream_inference") is not None
     except ImportError:
@@ -37,8 +37,10 @@ class Reference:
         height, width: pixels.
         dit: weights of the network by Wan's names.
         text: prompt embedding [1, text_len, text_dim].
-        vae: weights of the VAE by Wan's names, None to leave it out; `vae_base` its base width.
-        batch: stream batch, or one step after the other.
+        vae: weights of the VAE by Wan's names; None to run without it.
+        vae_base: base width of the VAE.
+        batch: whether to use the stream batch; otherwise the steps run one after the other.
+        device, dtype: where and in which type it computes.
 
     Raises:
         ModelError: if the package is not installed.
@@ -107,7 +109,7 @@ class Reference:
         pipe.num_transformer_blocks, pipe.num_heads = shape.layers, shape.heads
         pipe.frame_seq_length, pipe.num_kv_cache = self.frame_tokens, cache.slots
         pipe.num_frame_per_block, pipe.conditional_dict = 1, None
-        pipe.kv_cache1 = [self._memory(shape, cache, steps) for _ in range(shape.layers)]
+        pipe.kv_cache1 = [self._layer_cache(shape, cache, steps) for _ in range(shape.layers)]
         pipe.crossattn_cache = [
             {"k": None, "v": None, "is_init": False} for _ in range(shape.layers)
         ]  # filled by the first forward
@@ -137,7 +139,7 @@ class Reference:
                 torch.ones(16, device=self.device, dtype=dtype),
             ]
 
-    def _memory(self, shape: DiTShape, cache: CacheShape, steps: int) -> dict[str, Any]:
+    def _layer_cache(self, shape: DiTShape, cache: CacheShape, steps: int) -> dict[str, Any]:
         size = (1, cache.slots * self.frame_tokens, shape.heads, shape.head_dim)
         zero = torch.zeros(1, dtype=torch.long, device=self.device)
         return {
@@ -151,7 +153,7 @@ class Reference:
 
     @torch.no_grad()
     def first(self, noisy_1FCHW: Tensor) -> Tensor:
-        """Denoise the first two latent frames [1, 2, C, h, w]; fills the caches."""
+        """Denoise the first two latent frames [1, 2, C, h, w] and fill the caches."""
         end = self.frame_tokens * noisy_1FCHW.shape[1]
         x0 = self.pipe.prepare(
             [""], self.device, self.dtype, noise=noisy_1FCHW, current_start=0, current_end=end, batch_denoise=self.batch
@@ -161,7 +163,7 @@ class Reference:
 
     @torch.no_grad()
     def step(self, noisy_11CHW: Tensor) -> Tensor:
-        """One chunk through the network: [1, 1, C, h, w] to the last row's clean latent of the same shape."""
+        """Run one chunk [1, 1, C, h, w]; returns the clean latent of the last row, with the same shape."""
         if self.position >= 50:
             self.position = self.slots - 1
         start = self.position * self.frame_tokens
@@ -172,24 +174,24 @@ class Reference:
 
     @torch.no_grad()
     def encode(self, video_BCTHW: Tensor) -> Tensor:
-        """Frames in [-1, 1] to the raw latent mean, streamed."""
+        """Encode the next frames [B, 3, T, H, W] in [-1, 1] to the raw latent mean [B, C, F, h, w]."""
         return self.vae.stream_encode(video_BCTHW, None)
 
     @torch.no_grad()
     def decode(self, latent_BCFhw: Tensor) -> Tensor:
-        """Latents to frames, streamed."""
+        """Decode the next latents [B, C, F, h, w] to frames [B, 3, T, H, W]."""
         return self.vae.stream_decode(latent_BCFhw, self.scale)
 
 
 class _Prompt(nn.Module):
-    """Stands where the reference expects its text encoder: the embedding is given."""
+    """Takes the place of the reference's text encoder and returns a given embedding."""
 
     def __init__(self, text: Tensor) -> None:
         super().__init__()
         self.text = text
 
     def forward(self, text_prompts: list[str]) -> dict[str, Tensor]:
-        """The embedding, whatever is asked."""
+        """The given embedding, whatever the prompts are."""
         return {"prompt_embeds": self.text}
 
 

@@ -1,6 +1,6 @@
-"""How benchmarks speak: a table for people first, one JSON object for machines last. Also compares two such objects.
+"""Output of the benchmarks: a table for readers, then one JSON object as the last line. Also compares two such objects.
 
-For the benchmarks of the bridge too, so it loads no torch by itself.
+The benchmarks of the bridge use it too, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rich.table import Table
 from engine.errors import ConfigError
 
 WIDTH = 160
-"""Columns that tables may take, wherever they are printed to."""
+"""Width of tables in characters, independent of the terminal."""
 
 Row = Mapping[str, Any]
-"""One measured configuration: settings and figures by name; nested mappings are figures by part."""
+"""One measured configuration: settings and figures by name. A nested mapping holds figures by part."""
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on; with torch and the GPU where torch is loaded."""
+    """Description of this machine, with torch and the GPU if torch has been imported."""
     found: dict[str, Any] = {
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
@@ -44,7 +44,7 @@ def machine() -> dict[str, Any]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` (0..1) of the values lie; NaN of none."""
+    """The value below which a `share` (0 to 1) of the values lies; NaN if there are no values."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -52,17 +52,17 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """The values below which 50, 95 and 99 % of `values` lie; zeros of none."""
+    """The 50th, 95th and 99th percentile by name ("p50", ...); zeros if there are no values."""
     return {f"p{share}": round(percentile(values or [0.0], share / 100), 2) for share in (50, 95, 99)}
 
 
 def slashed(values: Mapping[str, float]) -> str:
-    """Quantiles in ms as one text."""
+    """Quantiles in ms as text, separated by slashes."""
     return " / ".join(f"{value:.1f}" for value in values.values()) + " ms"
 
 
 def flat(row: Row, prefix: str = "") -> dict[str, Any]:
-    """A row with its nested figures under dotted names."""
+    """The row without nesting: figures by dotted name."""
     result: dict[str, Any] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
@@ -73,7 +73,14 @@ def flat(row: Row, prefix: str = "") -> dict[str, Any]:
 
 
 def show(title: str, rows: Sequence[Row], columns: Mapping[str, str], *, path: Path | None = None) -> None:
-    """Print the rows as a table (`columns`: dotted name to heading), then everything as JSON; write it to `path`."""
+    """Print the rows as a table, then as JSON; also write the JSON to `path`.
+
+    Args:
+        title: name of the benchmark.
+        rows: the measured configurations.
+        columns: heading of each column of the table, by dotted name of its figure.
+        path: file for the JSON; None for none.
+    """
     table = Table(title=title)
     for heading in columns.values():
         table.add_column(heading, justify="right")
@@ -84,7 +91,7 @@ def show(title: str, rows: Sequence[Row], columns: Mapping[str, str], *, path: P
 
 
 def say(title: str, lines: Sequence[Sequence[str]], rows: Sequence[Row], headings: Sequence[str] = ("", "")) -> None:
-    """Print `lines` as a table as they are, then `rows` as JSON."""
+    """Print `lines` as a table, unchanged, then `rows` as JSON."""
     table = Table(title=title, show_header=any(headings))
     for heading in headings:
         table.add_column(heading)
@@ -110,10 +117,10 @@ def _shown(value: Any) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a benchmark's JSON, also from a log whose last line it is.
+    """Read a benchmark's JSON from the last line of a file, which may be a log.
 
     Raises:
-        ConfigError: if the file has none.
+        ConfigError: if the file cannot be read or has no such JSON.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8").strip().splitlines()[-1])
@@ -121,13 +128,17 @@ def read(path: Path) -> dict[str, Any]:
             raise TypeError("rows is not a list")
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ConfigError(
-            f"{path} holds no benchmark ({error}).", "Make one with: tidecast bench ... --json FILE."
+            f"{path} holds no benchmark ({error}).", "Create one with: tidecast bench ... --json FILE."
         ) from None
     return found
 
 
 def compare(before: Path, after: Path) -> None:
-    """Print every figure that both files have for the same settings, with the ratio after / before."""
+    """Print the figures that both files have for the same settings, with the ratio after / before.
+
+    Raises:
+        ConfigError: if a file cannot be read, or they have no settings in common.
+    """
     old, new = read(before), read(after)
     table = Table(title=f"{before.name} -> {after.name}")
     for heading in ("configuration", "figure", "before", "after", "ratio"):
@@ -149,5 +160,5 @@ def compare(before: Path, after: Path) -> None:
 
 
 def _key(row: Row) -> str:
-    """Settings of a row: everything that is not a measured (floating point) figure."""
+    """Settings of a row as text: all values that are not floating point, since measured figures are."""
     return " ".join(f"{k}={v}" for k, v in flat(row).items() if isinstance(v, (str, int, bool)))

@@ -1,8 +1,6 @@
-"""Times the video autoencoders alone: milliseconds to encode and to decode one chunk, with random weights.
+"""Benchmark of the video autoencoders alone: milliseconds to encode and to decode one chunk, with random weights.
 
-    python -m engine.bench.vae --size 128x128 --size 512x512 --base 96 --threads 2
-
-Must not know the network or the stream.
+python -m engine.bench.vae --size 128x128 --size 512x512 --base 96 --threads 2
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ COLUMNS = {
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Milliseconds of one call, the device's queue drained before and after."""
+    """Milliseconds of one call; waits for the device before and after it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     begin = time.perf_counter()
@@ -44,7 +42,7 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(codec: Codec, width: int, height: int, chunks: int, device: torch.device) -> dict[str, float]:
-    """Medians over `chunks` chunks of four frames, after a first chunk and one more that are not counted."""
+    """Median times in ms over `chunks` chunks; the stream's first chunk and one more are not counted."""
     encoding, decoding = codec.encoder_state(1, height, width), codec.decoder_state(1, height, width)
     video = torch.rand(1, 3, 1 + codec.frames_per_latent, height, width, device=device) * 2 - 1
     latent = codec.encode(video, encoding)
@@ -58,18 +56,18 @@ def measure(codec: Codec, width: int, height: int, chunks: int, device: torch.de
 
 
 def main() -> None:
-    """Measure what the command line asks for and print a table and JSON."""
+    """Measure the autoencoders and sizes of the command line; print a table and JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT in pixels; repeatable (128x128)")
-    parser.add_argument("--codec", action="append", choices=tuple(CODECS), help="repeatable (full and tiny)")
+    parser.add_argument("--size", action="append", help="WIDTHxHEIGHT in pixels; repeatable (default 128x128)")
+    parser.add_argument("--codec", action="append", choices=tuple(CODECS), help="repeatable (default full and tiny)")
     parser.add_argument(
         "--base",
         type=int,
         default=96,
-        help="base width of the full autoencoder, of which the light one has a quarter (96)",
+        help="base width of the full autoencoder; the light one has a quarter of it (default 96)",
     )
     parser.add_argument("--chunks", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (torch's own choice)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--json", type=Path, help="also write the JSON to this file")

@@ -1,10 +1,10 @@
-"""Ours and the published implementation side by side: same shapes, same random weights, same noise, one run.
+"""Side-by-side benchmark against the published implementation: same shapes, same random weights, same noise.
 
-    python -m engine.bench.versus                 the four configurations of a CPU, fp32, two threads
+    python -m engine.bench.versus                 the configurations for a CPU, fp32, two threads
     python -m engine.bench.versus --device cuda   bf16, full VAE at both ends, 512x512 and 832x480, 1 and 2 steps
 
-Needs the published package for this benchmark alone (see `engine.bench.reference`). Both take turns chunk by chunk, so
-a machine that drifts drifts for both; the latents of every chunk are compared.
+Needs the published package (see `engine.bench.reference`). The two take turns chunk by chunk, so that changes in the
+machine's speed affect both; with one step, the latents of every chunk are compared.
 """
 
 from __future__ import annotations
@@ -53,7 +53,17 @@ WIDE = DiTShape(dim=1536, heads=12, layers=2, ffn=8960)
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One configuration: shape of the network, size in pixels, steps, and whether the VAE takes part."""
+    """One configuration.
+
+    Attributes:
+        name: shown in the table.
+        shape: the network.
+        height, width: pixels.
+        steps: denoising steps.
+        batch: whether the stream batch is used.
+        vae: whether the VAE encodes and decodes too.
+        chunks: measured chunks.
+    """
 
     name: str
     shape: DiTShape
@@ -79,30 +89,41 @@ GPU_CASES: tuple[Case, ...] = tuple(
 )
 
 
-class Given:
-    """A source of noise that was drawn before, the same for both."""
+class SeededNoise:
+    """Source of the noise between denoising steps, from a fixed seed.
+
+    It is not the reference's noise. With one step none is drawn, so only then latents can be compared.
+
+    Args:
+        shape: C, h, w.
+        device: where the noise is drawn.
+    """
 
     def __init__(self, shape: Sequence[int], device: torch.device) -> None:
         self._shape, self._device = tuple(shape), device
         self._generator = torch.Generator(device).manual_seed(1)
 
     def draw(self, step: int, count: int, frames: int) -> Tensor:
-        """Fresh Gaussian noise; for one step it never enters a result that is compared."""
+        """Gaussian noise [count, C, frames, h, w]."""
         channels, height, width = self._shape
         return torch.randn((count, channels, frames, height, width), generator=self._generator, device=self._device)
 
 
 def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Time one configuration on both sides."""
+    """Measure one configuration with both implementations; median times in ms.
+
+    Raises:
+        ModelError: if the published implementation is not installed, or our stream cannot be captured.
+    """
     spec = replace(registry.get("wan21-1.3b"), network=case.shape, cache=CacheShape(slots=6, sinks=3), vae={"base": 96})
     text = torch.randn(1, case.shape.text_len, case.shape.text_dim, device=device) * 0.1
     text[:, 12:] = 0
     ours, weights, vae = _ours(spec, case, device, dtype)
     mode = graph_capture.choose("auto", device)
     if mode != "off":
-        trouble = graph_capture.prepare(spec, ours, mode, case.height, case.width, lambda _: None)
-        if trouble:
-            raise ModelError(trouble)
+        problem = graph_capture.prepare(spec, ours, mode, case.height, case.width, lambda _: None)
+        if problem:
+            raise ModelError(problem)
     ours.set_prompt(text[0])
     reference = Reference(
         dit_shape(spec.network),
@@ -131,25 +152,25 @@ def run(case: Case, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
 
         def ours_step(noise: Tensor = noise, video: Tensor = video) -> tuple[Tensor | None, float]:
             x = mix(ours.mean(video[0]).float(), noise, 0.8) if case.vae else noise
-            began = _now(device)
+            started = _now(device)
             done = ours.denoise(x, first, timesteps, "chunk")
-            took = _now(device) - began
+            network_s = _now(device) - started
             clean = done[-1][1] if done else None
             if case.vae:
                 ours.decode(clean if clean is not None else x)
-            return clean, took
+            return clean, network_s
 
         def reference_step(
             noise: Tensor = noise, video: Tensor = video, first_block: bool = chunk < 0
         ) -> tuple[Tensor, float]:
             x = mix(reference.encode(video).float(), noise, 0.8) if case.vae else noise
             x = x.transpose(1, 2).to(dtype)
-            began = _now(device)
+            started = _now(device)
             clean = reference.first(x) if first_block else reference.step(x)
-            took = _now(device) - began
+            network_s = _now(device) - started
             if case.vae:
                 reference.decode(clean.transpose(1, 2).to(dtype))
-            return clean.transpose(1, 2), took
+            return clean.transpose(1, 2), network_s
 
         (clean, network), whole = _timed(ours_step, device)
         (other, other_network), other_whole = _timed(reference_step, device)
@@ -187,7 +208,7 @@ def _ours(
         codec,
         height=case.height,
         width=case.width,
-        noise=Given((16, case.height // 8, case.width // 8), device),
+        noise=SeededNoise((16, case.height // 8, case.width // 8), device),
         rule=Rule.REFERENCE,
         noise_rule=RELEASED,
         batch=case.batch,
@@ -197,35 +218,36 @@ def _ours(
 
 
 def _now(device: torch.device) -> float:
+    """Time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _timed(work: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    began = _now(device)
+    started = _now(device)
     result = work()
-    return result, _now(device) - began
+    return result, _now(device) - started
 
 
 def main() -> None:
-    """Run every configuration of the device and print the table."""
+    """Measure the configurations for the device and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="", help="part of a configuration's name")
     parser.add_argument("--json", type=Path, default=None)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    device = torch.device(asked.device)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     cases = CPU_CASES if device.type == "cpu" else GPU_CASES
     rows = []
     for case in cases:
-        if asked.only in case.name:
+        if args.only in case.name:
             rows.append(run(case, device, dtype))
             print({name: round(value, 3) for name, value in rows[-1]["times"].items()}, case, flush=True)
-    report.show(f"against the published implementation, {device.type} {dtype}", rows, COLUMNS, path=asked.json)
+    report.show(f"Comparison with the published implementation, {device.type} {dtype}", rows, COLUMNS, path=args.json)
 
 
 if __name__ == "__main__":
