@@ -1,6 +1,8 @@
 """Benchmark of the video autoencoders alone: milliseconds to encode and to decode one chunk, with random weights.
 
-python -m engine.bench.vae --size 128x128 --size 512x512 --base 96 --threads 2
+    python -m engine.bench.vae --size 128x128 --size 512x512 --base 96 --threads 2
+
+Prints a table and JSON.
 """
 
 from __future__ import annotations

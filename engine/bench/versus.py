@@ -92,7 +92,7 @@ GPU_CASES: tuple[Case, ...] = tuple(
 class SeededNoise:
     """Source of the noise between denoising steps, from a fixed seed.
 
-    It is not the reference's noise. With one step none is drawn, so only then latents can be compared.
+    It differs from the reference's. With one step there is none, so latents can be compared only then.
 
     Args:
         shape: C, h, w.

@@ -1,7 +1,10 @@
 """One rank of a pipeline other than rank 0: receives messages, runs its blocks, and sends the result to the next rank.
 
-Rank 0 starts the ranks of its own machine. A rank of another machine is started there by hand, and joins the ring, with
-`torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank`.
+Rank 0 starts the ranks of its own machine. A rank of another machine is started there by hand:
+
+    torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank
+
+torchrun sets the environment variables from which the rank, the number of ranks and the address are read.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Schedule:
         shift: timestep shift of the sigma table.
         strength: value of the strength control at which the timesteps are exactly `steps`.
         prediction: what the network predicts: "flow" (noise minus clean latent, as in Wan) or "x0" (the clean latent).
-        fixed_noise: whether the noise is drawn once per seed; otherwise it is drawn anew for every chunk.
+        fixed_noise: whether the noise is drawn once per seed; otherwise every chunk has new noise.
     """
 
     steps: tuple[int, ...] = (700, 500, 400, 200)

@@ -1,4 +1,4 @@
-"""Benchmarks are product code: they run, report what they say, and can be compared. No time is judged here."""
+"""Benchmarks run, report their figures, and can be compared. The measured times themselves are not tested."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
-def test_a_mode_is_held_against_the_cpu_in_full_precision(mode):
+def test_a_mode_is_compared_with_the_cpu_in_full_precision(mode):
     row = gpu.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32, vae="tiny")
     assert 0 < row["relative_rms"] < gpu.RELATIVE_RMS[mode]
 
 
-def test_a_wrong_device_would_be_noticed(monkeypatch):
+def test_wrong_results_of_a_device_are_noticed(monkeypatch):
     real = gpu.play
 
     def wrong(stream, steps):
@@ -46,7 +46,7 @@ def test_a_wrong_device_would_be_noticed(monkeypatch):
         gpu.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32, vae="tiny")
 
 
-def test_the_script_for_a_gpu_runs_every_part_and_survives_a_row_that_fails(monkeypatch, tmp_path, capsys):
+def test_the_gpu_script_runs_every_part_and_continues_after_a_row_that_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu.quantise, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
     asked = "gpu --device cpu --parts waits,float8,engine --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --json"
     monkeypatch.setattr("sys.argv", [*asked.split(), str(tmp_path / "out.json"), "--steps", "2", "--chunks", "2"])

@@ -1,4 +1,4 @@
-"""The Wan2.1 family's builders: parts from files equal the parts that were saved; without files, seeded weights."""
+"""The Wan2.1 family's builders: parts built from files equal the saved ones; without files they have seeded weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saved(network: torch.nn.Module, path: Path) -> Path:
     return path
 
 
-def test_network_from_a_file_in_the_asked_precision(tmp_path: Path) -> None:
+def test_network_from_a_file_has_the_requested_type(tmp_path: Path) -> None:
     path = saved(CausalDiT(SPEC.network), tmp_path / "model.pt")
     dit = build.build_network(SPEC, CPU, torch.bfloat16, {"dit": path})
     assert not dit.training
@@ -73,7 +73,7 @@ def test_light_autoencoder_is_the_full_one_at_a_quarter_of_its_width(tmp_path: P
 @pytest.mark.parametrize(
     ("which", "role", "raw"), [("tiny", "tiny_vae", False), ("light-tiny", "light_tiny_vae", True)]
 )
-def test_tiny_autoencoders_know_the_latents_of_their_files(which: str, role: str, raw: bool, tmp_path: Path) -> None:
+def test_tiny_autoencoders_use_the_latents_of_their_files(which: str, role: str, raw: bool, tmp_path: Path) -> None:
     path = saved(TinyVAE(TinyShape()), tmp_path / "tiny.pth")
     codec = build.build_codec(SPEC, which, CPU, torch.float32, {role: path})
     assert isinstance(codec, TinyCodec)
@@ -108,7 +108,7 @@ def test_rows_without_a_text_encoder_read_words_as_random_vectors(tmp_path: Path
         assert torch.equal(once, again) and not torch.equal(once, other)
 
 
-def test_prompts_are_known_by_the_hash_of_their_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_cached_by_the_hash_of_their_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "prompt_folder", lambda: tmp_path)
     spec = get("wan21-1.3b")
     other = tmp_path / "other.pth"

@@ -1,4 +1,4 @@
-"""Every layout of checkpoint loads strictly, and a wrong one says what is wrong with it."""
+"""Every checkpoint layout loads strictly, and errors say what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_missing_shard_is_named(weights: dict[str, Tensor], tmp_path: Path) -> N
         read(index)
 
 
-def test_tensors_are_mapped_not_read(weights: dict[str, Tensor], tmp_path: Path) -> None:
+def test_tensors_are_memory_mapped(weights: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.save(weights, path)
     network = opened(path)
@@ -200,7 +200,7 @@ def test_an_adapter_of_another_network_is_refused(weights: dict[str, Tensor]) ->
 
 
 def kohya(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, LowRank] | None:
-    """A layout of somebody else's: underscores for dots, down and up, and an alpha."""
+    """A common layout of adapters: underscores instead of dots, down and up projections, and an alpha."""
     if not any(name.startswith("lora_unet_") for name in tensors):
         return None
     found = {}

@@ -1,4 +1,4 @@
-"""Ember: its codec streams, its words are all taught and documented, its training resumes, its stream obeys prompts."""
+"""Ember: streaming codec, vocabulary and its documentation, exactly resumed training, and the effect of prompts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_word_has_an_operator_and_every_operator_a_word() -> None:
     assert len(WORDS) == len(set(WORDS)) >= 40
 
 
-def test_synonyms_lead_to_words_and_shadow_none() -> None:
+def test_synonyms_map_to_words_and_hide_none() -> None:
     assert set(SYNONYMS.values()) <= set(WORDS)
     assert not set(SYNONYMS) & set(WORDS)
     assert not FILLER & (set(WORDS) | set(SYNONYMS))
@@ -62,7 +62,7 @@ def test_prompts_are_read_as_written() -> None:
     assert parse("neon zebra on ice") == (["neon", "ice"], ["zebra"])
 
 
-def test_unknown_and_surplus_words_are_reported() -> None:
+def test_unknown_and_excess_words_are_reported() -> None:
     table = WordTable(2, 4)
     table.init_weights(torch.Generator().manual_seed(0))
     conditioning = table.encode("neon zebra fire ice")
@@ -84,8 +84,8 @@ def test_operators_keep_shape_and_range(word: str, scene: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_textures_are_locked_to_the_grid(word: str, scene: np.ndarray) -> None:
-    """A scene that moves by one cell moves its styled picture by one cell, away from the borders."""
+def test_textures_repeat_on_the_grid(word: str, scene: np.ndarray) -> None:
+    """If a scene moves by one cell, its styled picture moves by one cell (except near the borders)."""
     picture = torch.from_numpy(scene[:1].astype(np.float32) / 255).permute(0, 3, 1, 2)
     picture = torch.nn.functional.interpolate(picture, 192)
     moved = torch.roll(picture, (CELL, CELL), (2, 3))
@@ -102,7 +102,7 @@ def test_the_order_of_words_does_not_matter(scene: np.ndarray) -> None:
 # --- codec -----------------------------------------------------------------------------------------------------
 
 
-def test_streamed_codec_equals_one_call(scene: np.ndarray) -> None:
+def test_streaming_codec_equals_one_call(scene: np.ndarray) -> None:
     codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     read(codec, "codec")
     video = torch.from_numpy(scene[:17].astype(np.float32) / 127.5 - 1).permute(3, 0, 1, 2)[None]
@@ -123,7 +123,7 @@ def test_streamed_codec_equals_one_call(scene: np.ndarray) -> None:
 
 
 def test_half_precision_encodes_and_decodes_the_same(scene: np.ndarray) -> None:
-    """Some processors' bfloat16 convolutions are wrong for kernels as large as their stride of 8: none may be used."""
+    """On some CPUs, bfloat16 convolutions with kernel and stride 8 are wrong, so the codec must not use them."""
     codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
     read(codec, "codec")
     group = torch.from_numpy(scene[1:5].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2).flatten(0, 1)[None]
@@ -155,7 +155,7 @@ def test_weights_are_small_and_errors_clear(tmp_path: Path) -> None:
 
 
 def tiny_trainer(path: Path, clips: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    """A network so small that a step takes a moment, at the point where every part of a step is in use."""
+    """Training of a very small network, with every part of a step in use."""
     monkeypatch.setattr("engine.models.ember.training.footage.data.MEMORY_FROM", 0)
     monkeypatch.setattr("engine.models.ember.training.footage.data.ROLLOUTS_FROM", 0)
     channels, look = 8, 2
@@ -203,7 +203,7 @@ def test_prompts_of_training_cover_the_vocabulary() -> None:
 
 
 def play(session: Session, scene: np.ndarray, prompts: list[tuple[int, str]], **settings: object) -> np.ndarray:
-    """Feed the scene; the prompt changes at the given frames. Returns all pictures that came out, as floats 0..1."""
+    """Feed the scene; the prompt changes at the given frames. Returns all output pictures as floats in 0..1."""
     made = []
     for number, picture in enumerate(scene):
         prompt = [text for first, text in prompts if first <= number][-1]
@@ -237,7 +237,7 @@ def test_edges_follow_the_prompt_within_two_chunks(session: Session, scene: np.n
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_every_number_of_steps_restyles_once(session: Session, scene: np.ndarray, steps: int) -> None:
-    """However many steps, the picture is nearer to its negative than to itself or to the negative's negative."""
+    """With any number of steps the result is nearer to the negative than to the input, its negative in turn."""
     session.reset()
     made = play(session, scene, [(0, "negative")], strength=0.6, steps=steps)
     content = scene[len(made) - 1] / 255
@@ -260,7 +260,7 @@ def test_without_a_prompt_the_picture_stays(session: Session, scene: np.ndarray)
     assert np.abs(made - scene[:13] / 255).mean() < 0.1
 
 
-def test_unknown_words_come_to_the_health(session: Session, scene: np.ndarray) -> None:
+def test_unknown_words_are_reported_in_the_health(session: Session, scene: np.ndarray) -> None:
     session.reset()
     play(session, scene[:5], [(0, "neon zebra")], strength=0.6, steps=1)
     assert session.health.unknown_words == ("zebra",)

@@ -1,4 +1,4 @@
-"""The tiny autoencoder: equal to the plain computation of its layers, streamed equals at once, reset is new."""
+"""The tiny autoencoder: equals the plain computation of its layers, in one call or streamed; a reset state is new."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def test_decoding_equals_the_published_layers(codec: TinyCodec) -> None:
     torch.testing.assert_close(ours, expected, atol=2e-5, rtol=0)
 
 
-def test_encoding_equals_the_published_layers_over_a_clip_led_in_by_its_first_frame(codec: TinyCodec) -> None:
+def test_encoding_equals_the_published_layers_after_copies_of_the_first_frame(
+    codec: TinyCodec,
+) -> None:
     video = clip(9)
     frames = ((video[0].transpose(0, 1)) + 1) / 2
     expected = plain_encode(dict(codec.network.state_dict()), torch.cat([frames[:1]] * 3 + [frames]))
@@ -89,7 +91,7 @@ def test_encoding_equals_the_published_layers_over_a_clip_led_in_by_its_first_fr
     torch.testing.assert_close(ours, raw, atol=5e-5, rtol=0)
 
 
-def test_weights_for_raw_latents_are_scaled_at_both_ends(codec: TinyCodec) -> None:
+def test_raw_latents_are_scaled_in_encoder_and_decoder(codec: TinyCodec) -> None:
     raw = TinyCodec(random_network(NARROW), raw_latents=True)
     mean, std = (torch.tensor(s).view(1, -1, 1, 1, 1) for s in (VAEShape().mean, VAEShape().std))
     encoded = raw.encode(clip(5), raw.encoder_state(1, *SIZE))
@@ -123,7 +125,7 @@ def test_state_keeps_its_addresses_resumes_and_resets(codec: TinyCodec) -> None:
     assert torch.equal(codec.decode(latents(2), state), first)
 
 
-def test_a_checkpoint_that_grows_more_frames_is_cut_to_the_last(codec: TinyCodec) -> None:
+def test_a_checkpoint_that_splits_into_more_frames_is_trimmed_to_the_last(codec: TinyCodec) -> None:
     weights = dict(codec.network.state_dict())
     grown = weights | {
         "decoder.7.conv.weight": torch.cat([torch.zeros(16, 16, 1, 1), weights["decoder.7.conv.weight"]])

@@ -1,4 +1,4 @@
-"""Prompts: cleaned as Wan does, encoded by UMT5 in every way of holding it, remembered on disk, honest when missing."""
+"""Prompts: cleaned as in Wan2.1, encoded by UMT5 with every way to store it, cached on disk; errors when files miss."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
-    """A folder with a tokenizer of few words that closes every text with </s>."""
+    """A folder with a tokenizer of few words that ends every text with </s>."""
     pieces = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
     )
@@ -73,17 +73,17 @@ def encoder(cache: Path, weights: Path | None, tokenizer: Path | None, **options
         ("cafÃ©", "café"),
     ],
 )
-def test_texts_are_cleaned_as_wan_does(tokenizer: Path, text: str, cleaned: str) -> None:
+def test_texts_are_cleaned_as_in_wan(tokenizer: Path, text: str, cleaned: str) -> None:
     assert Tokenizer(tokenizer, 10).cleaned(text) == cleaned
 
 
-def test_long_texts_are_cut_and_still_closed(tokenizer: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_texts_are_cut_and_still_end_with_the_end_token(tokenizer: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert Tokenizer(tokenizer, 10)("neon  city") == [3, 4, 1]
     assert Tokenizer(tokenizer, 4)("neon city rain at night") == [3, 4, 5, 1]
     assert "6 tokens and is cut at 4" in caplog.text
 
 
-def test_padded_batch_equals_texts_alone_and_is_zero_behind_them(weights: dict[str, Tensor]) -> None:
+def test_a_padded_batch_equals_single_texts_followed_by_zeros(weights: dict[str, Tensor]) -> None:
     network = umt5.build(weights, torch.float32, "golden")
     data = load_file(GOLDEN)
     ids, mask = data["ids"], data["mask"]
@@ -93,7 +93,7 @@ def test_padded_batch_equals_texts_alone_and_is_zero_behind_them(weights: dict[s
     assert together[0, length:].abs().max() == 0
 
 
-def test_weights_that_visit_the_device_by_block_compute_the_same(weights: dict[str, Tensor]) -> None:
+def test_offloaded_weights_compute_the_same(weights: dict[str, Tensor]) -> None:
     data = load_file(GOLDEN)
     network = umt5.build(weights, torch.float32, "golden")
     stayed = umt5.embed(network, data["ids"], data["mask"])
@@ -103,7 +103,7 @@ def test_weights_that_visit_the_device_by_block_compute_the_same(weights: dict[s
     assert [parameter.data_ptr() for parameter in network.parameters()] == before
 
 
-def test_eight_bit_weights_take_a_quarter_and_come_close(weights: dict[str, Tensor]) -> None:
+def test_eight_bit_weights_need_a_quarter_and_are_close(weights: dict[str, Tensor]) -> None:
     data = load_file(GOLDEN)
     network = umt5.build(weights, torch.float32, "golden")
     exact = umt5.embed(network, data["ids"], data["mask"])
@@ -158,7 +158,7 @@ def test_another_encoder_has_other_embeddings(tmp_path: Path) -> None:
     assert EmbeddingCache(tmp_path, "a").get("neon") is not None
 
 
-def test_a_damaged_file_is_encoded_anew(
+def test_a_damaged_file_is_encoded_again(
     tmp_path: Path, encoder_file: Path, tokenizer: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = encoder(tmp_path / "cache", encoder_file, tokenizer)

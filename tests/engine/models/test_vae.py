@@ -1,4 +1,4 @@
-"""Wan's video autoencoder: streamed equals at once, state can be saved, reset is new, fast arithmetic is exact."""
+"""Wan's video autoencoder: streaming equals one call, state can be saved and reset, fast convolutions are exact."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_wide_temporal_convolution_equals_conv3d(frames: int) -> None:
     assert (ours - exact).abs().max() < 2e-5
 
 
-def test_the_way_of_other_devices_computes_the_same(codec: WanCodec) -> None:
+def test_the_plain_convolutions_of_other_devices_compute_the_same(codec: WanCodec) -> None:
     other = random_codec()
     for module in other.network.modules():
         prepared = getattr(module, "prepared", None)

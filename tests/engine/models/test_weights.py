@@ -1,4 +1,4 @@
-"""Model files: found in every usual folder, verified, fetched with resume from a hub on loopback, pinned at first."""
+"""Model files: found in every usual folder, verified, downloaded from a hub on loopback with resume, and pinned."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hub's library write every 32 KiB instead of every 10 MB, so that small files can be cut."""
+    """Let the hub's library write every 32 KiB instead of every 10 MB, so that small files can be interrupted."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 32_768)
 
 
@@ -111,7 +111,7 @@ def test_rows_without_files_need_none(tmp_path: Path) -> None:
     assert weights.locate(registry.get("wan21-tiny"), tmp_path, vae="full") == {}
 
 
-def test_pull_fetches_pins_what_nobody_vouched_for_and_verifies(hub: Hub, tmp_path: Path) -> None:
+def test_pull_downloads_pins_files_without_a_hash_and_verifies(hub: Hub, tmp_path: Path) -> None:
     heard: list[tuple[str, int, int]] = []
     verdicts = weights.pull(SPEC.files, tmp_path, lambda f, done, total: heard.append((f.path, done, total)))
     assert [v.state for v in verdicts] == [State.PINNED_HERE, State.GOOD, State.GOOD]
@@ -127,13 +127,13 @@ def test_pull_fetches_pins_what_nobody_vouched_for_and_verifies(hub: Hub, tmp_pa
     assert weights.locate(SPEC, tmp_path, vae="full")["dit"].read_bytes() == NETWORK
 
 
-def test_a_lost_connection_is_taken_up_again(hub: Hub, small_chunks: None, tmp_path: Path) -> None:
+def test_a_lost_connection_is_resumed(hub: Hub, small_chunks: None, tmp_path: Path) -> None:
     hub.cut_after = 300_000
     assert weights.pull([DIT], tmp_path)[0].path.read_bytes() == NETWORK
     assert resumed_at(hub) == [0, 294_912]
 
 
-def test_a_pull_that_was_ended_goes_on_where_it_stopped(hub: Hub, small_chunks: None, tmp_path: Path) -> None:
+def test_an_interrupted_pull_continues_where_it_stopped(hub: Hub, small_chunks: None, tmp_path: Path) -> None:
     class Ended(Exception):
         pass
 
@@ -158,7 +158,7 @@ def test_a_file_that_arrives_damaged_is_removed(hub: Hub, tmp_path: Path) -> Non
     assert weights.pull([CODEC], tmp_path)[0].state is State.GOOD
 
 
-def test_another_file_than_the_known_one_is_not_even_downloaded(hub: Hub, tmp_path: Path) -> None:
+def test_a_file_with_another_hash_is_not_downloaded(hub: Hub, tmp_path: Path) -> None:
     hub.files["other/Shared/vae.pth"] = b"something else"
     with pytest.raises(CheckpointError, match="is not the file that is known"):
         weights.pull([CODEC], tmp_path)
@@ -173,7 +173,7 @@ def test_a_file_that_changed_since_its_first_download_is_refused(hub: Hub, tmp_p
         weights.pull([DIT], tmp_path)
 
 
-def test_too_little_disk_is_said_before_anything_is_fetched(
+def test_too_little_disk_space_is_reported_before_the_download(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -184,7 +184,7 @@ def test_too_little_disk_is_said_before_anything_is_fetched(
     assert weights.pull([DIT], tmp_path)[0].state is State.PINNED_HERE
 
 
-def test_two_downloads_into_one_folder_are_kept_apart(hub: Hub, tmp_path: Path) -> None:
+def test_two_downloads_into_one_folder_are_refused(hub: Hub, tmp_path: Path) -> None:
     def second(*_: object) -> None:
         with pytest.raises(ModelError, match="Another download"):
             weights.pull([CODEC], tmp_path)
@@ -199,7 +199,7 @@ def test_a_folder_that_cannot_be_used_is_named(hub: Hub, tmp_path: Path) -> None
         weights.pull([DIT], tmp_path / "file" / "models")
 
 
-def test_faults_of_the_hub_are_said_plainly(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_the_hub_have_clear_messages(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="no longer where it was"):
         weights.pull([replace(DIT, path="gone.pt")], tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -207,7 +207,7 @@ def test_faults_of_the_hub_are_said_plainly(hub: Hub, tmp_path: Path, monkeypatc
         weights.pull([DIT], tmp_path)
 
 
-def test_verify_tells_what_is_wrong(tmp_path: Path) -> None:
+def test_verify_reports_what_is_wrong(tmp_path: Path) -> None:
     put(tmp_path, "vae.pth", VAE[:-1])
     put(tmp_path, "tok/tokenizer.json", b"[]")
     put(tmp_path, "net/model.pt", NETWORK)

@@ -1,4 +1,4 @@
-"""Counts against published sizes, the pipeline forecast against the paper's own figures."""
+"""Operation counts against published sizes, and pipeline forecasts against the paper's figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_forecast_matches_the_paper_for_several_gpus():
     assert median(errors) < 0.03 and errors[int(0.9 * len(errors))] < 0.06
 
 
-def test_more_gpus_never_slow_a_forecast_down():
+def test_more_gpus_never_slow_down_a_forecast():
     times = predict.fit_single(predict.PUBLISHED[0].fps[0], 480, 832, 146e12)
     rates = [predict.forecast([times] * n, 30, 2, hop_s=0.0).fps for n in (1, 2, 3, 4)]
     assert rates == sorted(rates)
@@ -43,12 +43,12 @@ def test_bottleneck_is_named():
     assert predict.forecast([times] * 2, 30, 1).bottleneck.startswith("decode on GPU")
 
 
-def test_unpublished_model_says_what_to_do():
+def test_an_unpublished_model_has_a_remedy():
     with pytest.raises(ConfigError, match="bench engine"):
         predict.published_times("ember", 512, 512, predict.GPUS["H100"])
 
 
-def test_gpus_and_sizes_are_read():
+def test_gpus_and_sizes_are_parsed():
     assert [g.name for g in parse_gpus("2xRTX4090, h100")] == ["RTX4090", "RTX4090", "H100"]
     assert parse_size("832x480") == (832, 480)
     for bad in ("3xVoodoo2", "", "99xH100"):

@@ -1,6 +1,8 @@
 """Contact sheets: all words on one picture, and some words at several strengths and numbers of steps.
 
-python -m engine.models.ember.training.sheet --out sheets            # of the weights in the package
+    python -m engine.models.ember.training.sheet --out sheets
+
+Uses the weights in the package unless `--weights` names others.
 """
 
 from __future__ import annotations
