@@ -97,5 +97,5 @@ def test_nothing_of_the_engine_names_it() -> None:
 
 
 def test_what_is_no_family_is_refused() -> None:
-    with pytest.raises(ModelError, match="no_such_family is no family"):
+    with pytest.raises(ModelError, match="no_such_family is not a family"):
         registry.register("tests.no_such_family")
