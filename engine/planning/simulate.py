@@ -14,8 +14,8 @@ from itertools import pairwise
 
 from engine.schedule import Cost, Goal, Load, Policy, observe, plan
 
-INPUT_FRAMES = 16
-"""Frames that the simulated input ring holds; when there are more, the oldest are dropped."""
+INPUT_FRAMES = 12
+"""Frames that the simulated input ring holds, as many as the bridge's; when there are more, the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
