@@ -1,4 +1,4 @@
-"""What other parts assume of the supervisor. How it starts, watches and restarts an engine: `tests/bridge/test_app.py`."""
+"""What other parts assume of the supervisor. How it keeps an engine alive: `tests/bridge/test_app.py`."""
 
 from __future__ import annotations
 
