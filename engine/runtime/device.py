@@ -1,7 +1,4 @@
-"""What this computer offers: a device by name, the arithmetic that suits it, and how the process keeps its memory.
-
-Must not know models or streams.
-"""
+"""Chooses the device and the type of the network, and sets how a process on a CPU keeps freed memory."""
 
 from __future__ import annotations
 
@@ -15,17 +12,17 @@ import torch
 from engine.errors import ModelError
 
 MAX_KEPT_BYTES = 2**30
-"""Freed memory that a process with a model on a CPU keeps for itself, in bytes, at most."""
+"""How much freed memory, in bytes, the C library keeps at most instead of returning it to the system."""
 
 MMAP_BYTES = 2**25
-"""Larger pieces of memory are the system's own, one by one, in bytes: glibc reuses them badly."""
+"""Allocations from this size, in bytes, are mapped one by one and unmapped when freed: glibc reuses them badly."""
 
 
 def device_for(name: str) -> torch.device:
-    """The device of that name; auto: the GPU where there is one.
+    """The device with this name. "auto" is the GPU if there is one, else the CPU.
 
     Raises:
-        ModelError: if it is not there.
+        ModelError: if there is no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -34,27 +31,27 @@ def device_for(name: str) -> torch.device:
     except RuntimeError:
         raise ModelError(f"There is no device {name!r}.", "Choose auto, cpu, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ModelError(f"{name} was asked for, but {torch.cuda.device_count()} GPUs can be used.", "Choose cpu.")
+        raise ModelError(f"There is no {name}: torch finds {torch.cuda.device_count()} GPUs.", "Choose cpu.")
     return device
 
 
 def dtype_for(name: str, device: torch.device) -> torch.dtype:
-    """The type of that name; auto: bfloat16 where the device has units for it, else float32."""
+    """The type with this name. "auto" is bfloat16 if the device has matrix units for it, else float32."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" or _matrix_units() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _matrix_units() -> bool:
-    """Whether the CPU has units for matmuls in bfloat16 (AMX), several times as fast as those in float32."""
+    """Whether the CPU has units for matmuls in bfloat16 (AMX), which are several times as fast as float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory; else every chunk gives it back, and asks for it anew, cleared page by page.
+    """Let the C library keep freed memory. Else it is returned and allocated again for every chunk, and cleared.
 
-    For glibc, which gives back whatever lies beyond its threshold; others have no such setting and are left alone.
+    Only glibc has this setting; elsewhere nothing is done.
     """
     if sys.platform == "linux":
         mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)

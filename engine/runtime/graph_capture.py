@@ -1,14 +1,13 @@
-"""The fast path of one device: heavy work is captured at warm-up and replayed from then on, and nothing on stage.
+"""Captures the heavy work of a stream in CUDA graphs at warm-up and replays it afterwards.
 
-A forward of thirty blocks is a thousand small calls; a GPU waits for the host that makes them. Captured once in a CUDA
-graph they are one call. Each `WorkKey` (stage, rows, frames, ...) has one graph; what differs from chunk to chunk goes
-into its inputs, which are copied to where the graph reads them. Work that comes up once in a stream (the first block,
-the cache while it fills) is run at once, as is everything where nothing was captured.
+A forward of thirty blocks launches about a thousand kernels, and the GPU waits for the host to launch them. Captured in
+a CUDA graph, they are a single launch. There is one graph per `WorkKey` (stage, rows, frames, ...). Everything that
+differs from chunk to chunk is in the inputs, which are copied to the tensors that the graph reads. Work that occurs
+once in a stream (the first chunk, and chunks while the cache fills) is called directly.
 
-Whatever is captured is proved before it is used: on the same memory and inputs the replay must give what the plain
-call gave. If it does not, or cannot be captured, everything runs at once and whoever opened the stream is told.
-
-Must not know frames, controls, or what a network does.
+Each capture is verified before it is used: from the same state and inputs, the replay must give the same results as the
+direct call. If it does not, or if the work cannot be captured, all work is called directly, and the caller of `prepare`
+is told so.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ from engine.stream.timesteps import steps_for
 log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
-"""Most that a replay may differ from the plain call, by the network's type: root mean square, relative."""
+"""Largest relative root mean square difference of a replay from the direct call, by the network's type."""
 
 
 class Backend(Protocol):
-    """Captures work on tensors that stay where they are."""
+    """Captures work on tensors that keep their addresses."""
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
-        """Capture `work`, and do it exactly once meanwhile: a second time would write the cache's next slot.
+        """Capture `work`, running it exactly once: a second run would overwrite another slot of the KV cache.
 
         Args:
-            work: was done before, so that libraries have chosen their kernels; makes no decision by what tensors
-                hold, but for those in `host`; gives back a new tensor.
-            host: tensors of the work that lie on the host.
+            work: returns a new tensor. It has been called before, so that libraries have chosen their kernels. Its
+                operations do not depend on the values of tensors, except those in `host`.
+            host: tensors in host memory that the work uses.
 
         Returns:
-            Replays it; its result is one and the same tensor each time.
+            A function that replays the work and returns the same tensor each time.
 
         Raises:
-            CaptureError: if it cannot be captured (or RuntimeError: whatever the device says).
+            CaptureError, RuntimeError: if the work cannot be captured; the latter comes from CUDA.
         """
         ...
 
 
 class CudaGraphs:
-    """CUDA graphs that share one pool of memory: they are replayed one after the other, never side by side."""
+    """CUDA graphs that share one memory pool, which is possible because they are never replayed concurrently."""
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -69,7 +68,7 @@ class CudaGraphs:
         """See `Backend`."""
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            work()  # makes what libraries keep for each stream
+            work()  # lets libraries allocate what they keep per CUDA stream
         torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"):
@@ -84,7 +83,7 @@ class CudaGraphs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _CapturedWork:
-    """A captured piece of work and the tensors that it reads its inputs from."""
+    """A captured piece of work, and the tensors from which it reads its inputs."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], Tensor]
@@ -96,16 +95,16 @@ class _CapturedWork:
 
 
 class Captured:
-    """A stream's `run` (a `Runner`) that captures steady work while `recording`, and replays them.
+    """A `Runner` for a stream that captures recurring work while `recording` is set, and replays captured work.
 
     Args:
-        state: the stream's.
-        backend: how to capture.
-        tolerance: most that a replay may differ from the plain call, root mean square, relative.
+        state: state of the stream.
+        backend: captures the work.
+        tolerance: largest relative root mean square difference of a replay from the direct call.
 
     Attributes:
-        recording: whether work that was not seen before is captured.
-        trouble: why nothing is captured any more, in words; empty if all is well.
+        recording: whether work with a new key is captured.
+        trouble: why all work is called directly, for the user; empty if all is well.
     """
 
     def __init__(self, state: StreamState, backend: Backend, tolerance: float) -> None:
@@ -116,11 +115,11 @@ class Captured:
 
     @property
     def keys(self) -> tuple[WorkKey, ...]:
-        """What is captured."""
+        """Keys of the captured work."""
         return tuple(self._held)
 
     def __call__(self, key: WorkKey, work: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        """Do the work; the result is the caller's own."""
+        """See `Runner`."""
         held = self._held.get(key)
         if held is not None:
             return held(inputs)
@@ -129,33 +128,36 @@ class Captured:
         return work(*inputs)
 
     def _capture(self, key: WorkKey, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        """Do the work plainly, capture it, and hold it if a replay from the same memory does the same."""
-        memory = self._memory(key.stage)
-        before = [tensor.clone() for tensor in memory]
+        """Call the work, capture it, and keep the capture if a replay from the same state gives the same results."""
+        state = self._state_of(key.stage)
+        before = [tensor.clone() for tensor in state]
         expected = work(*inputs)
-        after = [tensor.clone() for tensor in memory]
+        after = [tensor.clone() for tensor in state]
         try:
-            _overwrite(memory, before)
+            _overwrite(state, before)
             own = tuple(tensor.clone() for tensor in inputs)
             replay = self._backend.capture(lambda: work(*own), self._on_host())
-            _overwrite(memory, before)
+            _overwrite(state, before)
             held = _CapturedWork(own, replay)
             found = held(inputs)
-            for wanted, got in zip((expected, *after), (found, *memory), strict=True):
+            for wanted, got in zip((expected, *after), (found, *state), strict=True):
                 self._compare(wanted, got)
-        except (RuntimeError, CaptureError) as error:  # RuntimeError: whatever CUDA reports, want of memory included
-            _overwrite(memory, after)
+        except (RuntimeError, CaptureError) as error:  # CUDA raises RuntimeErrors, also when memory does not suffice
+            _overwrite(state, after)
             self._held.clear()
             self.recording = False
-            self.trouble = f"The {key.stage} cannot be captured and everything runs without, slower: {error}"
+            self.trouble = f"The {key.stage} cannot be captured; everything runs without graphs, slower: {error}"
             log.warning(self.trouble)
         else:
             self._held[key] = held
         return expected
 
-    def _memory(self, stage: str) -> list[Tensor]:
-        """What the stage reads and writes. Of the cache its keys and values need not be put back: from the same queues
-        the same frames are written to the same slots, and what was there before is not read."""
+    def _state_of(self, stage: str) -> list[Tensor]:
+        """The tensors of the state that the stage reads and writes.
+
+        Keys and values are left out: with the same queues, the same frames overwrite the same slots, and the previous
+        contents of these slots are not read.
+        """
         if stage == "forward":
             return [tensor for name, tensor in self._state.cache.tensors().items() if name not in ("k", "v")]
         end = self._state.encoder if stage == "encode" else self._state.decoder
@@ -166,15 +168,15 @@ class Captured:
 
     def _compare(self, wanted: Tensor, got: Tensor) -> None:
         """Raises:
-        CaptureError: if they differ by more than the arithmetic explains.
+        CaptureError: if they differ by more than rounding explains.
         """
         if not wanted.is_floating_point():
             if not torch.equal(wanted, got):
-                raise CaptureError("a replay leaves other counts behind than the plain call.")
+                raise CaptureError("a replay leaves other integers in the state than the direct call.")
             return
         error, size = (wanted.double() - got.double()).norm().item(), wanted.double().norm().item()
-        if not error <= self._tolerance * size:  # also where there is no number at all
-            raise CaptureError(f"a replay differs from the plain call by {error / max(size, 1e-30):.1e} of it.")
+        if not error <= self._tolerance * size:  # also true for NaN
+            raise CaptureError(f"a replay differs from the direct call: relative error {error / max(size, 1e-30):.1e}.")
 
 
 def _overwrite(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
@@ -183,13 +185,13 @@ def _overwrite(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
 
 
 def choose(wanted: str, device: torch.device, *, devices: int = 1, warmup: bool = True) -> str:
-    """What `Config.compile` means here: "off", "graphs" or "full".
+    """The mode for a value of `Config.compile`: "off", "graphs" or "full".
 
-    "auto" captures on a CUDA device that works alone. "graphs" on a CPU is a rehearsal (`graph_checker`): the
-    same results, checked at every step and no faster.
+    "auto" gives "graphs" on a single CUDA device. "graphs" on a CPU uses `graph_checker`, which gives the same results
+    and is not faster, but checks every operation.
 
     Raises:
-        ModelError: if what is wanted cannot be had.
+        ModelError: if the wanted mode is not possible.
     """
     if wanted == "auto":
         return "graphs" if device.type == "cuda" and devices <= 1 and warmup else "off"
@@ -197,37 +199,44 @@ def choose(wanted: str, device: torch.device, *, devices: int = 1, warmup: bool 
         return wanted
     if devices > 1:
         raise ModelError(
-            f"compile = {wanted!r} is for one device, but {devices} were named.",
+            f"compile = {wanted!r} works on one device, but {devices} are configured.",
             'Choose compile = "auto", or one device.',
         )
     if not warmup:
-        raise ModelError(f"compile = {wanted!r} happens at warm-up, but warmup is off.", "Leave warmup on.")
+        raise ModelError(f"compile = {wanted!r} needs the warm-up, but warmup is off.", "Turn warmup on.")
     if device.type not in ("cuda", "cpu"):
-        raise ModelError(f"compile = {wanted!r} is not built for {device.type}.", 'Choose compile = "off".')
+        raise ModelError(f"compile = {wanted!r} is not supported on {device.type}.", 'Choose compile = "off".')
     return wanted
 
 
 def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int, say: Callable[[str], None]) -> str:
-    """Make a new stream fast, in a mode from `choose`, and run all its paths once; it is as new afterwards.
+    """Capture or compile the work of a new stream and warm it up. Afterwards the stream is as new, without a prompt.
+
+    Args:
+        spec: the model's row.
+        stream: a new stream.
+        mode: from `choose`.
+        height, width: size of the frames in pixels.
+        say: called with progress texts.
 
     Returns:
-        What went wrong, in words, and how it goes on; empty if all is well.
+        What went wrong and what was done about it, for the user; empty if all is well.
 
     Raises:
-        ModelError: if a stream of several processes is to be captured or compiled.
+        ModelError: if a stream over several processes is to be captured or compiled.
     """
     device = stream.device
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # sizes never change: the fastest convolution is found once
+        torch.backends.cudnn.benchmark = True  # sizes never change, so the fastest convolution is searched only once
     if mode == "off":
         with attention.measuring(device.type == "cuda"):
             warm_up(spec, stream, height, width, say)
         return ""
     if not isinstance(stream, LocalStream):
-        raise ModelError(f"compile = {mode!r} is for one device.", 'Choose compile = "auto".')
-    stream.whole_text = True  # a prompt of another length would be captured or compiled anew
+        raise ModelError(f"compile = {mode!r} works on one device.", 'Choose compile = "auto".')
+    stream.whole_text = True  # else a prompt of another length would have to be captured or compiled again
     if mode == "full":
-        say("compiling (the first time it takes minutes)")
+        say("compiling (takes minutes the first time)")
         compile_blocks.compile_blocks(stream.network)
     captured = None
     if mode == "graphs" or device.type == "cuda":
@@ -248,14 +257,14 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
 
 
 def warm_up(spec: ModelSpec, stream: Stream, height: int, width: int, say: Callable[[str], None]) -> None:
-    """Run a first block, a full cache and every number of steps, then make the stream new again.
+    """Run a first chunk, fill the cache, run every number of steps, and reset the stream.
 
-    So nothing is compiled, tuned, captured or allocated on stage.
+    So nothing is compiled, tuned, captured or allocated later, during the performance.
     """
     later = spec.frames_per_latent * spec.frames_per_block
     counts = [1] * (math.ceil(spec.cache.slots / spec.frames_per_block) + 1)
     for steps_asked in range(1, stream.max_steps + 1):
-        counts += [steps_asked] * steps_asked  # so often until that many rows are in use
+        counts += [steps_asked] * steps_asked  # after this many chunks, this many rows are in use
     generator = torch.Generator().manual_seed(2)
     for number, count in enumerate(counts):
         say(f"warming up, {100 * number // len(counts)} %")

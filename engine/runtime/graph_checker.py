@@ -1,11 +1,10 @@
-"""Captured work without a GPU: does the work again and insists on what a CUDA graph takes for granted.
+"""Checks on a CPU whether work could be captured in a CUDA graph and replayed correctly.
 
-A CUDA graph repeats the very same kernels on the very same addresses with the very same numbers in their calls, and
-the host has no part in it. Here the work is written down operation by operation when it is captured and compared
-operation by operation when it is replayed; whatever a graph would silently get wrong, or could not be captured at all,
-is an error with a name. Knows nothing of streams or networks.
+A CUDA graph repeats the same kernels at the same addresses with the same arguments, without the host. This backend runs
+the work again at each replay. At the capture it logs every operation, and at each replay it compares the operations
+with the log. It raises `CaptureError` for everything that a graph cannot capture or would silently get wrong.
 
-What it cannot see: operations inside compiled code, and copies between devices, of which a CPU has one.
+It does not see operations inside compiled code, nor copies between devices, since a CPU is one device.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ HOST_READS = (
     "_unique",
     "_unique2",
 )
-"""Operations that wait for numbers of the device."""
+"""Operations with which the host reads values from the device, and waits for it."""
 
 HOST_SENDS = ("lift_fresh", "lift", "scalar_tensor")
-"""Operations that bring numbers of the host to the device while they run."""
+"""Operations that copy values from the host to the device."""
 
 RANDOM_OPS = (
     "rand",
@@ -53,66 +52,67 @@ RANDOM_OPS = (
     "bernoulli_",
     "dropout",
 )
-"""Operations that a graph repeats with other random numbers than the stream's own generator would give."""
+"""Operations that draw random numbers: in a graph they would not use the stream's own generator."""
 
 
 class GraphChecker:
-    """Stands in for CUDA graphs on a CPU."""
+    """A `Backend` of `graph_capture` that checks on a CPU what a CUDA graph requires."""
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
-        """Do the work once and write down what it did.
+        """Run the work once and log its operations.
 
         Args:
-            work: touches only tensors that stay where they are, and gives back a new one.
-            host: tensors that lie on the host on every machine; the work may read and write them.
+            work: uses only tensors that keep their addresses, and returns a new tensor.
+            host: tensors that are in host memory on every machine; the work may read and write them.
 
         Returns:
-            Does the work again; its result is one and the same tensor each time.
+            A function that runs the work again and returns the same tensor each time.
 
         Raises:
-            CaptureError: if a CUDA graph could not hold the work; at a replay, if it is not the same any more.
+            CaptureError: if a CUDA graph could not capture the work; in a replay, if its operations have changed.
         """
-        script, result = _run_logged(work, host)
+        captured, result = _run_logged(work, host)
 
         def replay() -> Tensor:
-            again, new = _run_logged(work, host)
-            for number, (wanted, found) in enumerate(zip(script, again, strict=False)):
+            replayed, new = _run_logged(work, host)
+            for number, (wanted, found) in enumerate(zip(captured, replayed, strict=False)):
                 if wanted != found:
                     raise CaptureError(f"Operation {number} was captured as {wanted}, but is {found} now.")
-            if len(script) != len(again):
-                raise CaptureError(f"{len(script)} operations were captured, but there are {len(again)} now.")
+            if len(captured) != len(replayed):
+                raise CaptureError(f"{len(captured)} operations were captured, but there are {len(replayed)} now.")
             return result.copy_(new)
 
         return replay
 
 
 def _run_logged(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[list[str], Tensor]:
-    script = _OperationLog(host)
-    with script:
+    """Run the work: its log and its result."""
+    log = _OperationLog(host)
+    with log:
         result = work()
-    return script.lines, result
+    return log.lines, result
 
 
 class _OperationLog(TorchDispatchMode):
-    """Writes down every operation: its name, its tensors (address, or "new" of what the work made), its numbers."""
+    """Logs every operation: its name, its tensors (address, or "new" if the work made them) and other arguments."""
 
     def __init__(self, host: Sequence[Tensor]) -> None:
         super().__init__()
         self.lines: list[str] = []
         self._host = {_storage(tensor) for tensor in host}
-        self._made: dict[int, torch.UntypedStorage] = {}  # holds them, so that no address is used twice
+        self._made: dict[int, torch.UntypedStorage] = {}  # keeps the storages alive, so that no address is reused
 
     def __torch_dispatch__(
         self, op: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Do one operation."""
+        """Run and log one operation."""
         kwargs = kwargs or {}
         leaves = tree_leaves((args, kwargs))
         given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if given and all(_storage(tensor) in self._host for tensor in given):
             return op(*args, **kwargs)
-        _refuse(op, given)
-        self.lines.append(f"{op}({', '.join(self._seen(leaf) for leaf in leaves)})")
+        _check_capturable(op, given)
+        self.lines.append(f"{op}({', '.join(self._describe(leaf) for leaf in leaves)})")
         outer = {_storage(tensor) for tensor in given} - self._made.keys()
         result = op(*args, **kwargs)
         for tensor in tree_leaves(result):
@@ -120,21 +120,23 @@ class _OperationLog(TorchDispatchMode):
                 self._made[_storage(tensor)] = tensor.untyped_storage()
         return result
 
-    def _seen(self, leaf: Any) -> str:
+    def _describe(self, leaf: Any) -> str:
         if not isinstance(leaf, Tensor):
             return repr(leaf)
         where = "new" if _storage(leaf) in self._made else hex(leaf.data_ptr())
         return f"{where} {str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}/{list(leaf.stride())}"
 
 
-def _refuse(op: Any, given: Sequence[Tensor]) -> None:
-    """Raise `CaptureError` where a CUDA graph would fail or go wrong."""
+def _check_capturable(op: Any, given: Sequence[Tensor]) -> None:
+    """Raises:
+    CaptureError: if a CUDA graph cannot capture the operation, or would repeat it incorrectly.
+    """
     name = op.overloadpacket.__name__
     masks = name in ("index", "index_put", "index_put_") and any(t.dtype == torch.bool for t in given[1:])
     if name in HOST_READS or masks or (name == "repeat_interleave" and "Tensor" in op._overloadname):
         raise CaptureError(f"{op} makes the host wait for the device.")
     if name in HOST_SENDS or (name == "where" and "Scalar" in op._overloadname):
-        raise CaptureError(f"{op} sends a number of the host to the device while it runs.")
+        raise CaptureError(f"{op} sends a number from the host to the device.")
     if name in RANDOM_OPS:
         raise CaptureError(f"{op} draws random numbers.")
 

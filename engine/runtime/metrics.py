@@ -1,7 +1,7 @@
-"""Stage timers: how long each stage of a chunk took, without making the device wait.
+"""Measurements of a session: its health, and the time of each stage of a chunk, without making the device wait.
 
-On an accelerator a stage is timed by a pair of events on the stream of work, read after the chunk's frames have
-been downloaded (which waits for them anyway); elsewhere by the host's clock. Knows nothing of what is timed.
+On a GPU, a stage is timed with a pair of CUDA events. They are read after the chunk's frames have been downloaded, when
+the device has finished anyway. Elsewhere stages are timed with the host's clock.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from engine.controls import STAGES
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the last chunk was like.
+    """Settings and measurements of the newest chunk, and the state of the session.
 
     Attributes:
-        noise: share of noise that was mixed into the newest chunk.
-        strength: the strength in force.
-        steps: denoising steps in force.
-        stages: ms per stage of the last step (upload, encode, dit, decode, download).
-        in_flight: chunks that have been begun and are not finished.
-        chunks: chunks begun since the session was opened.
-        prompt: the prompt in force, in words; shares in per cent when several are blended.
-        unknown_words: words of it that the model does not know.
-        missing_prompts: texts that are wanted and not encoded yet (only with `defer_prompts`).
-        vram: memory in use on the accelerator, in GiB; 0 without one.
-        devices: how many devices share the network.
-        trouble: what went wrong and how it goes on, in words; empty when nothing did.
+        noise: share of noise mixed into the chunk.
+        strength: its strength.
+        steps: its number of denoising steps.
+        stages: ms of each stage (upload, encode, dit, decode, download).
+        in_flight: chunks that have been started but are not finished.
+        chunks: chunks started since the session was opened.
+        prompt: the prompt; if several are blended, with shares in per cent.
+        unknown_words: words of the prompt that the model does not know.
+        missing_prompts: wanted prompts that are not encoded yet (only with `defer_prompts`).
+        vram: GPU memory in use in GiB; 0 without a GPU.
+        devices: number of devices that share the network.
+        trouble: what went wrong and what was done about it, for the user; empty if nothing did.
     """
 
     noise: float = 0.0
@@ -50,7 +50,7 @@ class Health:
 
 
 class StageTimers:
-    """Times the stages of one chunk after the other."""
+    """Measures the time of each stage of a chunk."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -60,7 +60,7 @@ class StageTimers:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time what is done inside; several times the same name add up."""
+        """Time the body of the `with` statement; times of the same name are added."""
         if self._cuda:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()
@@ -73,7 +73,7 @@ class StageTimers:
             self._host[name] = self._host.get(name, 0.0) + (time.perf_counter() - began) * 1e3
 
     def read(self) -> dict[str, float]:
-        """ms of every stage since the last reading; call it when the device has finished the chunk."""
+        """ms of every stage since the last call. Call it when the device has finished the chunk; else it waits."""
         for name, pairs in self._events.items():
             pairs[-1][1].synchronize()
             self._host[name] = sum(begin.elapsed_time(end) for begin, end in pairs)
@@ -83,5 +83,5 @@ class StageTimers:
 
 
 def memory_gib(device: torch.device) -> float:
-    """Memory in use on an accelerator, in GiB; 0 for a CPU."""
+    """GPU memory in use in GiB; 0 for a CPU."""
     return torch.cuda.memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0

@@ -1,8 +1,8 @@
-"""Eight-bit floating point for the network's large matmuls, put in from outside after the weights are loaded.
+"""Quantises the large linear layers of a network to 8-bit floating point, after the weights are loaded.
 
-Weights are held as float8_e4m3 with one scale per output; activations are rounded when they come, with one scale per
-token (row-wise scaling, as in torchao and vLLM). The matmul runs on the GPU's 8-bit units, sums and results are wide.
-Norms, embeddings, the head and the text's keys stay as they are. Must not know streams or files.
+Weights are stored as float8_e4m3 with one scale per output. Activations are quantised in every forward with one scale
+per token (row-wise scaling, as in torchao and vLLM). The matmul runs on the GPU's 8-bit units; it accumulates and
+returns wider numbers. Norms, embeddings, the head and the text's keys and values are not quantised.
 
 Shape letters: L tokens, I inputs, O outputs.
 """
@@ -18,24 +18,24 @@ from engine.errors import ModelError
 from engine.network.protocol import StreamingNetwork
 
 FLOAT8_MAX = torch.finfo(torch.float8_e4m3fn).max
-"""Largest number of the type: 448."""
+"""Largest finite number of float8_e4m3: 448."""
 
 MIN_SCALE = 1e-12
-"""Of rows that are all zero."""
+"""Lower limit of a scale, so that rows of zeros do not divide by zero."""
 
 MIN_CAPABILITY = (8, 9)
-"""Least compute capability of a GPU with 8-bit floating point matmuls (Ada)."""
+"""Lowest CUDA compute capability with 8-bit floating point matmuls (Ada)."""
 
 WIDTH_MULTIPLE = 16
-"""What the sides of an 8-bit matmul must be multiples of."""
+"""Inputs and outputs of an 8-bit linear layer must be multiples of this."""
 
 
 class Float8Linear(nn.Module):
-    """A linear layer in 8 bits; stands where the wide one stood. Its tensors belong to no checkpoint.
+    """A linear layer with 8-bit weights. Its tensors are not part of the state dict.
 
     Args:
-        weight_OI: wide weights.
-        bias_O: wide bias.
+        weight_OI: weights to quantise.
+        bias_O: bias; it keeps its type.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor) -> None:
@@ -62,24 +62,24 @@ class Float8Linear(nn.Module):
 
 
 def to_float8(x_LI: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix in float8_e4m3, and the scale of each row (fp32 [L, 1]) that takes it back."""
+    """Quantise a matrix by rows: float8_e4m3 [L, I] and scales (fp32 [L, 1]), whose product approximates `x_LI`."""
     scale_L1 = x_LI.abs().amax(dim=1, keepdim=True).float().div(FLOAT8_MAX).clamp(min=MIN_SCALE)
     return (x_LI.float() / scale_L1).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn), scale_L1
 
 
 def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None:
-    """Refuse where 8-bit matmuls cannot be had. On a CPU they work and are slow.
+    """Check that 8-bit matmuls are possible. On a CPU they work but are slow.
 
     Raises:
-        ModelError: if the GPU is too old, there are several devices, or the network's type does not go with them.
+        ModelError: if the GPU is too old, there are several devices, or the type of the network is not supported.
     """
     remedy = 'Choose weights_dtype = "auto".'
     if devices > 1:
-        raise ModelError(f'weights_dtype = "float8" is for one device, but {devices} were named.', remedy)
+        raise ModelError(f'weights_dtype = "float8" works on one device, but {devices} are configured.', remedy)
     if device.type == "cpu":
         return
     if device.type != "cuda":
-        raise ModelError(f'weights_dtype = "float8" is not built for {device.type}.', remedy)
+        raise ModelError(f'weights_dtype = "float8" is not supported on {device.type}.', remedy)
     found = torch.cuda.get_device_capability(device)
     if found < MIN_CAPABILITY:
         raise ModelError(
@@ -89,27 +89,27 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
         )
     if dtype is not torch.bfloat16:
         raise ModelError(
-            f"On a GPU 8-bit matmuls give bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
+            f"On a GPU 8-bit matmuls return bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
             'Choose dtype = "bfloat16" or "auto".',
         )
 
 
 @torch.no_grad()
 def quantise(network: StreamingNetwork) -> None:
-    """Put 8-bit layers where the network's large linear layers are; the wide weights are given up one by one.
+    """Replace the network's large linear layers by 8-bit ones, one by one, freeing the original weights.
 
     Raises:
-        ModelError: if the network is too narrow for them, or names none.
+        ModelError: if the layers' widths do not fit, or the network has no such layers.
     """
     network.fuse()
     places = list(network.linears())
     sides = sorted({side for place in places for side in place.layer.weight.shape})
     if not places or any(side % WIDTH_MULTIPLE for side in sides):
-        found = f"not {', '.join(map(str, sides))}" if places else "and this network has none"
+        found = f"not {', '.join(map(str, sides))}" if places else "but this network has none"
         raise ModelError(
             f"8-bit matmuls need linear layers whose widths are multiples of {WIDTH_MULTIPLE}, {found}.",
             'Choose weights_dtype = "auto".',
         )
     for place in places:
-        wide = place.layer
-        place.replace(Float8Linear(wide.weight, wide.bias))
+        layer = place.layer
+        place.replace(Float8Linear(layer.weight, layer.bias))

@@ -1,9 +1,8 @@
-"""Copies between host and device that go on beside the work: the next chunk's frames arrive and the last one's leave
-while the device computes.
+"""Asynchronous copies between host and device, so that frames are uploaded and downloaded while the device computes.
 
-A transfer takes a tensor to the other side and gives a `PendingCopy` back at once; whoever needs the copy waits for it.
-On a GPU every transfer is a CUDA stream of its own, its host memory is page-locked, and the host waits for nothing but
-a copy to itself. Elsewhere a copy is made at once; on a CPU both sides are one. Must not know frames or chunks.
+`Transfer.send` starts a copy and returns a `PendingCopy` at once; `PendingCopy.wait` returns the copy when it is made.
+On a GPU, each direction has its own CUDA stream and uses page-locked host memory, and the host waits only for
+downloads. On other devices, copies are made at once; on a CPU there is nothing to copy.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ from torch import Tensor
 
 
 class PendingCopy(Protocol):
-    """A tensor on its way. Those of one transfer arrive in the order in which they were sent."""
+    """A copy that may not have arrived yet. Copies of one transfer arrive in the order in which they were sent."""
 
     @property
     def arrived(self) -> bool:
-        """Whether the copy is made; never waits."""
+        """Whether the copy has arrived; never waits."""
         ...
 
     def wait(self) -> Tensor:
-        """The copy. On the device, work that is enqueued from now on waits for it; on the host, the host does."""
+        """The copy. For an upload, work that is enqueued afterwards waits for it; for a download, the host waits."""
         ...
 
 
 class Transfer(Protocol):
-    """One direction."""
+    """Copies in one direction."""
 
     def send(self, source: Tensor) -> PendingCopy:
-        """Copy a tensor to the other side after the work so far; not to be written to before `wait`."""
+        """Start to copy a tensor, after the work enqueued so far. Do not write to it before `PendingCopy.wait`."""
         ...
 
 
 class FinishedCopy:
-    """A copy that was made at once."""
+    """A copy that has been made already."""
 
     arrived = True
 
@@ -49,7 +48,7 @@ class FinishedCopy:
 
 
 class PlainTransfer:
-    """Copies at once; where both sides are one there is nothing to copy."""
+    """Copies at once. If the tensor is on the target device, it is returned itself."""
 
     def __init__(self, target: torch.device) -> None:
         self._target = target
@@ -60,7 +59,7 @@ class PlainTransfer:
 
 
 class CudaPendingCopy:
-    """What a `CudaTransfer` gives back."""
+    """A copy that a `CudaTransfer` makes."""
 
     def __init__(self, copy: Tensor, done: torch.cuda.Event) -> None:
         self._copy, self._done = copy, done
@@ -75,21 +74,21 @@ class CudaPendingCopy:
         if self._copy.is_cuda:
             work = torch.cuda.current_stream(self._copy.device)
             work.wait_event(self._done)
-            self._copy.record_stream(work)  # its memory was asked for by the transfer's stream
+            self._copy.record_stream(work)  # its memory was allocated in the transfer's stream
         else:
             self._done.synchronize()
         return self._copy
 
 
 class CudaTransfer:
-    """To (`up`) or from a GPU, on a stream of its own."""
+    """Copies to (`up`) or from a GPU in its own CUDA stream."""
 
     def __init__(self, device: torch.device, *, up: bool) -> None:
         self._device, self._up = device, up
         self._stream = torch.cuda.Stream(device)
 
     def send(self, source: Tensor) -> PendingCopy:
-        """See `Transfer`. What goes up lies in page-locked memory (`staging`)."""
+        """See `Transfer`. Uploads have to be in page-locked memory (`staging`)."""
         if not self._up:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
@@ -97,18 +96,18 @@ class CudaTransfer:
                 copy = torch.empty_like(source, device=self._device)
             else:
                 copy = torch.empty_like(source, device="cpu", pin_memory=True)
-                source.record_stream(self._stream)  # is not given to others before the copy is made
+                source.record_stream(self._stream)  # its memory is not reused before the copy is made
             copy.copy_(source, non_blocking=True)  # torch keeps page-locked memory until its copies are done
             return CudaPendingCopy(copy, self._stream.record_event())
 
 
 def transfers(device: torch.device) -> tuple[Transfer, Transfer]:
-    """To the device and back to the host."""
+    """The transfers to the device and back to the host."""
     if device.type == "cuda":
         return CudaTransfer(device, up=True), CudaTransfer(device, up=False)
     return PlainTransfer(device), PlainTransfer(torch.device("cpu"))
 
 
 def staging(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Host memory, uint8, for what goes up to the device."""
+    """A uint8 tensor in host memory for an upload to the device; page-locked if that is a GPU."""
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")

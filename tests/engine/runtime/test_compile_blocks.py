@@ -1,4 +1,4 @@
-"""Compiled pieces of the network give what the plain network gives, and live changes compile nothing."""
+"""A compiled network gives the results of the plain one, and live changes do not compile anything again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The captured path, rehearsed without a GPU: same numbers, nothing captured on stage, nothing moves, no silence."""
+"""Captured work, checked without a GPU: equal results, no capture after the warm-up, fixed addresses, failures told."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Counting(GraphChecker):
 
 
 def captured(made: LocalStream, monkeypatch: pytest.MonkeyPatch) -> Counting:
-    """Prepare a stream as a GPU would; it is as new afterwards."""
+    """Prepare a stream with capture, as on a GPU; count captures and replays."""
     counting = Counting()
     monkeypatch.setattr(graph_capture, "GraphChecker", lambda: counting)
     assert prepare(made.spec, made, "graphs", SIDE, SIDE, lambda _: None) == ""
@@ -64,7 +64,7 @@ def captured(made: LocalStream, monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 
 def show(made: LocalStream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]]:
-    """A stream with everything that changes live: prompt, strength, 1..4 steps up and down, anchor, reset."""
+    """Run a stream with all live changes: prompt, strength, 1 to 4 steps up and down, anchor, reset."""
     spec, out = made.spec, []
     generator = torch.Generator().manual_seed(5)
     made.set_prompt(prompt(2, spec))
@@ -209,7 +209,7 @@ def test_what_is_wanted_is_what_one_gets_or_is_told() -> None:
 
 
 class Wrong(GraphChecker):
-    """A backend whose replays go wrong in one way or another."""
+    """A backend whose replays are wrong in one of several ways."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -229,7 +229,7 @@ def test_a_replay_that_is_not_the_same_is_said_and_not_used(how: str, monkeypatc
     plain.whole_text = True
     monkeypatch.setattr(graph_capture, "GraphChecker", lambda: Wrong(how))
     trouble = prepare(SPEC, made, "graphs", SIDE, SIDE, lambda _: None)
-    assert "runs without" in trouble
+    assert "runs without graphs" in trouble
     assert made.run.keys == ()  # type: ignore[attr-defined]
     made.noise.reset()
     assert same(show(plain), show(made))
@@ -241,7 +241,7 @@ def test_trouble_at_warm_up_reaches_the_artist(monkeypatch: pytest.MonkeyPatch) 
     with Session.open(CONFIG, progress=said.append) as session:
         assert any("not permitted" in words for words in said)
         play(session, range(5))
-        assert "runs without" in session.health.trouble
+        assert "runs without graphs" in session.health.trouble
         play(session, range(5, 9))
         assert session.health.trouble == ""
 
@@ -267,7 +267,7 @@ def test_a_session_replays_saves_and_resumes(tmp_path: Path) -> None:
 
 
 def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not whether a GPU obeys: only that the calls exist, in order, and the work is done once and captured once."""
+    """Checks with a fake CUDA only that the right calls are made in order; not that a GPU does what they say."""
     told: list[str] = []
     signature = inspect.signature(torch.cuda.graph.__init__)
 
