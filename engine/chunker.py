@@ -1,4 +1,4 @@
-"""Cuts the run of frames into chunks of exactly the model's size. Needs no torch, knows no clock and drops nothing."""
+"""Groups frames into chunks of exactly the model's size. Drops no frame; does not import torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from engine.frame import Frame
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Exactly the frames that the model takes at once, and the controls in force when they were taken."""
+    """The frames that the model processes together, and the controls at the moment when they were taken."""
 
     frames: tuple[Frame, ...]
     controls: Controls
 
 
 class Chunker:
-    """Holds frames until there are enough for a chunk.
+    """Collects frames until there are enough for a chunk.
 
     Args:
-        first: frames of a stream's first chunk.
-        then: frames of every later chunk.
+        first: number of frames in a stream's first chunk.
+        then: number of frames in every later chunk.
     """
 
     def __init__(self, first: int, then: int) -> None:
@@ -32,25 +32,29 @@ class Chunker:
 
     @property
     def needed(self) -> int:
-        """How many more frames make a chunk; 0 when it is ready."""
+        """Number of frames that are missing for the next chunk; 0 when it is ready."""
         return max(self._size - len(self._waiting), 0)
 
     @property
     def waiting(self) -> tuple[Frame, ...]:
-        """Frames that were fed and are in no chunk yet."""
+        """Frames that are not in a chunk yet."""
         return tuple(self._waiting)
 
     @property
     def newest(self) -> Frame:
-        """The last frame of the next chunk; ask only when none are `needed`."""
+        """The last frame of the next chunk; valid only if no frame is `needed`."""
         return self._waiting[self._size - 1]
 
     def feed(self, frame: Frame) -> None:
-        """Take one more frame."""
+        """Add a frame."""
         self._waiting.append(frame)
 
     def cut(self, controls: Controls) -> Chunk:
-        """The next chunk; call it only when none are `needed`."""
+        """Take the next chunk.
+
+        Raises:
+            ValueError: if frames are still `needed`.
+        """
         if self.needed:
             raise ValueError(f"{self.needed} frames are missing for a chunk")
         chunk = Chunk(tuple(self._waiting.popleft() for _ in range(self._size)), controls)
@@ -58,9 +62,9 @@ class Chunker:
         return chunk
 
     def restart(self, begun: bool = False) -> None:
-        """Make the next chunk the first of a stream (or, `begun`, a later one); waiting frames stay."""
+        """Make the next chunk the first one of a stream (or, with `begun`, a later one); waiting frames are kept."""
         self._size = self._then if begun else self._first
 
     def clear(self) -> None:
-        """Forget the waiting frames."""
+        """Drop the waiting frames."""
         self._waiting.clear()

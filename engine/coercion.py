@@ -1,4 +1,4 @@
-"""Values as they come from outside, an OSC message, a file or a page, made into what a control can take. Pure."""
+"""Converts values from outside (OSC messages, files, the web page) to the types of controls."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 INTEGER_LIMIT = 10**20
-"""Integers from here on are nobody's meaning; Python refuses to print the longest."""
+"""Integers from this size on are not accepted as text or printed; Python refuses to print very long ones."""
 
 
 def as_switch(value: Any) -> bool | None:
-    """`value` as on or off: a word such as on, true or no, or a number, on from 0.5; None if it is neither."""
+    """`value` as a bool: a word (on, true, yes, off, false, no) or a number (True from 0.5); None for others."""
     word = value.strip().lower() if isinstance(value, str) else value
     if word in ("on", "true", "yes"):
         return True
@@ -32,7 +32,7 @@ def finite(value: Any) -> float | None:
 
 
 def has_utf8(text: str) -> bool:
-    """Whether a text can be sent and stored: half a surrogate pair cannot."""
+    """Whether a text can be encoded as UTF-8, to send and store it; one with a lone surrogate cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ def has_utf8(text: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """`value` as an error message shows it: short, whatever came."""
+    """`value` as text for an error message, at most about 60 characters."""
     if isinstance(value, int) and abs(value) >= INTEGER_LIMIT:
         return "a huge number"
     text = repr(value)

@@ -1,4 +1,4 @@
-"""What the engine is told before it starts: `Config`, frozen from then on. Knows neither torch nor sockets."""
+"""The settings with which the engine is started. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Config(BaseModel):
-    """What the engine is told before it starts; frozen from then on. An unknown key is an error.
+    """The settings with which the engine is started; they cannot change later. An unknown key is an error.
 
-    Sizes are in pixels and must be multiples of 16 (the model's stride times its patch).
+    Sizes are in pixels and must be multiples of 16 (the autoencoder's stride times the patch size).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,7 +1,7 @@
-"""What a control, a command and a reading are, and how an owner declares them.
+"""Controls, commands and readings, and how an owner declares them.
 
-An owner is a frozen dataclass that stands in the module which obeys it. Each of its fields made with `live` is a
-control; each of its methods marked with `command` is a command that changes nothing but the owner:
+An owner is a frozen dataclass in the module that uses its values. Each field defined with `live` is a control. Each
+method marked with `command` is a command that changes fields of the owner:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class MixControls:
@@ -11,8 +11,8 @@ control; each of its methods marked with `command` is a command that changes not
         def half(self) -> dict[str, Any]:
             return {"mix": 0.5}
 
-A command that does something else is a `Command` beside the class that carries it out. `bridge.table` composes all
-owners into one table. Knows neither torch nor sockets.
+A command that does something else is a `Command` in the module of the class that executes it. `bridge.table` combines
+all owners in one table. Does not import torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PREFIX = "/tidecast"
 """Root of the OSC namespace; the addresses of controls, commands and readings are relative to it."""
 
 Arguments = tuple[tuple[str, str, bool], ...]
-"""(name, OSC type tag letter or `*` for any, required) of each argument of a command."""
+"""For each argument of a command: name, OSC type tag (`*` for any number of any type), whether it is required."""
 
 
 class Kind(enum.StrEnum):
@@ -49,17 +49,17 @@ class Control:
     """One live control: a row of the table.
 
     Attributes:
-        name: the field of its owner, a Python identifier.
+        name: name of the owner's field.
         address: OSC address below `PREFIX`.
         kind: type of its value.
-        default: value at the start.
+        default: initial value.
         low, high: inclusive range; None for text, choice and bool.
-        unit: unit symbol, empty where there is none.
+        unit: unit symbol; empty if there is none.
         choices: the permitted words of a choice.
         group: heading under which generated pages show it.
-        label: short human name.
-        help: one sentence that says what it does, for artists.
-        glides: whether a snapshot's recall may move it gradually.
+        label: short name for the user.
+        help: one sentence for artists that says what it does.
+        glides: whether it moves gradually when a snapshot is recalled.
     """
 
     name: str
@@ -77,14 +77,14 @@ class Control:
 
     @property
     def numeric(self) -> bool:
-        """Whether the control has a range (and so `/norm` and `/midi` twins)."""
+        """Whether the control has a range, and so the additional addresses `/norm` and `/midi`."""
         return self.kind in (Kind.FLOAT, Kind.INT)
 
     def coerce(self, value: Any) -> Any:
-        """Turn what a client sent into a valid value of this control.
+        """Convert a client's value to a valid value of this control.
 
-        Numbers, bools and numeric strings are accepted wherever a number is meant; values out of range are
-        clamped. Integers are rounded half away from zero.
+        For numeric controls, numbers, bools and numeric strings are accepted. Values out of range are clamped. For
+        integers, the value is rounded, halves up.
 
         Raises:
             ControlError: if `value` cannot be understood; names the address and the reason.
@@ -158,10 +158,10 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that is done once when its message arrives.
+    """An action that is executed once when its message arrives.
 
     Attributes:
-        name: Python identifier by which handlers are registered.
+        name: name under which handlers are registered, a Python identifier.
         address: OSC address below `PREFIX`.
         arguments: see `Arguments`.
         group, label, help: as in `Control`.
@@ -175,11 +175,13 @@ class Command:
     help: str
 
     def coerce(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """Turn what a client sent into valid arguments. Numbers are accepted as numeric strings and rounded
-        where an integer is meant; a command without arguments takes any (buttons send 1).
+        """Convert a client's values to valid arguments.
+
+        Numbers may be numeric strings; for an integer they are rounded. A command without arguments ignores all
+        values, since buttons send 1.
 
         Raises:
-            ControlError: if an argument is missing, too many or cannot be understood.
+            ControlError: if there are too few or too many arguments, or one cannot be understood.
         """
         address = PREFIX + self.address
         if any(tag == "*" for _, tag, _ in self.arguments):
@@ -196,7 +198,7 @@ class Command:
 
 
 def _argument(address: str, name: str, tag: str, value: Any) -> Any:
-    """One argument of a command as its type tag (`s`, `i` or `f`) wants it."""
+    """Convert one argument of a command to its type tag, `s`, `i` or `f`."""
     if tag == "s":
         if not isinstance(value, str):
             raise ControlError(address, f"{name}: {shown(value)} is not text.")
@@ -212,11 +214,11 @@ class Reading:
     """One value that Tidecast reports to its subscribers.
 
     Attributes:
-        name: key under which the telemetry holds it.
+        name: key of the value in the telemetry.
         address: OSC address below `PREFIX`.
         kind: type of its value.
         unit, help: as in `Control`.
-        hertz: how often it is sent; 0 for readings that are sent when they occur.
+        hertz: how often it is sent per second; 0 if it is sent when it occurs.
     """
 
     name: str
@@ -242,7 +244,7 @@ def live(
 ) -> Any:
     """Declare a field of an owner as a live control; the arguments are the attributes of `Control`.
 
-    The field's annotation (float, int, bool or str) gives the kind; a str with `choices` is a choice.
+    The field's annotation (float, int, bool or str) determines the kind; a str with `choices` is a choice.
     """
     row = dict(
         address=address,
@@ -259,11 +261,11 @@ def live(
 
 
 Edit = TypeVar("Edit", bound=Callable[..., Mapping[str, Any]])
-"""A method of an owner: takes the command's arguments, gives the fields to change with their new values."""
+"""A method of an owner that takes the command's arguments and returns the new values of the fields to change."""
 
 
 def command(address: str, help: str, *, group: str, label: str, arguments: Arguments = ()) -> Callable[[Edit], Edit]:
-    """Declare a method of an owner as a command; its name is the command's."""
+    """Declare a method of an owner as a command with the method's name."""
 
     def mark(method: Edit) -> Edit:
         row = Command(method.__name__, address, arguments, group, label, help)
@@ -274,10 +276,10 @@ def command(address: str, help: str, *, group: str, label: str, arguments: Argum
 
 
 def controls_of(owner: type[Any]) -> tuple[Control, ...]:
-    """The live controls that an owner declares, in its order.
+    """The live controls that an owner declares, in order.
 
     Raises:
-        TypeError: if a declaration is not a control; names the field and says what is wrong.
+        TypeError: if a declaration is invalid; names the field and the reason.
     """
     found = []
     for item in dataclasses.fields(owner):
@@ -304,6 +306,6 @@ _KINDS = {"float": Kind.FLOAT, "int": Kind.INT, "bool": Kind.BOOL, "str": Kind.T
 
 
 def commands_of(owner: type[Any]) -> tuple[Command, ...]:
-    """The commands that an owner declares as methods, in its order."""
+    """The commands that an owner declares as methods, in order."""
     found = (getattr(method, "command", None) for method in vars(owner).values())
     return tuple(row for row in found if isinstance(row, Command))

@@ -1,8 +1,8 @@
-"""The engine's own live controls, the commands that change them, and what the engine reports.
+"""The engine's live controls, the commands that change them, and the engine's readings.
 
-OSC, OSCQuery, MIDI, the control room, the TouchDesigner component, the command line and the documents are generated
-from these rows and those of the other owners (see `bridge.table`). To add a control that the engine obeys, add one
-field here and obey it. Knows neither torch nor sockets.
+OSC, OSCQuery, MIDI, the web page, the TouchDesigner component, the command line and the documents are generated from
+these declarations and those of the other owners (see `bridge.table`). To add a control of the engine, add a field here
+and use its value. Does not import torch.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 from engine.control import Kind, Reading, command, live
 
 PROMPT_SLOTS = 4
-"""How many prompts can be blended."""
+"""Number of prompts that can be blended."""
 
 STAGES = ("upload", "encode", "dit", "decode", "download")
-"""The timed stages of one chunk, in order."""
+"""The stages of a chunk whose times are measured, in order."""
 
 
 def _slot(number: int) -> Any:
@@ -39,13 +39,13 @@ def _weight(number: int) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controls:
-    """What the engine obeys at its next chunk: frozen, absolute, every field valid.
+    """The values of the engine's live controls. Every field is valid.
 
-    A chunk keeps the controls that were in force when it was begun. `dataclasses.replace` makes the next ones.
+    A chunk keeps the controls with which it was started. Use `dataclasses.replace` to change a value.
 
     Attributes:
-        resets, anchors: counters, not controls: a trigger is one more than before, so that whoever reads only the
-            newest controls misses none of them.
+        resets, anchors: counters that the commands increase. They are not controls. A reader that only sees the newest
+            values notices every reset and anchor by a changed counter.
     """
 
     prompt_1: str = _slot(1)
@@ -128,12 +128,12 @@ class Controls:
         arguments=(("text", "s", True),),
     )
     def prompt(self, text: str) -> dict[str, Any]:
-        """Show one prompt alone."""
+        """Use one prompt alone."""
         return {"prompt_1": text, **{f"weight_{n}": float(n == 1) for n in range(1, PROMPT_SLOTS + 1)}}
 
     @command("/reset", "New stream: forget the history.", group="Stream", label="Reset")
     def reset(self) -> dict[str, Any]:
-        """Begin a new stream."""
+        """Start a new stream."""
         return {"resets": self.resets + 1}
 
     @command(
@@ -147,7 +147,7 @@ class Controls:
         return {"anchors": self.anchors + 1}
 
     def prompts(self) -> tuple[tuple[str, float], ...]:
-        """(text, share) of the slots that take part; the shares sum to 1; slot 1 when every weight is zero."""
+        """(text, share) of every prompt with a weight; the shares sum to 1. Prompt 1 alone if all weights are zero."""
         weights = (self.weight_1, self.weight_2, self.weight_3, self.weight_4)
         texts = (self.prompt_1, self.prompt_2, self.prompt_3, self.prompt_4)
         total = sum(weights)
@@ -159,7 +159,7 @@ class Controls:
 STAGE_TIMES = tuple(
     Reading(f"stage_{s}", f"/status/stage/{s}", Kind.FLOAT, "ms", f"Time per chunk of the stage {s}.") for s in STAGES
 )
-"""How long each stage of the last chunk took."""
+"""The time of each stage of the last chunk."""
 
 IN_FORCE = (
     Reading("noise", "/status/noise", Kind.FLOAT, "", "The noise scale in force."),
@@ -167,4 +167,4 @@ IN_FORCE = (
     Reading("prompt", "/status/prompt", Kind.TEXT, "", "The prompt in force."),
     Reading("vram", "/status/vram", Kind.FLOAT, "GiB", "Accelerator memory in use; 0 without one."),
 )
-"""What the last chunk was made with."""
+"""Settings of the last chunk, and memory in use."""

@@ -1,7 +1,7 @@
-"""One error tree for the whole product.
+"""The exceptions of the whole program.
 
-Every error says what was wrong and what to do about it. Foreign exceptions (torch, safetensors, PyAV,
-NDI, sockets ...) are mapped to one of these where they enter; code above that seam only catches these.
+Every error says what was wrong and what the user can do about it. Exceptions of libraries (torch, safetensors, PyAV,
+NDI, sockets, ...) are converted to one of these where the library is called; all other code catches only these.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 
 class TidecastError(Exception):
-    """Base of all errors raised on purpose.
+    """Base class of all errors that the program raises on purpose.
 
     Args:
-        message: what was wrong, with the offending value.
+        message: what was wrong, with the invalid value.
         remedy: what the user can do about it, as an imperative sentence; may be empty.
     """
 
@@ -27,7 +27,7 @@ class TidecastError(Exception):
 
 
 class ConfigError(TidecastError):
-    """A start-up setting is unknown or has a bad value; names the file and line where there is one."""
+    """A start-up setting is unknown or has an invalid value; names the file and line if it comes from a file."""
 
 
 class ControlError(TidecastError):
@@ -43,19 +43,19 @@ class ModelError(TidecastError):
 
 
 class WeightsMissingError(ModelError):
-    """A model's files are not on this machine; the remedy names the command that gets them."""
+    """A model's files are not on this machine; the remedy names the command that downloads them."""
 
 
 class CheckpointError(ModelError):
-    """A file does not hold this network: names missing, unexpected and differently shaped keys."""
+    """A file does not contain this network; names missing keys, unexpected keys and keys with other shapes."""
 
 
 class OutOfMemoryError(ModelError):
-    """The accelerator's (or host's) memory did not suffice."""
+    """The memory of the GPU or host is not sufficient."""
 
 
 class CaptureError(ModelError):
-    """Work cannot be captured, or would not do the same when it is replayed."""
+    """Work cannot be captured, or a replay would give other results."""
 
 
 class EngineError(TidecastError):
@@ -75,11 +75,11 @@ class PortInUseError(TidecastError):
 
 
 MAX_LISTED = 8
-"""Names that an error lists of each kind."""
+"""Largest number of names of each kind that an error message lists."""
 
 
 def listing(kind: str, names: Sequence[str]) -> str:
-    """So many `names` of a kind as a part of a sentence, the first of them by name; empty for none."""
+    """Part of a sentence with the number of `names` and the first of them; empty if there are none."""
     if not names:
         return ""
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""

@@ -1,4 +1,4 @@
-"""One video frame as it travels through the product. Knows numpy only: no torch, no transport."""
+"""A video frame, as every part of the program passes it on. Imports neither torch nor a transport."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class PixelFormat(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """An image with its times. Immutable once queued; it has one owner at a time.
+    """An image with timestamps. Do not change a frame once it is queued; it has one owner at a time.
 
     Attributes:
         pixels: uint8 array [height, width, channels], C-contiguous.
         format: channel order of `pixels`.
-        pts_ns: the source's own presentation time in ns (monotone per source; differences are the frame period).
-        captured_ns: `time.monotonic_ns()` when the frame arrived in this machine's memory.
-        seq: number of the frame at its source, counted from 0 without gaps by whoever captured it.
-        metadata: small strings that travel with the frame (for instance NDI per-frame metadata).
+        pts_ns: presentation timestamp of the source in ns; increases, and differences are the frame period.
+        captured_ns: `time.monotonic_ns()` when the frame was received.
+        seq: number of the frame, counted from 0 without gaps by the code that captured it.
+        metadata: short strings that belong to the frame (for example NDI metadata).
 
     Raises:
         ValueError: if the array is not uint8 [height, width, channels of `format`].

@@ -1,6 +1,6 @@
-"""From a configuration to what a session plays: device, arithmetic, files, network, autoencoder, stream, text encoder.
+"""Opens a model as configured: chooses device and type, loads the network, autoencoder and text encoder, warms up.
 
-`Session.open` calls `opened` once; `Opened.build` is called again when a device is lost, with those that are left.
+`Session.open` calls `opened` once. If a device is lost, `Opened.build` is called again with the remaining devices.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ from engine.stream.protocol import Stream
 from engine.stream.stream import LocalStream
 
 Progress = Callable[[str], None]
+"""Called with a short text for the user at every step of opening a model."""
 
 Build = Callable[[Sequence[str]], tuple[Stream, str]]
-"""Devices to a warm stream over them, and what went wrong meanwhile, in words (empty if nothing did)."""
+"""Makes a warmed-up stream on the given devices. Also returns what went wrong, for the user; empty if nothing did."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opened:
-    """A model that is ready to play.
+    """A model that is ready for a session.
 
     Attributes:
-        spec: its row.
-        stream, noise, prompts: what a session plays.
-        build: makes the stream anew on other devices.
-        trouble: what went wrong and how it goes on, in words; empty if nothing did.
+        spec: its row in the model table.
+        stream, noise, prompts: the parts that a session uses.
+        build: makes a new stream on other devices.
+        trouble: what went wrong and what was done about it, for the user; empty if nothing did.
     """
 
     spec: ModelSpec
@@ -50,7 +51,7 @@ class Opened:
 
 
 def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registry.Files | None) -> Opened:
-    """Open the model that `config` names; arguments and errors as of `Session.open`."""
+    """Open the model that `config` names; arguments and errors as for `Session.open`."""
     for package in config.families:
         registry.register(package)
     spec = registry.get(config.model)
@@ -86,12 +87,12 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
             say(f"loading {spec.title}")
             dit = parts.build_network(spec, device, dtype, files)
             if config.weights_dtype == "float8":
-                say("rounding weights to 8 bits")
+                say("quantising weights to 8 bits")
                 quantise.quantise(dit)
             say("loading the video autoencoder")
             stream = LocalStream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
         mode = graph_capture.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
-        if config.warmup and (mode != "off" or device.type != "cpu"):  # else a CPU has nothing to tune
+        if config.warmup and (mode != "off" or device.type != "cpu"):  # without capture, a CPU needs no warm-up
             trouble = graph_capture.prepare(spec, stream, mode, config.height, config.width, say)
             noise.reset()
         if trouble:
@@ -109,19 +110,19 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
 
 
 def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
-    """Choose device and arithmetic, refuse what cannot run, and set the process up for them."""
+    """Choose device and type, check that the configuration can run, and set up the process."""
     device = device_for(config.devices[0] if config.devices else config.device)
     if device.type == "cpu" and config.device == "auto" and not config.devices and spec.needs_gpu:
         raise ModelError(
-            f"{spec.title} needs a GPU with {spec.vram_gib:g} GiB, and torch can use none here.",
-            'tidecast doctor tells why. device = "cpu" runs it all the same, far too slowly for a stage.',
+            f"{spec.title} needs a GPU with {spec.vram_gib:g} GiB, but torch finds no GPU.",
+            'Run tidecast doctor to see why. device = "cpu" runs the model, but far too slowly for a performance.',
         )
     dtype = dtype_for(config.dtype, device)
     graph_capture.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
     if config.weights_dtype == "float8":
         quantise.check(device, dtype, devices=len(config.devices))
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # streams, events and graphs are the current device's
+        torch.cuda.set_device(device)  # CUDA streams, events and graphs are created on the current device
     if config.threads:
         torch.set_num_threads(config.threads)
     if device.type == "cpu":
@@ -130,7 +131,7 @@ def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torc
 
 
 def out_of_memory(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
-    """What to say when a device's memory does not suffice."""
+    """The error for a device without enough memory."""
     return OutOfMemoryError(
         f"{spec.title} at {config.width}x{config.height} does not fit into the memory: {error}",
         'Choose a smaller size, vae = "tiny", or a smaller model.',

@@ -1,4 +1,4 @@
-"""Chunks on their way out of a session: what was set going on the device, and is collected when it has arrived."""
+"""The results of a session's step between `Session.begin`, which starts the work, and `Session.collect`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from engine.runtime.transfers import PendingCopy, Transfer
 from engine.stream.protocol import Stream
 
 Finished = list[tuple[Chunk, PendingCopy | None]]
-"""Chunks on their way out, oldest first, with their pixels [T, H, W, 3], uint8; None: frames leave as they came."""
+"""Finished chunks, oldest first, with their pixels (uint8 [T, H, W, 3]), or None if the input frames are returned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pending:
-    """What `Session.begin` has set going and `Session.collect` waits for.
+    """The work that a `Session.begin` has started.
 
     Attributes:
-        finished: what comes out.
-        health: of the chunk that was taken, None if there was none; its noise and stages are still to come.
-        noise: the share of noise; it leaves last.
-        timers: of its stages.
+        finished: the finished chunks.
+        health: health of the chunk that was started, without noise and stage times; None if no chunk was started.
+        noise: the share of noise of this chunk; the last download of the step.
+        timers: timers of its stages.
     """
 
     finished: Finished
@@ -35,21 +35,21 @@ class Pending:
     timers: StageTimers
 
     def frames(self) -> list[Frame]:
-        """Wait for the pixels, and give back the frames, oldest first."""
+        """Wait for the pixels: the finished frames, oldest first."""
         done: list[Frame] = []
         for chunk, pixels in self.finished:
             done += chunk.frames if pixels is None else restyled(chunk, pixels.wait().numpy())
         return done
 
     def measured(self) -> Health | None:
-        """The health with its noise and stages; call it after `frames`."""
+        """The health with noise and stage times. Call it after `frames`."""
         if self.health is None:
             return None
         return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())
 
 
 def decoded(stream: Stream, done: Sequence[tuple[Chunk, Tensor]], timers: StageTimers, down: Transfer) -> Finished:
-    """Clean latents back to pixels, on their way to the host."""
+    """Decode clean latents and start to download the pixels."""
     finished: Finished = []
     for chunk, clean in done:
         with timers.stage("decode"):

@@ -1,7 +1,7 @@
-"""Frames to a stream's pixels and back: scaled to the model's size, uploaded, downloaded, mixed with the input.
+"""Converts frames to a stream's pixels and back: scaling, value ranges, and the mix with the input at low strength.
 
-At low strength the restyled picture is mixed with the input's own (dry and wet), because the networks do not become the
-identity when little noise is mixed in: so strength 0 is the input to the bit.
+The networks do not reproduce the input when little noise is mixed in. Therefore, at low strength, the restyled picture
+(wet) is mixed with the input (dry), and at strength 0 the output equals the input exactly.
 
 Shape letters: T pixel frames, H W pixels, C colours (RGB).
 """
@@ -23,13 +23,14 @@ from engine.frame import Frame, PixelFormat
 from engine.runtime.transfers import staging
 
 FULLY_WET = 0.3
-"""Strength from which the output is the model's alone; below it the input shows through, at 0 it is the output."""
+"""From this strength on, the output is the model's alone. Below it, the input is mixed in; at 0 it is the output."""
 
 Pixels = npt.NDArray[np.uint8]
+"""Pixels on the host: uint8."""
 
 
 def fitted(frame: Frame, width: int, height: int) -> Frame:
-    """The frame in RGB; another size than the model's is scaled and cropped to it."""
+    """The frame in RGB, scaled and cropped to the model's size if it has another."""
     rgb = frame.rgb()
     if (frame.width, frame.height) != (width, height):
         rgb = np.asarray(ImageOps.fit(Image.fromarray(np.ascontiguousarray(rgb)), (width, height)))
@@ -37,7 +38,7 @@ def fitted(frame: Frame, width: int, height: int) -> Frame:
 
 
 def stacked(frames: Sequence[Frame], device: torch.device) -> Tensor:
-    """RGB frames side by side in host memory that uploads quickly: uint8 [T, H, W, C]."""
+    """RGB frames as one tensor in host memory, page-locked for uploads to a GPU: uint8 [T, H, W, C]."""
     pixels = [frame.pixels for frame in frames]
     video_THWC = staging((len(pixels), *pixels[0].shape), device)
     np.stack(pixels, out=video_THWC.numpy())
@@ -45,18 +46,28 @@ def stacked(frames: Sequence[Frame], device: torch.device) -> Tensor:
 
 
 def to_video(pixels_THWC: Tensor) -> Tensor:
-    """uint8 pixels to what a stream takes: fp32 in [-1, 1], [3, T, H, W]."""
+    """Convert uint8 pixels to the input of a stream: fp32 in [-1, 1], [3, T, H, W]."""
     return pixels_THWC.permute(3, 0, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def to_pixels(video_3THW: Tensor) -> Tensor:
-    """What a stream gives, in [-1, 1], to uint8 pixels [T, H, W, C]."""
+    """Convert the output of a stream, in [-1, 1], to uint8 pixels [T, H, W, C]."""
     pixels_THWC = video_3THW.permute(1, 2, 3, 0).float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return pixels_THWC.to(torch.uint8).contiguous()
 
 
 def restyled(chunk: Chunk, pixels_THWC: Pixels) -> list[Frame]:
-    """A chunk's pixels as frames, with what each frame came with; as far as its strength says, mixed with the input."""
+    """The frames of a restyled chunk, with the timestamps and metadata of its input frames.
+
+    At low strength they are mixed with the input frames.
+
+    Args:
+        chunk: the input frames and the controls.
+        pixels_THWC: the restyled pixels.
+
+    Raises:
+        ModelError: if the numbers of frames differ.
+    """
     if len(pixels_THWC) != len(chunk.frames):
         raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels_THWC)} came out.")
     wet = _wet(chunk.controls.strength)
@@ -67,7 +78,7 @@ def restyled(chunk: Chunk, pixels_THWC: Pixels) -> list[Frame]:
 
 
 def _wet(strength: float) -> float:
-    """Share of the restyled picture in the output: 0 at strength 0, 1 from `FULLY_WET`, smooth between."""
+    """Share of the restyled picture in the output: a smoothstep from 0 at strength 0 to 1 at `FULLY_WET`."""
     x = min(strength / FULLY_WET, 1.0)
     return x * x * (3 - 2 * x)
 

@@ -1,13 +1,13 @@
-"""The SLO policy: from queue ages and measured stage times to a `Plan`. Pure: same inputs, same plan.
+"""The SLO scheduler: decides how the next chunk is processed so that rate and latency hold (a `Plan`).
 
-Knows no clock, no thread and no torch. The caller says how long frames have waited and how long chunks took; the
-policy answers what to do with the next chunk. All state is a frozen `Policy` value that the caller keeps.
+The inputs are how long frames have waited and how long chunks took. The functions are pure, without clock or thread:
+the same inputs always give the same plan. All state is a frozen `Policy` value that the caller keeps.
 
-Model of one chunk (StreamDiffusionV2, arXiv 2511.07399, section 4.2): a forward of B rows is bound by memory traffic,
-L(B) = (A(B) + P) / (eta BW): a part that every call pays (parameters, launches) and a part that grows with B. So
-L = call + B row. With n denoising steps the stream batch has B = n rows and a result leaves n - 1 chunks later: fewer
-steps make both the forward and the lag shorter. A chunk always holds the model's own number of latent frames, for the
-networks were trained on blocks of that length; it never waits for more.
+Model of the time of one forward (StreamDiffusionV2, arXiv 2511.07399, section 4.2): a forward of B rows is bound by
+memory traffic, L(B) = (A(B) + P) / (eta BW). One part is the same for every call (parameters, launches) and one grows
+with B, so L = call + B row. With n denoising steps the stream batch has B = n rows, and a result is available n - 1
+chunks later. So fewer steps shorten both the forward and the lag. The number of latent frames of a chunk is not varied,
+because the networks are trained for it.
 """
 
 from __future__ import annotations
@@ -16,33 +16,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 MAX_LOAD = 0.97
-"""Share of the chunk period beyond which a plan is too slow (the rest is jitter of the machine itself)."""
+"""Share of the chunk's period above which a plan is too slow; the rest is a margin for jitter."""
 
 MAX_LOAD_TO_RAISE = 0.80
-"""Share of the chunk period below which a costlier plan may be tried again."""
+"""Share of the chunk's period that a plan with more steps may take to be tried."""
 
 RAISE_LATENCY = 0.95
-"""Share of the wanted latency that a costlier plan and the choice of late frames must keep to."""
+"""Share of the wanted latency that must suffice for a plan with more steps, and beyond which frames are too late."""
 
 SLOW_CHUNKS = 3
-"""Chunks in a row that must be too slow before steps are lowered: one slow chunk is an accident."""
+"""Number of consecutive slow chunks after which steps are lowered, so that a single one has no effect."""
 
 RECOVERY_S = 3.0
-"""Seconds of spare time before steps are raised again; doubles with every failed attempt, up to `RECOVERY_MAX_S`."""
+"""Seconds of spare capacity before steps are raised again; doubles with every failed attempt up to `RECOVERY_MAX_S`."""
 
 RECOVERY_MAX_S = 48.0
+"""Upper limit of the recovery time in s."""
 
 SLOWEST_FPS = 1.0
-"""Slower inputs are planned for as if they came at this rate."""
+"""Slower inputs are treated as if they had this frame rate."""
 
 SMOOTHING = 0.25
-"""Weight of the newest chunk in the moving averages of times."""
+"""Weight of the newest chunk in the moving averages of times, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is wanted. `steps` is the setting of the control; `latency_s` from capture to send, `fps` of the output
-    (0: whatever comes in); `frames_per_latent` pixel frames of a chunk; `batch` whether its steps share forwards."""
+    """The wanted operation.
+
+    Attributes:
+        steps: setting of the control.
+        latency_s: latency from capture to send, in s.
+        fps: frame rate of the output; 0 for that of the input.
+        frames_per_latent: pixel frames of a chunk.
+        batch: whether the stream batch is used.
+    """
 
     steps: int
     latency_s: float
@@ -53,7 +61,13 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What was seen: pixel frames that wait, the age of the oldest in s, and the input's rate in 1/s."""
+    """The current load.
+
+    Attributes:
+        waiting: number of waiting pixel frames.
+        oldest_s: age of the oldest one in s.
+        input_fps: frame rate of the input in 1/s.
+    """
 
     waiting: int
     oldest_s: float
@@ -62,14 +76,14 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do with the next chunk.
+    """How to process the next chunk.
 
     Attributes:
-        rows: rows of the stream batch (1 when the steps of a chunk run one after the other).
-        steps: denoising steps in force, at most the wanted number.
-        skip: oldest waiting pixel frames to drop before the chunk is cut.
-        late: True if the wanted latency or rate cannot be held even so.
-        reason: why it differs from what was wanted, for people; empty if it does not.
+        rows: rows of the stream batch; 1 if the steps of a chunk run one after the other.
+        steps: number of denoising steps, at most the wanted number.
+        skip: number of waiting pixel frames to drop, oldest first, before the chunk is taken.
+        late: whether the wanted latency or rate still cannot be held.
+        reason: why the plan differs from the goal, for the user; empty if it does not.
     """
 
     rows: int
@@ -81,19 +95,20 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds of a call as call + rows * row. A moving estimate.
+    """Moving estimate of the time of a forward, call + rows * row.
 
-    `seen` holds the smoothed time of every number of rows that was measured; what was not measured is
-    extrapolated from these by the model above, with `row_share` as the guess of a row's part in a one-row chunk.
+    Attributes:
+        seen: smoothed seconds by number of rows, for those that have been measured. Others are extrapolated.
+        row_share: assumed share of `row` in a forward of one row, as long as only one number of rows is measured.
     """
 
     seen: Mapping[int, float] = field(default_factory=dict)
     row_share: float = 0.35
 
     def measured(self, rows: int, seconds: float) -> Cost:
-        """The estimate after one more chunk that took `seconds`.
+        """The estimate after another forward of `rows` rows that took `seconds`.
 
-        A change of the machine's speed shows first in the plan that runs, so every other entry is scaled with it.
+        All other entries are scaled by the same ratio, since the machine's speed may have changed.
         """
         old = self.seen.get(rows)
         if old is None:
@@ -103,7 +118,7 @@ class Cost:
         return replace(self, seen={k: new if k == rows else v * ratio for k, v in self.seen.items()})
 
     def seconds(self, rows: int) -> float:
-        """Expected seconds of a call; 0 before anything was measured."""
+        """Expected seconds of a forward; 0 if nothing has been measured yet."""
         if rows in self.seen:
             return self.seen[rows]
         if not self.seen:
@@ -120,7 +135,16 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The policy's memory between two chunks. Start with `Policy()`."""
+    """State of the scheduler between two chunks; `Policy()` is the initial one.
+
+    Attributes:
+        steps: number of denoising steps of the last plan.
+        slow_chunks: number of consecutive chunks that were too slow.
+        spare_s: seconds for which there has been spare capacity.
+        recovery_s: seconds of spare capacity before steps are raised.
+        raised: whether steps were raised since they were lowered last.
+        thinning: fraction of a frame that is still to be dropped.
+    """
 
     steps: int = 0
     slow_chunks: int = 0
@@ -131,11 +155,14 @@ class Policy:
 
 
 def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Policy]:
-    """Decide on the next chunk.
+    """Plan the next chunk.
 
-    Lowers the steps when chunks take longer than the frames that they hold (or when the wanted latency cannot be
-    met), raises them again after a time of spare capacity, and drops the oldest waiting frames only when one step
-    is still too slow. The same inputs always give the same result.
+    Steps are lowered if a chunk takes longer to process than its frames last, or if the wanted latency cannot be met.
+    They are raised again after some time of spare capacity. Waiting frames are dropped if they are too late, or
+    chunks too slow, all the same.
+
+    Returns:
+        The plan, and the new state.
     """
     fps = max(SLOWEST_FPS, min(load.input_fps, goal.fps) if goal.fps else load.input_fps)
     period = goal.frames_per_latent / fps
@@ -148,13 +175,13 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
 
 
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
-    """Learn from a chunk that ran under `done` and kept the engine busy for `seconds`."""
+    """Update the estimate with a chunk that was processed by the plan `done` in `seconds`."""
     per_call = seconds if done.rows == done.steps else seconds / done.steps
     return cost.measured(done.rows, per_call)
 
 
 def expected(cost: Cost, ahead: Plan) -> float:
-    """Seconds that a chunk will keep the engine busy under this plan; 0 before anything was measured."""
+    """Expected seconds to process a chunk by the plan `ahead`; 0 if nothing has been measured yet."""
     return _chunk_s(cost, ahead.steps, batch=ahead.rows == ahead.steps)
 
 
@@ -163,7 +190,7 @@ def _chunk_s(cost: Cost, steps: int, batch: bool) -> float:
 
 
 def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:
-    """Seconds from capture to send of the oldest frame of a chunk: gather, wait for rows, compute."""
+    """Seconds from capture to send for the oldest frame of a chunk: collect frames, pass through all rows, compute."""
     busy = _chunk_s(cost, steps, goal.batch)
     lag = (steps - 1) * max(period, busy) if goal.batch else 0.0
     return period + lag + busy
@@ -203,10 +230,10 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
 
 
 def _skip(goal: Goal, load: Load, seconds: float, period: float, steps: int, policy: Policy) -> tuple[int, Policy]:
-    """Frames to drop so that those that remain are shown within the latency.
+    """Number of frames to drop so that the remaining ones are shown within the latency.
 
-    When the engine is too slow even so, frames are thinned out evenly: the fraction carries over from chunk to
-    chunk, so motion stays steady instead of jumping whenever the queue overflows.
+    If the engine is too slow even with one step, frames are dropped evenly: the fraction of a frame is carried over to
+    the next chunk. So motion stays steady and does not jump whenever the queue overflows.
     """
     chunk = goal.frames_per_latent
     spare = load.waiting - chunk

@@ -1,4 +1,4 @@
-"""The public face of the engine: open a model by name, feed frames, step, get restyled frames back.
+"""The public interface of the engine: open a model by name, feed frames, step, and get restyled frames.
 
     >>> import numpy as np
     >>> from engine.config import Config
@@ -20,9 +20,9 @@
     >>> [frame.seq for frame in restyled] == list(range(21))
     True
 
-Every frame that is fed comes out once, in order, restyled, with the times and number that it came with. Any
-control may change between two steps; none but `reset` forgets the history. A `Session` belongs to one thread
-(only `encode_prompt` may be called from another). It has no clock: time is what the frames say.
+Every frame that is fed is returned once, in order, restyled, with its own timestamps and number. Any control may change
+between two steps; only a reset starts a new stream. Use a `Session` in one thread; only `encode_prompt` may be called
+from another. Time is taken from the frames' timestamps.
 """
 
 from __future__ import annotations
@@ -56,7 +56,13 @@ from engine.stream.timesteps import steps_for
 
 
 class Session:
-    """A model at work on one stream. Made by `Session.open`."""
+    """A model that processes one stream. Create it with `Session.open`.
+
+    Attributes:
+        spec: the model's row.
+        config: the configuration.
+        health: settings and measurements of the newest collected chunk.
+    """
 
     def __init__(self, model: Opened, config: Config) -> None:
         self.spec, self.config, self._build = model.spec, config, model.build
@@ -84,70 +90,70 @@ class Session:
 
         Args:
             config: model, size, device, ...
-            progress: told in words what is being done.
-            defer_prompts: let `step` go on with the old prompt while a new one is not encoded yet, and list it in
-                `health.missing_prompts`; the caller encodes it with `encode_prompt` on a thread of its own.
-            files: local files by role instead of the row's own; {} for random weights (timings).
+            progress: called with a short text for the user at every step of opening.
+            defer_prompts: do not encode new prompts in `step`. It continues with the old prompt and lists the new one
+                in `health.missing_prompts`; the caller encodes it with `encode_prompt` in another thread.
+            files: local files by role, instead of those in the model's row; {} for random weights, to measure times.
 
         Raises:
             ModelError: if there is no such model, or it cannot be opened with this configuration;
-                `WeightsMissingError` if its files are not here, `OutOfMemoryError` if it does not fit.
+                `WeightsMissingError` if its files are missing, `OutOfMemoryError` if memory is not sufficient.
         """
         say = progress or (lambda _: None)
         return cls(opened(config, say=say, defer_prompts=defer_prompts, files=files), config)
 
     @property
     def device(self) -> torch.device:
-        """Where the network's first blocks are."""
+        """Device of the network; if it is split, of its first blocks."""
         return self._stream.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Arithmetic of the network."""
+        """Type in which the network computes."""
         return self._stream.dtype
 
     @property
     def ready(self) -> bool:
-        """Whether enough frames were fed for a chunk."""
+        """Whether enough frames have been fed for a chunk."""
         return self._chunker.needed == 0
 
     @property
     def frames_needed(self) -> int:
-        """How many more frames make the next chunk."""
+        """Number of frames that are missing for the next chunk."""
         return self._chunker.needed
 
     @property
     def arrived(self) -> bool:
-        """Whether `collect` would not wait: what was begun first is finished, or nothing was begun."""
+        """Whether `collect` would return without waiting: the oldest `begin` is finished, or there is none."""
         return not self._begun or self._begun[0].noise.arrived
 
     def feed(self, frame: Frame) -> None:
-        """Take one more frame; another size than the model's is scaled and cropped to it."""
+        """Add a frame. It is scaled and cropped to the model's size if it has another."""
         self._chunker.feed(fitted(frame, self.config.width, self.config.height))
 
     def step(self, controls: Controls, plan: Plan | None = None) -> list[Frame]:
-        """Take one chunk if there is one, and give back the frames of all chunks that are finished.
+        """Process the next chunk if enough frames have been fed, and return the frames of all finished chunks.
 
         Args:
-            controls: the live controls in force for this chunk.
-            plan: from the schedule; may lower the steps.
+            controls: the live controls for this chunk.
+            plan: from the schedule; may lower the number of denoising steps.
 
         Returns:
-            RGB frames of the model's size, oldest first, with the times and numbers of the frames that went in.
-            Empty while nothing is finished.
+            RGB frames of the model's size, oldest first, with the timestamps and numbers of the input frames. Empty if
+            no chunk is finished.
 
         Raises:
-            OutOfMemoryError: if the device's memory does not suffice.
+            OutOfMemoryError: if the device's memory is not sufficient.
             ModelError: if the prompt cannot be encoded.
         """
         self.begin(controls, plan)
         return self._collect_all()
 
     def begin(self, controls: Controls, plan: Plan | None = None) -> None:
-        """The first half of `step`: take one chunk if there is one, and set its work going.
+        """The first half of `step`: start the work on the next chunk.
 
-        On a GPU the host does not wait for that work. So a chunk can be begun while the one before it is computed: its
-        frames go up meanwhile, the device goes on without a pause, and the finished frames come down beside it.
+        On a GPU the host does not wait for this work. So a chunk can be started while the previous one is computed: the
+        device has no pause between them, and uploads and downloads run concurrently.
 
         Raises:
             OutOfMemoryError, ModelError: as `step`.
@@ -158,7 +164,7 @@ class Session:
             raise out_of_memory(self.spec, self.config, error) from None
 
     def collect(self) -> list[Frame]:
-        """The second half of `step`: wait for the oldest `begin` that was not collected, and give back its frames.
+        """The second half of `step`: wait for the oldest `begin` that has not been collected, and return its frames.
 
         Raises:
             OutOfMemoryError: as `step`.
@@ -169,15 +175,18 @@ class Session:
             raise out_of_memory(self.spec, self.config, error) from None
 
     def flush(self) -> list[Frame]:
-        """Give back what is still inside, at the end of a stream: chunks in flight with as many steps as they
-        have had, and frames that make no whole chunk as they came. The next frame begins a new stream."""
-        self._begin_with(self._end_stream(), None)
+        """End the stream and return the remaining frames; the next frame starts a new stream.
+
+        Chunks in flight are returned with the denoising steps that they have had. Frames that do not fill a chunk are
+        returned unchanged.
+        """
+        self._enqueue(self._end_stream(), None)
         done = self._collect_all() + list(self._chunker.waiting)
         self._chunker.clear()
         return done
 
     def reset(self) -> None:
-        """New stream: forget the history, what is in flight and what was begun. Waiting frames and prompts stay."""
+        """Start a new stream and drop all chunks in flight or not collected. Waiting frames and prompts are kept."""
         self._begun.clear()
         self._restart()
 
@@ -187,10 +196,10 @@ class Session:
         self._chunker.restart()
 
     def save(self, path: Path) -> None:
-        """Write everything that outlives a chunk to one file, frames inside included. First `collect` all.
+        """Write the state of the session to a file, including the frames that it holds. Before, `collect` all chunks.
 
         Raises:
-            ModelError: if the stream cannot be saved (one over several devices); nothing is written then.
+            ModelError: if the stream cannot be saved (over several devices); then nothing is written.
         """
         saved_state.write_session(
             path,
@@ -207,15 +216,15 @@ class Session:
         )
 
     def resume(self, path: Path) -> None:
-        """Go on where the session that wrote the file was: the same frames in give the same frames out.
+        """Continue the stream of a saved session: the same input frames give the same output frames.
 
         Raises:
-            ModelError: if the file holds no stream, or one of another model, size, batch or cache, or if this stream
-                cannot be resumed (one over several devices).
+            ModelError: if the file is not a saved session, is one of another model, size, batch or cache, or if this
+                stream cannot be resumed (over several devices).
         """
         saved = saved_state.read_session(path)
         if saved.model != self.spec.name:
-            raise ModelError(f"{path} is a stream of {saved.model}.", f"Open {saved.model} to go on with it.")
+            raise ModelError(f"{path} is a stream of {saved.model}.", f"Open {saved.model} to continue it.")
         noise = self._noise.tensors()
         saved_state.check(noise.items(), saved.noise)
         self._stream.restore(saved.stream)
@@ -226,11 +235,11 @@ class Session:
         for frame in saved.waiting:
             self._chunker.feed(frame)
         self._prompts.restore(saved.prompts)
-        self._read_prompt()
+        self._restore_prompt()
         self._counters, self._chunks = saved.counters, saved.chunks
 
     def encode_prompt(self, text: str) -> Conditioning:
-        """Encode a prompt and remember the result. Slow; may be called from another thread.
+        """Encode a prompt and cache the result. Slow; may be called from another thread.
 
         Raises:
             ModelError: if the text encoder is missing or fails.
@@ -238,13 +247,13 @@ class Session:
         return self._prompts.encode(text)
 
     def close(self) -> None:
-        """Give the memory back. The session cannot be used afterwards."""
+        """Free the memory. The session cannot be used afterwards."""
         if "_stream" in self.__dict__:
             self._stream.close()
         for name in ("_stream", "_noise", "_prompts"):
             self.__dict__.pop(name, None)
         if torch.cuda.is_available():
-            gc.collect()  # compiled blocks refer to themselves
+            gc.collect()  # compiled blocks are reference cycles
             torch.cuda.empty_cache()
 
     def __enter__(self) -> Self:
@@ -263,10 +272,10 @@ class Session:
         if controls.resets != resets:
             done += self._end_stream()
         if not self.ready:
-            self._begin_with(done, None)
+            self._enqueue(done, None)
             return
 
-        # The prompt comes first: when it cannot be encoded, no frame has been taken yet.
+        # The prompt comes first: if it cannot be encoded, no frame has been taken yet.
         now = self._chunker.newest.pts_ns / 1e9
         embedding = self._prompts.update(controls.prompts(), controls.prompt_seconds, now)
         chunk = self._chunker.cut(controls)
@@ -300,9 +309,9 @@ class Session:
             trouble=self._trouble,
         )
         self._trouble = ""
-        self._begin_with(done, health)
+        self._enqueue(done, health)
 
-    def _begin_with(self, finished: Finished, health: Health | None) -> None:
+    def _enqueue(self, finished: Finished, health: Health | None) -> None:
         noise = self._down.send(self._stream.noise_share.clone())
         self._begun.append(Pending(finished, health, noise, self._timers))
 
@@ -322,7 +331,7 @@ class Session:
         return decoded(self._stream, finished, self._timers, self._down)
 
     def _end_stream(self) -> Finished:
-        """End the stream: the chunks in flight, as far as they are."""
+        """End the stream: the chunks in flight, with the denoising steps that they have had."""
         try:
             done = self._decode(self._stream.flush())
         except RankLostError as lost:
@@ -331,17 +340,21 @@ class Session:
         return done
 
     def _restart_without(self, lost: RankLostError, chunk: Chunk | None) -> Finished:
-        """Begin a new stream on the devices that are left.
+        """Start a new stream on the remaining devices.
+
+        Args:
+            lost: the error that reported the loss.
+            chunk: the chunk that was being started, if any.
 
         Returns:
-            The chunks that were in flight (`chunk` the newest), as they came.
+            The chunks that were in flight; their frames are returned unchanged.
         """
         gone, chunks = self._stream.rank_losses()
         if chunk is not None and chunk not in chunks:
             chunks.append(chunk)
         left = [device for rank, device in enumerate(self._devices) if rank not in gone] if gone else self._devices[:1]
         names = ", ".join(f"{self._devices[rank]} (rank {rank})" for rank in gone) or lost.message
-        self._trouble = f"Lost {names}: the stream began anew on {len(left)} of {len(self._devices)} devices."
+        self._trouble = f"Lost {names}: a new stream was started on {len(left)} of {len(self._devices)} devices."
         self._stream.close()
         self._devices = tuple(left)
         self._stream, trouble = self._build(left)
@@ -349,11 +362,11 @@ class Session:
         self._trouble = f"{self._trouble} {trouble}".strip()
         self._noise.reset()
         self._chunker.restart()
-        self._read_prompt()
+        self._restore_prompt()
         return [(held, None) for held in chunks]
 
-    def _read_prompt(self) -> None:
-        """Have a new or resumed stream read the prompt in force."""
+    def _restore_prompt(self) -> None:
+        """Set the current prompt in a new or resumed stream."""
         embedding = self._prompts.travel.current()
         if embedding is not None:
             self._stream.set_prompt(embedding)

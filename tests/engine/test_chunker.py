@@ -1,4 +1,4 @@
-"""Chunks have exactly the model's size; nothing is lost between them."""
+"""Chunks have exactly the model's size, and no frame is lost between them."""
 
 from __future__ import annotations
 

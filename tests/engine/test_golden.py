@@ -1,4 +1,4 @@
-"""The engine against reference vectors, digit by digit: network, cache, noise, autoencoders, text, whole streams.
+"""The engine compared with reference vectors: network, cache, noise, autoencoders, text, whole streams.
 
     python -m pytest tests/engine/test_golden.py --golden-dir DIR
 
@@ -63,7 +63,7 @@ def _checker(name: str) -> Callable[[GoldenSet, str, Report], None]:
 
 
 def single_forward(golden: GoldenSet, name: str, report: Report) -> None:
-    """The network alone, over whole clips under a block-causal mask, with what happens inside."""
+    """The network alone on whole clips under a block-causal mask, with its intermediate results."""
     data, _ = golden.case(name)
     text = golden.prompts["A"]
     for case, block in (("causal_nfpb1", 1), ("causal_nfpb2", 2), ("bidir", None)):
@@ -80,7 +80,7 @@ def single_forward(golden: GoldenSet, name: str, report: Report) -> None:
 
 
 def _listen(golden: GoldenSet, data: dict[str, Tensor], case: str) -> Callable[[], list[tuple[str, Tensor]]]:
-    """Catch what the blocks compute in the next forward, and compute the embeddings."""
+    """Record the blocks' outputs in the next forward, and compute the embeddings."""
     dit, heard, hooks = golden.dit, [], []
     prefix = f"{case}.act."
     if not any(key.startswith(prefix) for key in data):
@@ -153,7 +153,7 @@ def cached_forwards(golden: GoldenSet, name: str, report: Report) -> None:
 
 
 def vae_stream(golden: GoldenSet, name: str, report: Report) -> None:
-    """The video autoencoder as a stream, both ends."""
+    """The video autoencoder as a stream: encoder and decoder."""
     data, _ = golden.case(name)
     codec, config = golden.codec(), golden.config
     video = golden.pixels_3THW[None, :, data["frames_used"]]
@@ -194,7 +194,7 @@ def motion(golden: GoldenSet, name: str, report: Report) -> None:
 
 
 def scheduler(golden: GoldenSet, name: str, report: Report) -> None:
-    """The table of sigmas, clean latents from flows, and mixing noise in."""
+    """The table of sigmas, clean latents from flows, and mixing in noise."""
     data, _ = golden.case(name)
     schedule = Schedule(shift=golden.config["scheduler"]["shift"])
     sigmas = Sigmas(schedule, "cpu")

@@ -1,4 +1,4 @@
-"""The SLO policy on invented clocks: it must hold the latency, never flap, and be a pure function."""
+"""The SLO scheduler in simulated time: it holds the latency, does not oscillate, and is a pure function."""
 
 from __future__ import annotations
 

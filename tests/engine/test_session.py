@@ -1,4 +1,4 @@
-"""The engine's face: frames in and out, live controls, reset, save and resume."""
+"""Sessions: frames in and out, live controls, reset, save and resume."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_the_picture_is_restyled_and_depends_on_prompt_seed_and_strength(session
 
 
 class LateTransfer:
-    """Copies when the copy is asked for and not before, as a slow bus would, and insists on an untouched source."""
+    """Copies only when the copy is waited for, as on a slow bus, and checks that the source has not changed."""
 
     def send(self, source: Tensor) -> PendingCopy:
         return LateCopy(source)
@@ -126,7 +126,7 @@ class LateCopy:
 
 
 class NothingRead(TorchDispatchMode):
-    """Fails where the host reads a number that a GPU would have to be waited for."""
+    """Fails if the host reads a number for which it would have to wait for a GPU."""
 
     def __init__(self, host: list[Tensor]) -> None:
         super().__init__()

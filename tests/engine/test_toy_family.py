@@ -1,4 +1,4 @@
-"""A family of models is added with one package: streamed, captured, in 8 bits, on two processes, and saved.
+"""A family of models is one package: it is streamed, captured, quantised, split over two processes, and saved.
 
 `tests/support/toy_family` is that package. No file of the engine names it.
 """
