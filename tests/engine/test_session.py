@@ -321,7 +321,7 @@ def test_a_saved_and_resumed_run_equals_one_that_was_not(batch: bool, tmp_path: 
 
 
 def test_resuming_something_else_says_so(session: Session, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no saved stream"):
+    with pytest.raises(ModelError, match="not a saved stream"):
         session.resume(tmp_path / "nothing")
     play(session, range(9))
     session.save(tmp_path / "stream")
