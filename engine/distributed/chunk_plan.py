@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from engine.stream.state import InFlight
+from engine.stream.timesteps import Sigmas, mix
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +61,22 @@ class InterleaveSlot:
     x_SCFhw: Tensor
     plans: list[ChunkPlan] = field(default_factory=list)
     running: list[ChunkPlan] = field(default_factory=list)
+
+    def advance(self, clean_SCFhw: Tensor, sigmas: Sigmas) -> None:
+        """Take the clean latents that the call predicted, and prepare the next step of each of its chunks."""
+        for row, plan in enumerate(self.running):
+            plan.clean, step = clean_SCFhw[row : row + 1], plan.taken
+            plan.taken = step + 1
+            if not plan.done:
+                sigma = sigmas.by_timestep[plan.timesteps[step + 1]]
+                self.x_SCFhw[step + 1 : step + 2] = mix(plan.clean, plan.noises[step], sigma)
+        self.running = []
+        self.plans = [plan for plan in self.plans if not plan.done]
+
+    def clear(self) -> None:
+        """Remove its chunks; no call may be in flight."""
+        self.plans = []
+        self.x_SCFhw.zero_()
 
 
 def plan_steps(plans: deque[ChunkPlan], newest: ChunkPlan, text: int) -> list[ChunkPlan]:

@@ -34,7 +34,7 @@ from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, new_cache
 from engine.stream.stream import all_steps, wrap_position
-from engine.stream.timesteps import Sigmas, Steps, mix
+from engine.stream.timesteps import Sigmas, Steps
 
 REBALANCE_CALLS = 128
 """Calls between two runs of `PipelineStream.rebalance`."""
@@ -143,8 +143,7 @@ class PipelineStream:
         self.ends.reset()
         self._number = self._position = 0
         for slot in self._slots:
-            slot.plans = []
-            slot.x_SCFhw.zero_()
+            slot.clear()
         self._plans.clear()
         self._decoded.clear()
         self._calls = 0
@@ -384,14 +383,7 @@ class PipelineStream:
         clean, *video = self.ring.receive().parts
         if video:
             self._decoded.extend(video[0].split(self.spec.frames_per_latent * self.spec.frames_per_block, dim=1))
-        for row, plan in enumerate(slot.running):
-            plan.clean, step = clean[row : row + 1], plan.taken
-            plan.taken = step + 1
-            if not plan.done:
-                sigma = self.sigmas.by_timestep[plan.timesteps[step + 1]]
-                slot.x_SCFhw[step + 1 : step + 2] = mix(plan.clean, plan.noises[step], sigma)
-        slot.running = []
-        slot.plans = [s for s in slot.plans if not s.done]
+        slot.advance(clean, self.sigmas)
 
     def _drain(self) -> None:
         """Wait for every call in flight, oldest first."""
