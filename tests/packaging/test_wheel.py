@@ -105,13 +105,15 @@ def test_nothing_comes_from_the_checkout(installed: Run) -> None:
 
 def test_the_demo_runs_and_ends_by_itself(installed: Run) -> None:
     where = ["--output", "ndi:Wheel test", "--osc-port", "0", "--web-port", "0"]
-    for seconds in ("5", "15"):  # a slow machine still loads the model after five; the picture goes out before it
+    for seconds in ("5", "20"):  # a slow machine still loads the model after five; the picture goes out before that
         done = installed("tidecast", "demo", "--plain", "--seconds", seconds, *where)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "page    http://127.0.0.1:" in done.stdout
         assert re.search(r"out +[1-9]", done.stdout), done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
-    assert "\nrunning" in done.stdout, done.stdout + done.stderr
+        if "\nrunning" in done.stdout:
+            return
+    raise AssertionError(f"the model never ran: {done.stdout}{done.stderr}")
 
 
 def test_doctor_looks_at_this_machine(installed: Run) -> None:
