@@ -17,7 +17,8 @@ from engine.errors import ModelError, OutOfMemoryError
 from engine.models import registry, weights
 from engine.models.spec import ModelSpec
 from engine.runtime import graph_capture, quantise
-from engine.runtime.device import device_for, dtype_for, keep_memory
+from engine.runtime.device import device_for, dtype_for
+from engine.runtime.host_memory import keep_memory
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
 from engine.stream.prompts import BLENDS, Prompts

