@@ -81,13 +81,24 @@ class Bridge:
         self.server.stop()
 
 
+def end_the_greeting(world: World, bridge: Bridge) -> None:
+    """Wait until the component has sent all its values to a Tidecast that is ready, and they have arrived: until then
+    they overwrite the values of others."""
+    arrived: list[object] = []
+    world.until(lambda: world.par.Statusstate.eval() == "running", what="the state")
+    world.td.frame()
+    undo = bridge.store.on("snapshot_save", lambda args, caller: arrived.append(args))
+    world.press("Snapshotsave")
+    world.until(lambda: arrived, what="the last of the greeting")
+    undo()
+
+
 @contextlib.contextmanager
 def connected(folder: Path) -> Iterator[tuple[World, Bridge]]:
     world, bridge = World(folder), Bridge()
     try:
         world.par.Port = bridge.port
-        world.until(world.online, what="the first answer")
-        world.until(lambda: bridge.store.snapshot.value("prompt_seconds") == world.par.Promptseconds.eval())
+        end_the_greeting(world, bridge)
         yield world, bridge
     finally:
         bridge.stop()

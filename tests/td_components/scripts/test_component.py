@@ -109,7 +109,6 @@ def test_every_control_reaches_the_store_and_comes_back(tmp_path):
             return all(held[n] == (pytest.approx(v) if isinstance(v, float) else v) for n, v in wanted.items())
 
         world.until(arrived, what="every control")
-        world.frames(0.5)  # until the component has sent all that it owes: it would take the desk's values back
         bridge.store.set("strength", 0.9, "desk")
         bridge.store.set("prompt_2", "von außen", "desk")
         bridge.store.set("fit", "contain", "desk")
@@ -234,7 +233,7 @@ def test_an_echo_never_pulls_against_the_hand(tmp_path):
 
 def test_a_change_by_hand_outlives_an_echo_that_came_in_the_same_frame(tmp_path):
     with connected(tmp_path) as (world, bridge):
-        world.frames(0.5)  # the greeting is over: no echo waits for a hand
+        world.frames(0.5)  # the echoes of the greeting are over
         told = []
         bridge.store.listen(lambda name, value, origin: told.append(name))
         desk = {"input": "ndi:desk", "strength": 0.125, "prompt_1": "desk"}
