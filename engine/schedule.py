@@ -199,7 +199,7 @@ def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:
 def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) -> tuple[int, Policy]:
     current = min(policy.steps or goal.steps, goal.steps)
     if not cost.seen:
-        return current, replace(policy, steps=current)
+        return current, policy if policy.steps == current else replace(policy, steps=current)
 
     def fits(steps: int, share: float) -> bool:
         margin = 1.0 if share == MAX_LOAD else RAISE_LATENCY

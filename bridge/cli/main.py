@@ -219,7 +219,6 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
 
     live = out.is_terminal and not plain
     start_logging(live)
-    keep_memory()
     bridge = App(config)
     asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -291,6 +290,7 @@ def complain(text: str, style: str | None = None) -> None:
 def main() -> None:
     """Entry point of the command `tidecast`."""
     multiprocessing.freeze_support()
+    keep_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a name that an old code page cannot encode must not end the show
     try:

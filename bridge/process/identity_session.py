@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from engine.controls import Controls
 from engine.frame import Frame
@@ -19,7 +19,7 @@ class IdentitySpec:
 
 @dataclass(frozen=True, slots=True)
 class IdentityHealth:
-    """Figures of a chunk that was not changed."""
+    """Figures of a chunk that was not changed. `chunks` stays 0: nothing is computed, so there is no cost to learn."""
 
     noise: float = 0.0
     steps: int = 0
@@ -65,7 +65,6 @@ class IdentitySession:
         """Begin the oldest waiting frame; the controls are ignored."""
         if self._waiting:
             self._begun.append(self._waiting.popleft())
-            self.health = replace(self.health, chunks=self.health.chunks + 1)
 
     def collect(self) -> list[Frame]:
         """The oldest frame that was begun, unchanged."""

@@ -95,7 +95,7 @@ class Loop:
             self._heartbeat.count(taken=1)
             self._arrivals.append(frame.captured_ns)
             self._waiting.append(frame)
-            frame = self._inbox.get(0.0)
+            frame = self._inbox.get(0.0) if self._inbox.pending else None
 
     def _nearly_done(self) -> bool:
         """Whether the running chunk will be finished by the time the next one has been begun."""
@@ -119,7 +119,9 @@ class Loop:
             session.feed(dataclasses.replace(frame, metadata={**frame.metadata, **metadata}))
         self._heartbeat.beat(Phase.STEPPING)
         began = time.perf_counter()
-        session.begin(dataclasses.replace(controls, steps=decided.steps))
+        session.begin(
+            controls if controls.steps == decided.steps else dataclasses.replace(controls, steps=decided.steps)
+        )
         self._begin_s = time.perf_counter() - began
         self._running.append(Running(decided, began))
 
@@ -153,10 +155,10 @@ class Loop:
             batch=config.batch,
         )
         decided, self._policy = plan(goal, load, self._cost, self._policy)
-        spare = len(self._waiting) - need
         if not controls.slo_auto:
             return Plan(rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
-        return dataclasses.replace(decided, skip=min(decided.skip, spare))
+        spare = len(self._waiting) - need
+        return decided if decided.skip <= spare else dataclasses.replace(decided, skip=spare)
 
     def _input_fps(self) -> float:
         if len(self._arrivals) < 2:

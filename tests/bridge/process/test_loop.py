@@ -47,6 +47,10 @@ class World:
     def monotonic_ns(self) -> int:
         return int(self.now * 1e9)
 
+    @property
+    def pending(self) -> int:
+        return int(100.0 + self._next * self._period <= self.now)
+
     def get(self, timeout_s: float) -> Frame | None:
         due = 100.0 + self._next * self._period
         if due > self.now + timeout_s:
