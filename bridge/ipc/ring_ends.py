@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.ipc.metadata import decoded, encoded
 from bridge.ipc.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
 from engine.frame import Frame, PixelFormat
 
@@ -72,6 +72,11 @@ class RingEnd:
         """Width and height of the ring's frames in pixels."""
         return self._layout.width, self._layout.height
 
+    @property
+    def metadata_bytes(self) -> int:
+        """Longest metadata of a frame, in bytes; see `bridge.ipc.metadata`."""
+        return self._layout.metadata_bytes
+
     def _open(self) -> Arrays:
         if self._memory is None:
             if not self._close_socket.alive:
@@ -114,7 +119,7 @@ class RingWriter(RingEnd):
                 f"this ring carries rgb frames of {layout.width}x{layout.height}, "
                 f"got {frame.format.value} {frame.width}x{frame.height}"
             )
-        blob = json.dumps(dict(frame.metadata)).encode() if frame.metadata else b""
+        blob = encoded(frame.metadata)
         if len(blob) > layout.metadata_bytes:
             raise ValueError(f"metadata of {len(blob)} bytes; this ring holds at most {layout.metadata_bytes}")
         number = int(memory.words[HEAD])
@@ -218,6 +223,5 @@ class RingReader(RingEnd):
                     words[NEXT] = number + 1
                     words[TAKEN] += 1
                     self.queued_ns = queued
-                    metadata = json.loads(blob) if blob else {}
-                    return Frame(pixels, PixelFormat.RGB, pts, captured, seq, metadata)
+                    return Frame(pixels, PixelFormat.RGB, pts, captured, seq, decoded(blob))
             # Overtaken: the writer is a whole ring ahead by now, so the next iteration takes a newer frame.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bridge.ipc.metadata import cut, fitted
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
 from bridge.process.faults import inject
@@ -21,9 +23,6 @@ from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, p
 
 HEALTH_S = 0.1
 """Shortest time between two `Health` messages, in s, unless there is trouble."""
-
-PROMPT_CHARACTERS = 500
-"""Longest prompt in a frame's metadata, in characters; longer ones are cut."""
 
 FPS_WINDOW = 30
 """Frames over which the input's rate is averaged."""
@@ -114,9 +113,11 @@ class Loop:
         self._heartbeat.count(skipped=decided.skip)
         for _ in range(need + decided.skip):
             self._waiting.popleft()
-        metadata = frame_metadata(controls, decided.steps)
+        limit = self._outbox.metadata_bytes
+        made = frame_metadata(controls.prompt_1, controls.strength, decided.steps, limit)
         for frame in frames:
-            session.feed(dataclasses.replace(frame, metadata={**frame.metadata, **metadata}))
+            own = frame.metadata
+            session.feed(dataclasses.replace(frame, metadata=fitted({**made, **own, **made}, limit) if own else made))
         self._heartbeat.beat(Phase.STEPPING)
         began = time.perf_counter()
         session.begin(
@@ -167,13 +168,15 @@ class Loop:
         return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
 
 
-def frame_metadata(controls: Controls, steps: int) -> dict[str, str]:
-    """The controls that a chunk is made with, as metadata of its frames; a long prompt is cut to fit the ring."""
-    return {
-        "prompt": controls.prompt_1[:PROMPT_CHARACTERS],
-        "strength": f"{controls.strength:g}",
-        "steps": str(steps),
-    }
+@functools.lru_cache(maxsize=16)
+def frame_metadata(prompt: str, strength: float, steps: int, limit: int) -> Mapping[str, str]:
+    """The settings that a frame is made with, as metadata of at most `limit` bytes.
+
+    A long prompt is cut to half of that, so that metadata with which the frame came has room too. That comes last: it
+    is left out where it does not fit.
+    """
+    made = {"strength": f"{strength:g}", "steps": str(steps), "prompt": cut(prompt, limit // 2)}
+    return fitted(made, limit)
 
 
 def evenly_spaced(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]:

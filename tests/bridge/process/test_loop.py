@@ -29,6 +29,8 @@ FRAMES = 4
 class World:
     """Simulated time, a source of frames, and the frames that came back with the time at which they did."""
 
+    metadata_bytes = 4096
+
     def __init__(self, fps: float, last: int) -> None:
         self.now = 100.0
         self._period, self._last, self._next = 1.0 / fps, last, 0
