@@ -196,11 +196,17 @@ class Session:
         self._chunker.restart()
 
     def save(self, path: Path) -> None:
-        """Write the state of the session to a file, including the frames that it holds. Before, `collect` all chunks.
+        """Write the state of the session to a file, including the frames that it holds.
 
         Raises:
-            ModelError: if the stream cannot be saved (over several devices); then nothing is written.
+            ModelError: if a `begin` has not been collected, or if the stream cannot be saved (over several devices);
+                then nothing is written.
         """
+        if self._begun:
+            raise ModelError(
+                "Not every begun step has been collected; the saved stream would lack frames.",
+                "Call collect once for each begin, then save.",
+            )
         saved_state.write_session(
             path,
             saved_state.Session(
@@ -218,9 +224,12 @@ class Session:
     def resume(self, path: Path) -> None:
         """Continue the stream of a saved session: the same input frames give the same output frames.
 
+        The session's own stream ends as with `reset`: chunks in flight or not collected are dropped, and so are waiting
+        frames.
+
         Raises:
             ModelError: if the file is not a saved session, is one of another model, size, batch or cache, or if this
-                stream cannot be resumed (over several devices).
+                stream cannot be resumed (over several devices). Then the session's own stream goes on.
         """
         saved = saved_state.read_session(path)
         if saved.model != self.spec.name:
@@ -228,6 +237,7 @@ class Session:
         noise = self._noise.tensors()
         saved_state.check(noise.items(), saved.noise)
         self._stream.restore(saved.stream)
+        self._begun.clear()
         saved_state.fill(noise.items(), saved.noise)
         self._noise.resume(saved.seed, saved.noise["generator"])
         self._chunker.restart(begun=self._stream.begun)

@@ -320,6 +320,39 @@ def test_a_saved_and_resumed_run_equals_one_that_was_not(batch: bool, tmp_path: 
         assert same(rest, play(after, range(31, 60), late) + after.flush())
 
 
+def test_a_session_with_begun_chunks_is_not_saved(session: Session, tmp_path: Path) -> None:
+    done = play(session, range(5))
+    for n in range(5, 9):
+        session.feed(frame(n))
+    session.begin(CONTROLS)
+    with pytest.raises(ModelError, match="Not every begun step has been collected") as refused:
+        session.save(tmp_path / "stream")
+    assert "collect" in refused.value.remedy
+    assert list(tmp_path.iterdir()) == []
+    done += session.collect()
+    session.save(tmp_path / "stream")
+    assert [f.seq for f in done + session.flush()] == list(range(9))
+
+
+def test_resuming_drops_begun_chunks_unless_it_is_refused(session: Session, tmp_path: Path) -> None:
+    play(session, range(9))
+    session.save(tmp_path / "stream")
+    wanted = play(session, range(9, 30)) + session.flush()
+    done = play(session, range(5))
+    for n in range(5, 9):
+        session.feed(frame(n))
+    session.begin(CONTROLS)
+    with pytest.raises(ModelError):
+        session.resume(tmp_path / "nothing")
+    assert [f.seq for f in done + session.collect() + session.flush()] == list(range(9))
+    play(session, range(100, 105))
+    for n in range(105, 111):
+        session.feed(frame(n))
+    session.begin(CONTROLS)
+    session.resume(tmp_path / "stream")
+    assert same(wanted, play(session, range(9, 30)) + session.flush())
+
+
 def test_resuming_something_else_says_so(session: Session, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a saved stream"):
         session.resume(tmp_path / "nothing")
