@@ -45,10 +45,17 @@ class ControlValue(NamedTuple):
     origin: str
 
 
-class ErrorNote(NamedTuple):
-    """A reported error: Unix time in s, topic, reason."""
+@dataclass(frozen=True, slots=True)
+class ErrorNote:
+    """A reported error.
 
-    at_s: float
+    Attributes:
+        time_s: when it was reported, Unix time.
+        topic: the OSC address or the part of Tidecast that it concerns.
+        reason: what happened and what to do, for people.
+    """
+
+    time_s: float
     topic: str
     reason: str
 

@@ -23,9 +23,18 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
+from bridge.web.messages import Reply
 from bridge.web.server.gallery import Gallery, Viewer
 from bridge.web.server.hub import Client, Hub
-from bridge.web.server.page_messages import PageDrew, PageWatches, parse_control, parse_preview, parse_said
+from bridge.web.server.page_messages import (
+    PageDrew,
+    PageWatches,
+    news_json,
+    parse_control,
+    parse_preview,
+    parse_said,
+    state_json,
+)
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError
@@ -117,7 +126,7 @@ class Api:
         return JSONResponse({**described(self._hub.table), "about": self._hub.about})
 
     async def _state(self, request: Request) -> Response:
-        return JSONResponse(self._hub.everything(), headers={"cache-control": "no-store"})
+        return JSONResponse(state_json(self._hub.everything()), headers={"cache-control": "no-store"})
 
     async def _picture(self, request: Request) -> Response:
         which = request.path_params["which"]
@@ -168,7 +177,7 @@ class Api:
                 try:
                     self._hub.obey(client, parse_control(_decode(text)))
                 except ControlError as error:
-                    client.tell({"replies": [["/error", [error.address, str(error)]]]})
+                    client.tell(Reply(client.name, "/error", (error.address, str(error))))
         finally:
             self._sockets -= 1
             self._hub.leave(client)
@@ -282,7 +291,7 @@ async def _texts(socket: WebSocket) -> Any:
 async def _send_news(socket: WebSocket, client: Client) -> None:
     try:
         while True:
-            await socket.send_text(json.dumps(await client.news(), separators=(",", ":")))
+            await socket.send_text(json.dumps(news_json(await client.news()), separators=(",", ":")))
     except (WebSocketDisconnect, RuntimeError):  # the peer left between two messages
         return
 

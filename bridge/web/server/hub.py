@@ -7,17 +7,18 @@ gets fewer messages but never older values. Everything here runs on the event lo
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
+from bridge.video.base import SourceInfo
 from bridge.web.messages import (
     ControlsChanged,
+    ControlValue,
     ErrorNote,
     ErrorsReported,
     InputsFound,
@@ -27,9 +28,10 @@ from bridge.web.messages import (
     Reply,
     SnapshotsStored,
 )
-from bridge.web.server.page_messages import PageAsks, PageNews, PageSays
+from bridge.web.server.page_messages import Joined, PageAsks, PageNews, PageSays, PageState, Point
 
 ERRORS_KEPT = 40
+REPLIES_KEPT = 40
 HISTORY_SECONDS = 120.0
 HISTORY_PERIOD_S = 0.5
 HISTORY_READINGS = ("latency", "latency_p95", "fps_out")
@@ -43,27 +45,47 @@ class Client:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._pending: dict[str, Any] = {}
         self._wake = asyncio.Event()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._controls: dict[str, ControlValue] = {}
+        self._readings: dict[str, Any] = {}
+        self._errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
+        self._newest: dict[type[PageNews], PageNews] = {}
+        self._replies: deque[Reply] = deque(maxlen=REPLIES_KEPT)
 
     def tell(self, news: PageNews) -> None:
-        """Merge `news`: mappings are updated, lists of events extended, everything else replaced."""
-        for key, value in news.items():
-            if key in ("controls", "readings"):
-                self._pending.setdefault(key, {}).update(value)
-            elif key in ("errors", "replies"):
-                kept = self._pending.setdefault(key, deque(maxlen=ERRORS_KEPT))
-                kept.extend(value)
-            else:
-                self._pending[key] = value
+        """Merge `news`: controls and readings are updated, errors and replies added, everything else replaced."""
+        match news:
+            case ControlsChanged(controls):
+                self._controls |= controls
+            case ReadingsChanged(readings):
+                self._readings |= readings
+            case ErrorsReported(notes):
+                self._errors.extend(notes)
+            case Reply():
+                self._replies.append(news)
+            case Joined() | Point() | InputsFound() | SnapshotsStored() | MidiState():
+                self._newest[type(news)] = news
+            case _:
+                assert_never(news)
         self._wake.set()
 
-    async def news(self) -> PageNews:
-        """Wait until there are changes, and return them."""
+    async def news(self) -> list[PageNews]:
+        """Wait until there are changes, and return them; of each kind there is one message at most, except replies."""
         await self._wake.wait()
         self._wake.clear()
-        taken, self._pending = self._pending, {}
-        return cast(PageNews, {k: list(v) if isinstance(v, deque) else v for k, v in taken.items()})
+        taken = list(self._newest.values())  # the whole state, if it is here, comes first
+        if self._controls:
+            taken.append(ControlsChanged(self._controls))
+        if self._readings:
+            taken.append(ReadingsChanged(self._readings))
+        if self._errors:
+            taken.append(ErrorsReported(tuple(self._errors)))
+        taken += self._replies
+        self._clear()
+        return taken
 
 
 class Hub:
@@ -81,11 +103,11 @@ class Hub:
         self.about = about
         self.controls: dict[str, Any] = {c.name: c.default for c in table.controls}
         self.telemetry = Telemetry(table)
-        self.inputs: list[dict[str, Any]] | None = None
-        self.snapshots: list[int] = []
-        self.midi: dict[str, Any] = {}
+        self.inputs: tuple[SourceInfo, ...] | None = None
+        self.snapshots: tuple[int, ...] = ()
+        self.midi: MidiState | None = None
         self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
-        self.history: deque[list[float]] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
+        self.history: deque[Point] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
         self.send = send
         self.find_inputs = find_inputs
         self._clients: dict[str, Client] = {}
@@ -102,7 +124,7 @@ class Hub:
         self._count += 1
         client = Client(f"web:{self._count}")
         self._clients[client.name] = client
-        client.tell({"you": client.name, **self.everything()})
+        client.tell(Joined(client.name, self.everything()))
         self.find_inputs()
         return client
 
@@ -110,45 +132,45 @@ class Hub:
         """Forget a page."""
         self._clients.pop(client.name, None)
 
-    def everything(self) -> PageNews:
+    def everything(self) -> PageState:
         """The whole state as a page (or `GET /api/state`) gets it."""
-        return {
-            "controls": {name: [value, ""] for name, value in self.controls.items()},
-            "readings": self.telemetry.snapshot(),
-            "errors": list(self.errors),
-            "history": list(self.history),
-            "clients": self.clients,
-            "inputs": self.inputs,
-            "snapshots": self.snapshots,
-            "midi": self.midi,
-        }
+        return PageState(
+            controls=dict(self.controls),
+            readings=self.telemetry.snapshot(),
+            errors=tuple(self.errors),
+            history=tuple(self.history),
+            clients=self.clients,
+            inputs=self.inputs,
+            snapshots=self.snapshots,
+            midi=self.midi,
+        )
 
     def absorb(self, message: News) -> None:
         """Take a message of the bridge process and pass it on to every page; a reply goes only to its own page."""
         match message:
             case ControlsChanged(controls):
                 self.controls |= {name: value for name, (value, _) in controls.items()}
-                self.tell_all({"controls": dict(controls)})
+                self.tell_all(message)
             case ReadingsChanged(values):
                 readings = {name: value for name, value in values.items() if _finite(value)}
                 self.telemetry.update(**readings)
                 self._remember()
-                self.tell_all({"readings": readings})
+                self.tell_all(ReadingsChanged(readings))
             case ErrorsReported(notes):
                 self.errors.extend(notes)
-                self.tell_all({"errors": list(notes)})
+                self.tell_all(message)
             case InputsFound(sources):
-                self.inputs = [dataclasses.asdict(source) for source in sources]
-                self.tell_all({"inputs": self.inputs})
+                self.inputs = sources
+                self.tell_all(message)
             case SnapshotsStored(numbers):
-                self.snapshots = list(numbers)
-                self.tell_all({"snapshots": self.snapshots})
+                self.snapshots = numbers
+                self.tell_all(message)
             case MidiState():
-                self.midi = dataclasses.asdict(message)
-                self.tell_all({"midi": self.midi})
-            case Reply(name, address, args):
+                self.midi = message
+                self.tell_all(message)
+            case Reply(name):
                 if name in self._clients:
-                    self._clients[name].tell({"replies": [[address, list(args)]]})
+                    self._clients[name].tell(message)
             case _:
                 assert_never(message)
 
@@ -176,9 +198,9 @@ class Hub:
         readings = self.telemetry.snapshot()
         if "latency" not in readings:
             return
-        point = [round(float(readings.get(name, 0.0)), 2) for name in HISTORY_READINGS]
+        point = Point(*(round(float(readings.get(name, 0.0)), 2) for name in HISTORY_READINGS))
         self.history.append(point)
-        self.tell_all({"point": point})
+        self.tell_all(point)
 
 
 def _finite(value: Any) -> bool:

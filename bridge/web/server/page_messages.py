@@ -1,7 +1,7 @@
-"""The messages between the web process and a page over WebSockets, and the checks of what a page sends.
+"""The messages between the web process and a page over WebSockets, their JSON, and the checks of what a page sends.
 
-`/api/socket` carries JSON texts. To the page: `PageNews`. From the page: `PageSays` as
-`{"address": "/tidecast/strength", "args": [0.5]}`, or `PageAsks` as `{"ask": "inputs"}`.
+`/api/socket` carries JSON texts. To the page: batches of `PageNews`, as `news_json` writes them. From the page:
+`PageSays` as `{"address": "/tidecast/strength", "args": [0.5]}`, or `PageAsks` as `{"ask": "inputs"}`.
 
 `/api/preview` carries JSON texts from the page, `PageWatches` as `{"watch": ["output", "input"]}` and `PageDrew` as
 `"drawn"`, and to the page binary messages: `gallery.HEADER`, then a JPEG.
@@ -9,43 +9,124 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
 
+from bridge.video.base import SourceInfo
+from bridge.web.messages import (
+    ControlsChanged,
+    ErrorNote,
+    ErrorsReported,
+    InputsFound,
+    MidiState,
+    News,
+    ReadingsChanged,
+    Reply,
+    SnapshotsStored,
+)
 from engine.errors import ControlError
 
 MAX_ADDRESS = 200
 MAX_ARGUMENTS = 8
 
 
-class PageNews(TypedDict, total=False):
-    """What changed since the last message; the first message to a page holds everything.
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of the plot of the last two minutes: latency and its 95th percentile in ms, output rate in frames/s."""
 
-    Keys:
-        you: the page's own name as an origin; only in the first message.
-        controls: name -> [value, origin].
-        readings: name -> value.
-        errors: [Unix time in s, topic, reason], oldest first.
-        history: the last two minutes of points; only in the first message.
-        point: [latency in ms, 95th percentile of it in ms, output's rate in 1/s], twice a second.
-        clients: how many pages are connected; only in the first message.
-        inputs: {uri, title, width, height, fps} of every source; null before the first search.
-        snapshots: numbers of the stored snapshots.
-        midi: {learning, bindings, ports}; {} without MIDI.
-        replies: [address, arguments] of every answer to this page.
+    latency: float
+    latency_p95: float
+    fps_out: float
+
+
+@dataclass(frozen=True, slots=True)
+class PageState:
+    """The whole state that pages see.
+
+    Attributes:
+        controls: the value of every control, by name.
+        readings: the newest readings (finite numbers and texts), by name.
+        errors: the last errors, oldest first.
+        history: the points of the plot, oldest first.
+        clients: how many pages are connected.
+        inputs: every source that can be seen; None before the first search.
+        snapshots: the numbers of the stored snapshots, in order.
+        midi: the state of MIDI; None without MIDI.
     """
 
-    you: str
-    controls: dict[str, Any]
-    readings: dict[str, Any]
-    errors: list[Any]
-    history: list[list[float]]
-    point: list[float]
+    controls: Mapping[str, Any]
+    readings: Mapping[str, Any]
+    errors: tuple[ErrorNote, ...]
+    history: tuple[Point, ...]
     clients: int
-    inputs: list[dict[str, Any]] | None
-    snapshots: list[int]
-    midi: dict[str, Any]
-    replies: list[Any]
+    inputs: tuple[SourceInfo, ...] | None
+    snapshots: tuple[int, ...]
+    midi: MidiState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The first message to a page: its own name as an origin, and the whole state."""
+
+    you: str
+    state: PageState
+
+
+PageNews = Joined | Point | News
+"""What a page is told."""
+
+
+def state_json(state: PageState) -> dict[str, Any]:
+    """The whole state as JSON."""
+    return {
+        "controls": {name: [value, ""] for name, value in state.controls.items()},
+        "readings": dict(state.readings),
+        "errors": [asdict(error) for error in state.errors],
+        "history": [_point_json(point) for point in state.history],
+        "clients": state.clients,
+        "inputs": None if state.inputs is None else [asdict(source) for source in state.inputs],
+        "snapshots": list(state.snapshots),
+        "midi": None if state.midi is None else asdict(state.midi),
+    }
+
+
+def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
+    """One JSON object for a batch of messages, in their order; it holds only the keys of what changed.
+
+    The keys are those of `state_json`, and `you` (only in the first message to a page), `point` ([latency, its 95th
+    percentile, output rate]) and `replies` ([{address, args}]). A control is [value, origin].
+    """
+    content: dict[str, Any] = {}
+    for message in news:
+        match message:
+            case Joined(you, state):
+                content |= {"you": you} | state_json(state)
+            case ControlsChanged(controls):
+                changed = {name: [control.value, control.origin] for name, control in controls.items()}
+                content["controls"] = content.get("controls", {}) | changed
+            case ReadingsChanged(readings):
+                content["readings"] = content.get("readings", {}) | readings
+            case ErrorsReported(notes):
+                content["errors"] = content.get("errors", []) + [asdict(note) for note in notes]
+            case Point():
+                content["point"] = _point_json(message)
+            case InputsFound(sources):
+                content["inputs"] = [asdict(source) for source in sources]
+            case SnapshotsStored(numbers):
+                content["snapshots"] = list(numbers)
+            case MidiState():
+                content["midi"] = asdict(message)
+            case Reply(_, address, args):
+                content["replies"] = [*content.get("replies", []), {"address": address, "args": list(args)}]
+            case _:
+                assert_never(message)
+    return content
+
+
+def _point_json(point: Point) -> list[float]:
+    """An array, because the first message to a page holds 240 points."""
+    return [point.latency, point.latency_p95, point.fps_out]
 
 
 @dataclass(frozen=True, slots=True)

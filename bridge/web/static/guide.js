@@ -100,7 +100,7 @@ function advice() {
       const last = state.errors.at(-1);
       return [
         "The engine stopped",
-        r.message || (last ? last[2] : "The panel Health shows the last errors."),
+        r.message || (last ? last.reason : "The panel Health shows the last errors."),
         ["It is restarted automatically, with every control as it is. Until then the output shows the input."],
       ];
     }

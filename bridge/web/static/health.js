@@ -103,7 +103,7 @@ let silence = 0;
 /** Show errors since the page was opened in a prominent place, until they are dismissed or old. */
 function alarm(list) {
   const newest = list.at(-1);
-  const until = newest?.[0] ?? 0;
+  const until = newest?.time_s ?? 0;
   if (toldUntil === null || until <= toldUntil) {
     toldUntil ??= until;
     return;
@@ -112,8 +112,8 @@ function alarm(list) {
   $("alert").hidden = false;
   clearTimeout(silence);
   silence = setTimeout(() => ($("alert").hidden = true), ALARM_MS);
-  $("alert").querySelector("b").textContent = newest[1];
-  $("alert").querySelector("span").textContent = newest[2];
+  $("alert").querySelector("b").textContent = newest.topic;
+  $("alert").querySelector("span").textContent = newest.reason;
 }
 
 function errors(list) {
@@ -122,13 +122,13 @@ function errors(list) {
     ...list
       .slice()
       .reverse()
-      .map(([time, topic, reason]) =>
+      .map((error) =>
         el(
           "li",
           {},
-          el("time", {}, new Date(time * 1000).toLocaleTimeString()),
-          el("b", {}, topic),
-          el("span", {}, reason),
+          el("time", {}, new Date(error.time_s * 1000).toLocaleTimeString()),
+          el("b", {}, error.topic),
+          el("span", {}, error.reason),
         ),
       ),
   );

@@ -15,7 +15,7 @@ export const state = {
   history: [],
   inputs: null,
   snapshots: [],
-  midi: {},
+  midi: null,
 };
 
 /** Call `callback(detail)` for every `topic`: online, control, readings, errors, inputs, snapshots, midi, point, reply. */
@@ -98,5 +98,5 @@ function absorb(news) {
       emit(key, state[key]);
     }
   }
-  for (const [address, args] of news.replies ?? []) emit("reply", { address, args });
+  for (const reply of news.replies ?? []) emit("reply", reply);
 }

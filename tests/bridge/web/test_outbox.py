@@ -17,7 +17,8 @@ def test_what_waits_is_merged_and_told_once():
     controls, readings, errors, stored, reply = outbox.take()
     assert controls == messages.ControlsChanged({"strength": messages.ControlValue(999, "osc")})
     assert readings == messages.ReadingsChanged({"fps_out": 30.0})
-    assert isinstance(errors, messages.ErrorsReported) and errors.notes[0][1:] == ("web", "slow")
+    assert isinstance(errors, messages.ErrorsReported)
+    assert [(note.topic, note.reason) for note in errors.notes] == [("web", "slow")]
     assert (stored, reply) == (messages.SnapshotsStored((1, 2)), messages.Reply("web:1", "/a", (1,)))
     outbox.readings({"fps_out": 30.0})
     outbox.state(messages.SnapshotsStored((1, 2)))

@@ -183,7 +183,7 @@ def test_unknown_addresses_are_answered(url: str) -> None:
             news = json.loads(page.recv(timeout=5))
             if "replies" in news:
                 break
-        assert news["replies"][0][0] == "/error"
+        assert news["replies"][0]["address"] == "/error"
 
 
 def test_fuzz_leaves_it_serving(stage: Stage, url: str) -> None:
