@@ -42,7 +42,7 @@ class Capture(OpeningService):
         options: preferences for the source.
         width, height: the model's size in pixels.
         store: live controls (`input`, and those of the stages).
-        stages: the table of stages; those of the input run here and must give frames of the model's size.
+        stages: the table of stages; those of the input run here and must give RGB frames of the model's size.
         inputs: returns the last list of sources that was shown, for a choice by index.
         take: called with every frame; must be quick.
         tell: called with (topic, text) when something goes wrong.
@@ -143,7 +143,11 @@ class Capture(OpeningService):
         context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
         for made in self.stages.run(frame, context):
             if made.format is not PixelFormat.RGB or (made.width, made.height) != (self.width, self.height):
-                continue  # the stage `fit` has failed and reported it; the engine takes no other size
+                self._complain(
+                    f"The input gives {made.format.value} pictures of {made.width}x{made.height}, and no stage has "
+                    f"fitted them. They are dropped: the engine takes rgb pictures of {self.width}x{self.height} only."
+                )
+                continue
             numbered = dataclasses.replace(made, seq=self._seq, metadata={})
             self._seq += 1
             self._last_arrival = time.monotonic()

@@ -1,4 +1,4 @@
-"""Scales pictures of any size and channel order to the model's size."""
+"""Scales pictures of any size and channel order to one size."""
 
 from __future__ import annotations
 

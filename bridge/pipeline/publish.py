@@ -46,7 +46,7 @@ class Publisher(OpeningService):
         stages: the table of stages; those for restyled frames and those of the tick run here.
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
-        size: width and height of the output in pixels.
+        size: the model's width and height in pixels. The output has the size of the picture that its stages give.
         stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
         offer: called with every frame that was sent (for preview and recording); must be quick.
         tell: called with (topic, text) when something goes wrong.
@@ -169,6 +169,8 @@ class Publisher(OpeningService):
         """The picture to send: black, the held picture, or what the stages make of the pacer's choice."""
         panic = controls.of(PanicControls)
         if panic.black:
+            if self._black.pixels.shape[:2] != self._held.pixels.shape[:2]:  # a stage has changed the output's size
+                self._black = Frame(np.zeros((self._held.height, self._held.width, 3), np.uint8))
             return self._black
         if not panic.freeze and pick.frame is not None:
             context = Context(time.monotonic_ns(), self._history, controls, wet=pick.track == "wet")

@@ -76,7 +76,7 @@ class WebProcess:
 
     Args:
         store, telemetry: the live controls and readings that the page shows and drives.
-        width, height: size of every offered frame, pixels.
+        width, height: size of the preview's pictures before the web process makes them smaller, pixels.
         host: address to listen at; any address but loopback requires the token.
         port: TCP port; 0 takes a free one (after `start`, the attribute `port` says which).
         token: the token; if empty, a new one where one is needed.
@@ -213,7 +213,7 @@ class WebProcess:
 
         Args:
             which: "input" or "output".
-            frame: of the size given at the start; frames of another size are skipped.
+            frame: scaled to the preview's size if it has another one.
         """
         self._preview.offer(which, frame)
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.web.messages import KINDS
 from engine.frame import Frame
+
+if TYPE_CHECKING:
+    from bridge.pipeline.fit import Fitter
 
 
 class Preview:
     """The frame rings of the preview, one per kind of picture. `open` and `close` may be called repeatedly.
 
     Args:
-        width, height: size of every offered frame, pixels.
+        width, height: size of the preview's pictures before the page's process makes them smaller, in pixels.
         fps: most pictures per second of each kind.
 
     Attributes:
@@ -29,6 +35,7 @@ class Preview:
         self._rings: dict[str, FrameRing] = {}
         self._writers: dict[str, RingWriter] = {}
         self._next_ns: dict[str, int] = {}
+        self._fitters: dict[str, Fitter] = {}
 
     def open(self) -> None:
         """Create the rings."""
@@ -56,13 +63,24 @@ class Preview:
 
         Args:
             which: one of `KINDS`.
-            frame: of the size given at the start; frames of another size are skipped.
+            frame: scaled to the preview's size if it has another one, with black bars where the proportions differ.
         """
         if which not in self.watched:
             return
         now = time.monotonic_ns()
-        if now < self._next_ns[which] or (frame.width, frame.height) != self.size:
+        if now < self._next_ns[which]:
             return
         self._next_ns[which] = max(self._next_ns[which] + self._period_ns, now - self._period_ns)
+        picture = Frame(self._pixels(which, frame), seq=frame.seq)
         with contextlib.suppress(ValueError, KeyError):  # closed by another thread just now
-            self._writers[which].put(Frame(frame.rgb(), seq=frame.seq))
+            self._writers[which].put(picture)
+
+    def _pixels(self, which: str, frame: Frame) -> np.ndarray:
+        """The picture as RGB at the preview's size."""
+        if (frame.width, frame.height) == self.size:
+            return frame.rgb()
+        if which not in self._fitters:  # one for each kind, because each kind has a thread of its own
+            from bridge.pipeline.fit import Fitter  # imported here: the web process loads this module, but no scaler
+
+            self._fitters[which] = Fitter(*self.size)
+        return self._fitters[which].fit(frame, "contain")

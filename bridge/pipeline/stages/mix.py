@@ -1,4 +1,4 @@
-"""The stage that blends dry and wet."""
+"""The stage that blends dry and wet, and brings the dry picture to the size of the wet one."""
 
 from __future__ import annotations
 
@@ -8,23 +8,44 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from bridge.pipeline.fit import Fitter
 from bridge.pipeline.stages.base import Context, Stage
 from bridge.pipeline.stages.mix_controls import MixControls
 from engine.frame import Frame
 
 
 class Mix(Stage):
-    """Blends a restyled frame with the input frame of the same time; an input frame passes unchanged."""
+    """Blends a restyled frame with the input frame of the same time.
+
+    An earlier stage may have changed the size of the restyled frames. Input frames are then scaled to that size, so
+    that the output keeps its size while it is bypassed.
+    """
+
+    def __init__(self) -> None:
+        self._fitter: Fitter | None = None  # for the size of the last restyled frame
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
         """The blend; the frame itself if its input frame is no longer in the history."""
+        if not context.wet:
+            return (self._fitted(frame),)
+        fitter = self._fitter
+        if fitter is None or (fitter.width, fitter.height) != (frame.width, frame.height):
+            self._fitter = Fitter(frame.width, frame.height)
         mix = context.controls.of(MixControls).mix
-        if mix >= 1.0 or not context.wet:
+        if mix >= 1.0:
             return (frame,)
         dry = context.history.at(frame.captured_ns)
         if dry is None:
             return (frame,)
+        dry = self._fitted(dry)
         if mix <= 0.0:
             return (dry,)
         blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(frame.pixels), mix)
         return (dataclasses.replace(frame, pixels=np.asarray(blended)),)
+
+    def _fitted(self, dry: Frame) -> Frame:
+        """An input frame at the size of the last restyled one; the frame itself if it has that size."""
+        fitter = self._fitter
+        if fitter is None or (fitter.width, fitter.height) == (dry.width, dry.height):
+            return dry
+        return dataclasses.replace(dry, pixels=fitter.fit(dry))

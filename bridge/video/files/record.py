@@ -78,7 +78,7 @@ class Recorder:
     """Starts and ends recordings. Every method is thread-safe, and only `close` waits for the disk.
 
     Args:
-        width, height: size of every offered frame in pixels, both even.
+        width, height: expected size of the frames in pixels, both even. Frames of another size begin a new file.
         folder: where files are written; created when needed.
         status, trouble: called on the recorder's thread with what is recorded and with what went wrong.
         fps: expected frames per second (determines how often the file is written out; any rate is recorded).
@@ -89,7 +89,7 @@ class Recorder:
     ) -> None:
         if width % 2 or height % 2:
             raise ValueError(f"a recording needs even sizes, got {width}x{height}")
-        self._size = (width, height)
+        self._sizes = dict.fromkeys(KINDS, (width, height))  # of the frames that were offered last
         self._folder = folder
         self._fps = fps
         self._status = status
@@ -114,10 +114,11 @@ class Recorder:
 
         Args:
             which: "output" or "input".
-            frame: of the size given at the start; other frames are ignored.
+            frame: when its size has changed, frames are left out until a new file has begun, half a second or so.
         """
+        size = self._sizes[which] = frame.width, frame.height
         recording = self._recordings.get(which)
-        if recording is None or (frame.width, frame.height) != self._size:
+        if recording is None or recording.writer.size != size:
             return
         with contextlib.suppress(ValueError):  # the recording has just ended
             recording.writer.put(Frame(frame.rgb(), pts_ns=frame.pts_ns, captured_ns=frame.captured_ns, seq=frame.seq))
@@ -143,12 +144,15 @@ class Recorder:
             with self._change:
                 self._change.wait_for(self._must_act, 0.25 if self._recordings or self._finishing else None)
                 closing = self._service.stopping.is_set()
-                to_end, to_begin = self._unwanted(), self._missing()
+                to_end, to_begin, wanted = self._ending(), self._missing(), self._wanted
             for kind in to_end:
                 recording = self._recordings.pop(kind)
                 recording.end()
                 self._finishing.append(recording)
-                self._report_status()
+                if kind in wanted:
+                    log.info("the %s is %dx%d now: a new file begins", kind, *self._sizes[kind])
+                else:
+                    self._report_status()
             for kind in to_begin:
                 self._begin(kind)
             for kind, recording in list(self._recordings.items()):
@@ -164,11 +168,12 @@ class Recorder:
                 return
 
     def _must_act(self) -> bool:
-        return self._service.stopping.is_set() or bool(self._unwanted() or self._missing())
+        return self._service.stopping.is_set() or bool(self._ending() or self._missing())
 
-    def _unwanted(self) -> list[str]:
-        """Kinds that are being recorded but are not wanted."""
-        return [kind for kind in self._recordings if kind not in self._wanted]
+    def _ending(self) -> list[str]:
+        """Kinds that are being recorded but are not wanted, or whose pictures have another size by now."""
+        recordings = self._recordings.items()
+        return [kind for kind, r in recordings if kind not in self._wanted or r.writer.size != self._sizes[kind]]
 
     def _missing(self) -> list[str]:
         """Kinds that are wanted, are not being recorded, and may start."""
@@ -177,8 +182,11 @@ class Recorder:
 
     def _begin(self, kind: str) -> None:
         try:
+            width, height = self._sizes[kind]
+            if width % 2 or height % 2:
+                raise TransportError(f"its pictures are {width}x{height}.", "Recordings need an even width and height.")
             path = self._new_path(kind)
-            ring = FrameRing(*self._size, depth=RING_DEPTH, metadata_bytes=0)
+            ring = FrameRing(width, height, depth=RING_DEPTH, metadata_bytes=0)
         except (OSError, TidecastError) as error:
             self._trouble(f"The {kind} is not recorded: {error}")
             self._give_up(kind)

@@ -160,3 +160,31 @@ def test_switching_on_and_off_repeatedly_does_not_start_endless_processes(rig: R
     rig.play(10)
     rig.recorder.close()
     assert len(frames_of(path)) >= 9 and not rig.troubles
+
+
+def test_pictures_of_another_size_go_into_a_file_of_their_own(rig: Rig, tmp_path: Path) -> None:
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process")
+    rig.play(5)
+    first = rig.path
+    large = Frame(np.full((2 * HEIGHT, 2 * WIDTH, 3), 90, np.uint8))
+
+    def second() -> bool:
+        rig.recorder.offer("output", large)
+        return rig.path != first
+
+    wait(second, "the second file")
+    for _ in range(5):
+        rig.recorder.offer("output", large)
+    rig.recorder.close()
+    assert "" not in rig.statuses[:-1], "between the two files the recording stays switched on"
+    assert rig.troubles == []
+    sizes = [{p.shape[:2] for p in frames_of(Path(path))} for path in (first, rig.statuses[1])]
+    assert sizes == [{(HEIGHT, WIDTH)}, {(2 * HEIGHT, 2 * WIDTH)}]
+
+
+def test_an_odd_size_is_reported(rig: Rig) -> None:
+    rig.recorder.offer("output", Frame(np.zeros((HEIGHT - 1, WIDTH, 3), np.uint8)))
+    rig.recorder.want(True, False)
+    wait(lambda: rig.troubles, "the report")
+    assert f"{WIDTH}x{HEIGHT - 1}" in rig.troubles[0] and rig.path == ""

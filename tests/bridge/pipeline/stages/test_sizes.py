@@ -1,0 +1,207 @@
+"""A stage after the engine may change the size: mix, black, recording and preview follow. One before it may not."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from bridge.app import App
+from bridge.bench.overhead import identity
+from bridge.config_file import load
+from bridge.control.store import ControlStore
+from bridge.control.values import Snapshot
+from bridge.pipeline.capture import Capture
+from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
+from bridge.pipeline.stages.mix import Mix
+from bridge.pipeline.stages.mix_controls import MixControls
+from bridge.pipeline.stages.table import STAGES
+from bridge.table import TABLE
+from bridge.video import table
+from bridge.video.base import Options
+from bridge.video.synthetic.null import NullSink
+from bridge.web.preview import Preview
+from engine.frame import Frame
+from tests.support import toy_transport
+
+WIDTH, HEIGHT = 64, 48
+LEFT, RIGHT = 200, 100
+"""Grey of the two halves of the input."""
+
+TOLERANCE = 2
+
+
+class Halves(Stage):
+    """Makes the left half of the input lighter."""
+
+    def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+        pixels = frame.pixels.copy()
+        pixels[:, : WIDTH // 2] = LEFT
+        return (dataclasses.replace(frame, pixels=pixels),)
+
+
+class Double(Stage):
+    """Doubles width and height; a restyled frame is inverted too, so that it differs from its input."""
+
+    def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+        pixels = frame.pixels.repeat(2, axis=0).repeat(2, axis=1)
+        return (dataclasses.replace(frame, pixels=255 - pixels if context.wet else pixels),)
+
+
+def halves(pixels: np.ndarray) -> tuple[int, int]:
+    """Grey of a pixel in the left half and of one in the right half."""
+    height, width = pixels.shape[:2]
+    return int(pixels[height // 3, width // 4, 0]), int(pixels[height // 3, width * 3 // 4, 0])
+
+
+def near(pixels: np.ndarray, left: int, right: int) -> bool:
+    seen = halves(pixels)
+    return abs(seen[0] - left) <= TOLERANCE and abs(seen[1] - right) <= TOLERANCE
+
+
+def soon(happened: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 30.0
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def shelf() -> Iterator[None]:
+    table.register(toy_transport.ROW)
+    yield
+    table.unregister("shelf")
+    toy_transport.SHELVES.clear()
+
+
+@pytest.mark.parametrize(("place", "after_mix"), [(Place.RESTYLED, False), (Place.TICK, False), (Place.TICK, True)])
+def test_the_output_takes_the_size_that_a_stage_gives(
+    place: Place, after_mix: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sent: list[np.ndarray] = []
+
+    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        sent.append(frame.pixels)
+
+    monkeypatch.setattr(NullSink, "send", record)
+    settings = identity(f"shelf:{RIGHT}", "null:", WIDTH, HEIGHT) | {
+        "output.fps": 30.0,
+        "storage.record_dir": str(tmp_path),
+    }
+    double = StageRow("double", place, lambda width, height: Double())
+    lighten = StageRow("halves", Place.INPUT, lambda width, height: Halves())
+    rows = (*STAGES, lighten, double) if after_mix else (double, *STAGES, lighten)
+    wet, dry = (255 - LEFT, 255 - RIGHT), (LEFT, RIGHT)
+    blends = (wet, wet) if after_mix else ((127, 127), dry)  # after the mix, its result is inverted
+    with App(load(None, settings), stages=rows) as app:
+        told: list[tuple[str, str]] = []
+        app.telemetry.listen_errors(lambda *said: told.append((said[0], said[1])))
+
+        def shows(left: int, right: int) -> Callable[[], bool]:
+            return lambda: near(sent[-1], left, right)
+
+        soon(lambda: bool(sent), "the output runs")
+        soon(shows(*wet), "the restyled picture")
+        assert sent[-1].shape == (2 * HEIGHT, 2 * WIDTH, 3)
+        app.store.set("record", True)
+        sent.clear()
+        soon(lambda: bool(sent), "the output runs")
+        for control, value, left, right in (
+            ("mix", 0.5, *blends[0]),
+            ("mix", 0.0, *blends[1]),
+            ("mix", 1.0, *wet),
+            ("bypass", True, *dry),
+            ("black", True, 0, 0),
+        ):
+            app.store.set(control, value)
+            soon(shows(left, right), f"{control} {value}")
+        assert {pixels.shape for pixels in sent} == {(2 * HEIGHT, 2 * WIDTH, 3)}, "the size stays"
+        soon(lambda: bool(app.telemetry.snapshot().get("recording")), "a recording")
+        count = len(sent)
+        soon(lambda: len(sent) > count + 10, "the output runs")
+        app.store.set("record", False)
+        assert told == []
+    (path,) = tmp_path.iterdir()
+    with av.open(str(path)) as film:
+        assert {(picture.width, picture.height) for picture in film.decode(video=0)} == {(2 * WIDTH, 2 * HEIGHT)}
+
+
+def picture(width: int, height: int, grey: int = 0) -> Frame:
+    return Frame(np.full((height, width, 3), grey, np.uint8))
+
+
+def test_the_mix_leaves_pictures_of_one_size_as_they_are() -> None:
+    history, dry, wet = FrameHistory(48), picture(4, 4), picture(4, 4, 9)
+    history.add(dry)
+    mix = Mix()
+    for share, context_wet, given, wanted in ((1.0, True, wet, wet), (0.0, True, wet, dry), (1.0, False, dry, dry)):
+        context = Context(0, history, Snapshot([MixControls(mix=share)]), wet=context_wet)
+        assert mix.process(given, context)[0] is wanted
+
+
+def test_a_stage_of_the_input_may_not_leave_another_size_and_is_named() -> None:
+    rows = (*STAGES, StageRow("zoom", Place.INPUT, lambda width, height: Double()))
+    taken, told = frames_of(rows, f"shelf:{RIGHT}", 20)
+    assert {frame.pixels.shape for frame in taken} == {(HEIGHT, WIDTH, 3)}, "the input goes on without it"
+    ((topic, text),) = told
+    assert topic == "zoom" and f"{2 * WIDTH}x{2 * HEIGHT}" in text and f"{WIDTH}x{HEIGHT}" in text
+
+
+def test_a_stage_before_the_fit_may_change_the_size() -> None:
+    rows = (StageRow("zoom", Place.INPUT, lambda width, height: Double()), *STAGES)
+    taken, told = frames_of(rows, f"shelf:{RIGHT}", 20)
+    assert {frame.pixels.shape for frame in taken} == {(HEIGHT, WIDTH, 3)} and told == []
+
+
+def test_frames_that_no_stage_has_fitted_are_reported_once() -> None:
+    taken, told = frames_of((), "pattern:bars", 0)
+    assert not taken
+    ((topic, text),) = told
+    assert topic == "/input" and "no stage" in text and f"{WIDTH}x{HEIGHT}" in text
+
+
+def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Frame], list[tuple[str, str]]]:
+    """What a capture with these stages passes on and reports: until so many frames came, or until it has reported."""
+    taken, told, enough = list[Frame](), list[tuple[str, str]](), threading.Event()
+
+    def take(frame: Frame) -> None:
+        taken.append(frame)
+        if len(taken) >= count:
+            enough.set()
+
+    def tell(topic: str, text: str) -> None:
+        told.append((topic, text))
+        if not count:
+            enough.set()
+
+    capture = Capture(uri, Options(), WIDTH, HEIGHT, ControlStore(TABLE), rows, lambda: (), take, tell)
+    capture.start()
+    assert enough.wait(10.0)
+    if not count:
+        time.sleep(0.3)  # more frames of that size come
+    capture.stop()
+    return taken, told
+
+
+def test_the_preview_shows_the_whole_of_a_picture_of_another_size() -> None:
+    preview = Preview(WIDTH, HEIGHT, 1000.0)
+    preview.open()
+    try:
+        preview.watched = frozenset({"output"})
+        with preview.readers()["output"] as reader:
+            for width, height, corner in ((WIDTH, HEIGHT, 50), (2 * WIDTH, 2 * HEIGHT, 50), (HEIGHT, HEIGHT, 0)):
+                time.sleep(0.002)
+                preview.offer("output", picture(width, height, 50))
+                shown = reader.get(1.0)
+                assert shown is not None and (shown.width, shown.height) == (WIDTH, HEIGHT)
+                assert int(shown.pixels[HEIGHT // 2, WIDTH // 2, 0]) == pytest.approx(50, abs=TOLERANCE)
+                assert int(shown.pixels[0, 0, 0]) == pytest.approx(corner, abs=TOLERANCE)
+    finally:
+        preview.close()
