@@ -178,7 +178,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "Switch the source: an address, such as ndi:NAME or file:PATH, or an index from the list of inputs. Empty: the picture that is wired into this component. OSC: /tidecast/input",
+   "help": "Switch the source: an address (ndi:, spout:, syphon:, file:, camera:, screen:, pattern:, null:, then a name) or an index from the list of inputs. Empty: the picture that is wired into this component. OSC: /tidecast/input",
    "section": false,
    "read_only": false
   },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.video.table import schemes
 from engine.control import live
 
 
@@ -14,7 +15,7 @@ class InputControls:
     input: str = live(
         "",
         "/input",
-        "Switch the source: an address, such as ndi:NAME or file:PATH, or an index from the list of inputs.",
+        f"Switch the source: an address ({schemes()}, then a name) or an index from the list of inputs.",
         group="Video",
         label="Input",
     )

@@ -22,6 +22,7 @@ from bridge.control.telemetry import Telemetry
 from bridge.ipc.channel import Channel, MessageError
 from bridge.service import Service
 from bridge.video.base import SourceInfo
+from bridge.video.table import schemes
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guides import Names, guides
 from bridge.web.listening import listen
@@ -158,6 +159,16 @@ class WebProcess:
         process = self._process
         return process.pid or 0 if process is not None else 0
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the page shows beside the controls, as JSON: guides, examples, transports of inputs, the preview."""
+        return {
+            "guides": guides(self._names),
+            "examples": self._examples,
+            "inputs": schemes(),
+            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
+        }
+
     def start(self) -> None:
         """Listen and start the web process; returns when the page can be opened, or a few seconds later.
 
@@ -219,14 +230,9 @@ class WebProcess:
 
     def _launch(self) -> None:
         """Start a web process."""
-        about = {
-            "guides": guides(self._names),
-            "examples": self._examples,
-            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
-        }
         osc = (self._names.osc_host, self._names.osc_port)
         table = dataclasses.replace(self._store.table, owners=())
-        settings = Settings(self._host, self.token, osc, self._widest, about, table)
+        settings = Settings(self._host, self.token, osc, self._widest, self.about, table)
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         readers = self._preview.readers()

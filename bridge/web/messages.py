@@ -26,7 +26,7 @@ class Settings:
         token: if not empty, every request must carry it.
         osc: host and UDP port at which Tidecast listens for OSC, for the OSCQuery tree.
         widest: longest side of a preview picture, pixels.
-        about: guides, examples and properties of the preview for the page, as JSON.
+        about: what the page shows beside the controls, as JSON (`bridge.web.launcher.WebProcess.about`).
         table: every control, command and reading, without their owners: the web process need not import those.
     """
 

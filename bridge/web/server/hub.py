@@ -93,7 +93,7 @@ class Hub:
 
     Args:
         table: every control, command and reading.
-        about: guides, examples and properties of the preview, which do not change while the server runs.
+        about: what the page shows beside the controls, as JSON; it does not change while the server runs.
         send: sends a message of a page to the bridge process.
         find_inputs: asks the bridge process for the list of sources; never blocks.
     """

@@ -31,6 +31,7 @@ for (const [title, rows] of groups) {
         rows,
         triggers(title),
         document.getElementById(title === "Recording" ? "column-prompts" : "column-controls"),
+        table.about,
       ),
     );
 }

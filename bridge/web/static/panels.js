@@ -28,13 +28,13 @@ export function panic(rows) {
   }
 }
 
-/** A panel of widgets. Returns them by name. */
-export function panel(title, rows, commands, column) {
+/** A panel of widgets. Returns them by name. `about` names the transports that an input may have. */
+export function panel(title, rows, commands, column, about) {
   const faces = {};
   const id = `panel-${title.toLowerCase().replace(/\W+/g, "-")}`;
   const box = el("div", { class: "controls" });
   for (const control of rows) {
-    faces[control.name] = control.name === "input" ? source(control) : widget(control);
+    faces[control.name] = control.name === "input" ? source(control, about.inputs) : widget(control);
     box.append(faces[control.name]);
   }
   if (commands.length) box.append(el("div", { class: "row" }, ...commands.map(trigger)));
@@ -50,7 +50,7 @@ export function panel(title, rows, commands, column) {
 }
 
 /** The source picker: what can be seen, with size and rate, and a field for anything else. */
-function source(control) {
+function source(control, transports) {
   const list = el("div", { class: "sources", role: "group", "aria-label": "Sources that can be seen" });
   const line = widget(control);
   const box = el(
@@ -71,7 +71,7 @@ function source(control) {
       "Search again",
     ),
   );
-  line.querySelector("input").placeholder = "ndi:NAME, file:PATH, pattern:NAME";
+  line.querySelector("input").placeholder = `${transports}, then a name`;
   let drawn = "";
   const show = () => {
     list.classList.remove("looking");

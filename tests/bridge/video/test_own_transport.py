@@ -14,9 +14,13 @@ from bridge.bench.overhead import identity
 from bridge.cli.doctor import diagnose
 from bridge.cli.main import app as command
 from bridge.config_file import load
+from bridge.control.store import ControlStore
+from bridge.control.telemetry import Telemetry
+from bridge.table import TABLE
 from bridge.video import table
 from bridge.video.opening import list_sources
 from bridge.web.guides import Names, guides
+from bridge.web.launcher import WebProcess
 from tests.support import toy_transport
 
 
@@ -47,6 +51,11 @@ def test_lists_doctor_and_documents_know_it() -> None:
     assert "shelf:100" in listed.output
 
 
+def test_the_help_of_the_control_names_every_transport_of_tidecast() -> None:
+    for row in table.rows():
+        assert (f"{row.scheme}:" in TABLE.by_name["input"].help) == (row.reads != "" and row.scheme != "shelf")
+
+
 def test_the_help_of_the_command_is_made_when_it_is_asked_for() -> None:
     def shown() -> str:
         return CliRunner(env={"COLUMNS": "300"}).invoke(command, ["run", "--help"]).output
@@ -64,6 +73,10 @@ def test_the_page_shows_its_guides() -> None:
     assert told[0] == {"program": "Librarian", "steps": ("Look at the shelf out.",), "copy": ("out",)}
     silent = guides(Names("DESK", "null:", "127.0.0.1", 9000))
     assert "cannot see" in " ".join(silent[0]["steps"])
+
+
+def test_the_page_names_it_where_a_source_is_typed() -> None:
+    assert "shelf:" in WebProcess(ControlStore(TABLE), Telemetry(TABLE), 64, 48).about["inputs"]
 
 
 def test_doctor_says_what_to_do_where_it_does_not_work() -> None:

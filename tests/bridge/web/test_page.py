@@ -20,6 +20,7 @@ import pytest
 from bridge.config import EXAMPLES
 from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
+from bridge.video.table import schemes
 from engine.controls import Controls
 from engine.models.ember.vocabulary import parse
 from tests.support.browser import Browser, Tab, wait
@@ -260,6 +261,7 @@ def test_midi_learn_by_clicking_a_control(page: Tab, stage: Stage) -> None:
 
 
 def test_sources_are_listed_with_size_and_rate_and_can_be_chosen(page: Tab, stage: Stage) -> None:
+    assert page.js("document.getElementById('w-input').placeholder") == f"{schemes()}, then a name"
     page.until("document.querySelectorAll('.sources button').length === 2")
     assert "1920 × 1080 · 59.94 fps" in page.js("document.querySelector('.sources button:nth-child(2)').textContent")
     page.click(".sources button:nth-child(2)")
