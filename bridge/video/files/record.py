@@ -253,7 +253,10 @@ class Recorder:
             )
         stem = time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
         names = (f"{stem}{f' {n}' if n else ''}.mp4" for n in range(1000))
-        return next(path for path in (self._folder / name for name in names) if not path.exists())
+        taken = {
+            r.path for r in (*self._recordings.values(), *self._finishing)
+        }  # their processes may still be starting
+        return next(path for path in (self._folder / name for name in names) if path not in taken and not path.exists())
 
 
 def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:

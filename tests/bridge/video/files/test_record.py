@@ -164,9 +164,10 @@ def test_switching_on_and_off_repeatedly_does_not_start_endless_processes(rig: R
 
 def test_pictures_of_another_size_go_into_a_file_of_their_own(rig: Rig, tmp_path: Path) -> None:
     rig.recorder.want(True, False)
-    wait(lambda: rig.recorder.pids, "the process")
-    rig.play(5)
+    wait(lambda: rig.path, "the process")
     first = rig.path
+    for _ in range(5):
+        rig.recorder.offer("output", Frame(np.full((HEIGHT, WIDTH, 3), 9, np.uint8)))
     large = Frame(np.full((2 * HEIGHT, 2 * WIDTH, 3), 90, np.uint8))
 
     def second() -> bool:
