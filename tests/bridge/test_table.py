@@ -15,7 +15,6 @@ import pytest
 
 from bridge.cli import td
 from bridge.control.document import markdown
-from bridge.control.midi import loopback as cables
 from bridge.control.midi.backend import open_backend
 from bridge.control.midi.input import MidiInput
 from bridge.control.osc.packet import build, parse
@@ -29,6 +28,7 @@ from bridge.web.launcher import WebProcess
 from engine.control import PREFIX, Command, Kind, Reading, command, live
 from engine.controls import Controls
 from td_components.definition import network
+from tests.fakes import midi_loopback as cables
 
 BASE = PREFIX + "/grain"
 
@@ -145,9 +145,7 @@ def test_a_knob_learns_a_new_control_and_a_pad_a_new_command(show, tmp_path):
     import mido
 
     store, _, _ = show
-    midi = MidiInput(
-        store, tmp_path / "midi.toml", pytest.fail, open_backend("bridge.control.midi.loopback"), look_s=0.05
-    )
+    midi = MidiInput(store, tmp_path / "midi.toml", pytest.fail, open_backend("tests.fakes.midi_loopback"), look_s=0.05)
     midi.start()
     try:
         device = cables.plug("Grain Desk")

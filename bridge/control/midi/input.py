@@ -2,7 +2,7 @@
 
 `MidiInput` looks for ports on a thread of its own, so that a controller that is plugged in later is found. It obeys
 their messages and sends changes from elsewhere back to controllers with motors or lights. The ports are mido's, through
-python-rtmidi, rtmidi2 (`rtmidi2_backend`) or any other mido backend (`loopback` for tests).
+python-rtmidi, rtmidi2 (`rtmidi2_backend`) or any other mido backend.
 """
 
 from __future__ import annotations

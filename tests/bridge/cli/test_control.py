@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 from bridge.cli import control
 from bridge.cli.control import argument, midi_app, osc_app
 from bridge.control.document import BEGIN, END, markdown
-from bridge.control.midi import loopback as cables
 from bridge.control.midi.backend import open_backend
 from bridge.control.midi.bindings import load
 from bridge.control.midi.input import MidiInput
@@ -23,6 +22,7 @@ from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
 from engine.control import PREFIX
+from tests.fakes import midi_loopback as cables
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "controls.md"
 runner = CliRunner(env={"COLUMNS": "200"})
@@ -148,7 +148,7 @@ def turn(device, number):
 
 def test_learn_in_a_running_tidecast(stage, cable, tmp_path):
     store, telemetry, where = stage
-    backend = open_backend("bridge.control.midi.loopback")
+    backend = open_backend("tests.fakes.midi_loopback")
     midi = MidiInput(store, tmp_path / "midi.toml", telemetry.error, backend, look_s=0.05).start()
     stop = turn(cable, 33)
     result = runner.invoke(midi_app, ["learn", "strength", *where])
@@ -162,7 +162,7 @@ def test_learn_in_a_running_tidecast(stage, cable, tmp_path):
 def test_learn_while_nothing_runs_writes_the_file(cable, tmp_path, monkeypatch):
     with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         port = str(server.address[1])
-    monkeypatch.setattr(control, "open_backend", lambda: open_backend("bridge.control.midi.loopback"))
+    monkeypatch.setattr(control, "open_backend", lambda: open_backend("tests.fakes.midi_loopback"))
     stop = turn(cable, 34)
     result = runner.invoke(midi_app, ["learn", "/mix", "--port", port, "--state-dir", str(tmp_path)])
     stop.set()

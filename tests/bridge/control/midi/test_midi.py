@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mido import Message
 
-from bridge.control.midi import loopback as cables
 from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.bindings import (
     DEFAULT,
@@ -28,6 +27,7 @@ from bridge.control.store import Caller, ControlStore
 from bridge.table import TABLE
 from engine.control import PREFIX, Kind
 from engine.errors import ControlError
+from tests.fakes import midi_loopback as cables
 
 KNOBS = "nanoKONTROL2"
 
@@ -37,7 +37,7 @@ def stage(tmp_path):
     """A store, its MIDI input, the errors, the file; the device is not plugged in yet."""
     store, errors = ControlStore(TABLE), []
     path = tmp_path / "midi.toml"
-    backend = open_backend("bridge.control.midi.loopback")
+    backend = open_backend("tests.fakes.midi_loopback")
     midi = MidiInput(store, path, lambda *e: errors.append(e), backend, look_s=0.05)
     yield store, midi, errors, path
     midi.stop()
@@ -371,7 +371,7 @@ def test_names_lose_what_changes_from_plug_to_plug(name, stable):
 
 
 def test_the_loopback_is_strict():
-    backend = mido.Backend("bridge.control.midi.loopback", load=True)
+    backend = mido.Backend("tests.fakes.midi_loopback", load=True)
     with pytest.raises(OSError, match="unknown port"):
         backend.open_input("nothing here")
     device = cables.plug("strict")

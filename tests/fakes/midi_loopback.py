@@ -1,7 +1,7 @@
 """A mido backend without hardware: virtual controllers in this process that can be plugged in and unplugged.
 
-`mido.Backend("bridge.control.midi.loopback")`. A message that a `Device` sends arrives at every port that has opened
-the device. As with a real backend, unknown names and closed ports are errors. For tests.
+`mido.Backend("tests.fakes.midi_loopback")`. A message that a `Device` sends arrives at every port that has opened
+the device. As with a real backend, unknown names and closed ports are errors.
 """
 
 from __future__ import annotations
