@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
 from engine.stream.prompts import BLENDS, Prompts
 from engine.stream.protocol import Stream
+from engine.stream.saved_state import Setting
 from engine.stream.stream import LocalStream
 
 Progress = Callable[[str], None]
@@ -39,6 +40,7 @@ class Opened:
     Attributes:
         spec: its row in the model table.
         stream, noise, prompts: the parts that a session uses.
+        settings: what the session's state depends on, by name; see `state_settings`.
         build: makes a new stream on other devices.
         trouble: what went wrong and what was done about it, for the user; empty if nothing did.
     """
@@ -47,6 +49,7 @@ class Opened:
     stream: Stream
     noise: Gaussian
     prompts: Prompts
+    settings: Mapping[str, Setting]
     build: Build
     trouble: str
 
@@ -107,7 +110,51 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
     except torch.OutOfMemoryError as error:
         raise out_of_memory(spec, config, error) from None
     prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
-    return Opened(spec, stream, noise, prompts, build, trouble)
+    kept = state_settings(config, spec, device, dtype, rule=settings["rule"], vae=which, max_steps=max_steps)
+    return Opened(spec, stream, noise, prompts, kept, build, trouble)
+
+
+def state_settings(
+    config: Config,
+    spec: ModelSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    rule: Rule,
+    vae: str,
+    max_steps: int,
+) -> dict[str, Setting]:
+    """The settings on which the state of a session depends, by name: with others it has other tensors or values.
+
+    A saved stream is continued only with the same ones. Where a setting may be "auto", it is what was chosen.
+
+    - The size, the rows of the stream batch and the slots are sizes of tensors.
+    - The cache rule, the sinks and the frames per block decide what the slots and the eviction queue hold.
+    - The keys and values in the cache, and the codec's features, are as this network and this autoencoder compute them;
+      those of the sinks stay for the whole stream.
+    - Motion is kept as the noise rule needs it, and a random generator only continues on a device of the same kind.
+    - Embeddings are interpolated as `travel` says; it matters only while one is (`Prompts.blended`).
+
+    What changes only the speed (threads, compile) or what is encoded from now on (text_weights) is not among them.
+    """
+    kept: dict[str, Setting] = {
+        "width": config.width,
+        "height": config.height,
+        "rows of the stream batch": max_steps if config.batch else 1,
+        "cache": str(rule),
+        "slots of the cache": spec.cache.slots,
+        "sinks of the cache": spec.cache.sinks,
+        "frames per block": spec.frames_per_block,
+        "dtype": str(dtype).removeprefix("torch."),
+        "weights_dtype": config.weights_dtype,
+        "vae": vae,
+        "noise": config.noise,
+        "device": device.type,
+        "travel": config.travel,
+    }
+    if spec.schedule.fixed_noise:
+        kept["max_steps"] = max_steps  # one tensor of noise for each
+    return kept
 
 
 def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torch.dtype]:

@@ -67,7 +67,7 @@ class Session:
     def __init__(self, model: Opened, config: Config) -> None:
         self.spec, self.config, self._build = model.spec, config, model.build
         self._devices = tuple(config.devices)
-        self._trouble = model.trouble
+        self._settings, self._trouble = model.settings, model.trouble
         self._stream, self._noise, self._prompts = model.stream, model.noise, model.prompts
         self._chunker = Chunker(self.spec.first_frames, self.spec.frames_per_latent * self.spec.frames_per_block)
         self._timers = StageTimers(self._stream.device)
@@ -211,6 +211,7 @@ class Session:
             path,
             saved_state.Session(
                 model=self.spec.name,
+                settings={k: v for k, v in self._settings.items() if k != "travel" or self._prompts.blended},
                 stream=self._stream.save(),
                 noise=self._noise.tensors(),
                 seed=self._noise.seed,
@@ -224,16 +225,18 @@ class Session:
     def resume(self, path: Path) -> None:
         """Continue the stream of a saved session: the same input frames give the same output frames.
 
+        The settings on which the state depends must be the same (`engine.opening.state_settings`).
         The session's own stream ends as with `reset`: chunks in flight or not collected are dropped, and so are waiting
         frames.
 
         Raises:
-            ModelError: if the file is not a saved session, is one of another model, size, batch or cache, or if this
-                stream cannot be resumed (over several devices). Then the session's own stream goes on.
+            ModelError: if the file is not a saved session or one of another model, if such a setting differs, or if
+                this stream cannot be resumed (over several devices). Then the session's own stream goes on.
         """
         saved = saved_state.read_session(path)
         if saved.model != self.spec.name:
             raise ModelError(f"{path} is a stream of {saved.model}.", f"Open {saved.model} to continue it.")
+        saved_state.compare(self._settings, saved.settings)
         noise = self._noise.tensors()
         saved_state.check(noise.items(), saved.noise)
         self._stream.restore(saved.stream)

@@ -74,6 +74,11 @@ class Travel:
         self._last: float | None = None
         self._resting = True
 
+    @property
+    def resting(self) -> bool:
+        """Whether the target has been reached."""
+        return self._resting
+
     def set_target(self, target_XE: Tensor, seconds: float) -> None:
         """Start to move to another embedding, to arrive after `seconds`. The very first target is reached at once."""
         self._from, self._to = self.current(), target_XE
@@ -205,6 +210,11 @@ class Prompts:
             return {}
         self.missing = ()
         return found
+
+    @property
+    def blended(self) -> bool:
+        """Whether the current embedding is interpolated: between several prompts, or on the way to a target."""
+        return len(self.target) > 1 or not self.travel.resting
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state: tensors by name, and the other values as JSON can hold them."""

@@ -134,7 +134,8 @@ class Stream(Protocol):
         """Continue from a saved state. The caller has to set the prompt again.
 
         Raises:
-            ModelError: if this stream cannot be restored, or `saved` has another size, batch or cache.
+            ModelError: if this stream cannot be restored, or `saved` has tensors of other names, shapes or types.
+                Settings that show in none of these are compared by the caller (`saved_state.compare`).
         """
         ...
 

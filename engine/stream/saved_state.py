@@ -28,8 +28,12 @@ from engine.stream.protocol import Saved
 KEY = "tidecast"
 """Key of the JSON in the metadata."""
 
-VERSION = 2
+VERSION = 3
 """Version of the format, raised when a saved tensor or value changes name or meaning. Other versions are refused."""
+
+
+Setting = str | int
+"""The value of a setting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,7 @@ class Session:
 
     Attributes:
         model: name of the model.
+        settings: the settings on which the state depends, by name; see `compare`.
         stream: state of the stream; its tickets are chunks.
         noise, seed: state of the noise generator.
         waiting: frames that are not in a chunk yet.
@@ -47,6 +52,7 @@ class Session:
     """
 
     model: str
+    settings: Mapping[str, Setting]
     stream: Saved
     noise: Mapping[str, Tensor]
     seed: int
@@ -80,6 +86,7 @@ def write_session(path: Path, session: Session) -> None:
             "version": VERSION,
             "flights": flights,
             "model": session.model,
+            "settings": dict(session.settings),
             "waiting": waiting,
             "counters": session.counters,
             "chunks": session.chunks,
@@ -108,6 +115,7 @@ def read_session(path: Path) -> Session:
         ]
         return Session(
             model=facts["model"],
+            settings=dict(facts["settings"]),
             stream=Saved(_unnamed("stream", tensors), facts, tickets),
             noise=_unnamed("noise", tensors),
             seed=facts["seed"],
@@ -155,18 +163,40 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ModelError(f"{path} is not a saved stream: {error}.", "Choose a file that `save` wrote.") from None
 
 
-def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
-    """Check that `saved` has every tensor of `held`, by name, with the same shape.
+def compare(held: Mapping[str, Setting], saved: Mapping[str, Setting]) -> None:
+    """Check that every setting in `saved` has the same value in `held`.
 
     Raises:
-        ModelError: if one is missing or has another shape.
+        ModelError: if one has another value; the message names it and both values.
     """
-    wrong = [n for n, tensor in held if n not in saved or saved[n].shape != tensor.shape]
+    wrong = [
+        f"{name} is {value} in the file and {held.get(name, 'not set')} here"
+        for name, value in saved.items()
+        if held.get(name) != value
+    ]
+    if wrong:
+        raise ModelError(
+            f"The saved stream does not fit this session: {'; '.join(wrong)}.",
+            "Open the model with the settings of the saved stream, or start a new stream.",
+        )
+
+
+def check(held: Iterable[tuple[str, Tensor]], saved: Mapping[str, Tensor]) -> None:
+    """Check that `saved` has every tensor of `held`, by name, with the same shape and type.
+
+    Raises:
+        ModelError: if one is missing or has another shape or type.
+    """
+    wrong = [
+        name
+        for name, tensor in held
+        if name not in saved or saved[name].shape != tensor.shape or saved[name].dtype != tensor.dtype
+    ]
     if wrong:
         raise ModelError(
             f"The saved stream does not fit this session: {', '.join(wrong[:5])}"
             f"{' and others' if len(wrong) > 5 else ''} differ.",
-            "Open the same model with the same size, batch and cache.",
+            "Open the model with the settings of the saved stream, or start a new stream.",
         )
 
 
