@@ -33,7 +33,11 @@ class Builder(Protocol):
     def build_network(
         self, spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files
     ) -> StreamingNetwork:
-        """The network, in evaluation mode, on `device`."""
+        """The network, in evaluation mode, on `device`, with the adapters in `files`.
+
+        Raises:
+            ModelError: if there are adapters and the family takes none.
+        """
         ...
 
     def build_codec(self, spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:

@@ -74,21 +74,21 @@ FORMATS: tuple[Format, ...] = (peft,)
 
 
 def merged(
-    base: Mapping[str, Tensor], adapters: Sequence[Adapter], formats: Sequence[Format] = FORMATS
+    base: Mapping[str, Tensor], adapters: Sequence[Adapter], formats: Sequence[Format] | None = None
 ) -> dict[str, Tensor]:
     """A network's tensors with adapters merged; only changed tensors are copied.
 
     Args:
         base: the network's tensors, by name.
         adapters: the adapters, in the order in which they are added.
-        formats: the formats to try.
+        formats: the formats to try; None for `FORMATS`.
 
     Raises:
         CheckpointError: if an adapter has no known format, is broken, or does not fit this network.
     """
     sums: dict[str, Tensor] = {}
     for adapter in adapters:
-        for name, part in _read(adapter, base, formats).items():
+        for name, part in _read(adapter, base, FORMATS if formats is None else formats).items():
             weight = sums[name] if name in sums else base[name].float()
             try:
                 sums[name] = torch.addmm(

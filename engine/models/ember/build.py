@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from engine.errors import ModelError
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.vocabulary import WordTable
 from engine.models.ember.weights import WEIGHTS, read
-from engine.models.registry import Files
+from engine.models.registry import Files, adapters
 from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 
 
 def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode, from `files["dit"]` or the weights in the package."""
+    """The network, in evaluation mode, from `files["dit"]` or the weights in the package.
+
+    Raises:
+        ModelError: if there are adapters among the files.
+    """
+    unwanted = ", ".join(str(path) for path, _ in adapters(spec, files))
+    if unwanted:
+        raise ModelError(f"{spec.title} takes no adapters, but was given {unwanted}.", "Leave them out.")
     dit = CausalDiT(dit_shape(spec.network))
     read(dit, "dit", files.get("dit", WEIGHTS))
     return dit.to(device, dtype)

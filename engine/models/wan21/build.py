@@ -17,6 +17,7 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
+from engine.errors import ModelError
 from engine.models.registry import Files, adapters
 from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
@@ -41,12 +42,19 @@ def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, fil
 
     Raises:
         CheckpointError: if a file does not hold this network, or an adapter for it.
+        ModelError: if there are adapters, but no file of the network to add them to.
     """
+    given = adapters(spec, files)
+    if given and "dit" not in files:
+        raise ModelError(
+            f"There is no network to add {given[0][0]} to: without a file it would have random weights.",
+            'Name the file of the network too (role "dit").',
+        )
     with torch.device("meta"):
         dit = CausalDiT(dit_shape(spec.network))
     if "dit" in files:
         tensors = checkpoint.read(files["dit"])
-        parts = [Adapter(checkpoint.read(path), str(path), strength) for path, strength in adapters(spec, files)]
+        parts = [Adapter(checkpoint.read(path), str(path), strength) for path, strength in given]
         if parts:
             tensors = merged(tensors, parts)
         _fill(dit, tensors, device, dtype, files["dit"])
