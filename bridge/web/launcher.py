@@ -20,12 +20,12 @@ from typing import Any, assert_never
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.ipc.channel import Channel, MessageError
+from bridge.listening import listen
 from bridge.service import Service
 from bridge.video.base import SourceInfo
 from bridge.video.table import schemes
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guides import Names, guides
-from bridge.web.listening import listen
 from bridge.web.messages import (
     FROM_WEB,
     KINDS,
@@ -174,6 +174,7 @@ class WebProcess:
 
         Raises:
             PortInUseError: if the port is taken.
+            ConfigError: if the host is not an address of this machine, or the port may not be used.
         """
         if self._listening is not None:
             return

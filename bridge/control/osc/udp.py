@@ -5,13 +5,13 @@ Shared by the OSC server and the compatibility modes.
 
 from __future__ import annotations
 
-import errno
 import logging
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
 from bridge.control.osc.packet import coalesce
+from bridge.listening import is_taken
 from bridge.service import Service
 from engine.errors import ConfigError, PortInUseError
 
@@ -31,9 +31,6 @@ BUSY = 16
 per address and pause instead of one per message."""
 
 GATHER_SECONDS = 0.003
-
-WSAEACCES = 10013
-"""Windows' error for a port that another program holds exclusively."""
 
 
 class UdpPort:
@@ -150,7 +147,7 @@ def _bind(host: str, port: int, remedy: str) -> socket.socket:
         bound.bind((host, port))
     except OSError as error:
         bound.close()
-        if error.errno == errno.EADDRINUSE or getattr(error, "winerror", 0) == WSAEACCES:
+        if is_taken(error):
             raise PortInUseError(f"UDP port {port} is already in use.", remedy) from error
         raise ConfigError(f"UDP {host}:{port} cannot be opened: {error}.", remedy) from error
     bound.setblocking(False)

@@ -7,16 +7,12 @@ serves these routes on a port of their own.
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import logging
-import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -29,13 +25,15 @@ from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
 from bridge.control.store import ControlStore
 from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
-from engine.errors import ConfigError, PortInUseError
+from bridge.http_server import HttpServer
+from bridge.listening import listen
 
 log = logging.getLogger(__name__)
 
 UPDATE_PERIOD_S = 0.05
 """Interval at which changes are sent to a listening client."""
 
+MAX_CONNECTIONS = 64
 MAX_LISTENERS = 16
 MAX_PATHS = 512
 TRY_LATER = 1013
@@ -208,47 +206,30 @@ class OscQueryServer:
         self._app = guard(Starlette(routes=oscquery_routes(store.table, store.values, telemetry, osc, send)))
         self._wanted = (host, port)
         self.port = port
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._listening: socket.socket | None = None
+        self._server: HttpServer | None = None
 
     def start(self) -> OscQueryServer:
         """Listen and serve.
 
         Raises:
             PortInUseError: if the port is taken.
-            ConfigError: if the host is not an address of this machine.
+            ConfigError: if the host is not an address of this machine, or the port may not be used.
         """
         if self._server is not None:
             return self
-        self._listening = _listen(*self._wanted)
-        self.port = int(self._listening.getsockname()[1])
-        config = uvicorn.Config(
-            self._app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws_max_size=MAX_DATAGRAM,
-            ws_ping_interval=10.0,
-            limit_concurrency=64,
-            timeout_graceful_shutdown=1,
+        listening = listen(*self._wanted)
+        self.port = int(listening.getsockname()[1])
+        self._server = HttpServer(
+            "oscquery", self._app, listening, max_message=MAX_DATAGRAM, max_connections=MAX_CONNECTIONS
         )
-        self._server = uvicorn.Server(config)  # not a `Service`: it has a stop flag of its own and serves only once
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._listening]}, name="oscquery", daemon=True
-        )
-        self._thread.start()
+        self._server.start()
         return self
 
     def stop(self) -> None:
         """Close every connection and free the port."""
         if self._server is None:
             return
-        assert self._thread is not None and self._listening is not None
-        self._server.should_exit = True
-        self._thread.join()
-        self._listening.close()
+        self._server.stop()
         self._server = None
 
     def __enter__(self) -> OscQueryServer:
@@ -256,18 +237,3 @@ class OscQueryServer:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(16)
-    except OSError as error:
-        listening.close()
-        remedy = "Stop the other program, or choose another port with --web-port."
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(f"TCP port {port} is already in use.", remedy) from error
-        raise ConfigError(f"TCP {host}:{port} cannot be opened: {error}.", remedy) from error
-    return listening

@@ -7,7 +7,6 @@ it never outlives the bridge.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -18,11 +17,9 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-import uvicorn
-from starlette.types import ASGIApp
-
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.table import ControlTable
+from bridge.http_server import HttpServer
 from bridge.ipc.channel import Channel, MessageError
 from bridge.ipc.frame_ring import RingReader
 from bridge.service import Service
@@ -36,6 +33,9 @@ log = logging.getLogger(__name__)
 
 NICENESS = 5
 """Lower priority than the bridge process, whose frames matter more when the processor is busy (POSIX)."""
+
+MAX_CONNECTIONS = 256
+"""Most connections of browsers at a time."""
 
 MAX_UNSENT = 512
 """Most messages of pages that are queued for a busy bridge process; beyond that the oldest are dropped."""
@@ -101,47 +101,6 @@ class Uplink:
                 return
 
 
-class _Server(threading.Thread):
-    """uvicorn on a thread of its own, so that signals stay with the main thread.
-
-    Not a `Service`: uvicorn has a stop flag of its own, and a uvicorn server can run only once.
-    """
-
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
-        super().__init__(name="web", daemon=True)
-        config = uvicorn.Config(
-            app,
-            http="h11",  # limits the size of request headers; httptools does not
-            h11_max_incomplete_event_size=MAX_MESSAGE,
-            ws_max_size=MAX_MESSAGE,
-            ws_max_queue=16,
-            ws_ping_interval=10.0,
-            ws_ping_timeout=20.0,
-            ws_per_message_deflate=False,
-            limit_concurrency=256,
-            timeout_keep_alive=15,
-            timeout_graceful_shutdown=1,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
-        self._server = uvicorn.Server(config)
-        self._listening = listening
-        self.loop = asyncio.new_event_loop()
-
-    def run(self) -> None:
-        """Serve until `stop`."""
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(self._server.serve(sockets=[self._listening]))
-
-    def stop(self) -> None:
-        """Close every connection and end the thread; waits three seconds at most."""
-        self._server.should_exit = True
-        self.join(3.0)
-
-
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
     """Main function of the web process; returns when the bridge process sends `Stop` or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the bridge ends this process
@@ -151,7 +110,8 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     hub = Hub(settings.table, settings.about, uplink.say, uplink.find_inputs)
     gallery = Gallery(rings, uplink.watch, settings.widest)
     tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
-    server = _Server(Guard(application(hub, gallery, tree), settings.host, settings.token), listening)
+    app = Guard(application(hub, gallery, tree), settings.host, settings.token)
+    server = HttpServer("web", app, listening, max_message=MAX_MESSAGE, max_connections=MAX_CONNECTIONS)
     if hasattr(os, "nice"):
         server.loop.call_soon(os.nice, NICENESS)  # on Linux: for the loop's thread and the threads that it starts
     server.loop.call_soon(gallery.start, server.loop)
