@@ -2,10 +2,12 @@
 
 tidecast demo                          # in one terminal
 .venv/bin/python examples/cues.py      # in another: 26 seconds
+.venv/bin/python examples/cues.py 4    # to rehearse: four times as fast
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,15 +27,17 @@ CUES: Sequence[Cue] = (
 )
 
 
-def play(cues: Sequence[Cue], port: int = 9000) -> None:
-    """Send each cue at its time."""
+def play(cues: Sequence[Cue], speed: float = 1.0, port: int = 9000) -> None:
+    """Send each cue at its time; a speed of 2 takes half the time."""
     begin = time.monotonic()
     with OscClient("127.0.0.1", port) as tidecast:
         for at, address, args in sorted(cues, key=lambda cue: cue[0]):
-            time.sleep(max(0.0, begin + at - time.monotonic()))
+            time.sleep(max(0.0, begin + at / speed - time.monotonic()))
             tidecast.send(address, args)
             print(f"{at:6.1f} s  {address} {' '.join(map(str, args))}")
 
 
 if __name__ == "__main__":
-    play(CUES)
+    speed = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 9000
+    play(CUES, speed, port)

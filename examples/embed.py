@@ -40,4 +40,4 @@ def main(out: str, count: int = 33) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "restyled.jpg")
+    main(sys.argv[1] if len(sys.argv) > 1 else "restyled.jpg", int(sys.argv[2]) if len(sys.argv) > 2 else 33)

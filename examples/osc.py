@@ -25,6 +25,7 @@ def main(port: int = 9000) -> float | None:
 
 
 if __name__ == "__main__":
-    strength = main()
-    print("Nothing answers at UDP port 9000: start tidecast demo." if strength is None else f"strength {strength:g}")
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
+    strength = main(port)
+    print(f"Nothing answers at UDP port {port}: start tidecast demo." if strength is None else f"strength {strength:g}")
     sys.exit(strength is None)

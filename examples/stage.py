@@ -2,11 +2,14 @@
 
 .venv/bin/python examples/stage.py     # a test picture through it for ten seconds; page at http://127.0.0.1:9001/
 tidecast osc send level 0.3            # meanwhile, in another terminal
+
+Arguments are settings, for instance output.uri=ndi:Level.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,5 +46,6 @@ ROW = StageRow("level", Place.TICK, lambda width, height: Level(), LevelControls
 
 if __name__ == "__main__":
     settings = {"process.kind": "identity", "input.uri": "pattern:dance", "output.uri": "null:"}
+    settings |= dict(text.split("=", 1) for text in sys.argv[1:])
     with App(load(None, settings), stages=(*STAGES, ROW)):
         time.sleep(10.0)

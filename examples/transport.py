@@ -1,6 +1,8 @@
 """A transport of your own, `numbers:FOLDER`: writes the output as numbered PNG files, one a second.
 
 .venv/bin/python examples/transport.py pictures     # three seconds of a test picture into the folder pictures
+
+Further arguments are settings, for instance input.uri=camera:.
 """
 
 from __future__ import annotations
@@ -60,5 +62,6 @@ if __name__ == "__main__":
     table.register(ROW)
     folder = sys.argv[1] if len(sys.argv) > 1 else "pictures"
     settings = {"process.kind": "identity", "input.uri": "pattern:dance", "output.uri": f"numbers:{folder}"}
+    settings |= dict(text.split("=", 1) for text in sys.argv[2:])
     with App(load(None, settings)):
         time.sleep(3.0)
