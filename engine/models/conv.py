@@ -173,12 +173,12 @@ class UpsampleConv:
             return F.conv2d(doubled, self.weight_OCHW, self.bias_O, padding=1)
         n, _, height, width = x_NCHW.shape
         y_NCHW = F.conv2d(x_NCHW, self.phases, self.bias_4O, padding=1)
-        y_NHWabO = y_NCHW.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
-        out_NHaWbO = y_NCHW.new_empty(n, height, 2, width, 2, y_NHWabO.shape[-1])
+        y_NHW22O = y_NCHW.permute(0, 2, 3, 1).unflatten(3, (2, 2, -1))
+        out_NH2W2O = y_NCHW.new_empty(n, height, 2, width, 2, y_NHW22O.shape[-1])
         for a in (0, 1):
             for b in (0, 1):
-                out_NHaWbO[:, :, a, :, b] = y_NHWabO[:, a : a + height, b : b + width, a, b]
-        return out_NHaWbO.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
+                out_NH2W2O[:, :, a, :, b] = y_NHW22O[:, a : a + height, b : b + width, a, b]
+        return out_NH2W2O.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def pointwise_taps(taps_NCHW: Sequence[Tensor], weight_OCk11: Tensor, bias_O: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ A model is a causal network, a video autoencoder ("VAE") and a text encoder that
 of denoising steps that it was distilled with, and the source of its weights. The rest of the engine reads all sizes
 from these rows and has none of its own.
 
-Shape letters: B batch, C channels, T pixel frames, F latent frames, H W pixels, h w latent size, L tokens, D width.
+Shape letters: B batch, C channels, T pixel frames, F latent frames, H W pixels, h w latent size.
 """
 
 from __future__ import annotations

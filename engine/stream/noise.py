@@ -6,8 +6,8 @@ one of them. The controller computes on the device, and the host never reads its
 
 `Gaussian` is the seeded source of noise.
 
-Shape letters: C latent channels, F latent frames, h w latent size, T pixel frames, H W pixels, Q frames of the sliding
-window.
+Shape letters: C latent channels, F latent frames, h w latent size, T pixel frames, H W pixels, Q places in the queue of
+recent motion.
 """
 
 from __future__ import annotations

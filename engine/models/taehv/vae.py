@@ -6,7 +6,8 @@ state there is. Parameter names are those of `taew2_1.pth` and `lighttaew2_1.pth
 The 1x1 convolutions that merge or split frames are folded into the 3x3 convolutions that follow, since both are linear
 with nothing in between. In the decoder an upsampling comes before the 1x1 convolution, with which it commutes.
 
-Shape letters: N images (T * B, time-major), B batch, C channels, F latent frames, H W sides, O output channels.
+Shape letters: N images (T * B, time-major), B batch, C channels, F latent frames, G frames that are merged into one or
+made of one, H W sides, O output channels.
 """
 
 from __future__ import annotations
@@ -117,9 +118,9 @@ class TinyEncoder(nn.ModuleDict):
                 x_NCHW = layer(x_NCHW, f"encoder.{key}", memory, batch)
             elif isinstance(layer, _Pointwise):
                 kernels = self._kernels[int(key)]
-                groups_TPBCHW = x_NCHW.unflatten(0, (-1, len(kernels), batch))
+                groups_TGBCHW = x_NCHW.unflatten(0, (-1, len(kernels), batch))
                 parts = [
-                    F.conv2d(groups_TPBCHW[:, p].flatten(0, 1), kernel, stride=2, padding=1)
+                    F.conv2d(groups_TGBCHW[:, p].flatten(0, 1), kernel, stride=2, padding=1)
                     for p, kernel in enumerate(kernels)
                 ]
                 x_NCHW = sum(parts[1:], start=parts[0])

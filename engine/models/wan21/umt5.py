@@ -105,10 +105,10 @@ def embed(network: nn.Module, ids_BX: Tensor, mask_BX: Tensor) -> Tensor:
         mask_BX: 1 for tokens, 0 for the padding after them.
     """
     rows = []
-    for ids_L, mask_L in zip(ids_BX, mask_BX, strict=True):
-        length = int(mask_L.sum())
-        hidden_1LD = network(input_ids=ids_L[None, :length]).last_hidden_state
-        rows.append(F.pad(hidden_1LD[0], (0, 0, 0, ids_BX.shape[1] - length)))
+    for ids_X, mask_X in zip(ids_BX, mask_BX, strict=True):
+        length = int(mask_X.sum())
+        hidden_1XE = network(input_ids=ids_X[None, :length]).last_hidden_state
+        rows.append(F.pad(hidden_1XE[0], (0, 0, 0, ids_BX.shape[1] - length)))
     return torch.stack(rows)
 
 

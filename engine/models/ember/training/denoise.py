@@ -11,8 +11,8 @@ The loss compares the decoded pixels and their differences with the style target
 latents with those of the content, so that the network removes the noise there. The meaning of the look channels is
 learned.
 
-Shape letters: B batch, C channels, T pixel frames, H W pixels, h w latent size, L tokens, X tokens of a text, E width
-of a text embedding.
+Shape letters: B batch, C channels, T pixel frames, H W pixels, h w latent size, L tokens, J heads, K width of a head,
+X tokens of a text, E width of a text embedding.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ class Past:
     keys: dict[int, Tensor] = field(default_factory=dict)
     values: dict[int, Tensor] = field(default_factory=dict)
 
-    def append(self, layer: int, k_BLHK: Tensor, v_BLHK: Tensor) -> tuple[Tensor, Tensor, None]:
+    def append(self, layer: int, k_BLJK: Tensor, v_BLJK: Tensor) -> tuple[Tensor, Tensor, None]:
         """Store the new keys and values and return all; implements `engine.network.protocol.Memory`."""
         if layer in self.keys:
-            k_BLHK = torch.cat((self.keys[layer], k_BLHK), 1)
-            v_BLHK = torch.cat((self.values[layer], v_BLHK), 1)
-        self.keys[layer], self.values[layer] = k_BLHK.detach(), v_BLHK.detach()
-        return k_BLHK, v_BLHK, None
+            k_BLJK = torch.cat((self.keys[layer], k_BLJK), 1)
+            v_BLJK = torch.cat((self.values[layer], v_BLJK), 1)
+        self.keys[layer], self.values[layer] = k_BLJK.detach(), v_BLJK.detach()
+        return k_BLJK, v_BLJK, None
 
 
 class DenoiseTask:
