@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -22,7 +21,7 @@ from engine.runtime.host_memory import keep_memory
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
 from engine.stream.prompts import BLENDS, Prompts
-from engine.stream.protocol import Stream
+from engine.stream.protocol import Stream, StreamSettings
 from engine.stream.saved_state import Setting
 from engine.stream.stream import LocalStream
 
@@ -70,7 +69,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         steps=max_steps,
         fixed=spec.schedule.fixed_noise,
     )
-    settings: dict[str, Any] = dict(
+    settings = StreamSettings(
         height=config.height,
         width=config.width,
         noise=noise,

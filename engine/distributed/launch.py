@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import ModelSpec
 from engine.network.protocol import keep_blocks
+from engine.stream.protocol import StreamSettings
 
 
 def open_pipeline(
@@ -23,7 +23,7 @@ def open_pipeline(
     dtype: torch.dtype,
     files: registry.Files,
     codec: str,
-    settings: dict[str, Any],
+    settings: StreamSettings,
     *,
     threads: int = 0,
 ) -> PipelineStream:
@@ -37,7 +37,7 @@ def open_pipeline(
         dtype: arithmetic of the network.
         files: local files by role; the paths must be the same on every machine.
         codec: the autoencoder, a name in `engine.models.spec.CODECS`.
-        settings: the keyword arguments of `engine.stream.stream.LocalStream`.
+        settings: as for a stream in one process.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
 
     Raises:

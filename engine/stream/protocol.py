@@ -14,11 +14,14 @@ E width of a text embedding.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from torch import Tensor
 
+from engine.stream.ends import NoiseSource
+from engine.stream.kv_cache import Rule
+from engine.stream.noise import NoiseRule
 from engine.stream.timesteps import Steps
 
 
@@ -35,6 +38,27 @@ class Saved:
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
     tickets: list[Any]
+
+
+class StreamSettings(TypedDict):
+    """What both streams are made with, apart from the model itself.
+
+    Attributes:
+        height, width: size of the frames in pixels.
+        noise: source of noise.
+        rule: how the cache treats sink frames.
+        noise_rule: how motion lowers the noise.
+        batch: whether the denoising steps of successive chunks share one forward (stream batch).
+        max_steps: largest number of denoising steps of a chunk.
+    """
+
+    height: int
+    width: int
+    noise: NoiseSource
+    rule: Rule
+    noise_rule: NoiseRule
+    batch: bool
+    max_steps: int
 
 
 class Stream(Protocol):
