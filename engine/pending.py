@@ -13,6 +13,7 @@ from engine.pixels import restyled, to_pixels
 from engine.runtime.metrics import Health, StageTimers
 from engine.runtime.transfers import PendingCopy, Transfer
 from engine.stream.protocol import Stream
+from engine.stream.state import Ticket
 
 Finished = list[tuple[Chunk, PendingCopy | None]]
 """Finished chunks, oldest first, with their pixels (uint8 [T, H, W, 3]), or None if the input frames are returned."""
@@ -48,12 +49,18 @@ class Pending:
         return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())
 
 
-def decoded(stream: Stream, done: Sequence[tuple[Chunk, Tensor]], timers: StageTimers, down: Transfer) -> Finished:
-    """Decode clean latents and start to download the pixels."""
+def chunk_of(ticket: Ticket) -> Chunk:
+    """The chunk that a session passed to its stream as a ticket."""
+    assert isinstance(ticket, Chunk), "a session's tickets are its chunks"
+    return ticket
+
+
+def decoded(stream: Stream, done: Sequence[tuple[Ticket, Tensor]], timers: StageTimers, down: Transfer) -> Finished:
+    """Decode clean latents and start to download the pixels. The tickets are chunks."""
     finished: Finished = []
-    for chunk, clean in done:
+    for ticket, clean in done:
         with timers.stage("decode"):
             video_3THW = stream.decode(clean)
         with timers.stage("download"):
-            finished.append((chunk, down.send(to_pixels(video_3THW))))
+            finished.append((chunk_of(ticket), down.send(to_pixels(video_3THW))))
     return finished

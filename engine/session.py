@@ -46,12 +46,13 @@ from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, out_of_memory
-from engine.pending import Finished, Pending, decoded
+from engine.pending import Finished, Pending, chunk_of, decoded
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.metrics import Health, StageTimers, memory_gib
 from engine.runtime.transfers import transfers
 from engine.schedule import Plan
 from engine.stream import saved_state
+from engine.stream.state import Ticket
 from engine.stream.timesteps import steps_for
 
 
@@ -340,7 +341,7 @@ class Session:
             done += self.collect()
         return done
 
-    def _decode(self, finished: Sequence[tuple[Chunk, Tensor]]) -> Finished:
+    def _decode(self, finished: Sequence[tuple[Ticket, Tensor]]) -> Finished:
         return decoded(self._stream, finished, self._timers, self._down)
 
     def _end_stream(self) -> Finished:
@@ -362,7 +363,8 @@ class Session:
         Returns:
             The chunks that were in flight; their frames are returned unchanged.
         """
-        gone, chunks = self._stream.rank_losses()
+        gone, tickets = self._stream.rank_losses()
+        chunks = [chunk_of(ticket) for ticket in tickets]
         if chunk is not None and chunk not in chunks:
             chunks.append(chunk)
         left = [device for rank, device in enumerate(self._devices) if rank not in gone] if gone else self._devices[:1]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
-from engine.stream.state import InFlight
+from engine.stream.state import InFlight, Ticket
 from engine.stream.timesteps import Sigmas, mix
 
 
@@ -103,7 +102,7 @@ def plan_steps(plans: deque[ChunkPlan], newest: ChunkPlan, text: int) -> list[Ch
     return unfinished
 
 
-def finished(plans: deque[ChunkPlan]) -> list[tuple[Any, Tensor]]:
+def finished(plans: deque[ChunkPlan]) -> list[tuple[Ticket, Tensor]]:
     """Remove the finished chunks up to the first unfinished one; returns (ticket, clean latents), oldest first."""
     done = []
     while plans and plans[0].done:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import InFlight, new_cache
+from engine.stream.state import InFlight, Ticket, new_cache
 from engine.stream.stream import all_steps, wrap_position
 from engine.stream.timesteps import Sigmas, Steps
 
@@ -149,7 +148,7 @@ class PipelineStream:
         self._calls = 0
         self.ring.tell(Message(Op.RESET))
 
-    def flush(self) -> list[tuple[Any, Tensor]]:
+    def flush(self) -> list[tuple[Ticket, Tensor]]:
         """Return the chunks in flight, oldest first, each with the steps that the single process would have executed.
 
         Call `reset` afterwards.
@@ -166,7 +165,7 @@ class PipelineStream:
         """Number of chunks that are not finished."""
         return sum(plan.index >= 0 for plan in self._plans)
 
-    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Ticket]]:
         """Ranks that ended unexpectedly, and the tickets of the chunks in flight, oldest first."""
         return self.ring.lost(), [s.flight.ticket for s in self._plans if s.index >= 0]
 
@@ -243,8 +242,8 @@ class PipelineStream:
 
     @torch.inference_mode()
     def denoise(
-        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
-    ) -> list[tuple[Any, Tensor]]:
+        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Ticket, anchor: bool = False
+    ) -> list[tuple[Ticket, Tensor]]:
         """As `Stream.denoise`, but each step can delay the result by up to (ranks - 1) more calls."""
         frames = x_1CFhw.shape[2]
         opening = not self.begun
@@ -297,7 +296,7 @@ class PipelineStream:
             self._slots[0].plans.append(plan)
             self._plans.appendleft(plan)
 
-    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Any, Tensor]]:
+    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Ticket, Tensor]]:
         slot = self._slots[self._calls % self.depth]
         self._collect(slot)
         plan = ChunkPlan(newest, self._calls, newest.timesteps)
@@ -391,7 +390,7 @@ class PipelineStream:
         for slot in self._slots[turn : self.depth] + self._slots[:turn]:
             self._collect(slot)
 
-    def _decode_remotely(self, done: list[tuple[Any, Tensor]]) -> None:
+    def _decode_remotely(self, done: list[tuple[Ticket, Tensor]]) -> None:
         """Let the last rank decode these chunks, if it decodes; no other call is in flight."""
         if self.ring.decodes:
             for _, clean in done:

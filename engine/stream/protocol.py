@@ -13,6 +13,7 @@ E width of a text embedding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from engine.stream.ends import NoiseSource
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
+from engine.stream.state import Ticket
 from engine.stream.timesteps import Steps
 
 
@@ -37,7 +39,7 @@ class Saved:
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any]
-    tickets: list[Any]
+    tickets: Sequence[Ticket]
 
 
 class StreamSettings(TypedDict):
@@ -110,8 +112,8 @@ class Stream(Protocol):
         ...
 
     def denoise(
-        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
-    ) -> list[tuple[Any, Tensor]]:
+        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Ticket, anchor: bool = False
+    ) -> list[tuple[Ticket, Tensor]]:
         """Start to denoise a chunk, and run the next denoising step of the chunks in flight.
 
         Args:
@@ -131,7 +133,7 @@ class Stream(Protocol):
         """Decode the clean latents of the next finished chunk to pixels in [-1, 1]: [3, T, H, W]."""
         ...
 
-    def flush(self) -> list[tuple[Any, Tensor]]:
+    def flush(self) -> list[tuple[Ticket, Tensor]]:
         """Finish the chunks in flight with the steps that they have had. Call `reset` afterwards.
 
         Returns:
@@ -163,7 +165,7 @@ class Stream(Protocol):
         """
         ...
 
-    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Ticket]]:
         """After `RankLostError`: the lost ranks, and the tickets of the chunks in flight, oldest first."""
         ...
 

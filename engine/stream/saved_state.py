@@ -75,6 +75,7 @@ def write_session(path: Path, session: Session) -> None:
     for row, (fact, ticket) in enumerate(zip(session.stream.facts["flights"], session.stream.tickets, strict=True)):
         chunk = None
         if ticket is not None:
+            assert isinstance(ticket, Chunk), "a session's tickets are its chunks"
             tensors[f"flight.{row}"], chunk = pack_chunk(ticket)
         flights.append({**fact, "chunk": chunk})
     write(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,20 +21,24 @@ from engine.network.protocol import StreamingNetwork
 from engine.stream.kv_cache import KVCache, Rule
 from engine.stream.noise import NoiseController
 
+Ticket: TypeAlias = object
+"""What a stream's caller passes with a chunk and gets back with its result. A stream only carries it, so any type will
+do; it is the caller who knows which."""
+
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
     """A chunk in flight: started, with denoising steps left.
 
     Attributes:
-        ticket: the caller's ticket, returned with the result; None for an empty chunk that only fills a row.
+        ticket: returned with the result; None for an empty chunk that only fills a row.
         timesteps: one per denoising step. Motion may lower the first one, which then is only known on the device.
         number: number of its first latent frame, counted from the start of the stream; selects cache slots.
         position: position of its first latent frame on the time axis of RoPE; wraps around (`wrap_position`).
         anchor: whether its frames replace the sink frames.
     """
 
-    ticket: Any
+    ticket: Ticket
     timesteps: tuple[int, ...]
     number: int
     position: int

@@ -28,7 +28,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +39,7 @@ from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import NewFrames, Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import InFlight, Runner, StreamState, WorkKey, empty_text, new_cache
+from engine.stream.state import InFlight, Runner, StreamState, Ticket, WorkKey, empty_text, new_cache
 from engine.stream.timesteps import Sigmas, Steps, mix
 
 
@@ -134,7 +133,7 @@ class LocalStream:
         """See `Stream`."""
         self.state.reset()
 
-    def flush(self) -> list[tuple[Any, Tensor]]:
+    def flush(self) -> list[tuple[Ticket, Tensor]]:
         """See `Stream`."""
         flights, clean = self.state.flights, self.state.clean_SCFhw
         self.state.flights = []
@@ -145,7 +144,7 @@ class LocalStream:
         """See `Stream`."""
         return sum(flight.ticket is not None for flight in self.state.flights)
 
-    def rank_losses(self) -> tuple[tuple[int, ...], list[Any]]:
+    def rank_losses(self) -> tuple[tuple[int, ...], list[Ticket]]:
         """See `Stream`. A stream in one process loses no rank."""
         return (), [flight.ticket for flight in reversed(self.state.flights) if flight.ticket is not None]
 
@@ -185,8 +184,8 @@ class LocalStream:
 
     @torch.inference_mode()
     def denoise(
-        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Any, anchor: bool = False
-    ) -> list[tuple[Any, Tensor]]:
+        self, x_1CFhw: Tensor, first: Tensor, timesteps: tuple[int, ...], ticket: Ticket, anchor: bool = False
+    ) -> list[tuple[Ticket, Tensor]]:
         """See `Stream`."""
         state, frames = self.state, x_1CFhw.shape[2]
         flight = InFlight(ticket, timesteps, state.number, state.position, anchor)
@@ -233,7 +232,7 @@ class LocalStream:
 
         return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
-    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Any, Tensor]]:
+    def _one_step_each(self, x_1CFhw: Tensor, first: Tensor, newest: InFlight) -> list[tuple[Ticket, Tensor]]:
         """One forward of the stream batch: the newest chunk enters row 0, the others perform their next step.
 
         A chunk with more steps than the newest one ends with as many as that, or with this step if it has had more. So
