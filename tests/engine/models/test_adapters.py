@@ -20,7 +20,7 @@ from engine.models.spec import WeightFile
 from engine.models.wan21 import build
 from engine.network import adapters
 from engine.session import Session
-from tests.engine.models.test_checkpoint import kohya
+from tests.engine.models.wan21.test_checkpoint import kohya
 
 BASE = registry.get("wan21-tiny")
 ADAPTED = replace(

@@ -22,7 +22,7 @@ from engine.models.wan21.text import EmbeddingCache, Tokenizer, WanTextEncoder
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "t_umt5_tiny.safetensors"
+GOLDEN = Path(__file__).parents[3] / "golden" / "t_umt5_tiny.safetensors"
 LENGTH, WIDTH = 40, 48
 WORDS = ["<pad>", "</s>", "<unk>", "neon", "city", "rain", "at", "night", "it's"]
 
