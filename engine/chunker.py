@@ -11,10 +11,17 @@ from engine.frame import Frame
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The frames that the model processes together, and the controls at the moment when they were taken."""
+    """The frames that the model processes together, and what was in force when they were taken.
+
+    Attributes:
+        frames: the frames; later the restyled ones.
+        controls: the live controls, with the chunk's number of denoising steps.
+        prompt: the prompt, as text for the user; empty without one.
+    """
 
     frames: tuple[Frame, ...]
     controls: Controls
+    prompt: str = ""
 
 
 class Chunker:
@@ -49,15 +56,15 @@ class Chunker:
         """Add a frame."""
         self._waiting.append(frame)
 
-    def cut(self, controls: Controls) -> Chunk:
-        """Take the next chunk.
+    def cut(self, controls: Controls, prompt: str = "") -> Chunk:
+        """Take the next chunk; it keeps these controls and this prompt.
 
         Raises:
             ValueError: if frames are still `needed`.
         """
         if self.needed:
             raise ValueError(f"{self.needed} frames are missing for a chunk")
-        chunk = Chunk(tuple(self._waiting.popleft() for _ in range(self._size)), controls)
+        chunk = Chunk(tuple(self._waiting.popleft() for _ in range(self._size)), controls, prompt)
         self._size = self._then
         return chunk
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from engine.chunker import Chunk
-from engine.frame import Frame
 from engine.pixels import restyled, to_pixels
 from engine.runtime.metrics import Health, StageTimers
 from engine.runtime.transfers import PendingCopy, Transfer
@@ -35,15 +34,18 @@ class Pending:
     noise: PendingCopy
     timers: StageTimers
 
-    def frames(self) -> list[Frame]:
-        """Wait for the pixels: the finished frames, oldest first."""
-        done: list[Frame] = []
-        for chunk, pixels in self.finished:
-            done += chunk.frames if pixels is None else restyled(chunk, pixels.wait().numpy())
-        return done
+    def chunks(self) -> list[Chunk]:
+        """Wait for the pixels: the finished chunks with their restyled frames, oldest first.
+
+        A chunk whose input frames are returned has no prompt.
+        """
+        return [
+            replace(chunk, prompt="") if pixels is None else restyled(chunk, pixels.wait().numpy())
+            for chunk, pixels in self.finished
+        ]
 
     def measured(self) -> Health | None:
-        """The health with noise and stage times. Call it after `frames`."""
+        """The health with noise and stage times. Call it after `chunks`."""
         if self.health is None:
             return None
         return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())

@@ -56,8 +56,8 @@ def to_pixels(video_3THW: Tensor) -> Tensor:
     return pixels_THWC.to(torch.uint8).contiguous()
 
 
-def restyled(chunk: Chunk, pixels_THWC: Pixels) -> list[Frame]:
-    """The frames of a restyled chunk, with the timestamps and metadata of its input frames.
+def restyled(chunk: Chunk, pixels_THWC: Pixels) -> Chunk:
+    """The chunk with its restyled frames, which keep the timestamps and metadata of the input frames.
 
     At low strength they are mixed with the input frames.
 
@@ -71,10 +71,8 @@ def restyled(chunk: Chunk, pixels_THWC: Pixels) -> list[Frame]:
     if len(pixels_THWC) != len(chunk.frames):
         raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels_THWC)} came out.")
     wet = _wet(chunk.controls.strength)
-    return [
-        replace(frame, pixels=_blend(frame.pixels, pixels, wet))
-        for frame, pixels in zip(chunk.frames, pixels_THWC, strict=True)
-    ]
+    pairs = zip(chunk.frames, pixels_THWC, strict=True)
+    return replace(chunk, frames=tuple(replace(f, pixels=_blend(f.pixels, pixels, wet)) for f, pixels in pairs))
 
 
 def _wet(strength: float) -> float:

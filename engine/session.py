@@ -30,6 +30,7 @@ from __future__ import annotations
 import gc
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -170,6 +171,13 @@ class Session:
         Raises:
             OutOfMemoryError: as `step`.
         """
+        return [frame for chunk in self.collect_chunks() for frame in chunk.frames]
+
+    def collect_chunks(self) -> list[Chunk]:
+        """As `collect`, but the frames are in their chunks, which tell with which controls and prompt each was begun.
+
+        With the stream batch, these are not those of the newest `begin`: a chunk is finished some calls later.
+        """
         try:
             return self._collect() if self._begun else []
         except torch.OutOfMemoryError as error:
@@ -292,8 +300,9 @@ class Session:
         # The prompt comes first: if it cannot be encoded, no frame has been taken yet.
         now = self._chunker.newest.pts_ns / 1e9
         embedding = self._prompts.update(controls.prompts(), controls.prompt_seconds, now)
-        chunk = self._chunker.cut(controls)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
+        prompt = self._prompts.describe()
+        chunk = self._chunker.cut(replace(controls, steps=count), prompt)
         steps = steps_for(self.spec.schedule, controls.strength, count)
         self._noise.set_seed(controls.seed)
         self._timers = StageTimers(self._stream.device)
@@ -315,7 +324,7 @@ class Session:
             steps=count,
             in_flight=self._stream.in_flight,
             chunks=self._chunks,
-            prompt=self._prompts.describe(),
+            prompt=prompt,
             unknown_words=self._prompts.unknown,
             missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
@@ -329,9 +338,9 @@ class Session:
         noise = self._down.send(self._stream.noise_share.clone())
         self._begun.append(Pending(finished, health, noise, self._timers))
 
-    def _collect(self) -> list[Frame]:
+    def _collect(self) -> list[Chunk]:
         pending = self._begun.popleft()
-        done = pending.frames()
+        done = pending.chunks()
         self.health = pending.measured() or self.health
         return done
 

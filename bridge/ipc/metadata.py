@@ -10,22 +10,24 @@ import bisect
 import json
 from collections.abc import Mapping
 
+_encode = json.JSONEncoder().encode  # kept, because this runs for every frame
+
 
 def encoded(strings: Mapping[str, str]) -> bytes:
     """The strings as JSON; nothing if there are none."""
-    return json.dumps(dict(strings)).encode() if strings else b""
+    return _encode(dict(strings)).encode() if strings else b""
 
 
 def decoded(blob: bytes) -> dict[str, str]:
     """The strings that `encoded` encoded."""
-    return json.loads(blob) if blob else {}
+    return json.loads(blob.decode()) if blob else {}
 
 
 def cut(text: str, limit: int) -> str:
     """The longest beginning of a text that takes at most `limit` bytes when encoded, without its quotation marks."""
 
     def needed(length: int) -> int:
-        return len(json.dumps(text[:length])) - 2
+        return len(_encode(text[:length])) - 2
 
     if len(text) <= limit // 12 or needed(len(text)) <= limit:
         return text

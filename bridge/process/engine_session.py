@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from engine.chunker import Chunk
 from engine.controls import Controls
 from engine.frame import Frame
 
@@ -93,8 +94,11 @@ class EngineSession(Protocol):
     def begin(self, controls: Controls) -> None:
         """Start work on the next chunk, with these controls."""
 
-    def collect(self) -> list[Frame]:
-        """Wait for the oldest chunk that was begun and not yet collected; returns its frames, oldest first."""
+    def collect_chunks(self) -> list[Chunk]:
+        """Wait for the oldest `begin` that is not yet collected; returns the chunks that it finished, oldest first.
+
+        Each holds its finished frames, and the controls and the prompt with which it was begun.
+        """
 
     def encode_prompt(self, text: str) -> EncodedPrompt:
         """Encode a prompt for chunks that are begun later. May be called from any thread.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from engine.chunker import Chunk
 from engine.controls import Controls
 from engine.frame import Frame
 
@@ -45,7 +46,7 @@ class IdentitySession:
         self.spec = IdentitySpec()
         self.health = IdentityHealth()
         self._waiting: deque[Frame] = deque()
-        self._begun: deque[Frame] = deque()
+        self._begun: deque[Chunk] = deque()
 
     @property
     def frames_needed(self) -> int:
@@ -62,11 +63,11 @@ class IdentitySession:
         self._waiting.append(frame)
 
     def begin(self, controls: Controls) -> None:
-        """Begin the oldest waiting frame; the controls are ignored."""
+        """Begin the oldest waiting frame. It keeps the controls, which change nothing."""
         if self._waiting:
-            self._begun.append(self._waiting.popleft())
+            self._begun.append(Chunk((self._waiting.popleft(),), controls))
 
-    def collect(self) -> list[Frame]:
+    def collect_chunks(self) -> list[Chunk]:
         """The oldest frame that was begun, unchanged."""
         return [self._begun.popleft()] if self._begun else []
 

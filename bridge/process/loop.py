@@ -17,6 +17,7 @@ from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.messages import Health, Start
 from bridge.process.owner import Owner
 from bridge.process.prompt_thread import PromptThread
+from engine.chunker import Chunk
 from engine.controls import Controls
 from engine.frame import Frame
 from engine.schedule import Cost, Goal, Load, Plan, Policy, expected, observe, plan
@@ -110,14 +111,12 @@ class Loop:
             return
         decided = self._plan(controls, need)
         frames = evenly_spaced(self._waiting, need, decided.skip)
-        self._heartbeat.count(skipped=decided.skip)
+        if decided.skip:
+            self._heartbeat.count(skipped=decided.skip)
         for _ in range(need + decided.skip):
             self._waiting.popleft()
-        limit = self._outbox.metadata_bytes
-        made = frame_metadata(controls.prompt_1, controls.strength, decided.steps, limit)
         for frame in frames:
-            own = frame.metadata
-            session.feed(dataclasses.replace(frame, metadata=fitted({**made, **own, **made}, limit) if own else made))
+            session.feed(frame)
         self._heartbeat.beat(Phase.STEPPING)
         began = time.perf_counter()
         session.begin(
@@ -133,16 +132,25 @@ class Loop:
         self._heartbeat.beat(Phase.STEPPING)
         self._heartbeat.chunk(int(took * 1e9))
         before = session.health.chunks
-        done = session.collect()
+        done = session.collect_chunks()
         if session.health.chunks > before:  # after a reset nothing was computed: there is no cost to learn
             self._cost = observe(self._cost, ended.plan, took)
-        for frame in done:
-            self._outbox.put(frame)
-        self._heartbeat.count(finished=len(done))
+        for chunk in done:
+            self._return(chunk)
         self._prompts.want(session.health.missing_prompts)
         if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
             self._reported = time.monotonic()
             self._owner.tell(health_message(session, ended.plan.reason))
+
+    def _return(self, chunk: Chunk) -> None:
+        """Send the frames of a chunk back; their metadata name the settings that the chunk was begun with."""
+        limit, controls = self._outbox.metadata_bytes, chunk.controls
+        made = frame_metadata(chunk.prompt, controls.strength, controls.steps, limit)
+        for frame in chunk.frames:
+            own = frame.metadata
+            metadata = fitted({**made, **own, **made}, limit) if own else made
+            self._outbox.put(dataclasses.replace(frame, metadata=metadata))
+        self._heartbeat.count(finished=len(chunk.frames))
 
     def _plan(self, controls: Controls, need: int) -> Plan:
         spec, config = self._session.spec, self._start.config

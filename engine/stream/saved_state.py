@@ -231,9 +231,10 @@ def unpack_frames(pixels_NHW3: Tensor, facts: Iterable[Mapping[str, Any]]) -> li
 def pack_chunk(chunk: Chunk) -> tuple[Tensor, dict[str, Any]]:
     """The pixels of a chunk's frames, and its other attributes."""
     pixels, frames = pack_frames(chunk.frames)
-    return pixels, {"frames": frames, "controls": dataclasses.asdict(chunk.controls)}
+    return pixels, {"frames": frames, "controls": dataclasses.asdict(chunk.controls), "prompt": chunk.prompt}
 
 
 def unpack_chunk(pixels_NHW3: Tensor, facts: Mapping[str, Any]) -> Chunk:
     """The chunk that `pack_chunk` packed."""
-    return Chunk(tuple(unpack_frames(pixels_NHW3, facts["frames"])), Controls(**facts["controls"]))
+    frames = tuple(unpack_frames(pixels_NHW3, facts["frames"]))
+    return Chunk(frames, Controls(**facts["controls"]), facts["prompt"])

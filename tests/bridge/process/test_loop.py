@@ -16,6 +16,7 @@ from bridge.process import loop
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.loop import Loop
 from bridge.process.messages import Start
+from engine.chunker import Chunk
 from engine.config import Config
 from engine.controls import Controls
 from engine.frame import Frame
@@ -86,7 +87,7 @@ class Device:
         self._world, self._asynchronous = world, asynchronous
         self._upload_s, self.compute_s, self._download_s = upload_s, compute_s, download_s
         self._fed: list[Frame] = []
-        self._begun: deque[tuple[float, list[Frame]]] = deque()
+        self._begun: deque[tuple[float, Chunk]] = deque()
         self._free = 0.0
         self.health = Health()
         self.most = 0
@@ -104,7 +105,7 @@ class Device:
         start = max(self._world.now, self._free)
         self.idle.append(start - self._free)
         self._free = start + self.compute_s
-        self._begun.append((self._free, self._fed))
+        self._begun.append((self._free, Chunk(tuple(self._fed), controls)))
         self._fed = []
         self.most = max(self.most, len(self._begun))
         if not self._asynchronous:
@@ -114,11 +115,11 @@ class Device:
     def arrived(self) -> bool:
         return not self._begun or self._begun[0][0] <= self._world.now
 
-    def collect(self) -> list[Frame]:
-        end, frames = self._begun.popleft()
+    def collect_chunks(self) -> list[Chunk]:
+        end, chunk = self._begun.popleft()
         self._world.now = max(self._world.now, end) + self._download_s
         self.health = replace(self.health, chunks=self.health.chunks + 1)
-        return frames
+        return [chunk]
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, world: World, device: Device) -> Heartbeat:
@@ -168,9 +169,9 @@ def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign
     world = World(fps=100, last=4000)
     device = Device(world, upload_s=0.004, compute_s=0.030, download_s=0.001)
     beats: list[tuple[float, Phase]] = []
-    original = Device.collect
+    original = Device.collect_chunks
 
-    def collect(self: Device) -> list[Frame]:
+    def collect_chunks(self: Device) -> list[Chunk]:
         chunks = len(self.idle)
         self.compute_s = 0.030 if chunks < 20 else 0.090 if chunks < 60 else float("inf")
         return original(self)
@@ -178,7 +179,7 @@ def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign
     def beat(self: Heartbeat, phase: Phase) -> None:
         beats.append((world.now, phase))
 
-    monkeypatch.setattr(Device, "collect", collect)
+    monkeypatch.setattr(Device, "collect_chunks", collect_chunks)
     monkeypatch.setattr(Heartbeat, "beat", beat)
     heartbeat = serve(monkeypatch, world, device)
     assert heartbeat.step_s == pytest.approx(0.090, rel=0.03)
