@@ -34,7 +34,7 @@ class _Word(enum.IntEnum):
 
 
 class Heartbeat:
-    """Counters of one engine process. Created by its owner and passed to the process as an argument."""
+    """Counters of one engine process. Created by the supervisor and passed to the process as an argument."""
 
     def __init__(self) -> None:
         self._words = multiprocessing.get_context("spawn").RawArray(ctypes.c_int64, len(_Word))

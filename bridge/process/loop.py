@@ -15,7 +15,7 @@ from bridge.process.engine_session import EngineSession
 from bridge.process.faults import inject
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.messages import Health, Start
-from bridge.process.owner import Owner
+from bridge.process.parent import Parent
 from bridge.process.prompt_thread import PromptThread
 from engine.chunker import Chunk
 from engine.controls import Controls
@@ -53,16 +53,16 @@ class Loop:
         session: EngineSession,
         inbox: RingReader,
         outbox: RingWriter,
-        owner: Owner,
+        parent: Parent,
         heartbeat: Heartbeat,
     ) -> None:
         self._start = start
         self._session = session
         self._inbox = inbox
         self._outbox = outbox
-        self._owner = owner
+        self._parent = parent
         self._heartbeat = heartbeat
-        self._prompts = PromptThread(session, owner.tell)
+        self._prompts = PromptThread(session, parent.tell)
         self._waiting: deque[Frame] = deque()
         self._arrivals: deque[int] = deque(maxlen=FPS_WINDOW)
         self._policy = Policy()
@@ -74,11 +74,11 @@ class Loop:
 
     def serve(self) -> None:
         """Process frames until told to stop. While a chunk is computed there is no heartbeat until it is finished."""
-        while not self._owner.stopped:
+        while not self._parent.stopped:
             if not self._running:
                 self._heartbeat.beat(Phase.WAITING)
             self._gather()
-            if self._start.debug and (fault := self._owner.take_fault()) is not None:
+            if self._start.debug and (fault := self._parent.take_fault()) is not None:
                 self._heartbeat.beat(Phase.WAITING)
                 inject(fault)
             if not self._running or (len(self._running) == 1 and self._nearly_done()):
@@ -105,7 +105,7 @@ class Loop:
 
     def _begin(self) -> None:
         """Begin a chunk if enough frames have arrived."""
-        session, controls = self._session, self._owner.controls
+        session, controls = self._session, self._parent.controls
         need = session.frames_needed
         if len(self._waiting) < need:
             return
@@ -140,7 +140,7 @@ class Loop:
         self._prompts.want(session.health.missing_prompts)
         if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
             self._reported = time.monotonic()
-            self._owner.tell(health_message(session, ended.plan.reason))
+            self._parent.tell(health_message(session, ended.plan.reason))
 
     def _return(self, chunk: Chunk) -> None:
         """Send the frames of a chunk back; their metadata name the settings that the chunk was begun with."""

@@ -19,7 +19,7 @@ from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.identity_session import IdentitySession
 from bridge.process.loop import Loop
 from bridge.process.messages import Failed, Loading, Ready, Start
-from bridge.process.owner import LogToOwner, Owner
+from bridge.process.parent import LogToParent, Parent
 from bridge.process.priority import fine_timers
 from engine.config import Config
 from engine.errors import TidecastError
@@ -27,31 +27,31 @@ from engine.errors import TidecastError
 
 def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, heartbeat: Heartbeat) -> None:
     """Main function of the (spawned) engine process. Returns when told to stop; a failure is reported and ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the owner handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the parent handles it
     fine_timers()
-    owner = Owner(connection, start.controls)
-    logging.basicConfig(level=logging.INFO, handlers=[LogToOwner(owner)], format="%(message)s")
+    parent = Parent(connection, start.controls)
+    logging.basicConfig(level=logging.INFO, handlers=[LogToParent(parent)], format="%(message)s")
     try:
         heartbeat.beat(Phase.LOADING)
-        with open_session(start, owner, heartbeat) as session:
-            owner.tell(Ready(session.spec.name))
-            Loop(start, session, inbox, outbox, owner, heartbeat).serve()
+        with open_session(start, parent, heartbeat) as session:
+            parent.tell(Ready(session.spec.name))
+            Loop(start, session, inbox, outbox, parent, heartbeat).serve()
     except TidecastError as error:
-        owner.tell(Failed(str(error)))
+        parent.tell(Failed(str(error)))
     except MemoryError as error:
-        owner.tell(Failed(f"The engine ran out of memory. {error}".strip()))
+        parent.tell(Failed(f"The engine ran out of memory. {error}".strip()))
     except EOFError:
-        owner.tell(Failed("The program that fed the engine is gone."))
+        parent.tell(Failed("The program that fed the engine is gone."))
     except Exception as error:  # whatever it is, report it before the process ends
         logging.getLogger(__name__).exception("the engine failed")
-        owner.tell(Failed(f"{type(error).__name__}: {error}"))
+        parent.tell(Failed(f"{type(error).__name__}: {error}"))
     else:
         return
     os._exit(1)  # threads of other libraries must not keep a failed engine alive
 
 
 @contextlib.contextmanager
-def open_session(start: Start, owner: Owner, heartbeat: Heartbeat) -> Iterator[EngineSession]:
+def open_session(start: Start, parent: Parent, heartbeat: Heartbeat) -> Iterator[EngineSession]:
     """The session that `start` asks for; closed at the end.
 
     Raises:
@@ -66,7 +66,7 @@ def open_session(start: Start, owner: Owner, heartbeat: Heartbeat) -> Iterator[E
 
     def progress(text: str) -> None:
         heartbeat.beat(Phase.LOADING)
-        owner.tell(Loading(text))
+        parent.tell(Loading(text))
 
     progress(f"opening {start.config.model}")
     with Session.open(leaving_a_core(start.config), progress=progress, defer_prompts=True) as session:

@@ -262,9 +262,9 @@ class Recorder:
 def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
     """Main function of a recording's process: writes frames from the ring to the file until told to end.
 
-    It also ends when the owner is gone. At the end it sends one sentence through `pipe`, empty if all went well.
+    It also ends when the parent is gone. At the end it sends one sentence through `pipe`, empty if all went well.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the owner handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the parent handles it
     if hasattr(os, "nice"):
         os.nice(NICENESS)
     from av.error import FFmpegError

@@ -137,7 +137,7 @@ from engine.config import Config
 from engine.controls import Controls
 from engine.frame import Frame
 
-class Owner:
+class Parent:
     controls, told, taken = Controls(), [], 0
     def tell(self, message):
         self.told.append(message)
@@ -149,12 +149,12 @@ class Owner:
 
 heartbeat = Heartbeat()
 with FrameRing(32, 16, depth=8) as there, FrameRing(32, 16, depth=8) as back:
-    start, owner = Start(Config(), True, False, 0.0, Controls()), Owner()
+    start, parent = Start(Config(), True, False, 0.0, Controls()), Parent()
     writer, reader = there.writer(), back.reader()
     for number in range(5):
         writer.put(Frame(np.full((16, 32, 3), number, np.uint8), captured_ns=number, seq=number))
-    with worker.open_session(start, owner, heartbeat) as session:
-        worker.Loop(start, session, there.reader(), back.writer(), owner, heartbeat).serve()
+    with worker.open_session(start, parent, heartbeat) as session:
+        worker.Loop(start, session, there.reader(), back.writer(), parent, heartbeat).serve()
     got = [reader.get() for _ in range(5)]
     print([frame.seq for frame in got if frame], all((f.pixels == f.seq).all() for f in got if f))
 print(session.spec.name, "torch" in sys.modules)

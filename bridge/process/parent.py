@@ -1,4 +1,4 @@
-"""The engine process's end of the pipe: messages to its owner, and what the owner asked for last."""
+"""The engine process's end of the pipe: messages to its parent, and what the parent asked for last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bridge.service import Service
 from engine.controls import Controls
 
 
-class Owner:
+class Parent:
     """The bridge process, as the engine process sees it. When it is gone, the engine process exits at once.
 
     Args:
@@ -32,7 +32,7 @@ class Owner:
 
     Attributes:
         controls: the live controls that were received last.
-        stopped: whether the owner has sent `Stop`.
+        stopped: whether the parent has sent `Stop`.
     """
 
     def __init__(self, connection: Connection, controls: Controls) -> None:
@@ -40,14 +40,14 @@ class Owner:
         self.stopped = False
         self._fault: Fault | None = None
         self._channel: Channel[FromEngine, ToEngine] = Channel(connection, TO_ENGINE)
-        Service("owner", self._read, lambda topic, text: self.tell(Complaint(topic, text))).start()
+        Service("parent", self._read, lambda topic, text: self.tell(Complaint(topic, text))).start()
 
     def tell(self, message: FromEngine) -> None:
         """Send one message, from any thread."""
         try:
             self._channel.send(message)
         except OSError:
-            os._exit(1)  # the owner is gone
+            os._exit(1)  # the parent is gone
 
     def take_fault(self) -> Fault | None:
         """The fault that was requested since the last call, if any."""
@@ -71,18 +71,18 @@ class Owner:
             try:
                 self.obey(self._channel.receive())
             except (EOFError, OSError):
-                os._exit(1)  # the owner is gone: exit, whatever the other threads are doing
+                os._exit(1)  # the parent is gone: exit, whatever the other threads are doing
             except MessageError as error:
                 self.tell(Complaint("engine", str(error)))
 
 
-class LogToOwner(logging.Handler):
-    """Sends log records to the owner, which writes them to its own log."""
+class LogToParent(logging.Handler):
+    """Sends log records to the parent, which writes them to its own log."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, parent: Parent) -> None:
         super().__init__()
-        self._owner = owner
+        self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
-        self._owner.tell(LogLine(record.levelno, record.name, self.format(record)))
+        self._parent.tell(LogLine(record.levelno, record.name, self.format(record)))
