@@ -276,7 +276,7 @@ def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
     else:
         lost = reader.dropped
         result = f"{lost} of {count + lost} frames are missing: the disk or the encoder was too slow." if lost else ""
-    with contextlib.suppress(OSError):  # the owner is gone
+    with contextlib.suppress(OSError):  # the parent is gone
         pipe.send(result)
 
 
