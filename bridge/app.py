@@ -37,7 +37,7 @@ from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.table import STAGES
 from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
 from bridge.process.priority import fine_timers
-from bridge.process.supervisor import EngineState, Supervisor
+from bridge.process.supervisor import Supervisor
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
@@ -325,8 +325,3 @@ class App:
                 self.telemetry.update(message=reason)
             case _:
                 assert_never(event)
-
-    @property
-    def engine_state(self) -> EngineState:
-        """What the engine process is doing."""
-        return self.supervisor.state

@@ -197,7 +197,7 @@ def test_mix_blends_with_the_input_frame_of_the_same_moment():
 def test_no_input_frames_pile_up_whatever_is_on_air():
     """They are kept for the mix; black, a held picture and the bypass do not mix, and may stay for hours."""
     with App(load(None, identity("pattern:bars", "null:", 64, 48) | {"process.kind": "model"})) as app:
-        assert app.engine_state is EngineState.LOADING
+        assert app.supervisor.state is EngineState.LOADING
         time.sleep(1.0)
         assert len(app.capture.history) < 10, "while the engine loads"
     with App(load(None, identity("pattern:bars", "null:", 64, 48))) as app:

@@ -181,10 +181,10 @@ def test_oscquery_describes_it(show):
 
 def test_the_page_is_told_of_it_by_its_own_process_and_drives_it(show):
     store, telemetry, _ = show
-    room = WebProcess(store, telemetry, 64, 48, port=0)
-    room.start()
+    web = WebProcess(store, telemetry, 64, 48, port=0)
+    web.start()
     try:
-        url = f"http://127.0.0.1:{room.port}"
+        url = f"http://127.0.0.1:{web.port}"
         table = get(f"{url}/api/table")
         assert [row["name"] for row in table["controls"] if row["group"] == "Grain"] == ["grain", "grain_colour"]
         assert [row["name"] for row in table["commands"]][-1] == "grain_develop"
@@ -196,7 +196,7 @@ def test_the_page_is_told_of_it_by_its_own_process_and_drives_it(show):
         eventually(lambda: store.snapshot.of(GrainControls).grain == 1.25)
         eventually(lambda: get(f"{url}/api/state")["controls"]["grain"][0] == 1.25)
     finally:
-        room.stop()
+        web.stop()
 
 
 def test_documents_and_component_list_it():

@@ -312,10 +312,10 @@ def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert " ".join(told) == "wait side work end of side wait capture work end of capture replay replay"
 
 
-def test_a_rehearsal_is_as_strict_as_a_graph() -> None:
-    rehearsal = GraphChecker()
+def test_the_graph_checker_is_as_strict_as_a_graph() -> None:
+    checker = GraphChecker()
     x, box = torch.arange(6.0), {"y": torch.ones(6), "n": 2}
-    replay = rehearsal.capture(lambda: (x * box["n"] + box["y"]).relu())
+    replay = checker.capture(lambda: (x * box["n"] + box["y"]).relu())
     first = replay()
     x.add_(1)
     assert replay() is first
