@@ -45,6 +45,7 @@ from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.launcher import WebProcess
+from bridge.web.messages import MidiState
 from bridge.web.server.guard import Guard
 from engine.controls import Controls
 from engine.frame import Frame
@@ -246,7 +247,7 @@ class App:
             osc_port=osc[1],
             inputs=self.inputs,
             snapshots=self.snapshots.numbers,
-            midi=midi.state if midi is not None else None,
+            midi=(lambda: MidiState(midi.learning, midi.knobs, midi.ports)) if midi is not None else None,
             examples=web.examples,
         )
         stack.callback(page.stop)

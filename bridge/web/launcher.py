@@ -14,7 +14,8 @@ import multiprocessing
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any, assert_never
 
 from bridge.control.store import ControlStore
@@ -87,8 +88,7 @@ class WebProcess:
         preview_widest: longest side of a preview picture, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
         snapshots: numbers of the stored snapshots; must be quick.
-        midi: `{"learning": address or "", "bindings": {full OSC address: name of the knob}, "ports": names of the open
-            devices}`; must be quick.
+        midi: the state of MIDI; must be quick.
         examples: prompts that the page offers, one tap each.
     """
 
@@ -109,7 +109,7 @@ class WebProcess:
         preview_widest: int = PREVIEW_WIDEST,
         inputs: Callable[[], Iterable[SourceInfo]] | None = None,
         snapshots: Callable[[], Iterable[int]] | None = None,
-        midi: Callable[[], Mapping[str, Any]] | None = None,
+        midi: Callable[[], MidiState] | None = None,
         examples: Sequence[str] = (),
     ) -> None:
         self._store = store
@@ -127,12 +127,12 @@ class WebProcess:
         if snapshots is not None:
             self._lists.append(lambda: SnapshotsStored(tuple(sorted(snapshots()))))
         if midi is not None:
-            self._lists.append(lambda: _midi_state(midi()))
+            self._lists.append(midi)
         self._reported: set[str] = set()
         self.token = ""
         self.port = 0
         self._listening: socket.socket | None = None
-        self._process: Any = None
+        self._process: BaseProcess | None = None
         self._channel: WebChannel | None = None
         self._services = [
             Service("web-receive", self._receive, telemetry.error),
@@ -203,14 +203,16 @@ class WebProcess:
         for unlisten in self._unlisten:
             unlisten()
         self._outbox.wake()
-        self._process.join(STOP_TIMEOUT_S)  # the thread `_tell` ends with a message to stop
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        if (process := self._process) is not None:
+            process.join(STOP_TIMEOUT_S)  # the thread `_tell` ends with a message to stop
+            if process.is_alive():
+                process.kill()
+                process.join()
         for service in self._services:
             service.stop()
-        self._process.close()
-        self._process = None
+        if process is not None:
+            process.close()
+            self._process = None
         if self._channel is not None:
             self._channel.close()
         self._preview.close()
@@ -252,7 +254,7 @@ class WebProcess:
         """Thread: do what pages ask; restart the web process when it dies."""
         wait_s = RESTART_WAIT_S
         while True:
-            assert self._channel is not None
+            assert self._channel is not None and self._process is not None
             try:
                 self._obey(self._channel.receive())
             except MessageError as error:
@@ -324,7 +326,3 @@ class WebProcess:
 
     def _changed(self, name: str, value: Any, origin: str) -> None:
         self._outbox.control(name, self._store.snapshot.value(name), origin)
-
-
-def _midi_state(state: Mapping[str, Any]) -> MidiState:
-    return MidiState(state["learning"], dict(state["bindings"]), tuple(state["ports"]))

@@ -22,6 +22,7 @@ from bridge.control.values import Snapshot
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
+from bridge.web.messages import MidiState
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
 
@@ -125,8 +126,8 @@ class Stage:
     def _learn(self, args: Any, caller: Any) -> None:
         self.learning = args[0]
 
-    def _midi(self) -> dict[str, Any]:
-        return {"learning": self.learning, "bindings": self.bindings, "ports": self.ports}
+    def _midi(self) -> MidiState:
+        return MidiState(self.learning, dict(self.bindings), tuple(self.ports))
 
     def _run(self) -> None:
         period, start, number = 1 / FPS, time.monotonic(), 0

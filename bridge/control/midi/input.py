@@ -126,9 +126,15 @@ class MidiInput:
         """Names of the open ports."""
         return tuple(self._inputs)
 
-    def state(self) -> dict[str, Any]:
-        """`{"learning": address or "", "bindings": {address: description of the knob}, "ports": names}`, for pages."""
-        return {"learning": self._learning, "bindings": summary(self._bindings), "ports": list(self.ports)}
+    @property
+    def learning(self) -> str:
+        """The full OSC address that is waiting for a knob; empty for none."""
+        return self._learning
+
+    @property
+    def knobs(self) -> dict[str, str]:
+        """Descriptions of the knobs by the full OSC address that they are bound to."""
+        return summary(self._bindings)
 
     def learn(self, address: str, caller: Caller | None = None) -> None:
         """Bind the next knob that moves to this address; an empty address stops waiting. The caller is answered at

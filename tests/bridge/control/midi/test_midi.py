@@ -101,7 +101,7 @@ def test_without_a_file_common_knobs_are_bound(stage):
     assert store.snapshot.value("freeze") is False
     assert not errors
     assert not path.exists()
-    assert {b.address for b in DEFAULT} == set(midi.state()["bindings"])
+    assert {b.address for b in DEFAULT} == set(midi.knobs)
 
 
 def test_a_fresh_knob_does_not_jump_but_catches_the_value(stage):
@@ -200,7 +200,7 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     answers = []
     caller = Caller("me", reply=lambda *answer: answers.append(answer))
     midi.learn("/seed", caller)
-    assert midi.state()["learning"] == PREFIX + "/seed"
+    assert midi.learning == PREFIX + "/seed"
     device.send(cc(9, 60, channel=3))  # jitters
     device.send(cc(9, 61, channel=3))
     device.send(cc(12, 0, channel=3))
@@ -208,7 +208,7 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     device.send(cc(12, 20, channel=3))
     knob = "nanoKONTROL2:nanoKONTROL2 MIDI 1: CC 12, channel 4"
     assert answers == [("/midi/learned", (PREFIX + "/seed", knob))]
-    assert midi.state()["learning"] == ""
+    assert midi.learning == ""
     device.send(cc(12, 0, channel=3))
     device.send(cc(12, 127, channel=3))
     assert store.snapshot.value("seed") == 2**31 - 1
@@ -220,9 +220,9 @@ def test_learning_over_osc_and_giving_it_up(stage):
     store, midi, _, _ = stage
     midi.start()
     assert store.handle(PREFIX + "/midi/learn", [PREFIX + "/black"])
-    assert midi.state()["learning"] == PREFIX + "/black"
+    assert midi.learning == PREFIX + "/black"
     assert store.handle(PREFIX + "/midi/learn", [""])
-    assert midi.state()["learning"] == ""
+    assert midi.learning == ""
     assert not store.handle(PREFIX + "/midi/learn", ["/nowhere"])
     assert not store.handle(PREFIX + "/midi/learn", ["/prompt/1"])
     device = plugged(midi)
@@ -282,7 +282,7 @@ def test_a_damaged_file_is_named_with_its_place_set_aside_and_the_defaults_are_u
     assert part in errors[0][1]
     assert (path.parent / "midi.damaged-1.toml").read_text() == text
     assert not path.exists()
-    assert midi.state()["bindings"]
+    assert midi.knobs
 
 
 def test_an_unreadable_file_is_left_where_it_is(tmp_path):
