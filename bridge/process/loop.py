@@ -71,6 +71,7 @@ class Loop:
         self._free = 0.0  # when the device finished the last collected chunk
         self._begin_s = 0.0
         self._reported = 0.0
+        self._told: Health | None = None
 
     def serve(self) -> None:
         """Process frames until told to stop. While a chunk is computed there is no heartbeat until it is finished."""
@@ -140,7 +141,13 @@ class Loop:
         self._prompts.want(session.health.missing_prompts)
         if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
             self._reported = time.monotonic()
-            self._parent.tell(health_message(session, ended.plan.reason))
+            self._report(health_message(session, ended.plan.reason))
+
+    def _report(self, health: Health) -> None:
+        """Tell the figures of a chunk, unless they are the same as before."""
+        if health != self._told or health.trouble:
+            self._told = health
+            self._parent.tell(health)
 
     def _return(self, chunk: Chunk) -> None:
         """Send the frames of a chunk back; their metadata name the settings that the chunk was begun with."""

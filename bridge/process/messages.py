@@ -69,7 +69,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Figures of the last chunk; sent at most ten times a second, and whenever there is trouble.
+    """Figures of the last chunk; sent when they change, at most ten times a second, and whenever there is trouble.
 
     Attributes:
         noise: share of noise that was mixed in, 0..1.

@@ -36,6 +36,7 @@ class World:
         self.now = 100.0
         self._period, self._last, self._next = 1.0 / fps, last, 0
         self.back: list[tuple[float, Frame]] = []
+        self.told: list[Any] = []
         self.controls = Controls(steps=1, slo_latency=2000.0)
 
     @property
@@ -67,7 +68,7 @@ class World:
         self.back.append((self.now, frame))
 
     def tell(self, message: Any) -> None:
-        pass
+        self.told.append(message)
 
 
 class Device:
@@ -90,6 +91,7 @@ class Device:
         self._begun: deque[tuple[float, Chunk]] = deque()
         self._free = 0.0
         self.health = Health()
+        self.news: dict[int, dict[str, Any]] = {}  # figures that change with a chunk, by its number
         self.most = 0
         self.idle: list[float] = []
         self.early: list[float] = []
@@ -118,7 +120,7 @@ class Device:
     def collect_chunks(self) -> list[Chunk]:
         end, chunk = self._begun.popleft()
         self._world.now = max(self._world.now, end) + self._download_s
-        self.health = replace(self.health, chunks=self.health.chunks + 1)
+        self.health = replace(self.health, chunks=self.health.chunks + 1, **self.news.get(self.health.chunks + 1, {}))
         return [chunk]
 
 
@@ -153,6 +155,19 @@ def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.
     assert heartbeat.skipped == 0
     waits = [now - frame.captured_ns / 1e9 for now, frame in world.back if frame.seq % FRAMES == FRAMES - 1]
     assert max(waits[1:]) < 0.033 + 2 * loop.BUSY_S
+
+
+def test_the_figures_of_chunks_are_told_when_they_change_and_trouble_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fps=40, last=400)
+    device = Device(world, upload_s=0.001, compute_s=0.010, download_s=0.0)
+    device.news = {20: {"noise": 0.5}, 40: {"trouble": "lost"}, 43: {"trouble": ""}}
+    serve(monkeypatch, world, device)
+    assert [(health.noise, health.trouble) for health in world.told] == [
+        (0.0, ""),
+        (0.5, ""),
+        *[(0.5, "lost")] * 3,
+        (0.5, ""),
+    ]
 
 
 def test_with_a_synchronous_device_a_chunk_is_collected_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
