@@ -137,7 +137,8 @@ class Link:
         """Time has passed. Returns the events."""
         events = []
         if not self.held:
-            for par in [p for p in self.waiting if now - self.changed_at.get(p, now - HOLD) >= HOLD]:
+            heard = self.heard_at  # an echo from before the change must not be shown when Tidecast has died after it
+            for par in [p for p in self.waiting if heard - self.changed_at.get(p, heard - HOLD) >= HOLD]:
                 events.extend(self._take(par, self.waiting.pop(par)))
         if self.online and now - self.heard_at >= OFFLINE_AFTER:
             self.reset()

@@ -143,6 +143,27 @@ def test_a_short_silence_is_no_loss_and_a_long_one_is():
     assert show.log.count(("offline",)) == 1
 
 
+def test_an_echo_from_before_a_change_is_not_shown_when_tidecast_dies_after_it():
+    link = link_script.Link(MANIFEST)
+    link.heard("/tidecast/ping", [], 0.9)
+    link.settle(keep_waiting=False)
+    link.local("Strength", 0.7, 1.0)
+    link.heard("/tidecast/strength", [0.6], 1.01)  # sent before the change had arrived; then there is silence
+    silent = 1.01 + link_script.OFFLINE_AFTER
+    assert [link.tick(now / 100) for now in range(101, int(silent * 100))] == [[]] * (int(silent * 100) - 101)
+    assert link.tick(silent) == [("offline",)]
+
+
+def test_an_echo_held_back_is_shown_once_tidecast_is_heard_after_the_change():
+    link = link_script.Link(MANIFEST)
+    link.heard("/tidecast/ping", [], 0.9)
+    link.settle(keep_waiting=False)
+    link.local("Strength", 0.7, 1.0)
+    link.heard("/tidecast/strength", [0.5], 1.1)
+    link.heard("/tidecast/ping", [], 1.0 + link_script.HOLD)
+    assert link.tick(1.0 + link_script.HOLD) == [("set", "Strength", 0.5)]
+
+
 def test_foreign_addresses_are_no_sign_of_life():
     link = link_script.Link(MANIFEST)
     assert link.heard("/other/strength", [1.0], 0.0) == [] and not link.online
