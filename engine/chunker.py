@@ -24,6 +24,12 @@ class Chunk:
     prompt: str = ""
 
 
+def chunk_of(ticket: object) -> Chunk:
+    """The chunk that a session passed to its stream as a ticket (see `engine.stream.state.Ticket`)."""
+    assert isinstance(ticket, Chunk), "a session's tickets are its chunks"
+    return ticket
+
+
 class Chunker:
     """Collects frames until there are enough for a chunk.
 

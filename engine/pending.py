@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from engine.chunker import Chunk
+from engine.chunker import Chunk, chunk_of
 from engine.pixels import restyled, to_pixels
 from engine.runtime.metrics import Health, StageTimers
 from engine.runtime.transfers import PendingCopy, Transfer
@@ -49,12 +49,6 @@ class Pending:
         if self.health is None:
             return None
         return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())
-
-
-def chunk_of(ticket: Ticket) -> Chunk:
-    """The chunk that a session passed to its stream as a ticket."""
-    assert isinstance(ticket, Chunk), "a session's tickets are its chunks"
-    return ticket
 
 
 def decoded(stream: Stream, done: Sequence[tuple[Ticket, Tensor]], timers: StageTimers, down: Transfer) -> Finished:

@@ -38,7 +38,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engine.chunker import Chunk, Chunker
+from engine.chunker import Chunk, Chunker, chunk_of
 from engine.config import Config
 from engine.controls import Controls
 from engine.distributed.link import RankLostError
@@ -47,7 +47,7 @@ from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, out_of_memory
-from engine.pending import Finished, Pending, chunk_of, decoded
+from engine.pending import Finished, Pending, decoded
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.metrics import Health, StageTimers, memory_gib
 from engine.runtime.transfers import transfers

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.chunker import Chunk
+from engine.chunker import Chunk, chunk_of
 from engine.controls import Controls
 from engine.errors import ModelError
 from engine.frame import Frame
@@ -75,8 +75,7 @@ def write_session(path: Path, session: Session) -> None:
     for row, (fact, ticket) in enumerate(zip(session.stream.facts["flights"], session.stream.tickets, strict=True)):
         chunk = None
         if ticket is not None:
-            assert isinstance(ticket, Chunk), "a session's tickets are its chunks"
-            tensors[f"flight.{row}"], chunk = pack_chunk(ticket)
+            tensors[f"flight.{row}"], chunk = pack_chunk(chunk_of(ticket))
         flights.append({**fact, "chunk": chunk})
     write(
         path,

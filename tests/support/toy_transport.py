@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 
 import numpy as np
 
+from bridge.video import table
 from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.table import Transport
 from bridge.video.ticker import Ticker
@@ -24,6 +26,15 @@ ROW = Transport(
 )
 
 SHELVES: dict[str, list[Frame]] = {}
+
+
+@contextmanager
+def registered() -> Iterator[None]:
+    """The transport is in the table; afterwards it is not, and the shelves are empty."""
+    table.register(ROW)
+    yield
+    table.unregister("shelf")
+    SHELVES.clear()
 
 
 class ShelfSource(Source):

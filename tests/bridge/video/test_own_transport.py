@@ -26,10 +26,8 @@ from tests.support import toy_transport
 
 @pytest.fixture(autouse=True)
 def shelf() -> Iterator[None]:
-    table.register(toy_transport.ROW)
-    yield
-    table.unregister("shelf")
-    toy_transport.SHELVES.clear()
+    with toy_transport.registered():
+        yield
 
 
 def test_it_is_input_and_output_of_a_whole_program() -> None:

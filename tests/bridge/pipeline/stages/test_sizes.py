@@ -24,7 +24,6 @@ from bridge.pipeline.stages.mix import Mix
 from bridge.pipeline.stages.mix_controls import MixControls
 from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
-from bridge.video import table
 from bridge.video.base import Options
 from bridge.video.synthetic.null import NullSink
 from bridge.web.preview import Preview
@@ -75,10 +74,8 @@ def soon(happened: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture(autouse=True)
 def shelf() -> Iterator[None]:
-    table.register(toy_transport.ROW)
-    yield
-    table.unregister("shelf")
-    toy_transport.SHELVES.clear()
+    with toy_transport.registered():
+        yield
 
 
 @pytest.mark.parametrize(("place", "after_mix"), [(Place.RESTYLED, False), (Place.TICK, False), (Place.TICK, True)])
