@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.control.address_pattern import is_pattern
 from bridge.control.table import ControlTable, Target
 from bridge.control.values import Snapshot
 from engine.control import Command, commands_of
@@ -22,6 +23,15 @@ from engine.errors import ControlError, TidecastError
 log = logging.getLogger(__name__)
 
 PING = Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping", "Answer /pong with the same arguments.")
+
+MAX_SHOWN = 200
+"""Most characters of an unknown address in an error; a datagram can hold one of 65,000."""
+
+MAX_DATAGRAM_COST = 512
+"""Most changes that one datagram can make. A bundle that sets every control needs one for each."""
+
+MIN_PATTERN_COST = 16
+"""What an address pattern counts for at least, for the time that it takes to match."""
 
 Listener = Callable[[str, Any, str], None]
 """Called as (name of the control, effective value, origin)."""
@@ -150,14 +160,35 @@ class ControlStore:
         Returns:
             Whether the message was understood.
         """
+        return self._handle(address, args, Caller(origin, host, reply)) > 0
+
+    def handle_all(
+        self, messages: Iterable[tuple[str, Sequence[Any]]], origin: str, *, host: str = "", reply: Reply = _no_reply
+    ) -> None:
+        """Obey the messages of one datagram, (address, arguments) each, in order; see `handle`.
+
+        What one datagram costs is bounded: once its messages have come to `MAX_DATAGRAM_COST`, the rest is refused
+        with one error.
+        """
         caller = Caller(origin, host, reply)
+        cost = 0
+        for address, args in messages:
+            if cost >= MAX_DATAGRAM_COST:
+                self._reject(
+                    address, "The datagram asks for too much at once; from this message on it is ignored.", caller
+                )
+                return
+            cost += max(self._handle(address, args, caller), MIN_PATTERN_COST if is_pattern(address) else 1)
+
+    def _handle(self, address: str, args: Sequence[Any], caller: Caller) -> int:
+        """Obey one message. Returns how many controls or commands it was for; 0 if it was refused."""
         try:
-            for target in self.table.find(address):
-                self._obey(address, target, args, caller)
+            targets = self.table.find(address)
+            self._obey(address, targets, args, caller)
         except TidecastError as error:
             self._reject(address, str(error), caller)
-            return False
-        return True
+            return 0
+        return len(targets)
 
     def on(self, command: str, handler: CommandHandler) -> Callable[[], None]:
         """Have `handler` carry out the command of this name (`Command.name`); returns a function that unregisters it.
@@ -198,20 +229,11 @@ class ControlStore:
 
         return unlisten
 
-    def _obey(self, address: str, target: Target, args: Sequence[Any], caller: Caller) -> None:
-        if target.command is not None:
-            self._command(address, target.command, args, caller)
-            return
-        control = target.control
-        assert control is not None
-        if len(args) != 1:
-            raise ControlError(address, f"One value is needed, got {len(args)}.")
-        value = args[0]
-        if target.twin == "norm":
-            value = control.from_norm(value)
-        elif target.twin == "midi":
-            value = control.from_midi(value)
-        self.set(control.name, value, caller.origin)
+    def _obey(self, address: str, targets: Sequence[Target], args: Sequence[Any], caller: Caller) -> None:
+        if targets[0].command is not None:
+            self._command(address, targets[0].command, args, caller)
+        else:
+            self.set_many(dict(_change(address, target, args) for target in targets), caller.origin)
 
     def _command(self, address: str, command: Command, args: Sequence[Any], caller: Caller) -> None:
         if is_release(command, args):
@@ -241,6 +263,7 @@ class ControlStore:
         self._tell(live, caller.origin)
 
     def _reject(self, address: str, reason: str, caller: Caller) -> None:
+        address = address[:MAX_SHOWN]
         self._call(caller.reply, "/error", (address, reason))
         for listener in self._error_listeners:
             self._call(listener, address, reason)
@@ -252,6 +275,23 @@ class ControlStore:
             function(*args)
         except Exception:  # see above
             log.exception("a listener of the controls failed")
+
+
+def _change(address: str, target: Target, args: Sequence[Any]) -> tuple[str, Any]:
+    """Name and new value of a control or twin that is sent these arguments.
+
+    Raises:
+        ControlError: if there is not exactly one argument, or it is no value for a twin.
+    """
+    control = target.control
+    assert control is not None
+    if len(args) != 1:
+        raise ControlError(address, f"One value is needed, got {len(args)}.")
+    if target.twin == "norm":
+        return control.name, control.from_norm(args[0])
+    if target.twin == "midi":
+        return control.name, control.from_midi(args[0])
+    return control.name, args[0]
 
 
 def is_release(command: Command, args: Sequence[Any]) -> bool:

@@ -5,17 +5,14 @@ Pure data, and the look-up of an address. `bridge.table` composes the program's 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.control.address_pattern import AddressIndex, PatternError, is_pattern
 from engine.control import PREFIX, Command, Control, Reading, commands_of, controls_of
 from engine.errors import ControlError
-
-MAX_WILDCARDS = 4
-"""Most `*` in one OSC address pattern; with more, a sender could make matching slow on purpose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,7 @@ class ControlTable:
     commands_by_name: dict[str, Command] = field(init=False, repr=False, compare=False)
     readings_by_name: dict[str, Reading] = field(init=False, repr=False, compare=False)
     targets: dict[str, Target] = field(init=False, repr=False, compare=False)
+    _index: AddressIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__  # the class is frozen
@@ -67,20 +65,24 @@ class ControlTable:
         places += [(PREFIX + row.address, Target(command=row)) for row in self.commands]
         _check_unique([*(place for place, _ in places), *(PREFIX + row.address for row in self.readings)], "rows at")
         put(self, "targets", dict(places))
+        put(self, "_index", AddressIndex(place for place, target in places if target.control is not None))
 
     def find(self, address: str) -> tuple[Target, ...]:
-        """What an OSC address stands for, or the controls that an OSC 1.0 address pattern matches.
+        """What an OSC address stands for: one control, twin or command; or the controls and twins that an OSC 1.0
+        address pattern matches (see `bridge.control.address_pattern`), at least one.
 
         Raises:
-            ControlError: if there is nothing at the address.
+            ControlError: if there is nothing at the address, or a pattern is malformed or too long.
         """
         target = self.targets.get(address)
         if target is not None:
             return (target,)
         found: tuple[Target, ...] = ()
-        if any(sign in address for sign in "*?[{"):
-            pattern = _pattern(address)
-            found = tuple(t for a, t in self.targets.items() if t.control is not None and pattern.fullmatch(a))
+        if is_pattern(address):
+            try:
+                found = tuple(self.targets[match] for match in self._index.matching(address))
+            except PatternError as error:
+                raise ControlError(address[:200], error.message) from None
         if not found:
             hint = "" if address.startswith(PREFIX + "/") else f" Addresses begin with {PREFIX}/."
             raise ControlError(address[:200], f"There is nothing at this address.{hint}")
@@ -119,36 +121,3 @@ def _check_unique(words: Iterable[str], what: str) -> None:
     repeated = [word for word, count in Counter(words).items() if count > 1]
     if repeated:
         raise ValueError(f"There are several {what} {', '.join(repeated)}.")
-
-
-def _pattern(address: str) -> re.Pattern[str]:
-    """An OSC 1.0 address pattern (`?`, `*`, `[a-z]`, `[!a-z]`, `{one,two}`) as a regular expression."""
-    if address.count("*") > MAX_WILDCARDS or len(address) > 200:
-        raise ControlError(address[:200], f"An address pattern may hold at most {MAX_WILDCARDS} asterisks.")
-    out = ""
-    for part in re.findall(r"\[[^\]]*\]|\{[^}]*\}|.", address, re.DOTALL):
-        if part == "*":
-            out += "[^/]*"
-        elif part == "?":
-            out += "[^/]"
-        elif part[0] == "{" and part[-1] == "}":
-            out += "(?:" + "|".join(re.escape(word) for word in part[1:-1].split(",")) + ")"
-        elif part[0] == "[" and part[-1] == "]" and part not in ("[]", "[!]"):
-            negate = part[1] == "!"
-            out += f"[{'^' * negate}{''.join(map(re.escape, _characters(part[1 + negate : -1])))}]"
-        else:
-            out += re.escape(part)
-    return re.compile(out)
-
-
-def _characters(listed: str) -> str:
-    """The characters that the inside of an OSC character list, such as `a-dxyz`, stands for."""
-    out = ""
-    while listed:
-        if len(listed) > 2 and listed[1] == "-" and listed[0] <= listed[2] < "\x80":
-            out += "".join(chr(c) for c in range(ord(listed[0]), ord(listed[2]) + 1))
-            listed = listed[3:]
-        else:
-            out += listed[0]
-            listed = listed[1:]
-    return out

@@ -26,6 +26,9 @@ MAX_DATAGRAM = 65507
 MAX_ARGUMENTS = 256
 """Most arguments of one message; no address has more than a handful."""
 
+MAX_MESSAGES = 512
+"""Most messages of one datagram: several times as many as there are addresses. Each costs time."""
+
 MAX_DEPTH = 8
 """Deepest nesting of bundles."""
 
@@ -59,6 +62,8 @@ def parse(datagram: bytes) -> list[Message]:
 
 def _walk(part: bytes, depth: int, found: list[Message]) -> None:
     if not part.startswith(BUNDLE):
+        if len(found) >= MAX_MESSAGES:
+            raise PacketError(f"The datagram holds more than {MAX_MESSAGES} messages.")
         found.append(_message(part))
         return
     if depth >= MAX_DEPTH:

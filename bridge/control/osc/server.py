@@ -160,8 +160,7 @@ class OscServer:
             return
         origin = f"osc:{sender[0]}:{sender[1]}"
         reply = functools.partial(self._reply, sender)
-        for message in messages:
-            self._store.handle(message.address, message.args, origin, host=sender[0], reply=reply)
+        self._store.handle_all(messages, origin, host=sender[0], reply=reply)
 
     def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
         (port,) = args
