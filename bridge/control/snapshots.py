@@ -1,27 +1,26 @@
 """Stored snapshots: all live controls under a number, recalled at once or with a glide.
 
 They are kept in one JSON file, which is replaced atomically on a thread of its own, so that a slow disk delays no
-control. The controls of recording are not part of a snapshot: a recall must not end a recording.
+control. Every Tidecast with the same folder has the same snapshots: a save changes its own number in the file and
+leaves the others, and what others save is read within `LOOK_S`. The controls of recording are not part of a snapshot: a
+recall must not end a recording.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge.control.files import set_aside, write_atomically
+from bridge.control.files import locked, remove_unfinished, set_aside, write_atomically
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import ControlTable
 from bridge.service import Service
 from engine.control import PREFIX, Command
 from engine.errors import ControlError
-
-log = logging.getLogger(__name__)
 
 FIRST, LAST = 1, 64
 """Range of the numbers."""
@@ -30,6 +29,9 @@ MAX_SECONDS = 600.0
 """Longest glide."""
 
 GLIDE_HZ = 60.0
+LOOK_S = 1.0
+"""Time between two looks at the file, in s: another Tidecast may have saved something."""
+
 ORIGIN = "snapshot"
 """Origin of every write that a recall makes."""
 
@@ -67,9 +69,11 @@ class Snapshots:
         self._store = store
         self._path = path
         self._report = report
-        self._stored: dict[int, dict[str, Any]] = {}
+        self._stored: dict[int, dict[str, Any]] = {}  # as in the file, with what this version does not know
         self._change = threading.Condition()
-        self._unwritten: list[Caller] = []
+        self._unwritten: dict[int, dict[str, Any]] = {}
+        self._callers: list[Caller] = []  # of the saves that are not written yet
+        self._seen: tuple[int, ...] = ()  # what the file looked like when it was last read
         self._writer = Service("snapshots", self._write_loop, report, self._notice)
         self._undo: list[Callable[[], None]] = []
         self._gliding: dict[str, tuple[float, float]] = {}  # by name: start value, end value
@@ -80,7 +84,8 @@ class Snapshots:
         """Read the file and start to obey the commands. A damaged file is renamed and reported."""
         if self._undo:
             return self
-        self._stored = self._read()
+        remove_unfinished(self._path)
+        self._look()
         self._writer.start()
         self._undo = [
             self._store.on(SAVE.name, lambda args, caller: self.save(args[0], caller)),
@@ -114,23 +119,27 @@ class Snapshots:
         """
         _check(SAVE, number)
         values = self._store.values()
+        saved = {number: {name: values[name] for name in stored_names(self._store.table)}}
         with self._change:
-            self._stored = {**self._stored, number: {name: values[name] for name in stored_names(self._store.table)}}
-            self._unwritten.append(caller or Caller(ORIGIN))
+            self._stored = {**self._stored, **saved}
+            self._unwritten = {**self._unwritten, **saved}
+            self._callers.append(caller or Caller(ORIGIN))
             self._change.notify_all()
 
     def recall(self, number: int, seconds: float = 0.0) -> None:
         """Set all live controls to their stored values. Those that can glide take `seconds` (0..600), the others
-        switch at once. A control that something else sets during the glide stops gliding.
+        switch at once. A control that something else sets during the glide stops gliding. A stored value that is not
+        valid (the file was edited, or another version wrote it) is reported, and its control left as it is.
 
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
         """
         _check(RECALL, number)
-        values = self._stored.get(number)
-        if values is None:
-            stored = ", ".join(map(str, self.numbers())) or "none"
-            raise ControlError(PREFIX + RECALL.address, f"Nothing is stored under {number} (stored: {stored}).")
+        stored = self._stored.get(number)
+        if stored is None:
+            numbers = ", ".join(map(str, self.numbers())) or "none"
+            raise ControlError(PREFIX + RECALL.address, f"Nothing is stored under {number} (stored: {numbers}).")
+        values = self._valid(number, stored)
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
         now = self._store.values()
         moving = {
@@ -170,39 +179,91 @@ class Snapshots:
             with self._change:
                 self._gliding = {n: ends for n, ends in self._gliding.items() if n != name}
 
+    def _valid(self, number: int, stored: dict[str, Any]) -> dict[str, Any]:
+        """The values of one stored snapshot that can be set. What is wrong with the others is reported."""
+        table = self._store.table
+        found: dict[str, Any] = {}
+        for name in stored_names(table):
+            if name not in stored:
+                continue
+            try:
+                found[name] = table.by_name[name].coerce(stored[name])
+            except ControlError as error:
+                self._report(PREFIX + RECALL.address, f"Snapshot {number}, {name}: {error} It was left as it is.")
+        return found
+
     def _write_loop(self) -> None:
-        """Write the file whenever something was saved; ends when stopped and everything is written."""
+        """Write the file whenever something was saved, and read it when another Tidecast has written it; ends when
+        stopped and everything is written."""
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._unwritten or self._writer.stopping.is_set())
-                callers, self._unwritten = self._unwritten, []
-                stored = self._stored
-                if not callers:
+                self._change.wait_for(lambda: self._callers or self._writer.stopping.is_set(), LOOK_S)
+                callers, self._callers = self._callers, []
+                unwritten = self._unwritten
+                if not callers and self._writer.stopping.is_set():
                     return
-            content = {"version": 1, "snapshots": {str(n): stored[n] for n in sorted(stored)}}
+            if not callers:
+                self._look()
+                continue
             try:
-                write_atomically(self._path, json.dumps(content, ensure_ascii=False, indent=1).encode())
+                with locked(self._path):
+                    self._adopt(self._read())
+                    stored = self._stored
+                    content = {"version": 1, "snapshots": {str(n): stored[n] for n in sorted(stored)}}
+                    # A file may hold half a surrogate pair; json reads it as Python does with "surrogatepass".
+                    text = json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+                    write_atomically(self._path, text)
+                    self._seen = self._signature()
             except OSError as error:
                 reason = f"{self._path} cannot be written ({error.strerror}); the snapshot is lost when Tidecast ends."
                 self._report(PREFIX + SAVE.address, reason)
                 for caller in callers:
                     caller.reply("/error", (PREFIX + SAVE.address, reason))
+                continue
+            with self._change:
+                self._unwritten = {n: v for n, v in self._unwritten.items() if unwritten.get(n) is not v}
 
-    def _read(self) -> dict[int, dict[str, Any]]:
+    def _adopt(self, in_file: dict[int, dict[str, Any]]) -> None:
+        """Take over the snapshots of the file, except those that were saved here and are not written yet."""
+        with self._change:
+            self._stored = {**self._stored, **in_file, **self._unwritten}
+
+    def _signature(self) -> tuple[int, ...]:
+        """What tells that the file was replaced; empty without a file."""
         try:
-            content = json.loads(self._path.read_bytes())
-            return {int(n): _valid(values, self._store.table) for n, values in content["snapshots"].items()}
-        except FileNotFoundError:
-            return {}
+            now = self._path.stat()
+        except OSError:
+            return ()
+        return now.st_ino, now.st_mtime_ns, now.st_size
+
+    def _look(self) -> None:
+        """Read the file if it was replaced since it was last read."""
+        if self._signature() == self._seen:
+            return
+        try:
+            self._adopt(self._read())
         except OSError as error:
             self._report("snapshots", f"{self._path} cannot be read ({error.strerror}).")
+
+    def _read(self) -> dict[int, dict[str, Any]]:
+        """The snapshots of the file; none if there is no file. A damaged file is renamed and reported.
+
+        Raises:
+            OSError: if the file cannot be read, or is damaged and cannot be renamed; it must not be replaced then.
+        """
+        self._seen = self._signature()
+        try:
+            content = json.loads(self._path.read_bytes())
+            return {int(number): dict(values.items()) for number, values in content["snapshots"].items()}
+        except FileNotFoundError:
+            return {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             try:
                 aside = set_aside(self._path)
-                self._report("snapshots", f"{self._path} is damaged; it was set aside as {aside.name}.")
             except OSError as error:
-                self._report("snapshots", f"{self._path} is damaged and cannot be set aside ({error.strerror}).")
-        return {}
+                raise OSError(error.errno, f"it is damaged and cannot be set aside: {error.strerror}") from error
+            self._report("snapshots", f"{self._path} is damaged; it was set aside as {aside.name}.")
+            return {}
 
 
 def stored_names(table: ControlTable) -> tuple[str, ...]:
@@ -213,14 +274,3 @@ def stored_names(table: ControlTable) -> tuple[str, ...]:
 def _check(command: Command, number: int) -> None:
     if not FIRST <= number <= LAST:
         raise ControlError(PREFIX + command.address, f"{number} is not the number of a snapshot ({FIRST} to {LAST}).")
-
-
-def _valid(values: dict[str, Any], table: ControlTable) -> dict[str, Any]:
-    """The values of one stored snapshot that this version knows, coerced; others are ignored and logged."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        try:
-            found[name] = table.by_name[name].coerce(value)
-        except (KeyError, ControlError):
-            log.warning("a stored snapshot has %s = %.60r, which this version does not know", name, value)
-    return {n: v for n, v in found.items() if n in stored_names(table)}

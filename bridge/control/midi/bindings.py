@@ -171,7 +171,8 @@ def load(path: Path, table: ControlTable) -> tuple[Binding, ...]:
 
 
 def save(path: Path, bindings: tuple[Binding, ...]) -> None:
-    """Write the bindings, replacing the file atomically.
+    """Write the bindings, replacing the file atomically; what another Tidecast has learned since is lost unless the
+    caller holds the lock of the file (`files.locked`) and has read it under the lock.
 
     Raises:
         BindingsError: if that is impossible; the old file is unchanged.

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.control.files import locked, remove_unfinished
 from bridge.control.midi.bindings import (
     Binding,
     BindingsError,
@@ -94,6 +95,7 @@ class MidiInput:
         self._learn_starts: dict[Knob, int] = {}  # where each knob was when it first moved during learning
         self._learning = ""
         self._learner = Caller("")
+        self._unsaved: list[tuple[Knob, str]] = []  # learned, and not in the file
         self._changed: set[str] = set()
         self._service = Service("midi", self._run, report)
         self._undo: list[Callable[[], None]] = []
@@ -102,6 +104,7 @@ class MidiInput:
         """Read the bindings and start to look for ports. A damaged file is renamed and reported."""
         if self._undo:
             return self
+        remove_unfinished(self._path)
         try:
             self._bindings = load(self._path, self._table)
         except BindingsError as error:
@@ -256,12 +259,15 @@ class MidiInput:
         else:
             return
         with self._lock:
-            if self._learning:
-                self._try_to_learn(knob, value)
+            learning, caller = self._learning, self._learner
+            if learning and not self._learns(knob, value):
                 return
             before = self._positions.get(knob, 0)
             self._positions[knob] = value
             bindings = [b for b in self._bindings if b.matches(knob)]
+        if learning:
+            self._save(knob, learning, caller)
+            return
         for binding in bindings:
             self._apply(binding, knob, value, before, origin)
 
@@ -296,19 +302,48 @@ class MidiInput:
         half = self._positions.get(Knob(knob.port, knob.channel, "cc", other), 0)
         return scaled(binding, value, half) if knob.number == binding.cc else scaled(binding, half, value)
 
-    def _try_to_learn(self, knob: Knob, value: int) -> None:
-        """Bind the knob once it has moved far enough."""
+    def _learns(self, knob: Knob, value: int) -> bool:
+        """Whether the knob has moved far enough to be learned; then it is bound."""
         first = self._learn_starts.setdefault(knob, value)
         moved = abs(value - first) >= LEARN_TRAVEL if knob.kind == "cc" else value > 0
-        if not moved:
-            return
-        self._bindings = learned(self._bindings, knob, self._learning, self._table)
-        address, self._learning = self._learning, ""
-        caller = self._learner
+        if moved:
+            self._bindings = learned(self._bindings, knob, self._learning, self._table)
+            self._unsaved.append((knob, self._learning))
+            self._learning = ""
+        return moved
+
+    def _save(self, knob: Knob, address: str, caller: Caller) -> None:
+        """Write what was learned into the file, and tell who asked for it. Does not hold the lock that writers of
+        controls need: the disk may be slow."""
         log.info("MIDI: %s moves %s", knob, address)
+        reason = ""
         try:
-            save(self._path, self._bindings)
+            with locked(self._path):
+                self._merge_and_save()
         except BindingsError as error:
-            self._report("midi", str(error))
-            caller.reply("/error", (PREFIX + LEARN.address, str(error)))
+            reason = str(error)
+        except OSError as error:  # from the lock
+            reason = f"{self._path} cannot be written ({error.strerror})."
+        if reason:
+            self._report("midi", reason)
+            caller.reply("/error", (PREFIX + LEARN.address, reason))
         caller.reply("/midi/learned", (address, str(knob)))
+
+    def _merge_and_save(self) -> None:
+        """Bind what was learned here in the bindings of the file, where another Tidecast may have learned something
+        else since it was read."""
+        try:
+            in_file = load(self._path, self._table)
+        except BindingsError as error:
+            if self._path.exists():
+                raise
+            self._report("midi", str(error))  # damaged and set aside: the bindings in use take its place
+            in_file = self._bindings
+        with self._lock:
+            unsaved = tuple(self._unsaved)
+            for knob, address in unsaved:
+                in_file = learned(in_file, knob, address, self._table)
+            self._bindings = in_file
+        save(self._path, in_file)
+        with self._lock:
+            self._unsaved = [one for one in self._unsaved if one not in unsaved]

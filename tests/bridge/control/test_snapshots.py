@@ -67,7 +67,7 @@ def test_snapshots_survive_a_restart(stage):
     assert other.snapshot.value("strength") == 0.123
     again.stop()
     assert not errors
-    assert os.listdir(path.parent) == ["snapshots.json"]
+    assert sorted(os.listdir(path.parent)) == [files.LOCK, "snapshots.json"]
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(stage, monkeypatch):
     assert "No space left" in answers[0][1][1]
     assert "No space left" in errors[0][1]
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["snapshots.json"]
+    assert sorted(os.listdir(path.parent)) == [files.LOCK, "snapshots.json"]
     kept.recall(2)
 
 
@@ -174,11 +174,132 @@ def test_unknown_values_of_another_version_are_ignored(tmp_path):
     path = tmp_path / "snapshots.json"
     path.write_text(json.dumps({"version": 9, "snapshots": {"1": {"mix": 0.5, "warp": 3, "fit": "round"}}}))
     store = ControlStore(TABLE)
-    kept = Snapshots(store, path, pytest.fail).start()
+    errors = []
+    kept = Snapshots(store, path, lambda *e: errors.append(e)).start()
     kept.recall(1)
     assert store.snapshot.value("mix") == 0.5
     assert store.snapshot.value("fit") == "cover"
+    ((topic, reason),) = errors
+    assert topic == PREFIX + "/snapshot/recall"
+    assert "Snapshot 1, fit: 'round' is not one of cover" in reason
+    kept.save(2)
     kept.stop()
+    assert json.loads(path.read_text())["snapshots"]["1"] == {"mix": 0.5, "warp": 3, "fit": "round"}, "kept for others"
+
+
+def another(stage, **values):
+    """Another Tidecast with the same file."""
+    store = ControlStore(TABLE)
+    store.set_many(values)
+    return store, Snapshots(store, stage[3], pytest.fail).start()
+
+
+def numbers_in(path):
+    return {int(number) for number in json.loads(path.read_bytes())["snapshots"]}
+
+
+def test_two_instances_keep_each_others_snapshots(stage):
+    """Each had the whole file in memory and wrote it back: what the other had saved since was gone."""
+    store, kept, _, path = stage
+    other_store, other = another(stage, mix=0.75)
+    store.set("mix", 0.25)
+    kept.save(1)
+    other.save(2)
+    for number in (1, 2):
+        eventually(lambda number=number: number in kept.numbers() and number in other.numbers())
+    assert numbers_in(path) == {1, 2}
+    other.recall(1)
+    kept.recall(2)
+    assert (other_store.snapshot.value("mix"), store.snapshot.value("mix")) == (0.25, 0.75)
+    other.stop()
+
+
+def test_a_number_that_two_save_holds_what_was_saved_last(stage):
+    _, kept, _, path = stage
+    kept.save(1)
+    kept.save(3)
+    eventually(lambda: path.exists() and numbers_in(path) == {1, 3})
+    _, other = another(stage, mix=0.125)
+    other.save(3)
+    other.stop()
+    eventually(lambda: kept._stored[3]["mix"] == 0.125)
+    kept.save(1)
+    kept.stop()
+    assert json.loads(path.read_bytes())["snapshots"]["3"]["mix"] == 0.125
+
+
+SAVER = """
+import sys, time
+from pathlib import Path
+from bridge.control.snapshots import Snapshots
+from bridge.control.store import ControlStore
+from bridge.table import TABLE
+path, first = Path(sys.argv[1]), int(sys.argv[2])
+kept = Snapshots(ControlStore(TABLE), path, lambda *e: sys.exit(str(e))).start()
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(first, first + 16):
+    kept.save(number)
+    time.sleep(0.002)
+kept.stop()
+"""
+
+
+def test_many_processes_that_save_at_once_lose_nothing(tmp_path):
+    path = tmp_path / "snapshots.json"
+    pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    firsts = (1, 17, 33, 49)
+    savers = [subprocess.Popen([sys.executable, "-c", SAVER, str(path), str(first)], **pipe) for first in firsts]
+    for saver in savers:
+        assert saver.stdout.readline().strip() == b"ready"
+    for saver in savers:
+        saver.stdin.write(b"go\n")
+        saver.stdin.flush()
+    for saver in savers:
+        saver.communicate(timeout=60)
+        assert saver.returncode == 0
+    assert numbers_in(path) == set(range(1, 65))
+
+
+def test_a_save_waits_for_the_lock_and_says_when_it_does_not_get_it(stage, monkeypatch):
+    _, kept, errors, path = stage
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.05)
+    with files.locked(path):
+        kept.save(1)
+        eventually(lambda: errors)
+    assert "another Tidecast is writing there" in errors[0][1]
+    assert not path.exists()
+    kept.save(2)
+    eventually(path.exists)
+    assert numbers_in(path) == {1, 2}, "the save that failed is written with the next one"
+
+
+def test_a_file_that_cannot_be_read_is_not_replaced(tmp_path):
+    path = tmp_path / "snapshots.json"
+    path.mkdir()  # not even root can read it as a file
+    errors = []
+    kept = Snapshots(ControlStore(TABLE), path, lambda *e: errors.append(e)).start()
+    kept.save(1)
+    kept.stop()
+    assert path.is_dir()
+    assert ["cannot be read" in errors[0][1], "cannot be written" in errors[1][1], len(errors)] == [True, True, 2]
+
+
+def test_a_value_that_cannot_be_read_back_is_reported_and_the_rest_recalled(stage):
+    store, kept, errors, path = stage
+    poisoned = {"input": "half \ud800", "strength": [1], "mix": 0.5, "steps": 10**400, "prompt_1": None}
+    path.parent.mkdir()
+    path.write_text(json.dumps({"version": 1, "snapshots": {"1": poisoned, "2": {"mix": 0.25}}}))
+    eventually(lambda: kept.numbers() == (1, 2))
+    store.set("input", "pattern:waves")
+    kept.recall(1)
+    assert (store.snapshot.value("mix"), store.snapshot.value("input")) == (0.5, "pattern:waves")
+    wrong = {reason.split(":")[0] for _, reason in errors}
+    assert wrong == {"Snapshot 1, input", "Snapshot 1, strength", "Snapshot 1, steps", "Snapshot 1, prompt_1"}
+    assert all(len(reason) < 300 for _, reason in errors)
+    kept.save(3)
+    kept.stop()
+    assert json.loads(path.read_bytes())["snapshots"]["1"] == poisoned, "somebody can still mend it by hand"
 
 
 KILLED = """
@@ -205,6 +326,66 @@ def test_a_kill_at_any_time_leaves_a_complete_file(tmp_path):
         data = path.read_bytes()
         assert len(data) == 300_000
         assert len(set(data)) == 1
+
+
+KILLED_AT = """
+import os, sys
+from pathlib import Path
+from bridge.control import files
+
+path, wanted, calls = Path(sys.argv[1]), int(sys.argv[2]), []
+
+def dies(name):
+    function = getattr(os, name)
+    def call(*args):
+        calls.append(name)
+        if len(calls) == wanted:
+            os._exit(9)
+        return function(*args)
+    setattr(os, name, call)
+
+for name in ("open", "fsync", "replace", "close"):
+    dies(name)
+files.write_atomically(path, b"new" * 100_000)
+print(*calls)
+"""
+
+
+def test_a_kill_before_any_step_of_a_write_leaves_the_old_file_or_the_new_and_nothing_else_after_the_next_start(
+    tmp_path,
+):
+    path = tmp_path / "snapshots.json"
+
+    def killed_at(step):
+        return subprocess.run([sys.executable, "-c", KILLED_AT, str(path), str(step)], capture_output=True, text=True)
+
+    steps = killed_at(0).stdout.split()
+    assert steps[:3] == ["open", "fsync", "replace"], "the content is on the disk before the name is, for a power loss"
+    assert steps[3:] == (["open", "fsync", "close"] if os.name == "posix" else []), "and then the folder"
+    new = path.read_bytes()
+    old = json.dumps({"snapshots": {}}).encode()
+    for step in range(1, len(steps) + 1):
+        path.write_bytes(old)
+        assert killed_at(step).returncode == 9
+        assert path.read_bytes() == (old if step <= 3 else new)
+        path.write_bytes(old)
+        Snapshots(ControlStore(TABLE), path, pytest.fail).start().stop()
+        assert set(os.listdir(tmp_path)) <= {"snapshots.json", files.LOCK}
+
+
+def test_a_file_that_a_virus_scanner_has_open_is_replaced_when_it_is_closed(tmp_path, monkeypatch):
+    replace, refused = os.replace, []
+
+    def busy(*args):
+        if len(refused) < 3:
+            refused.append(args)
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        replace(*args)
+
+    monkeypatch.setattr(files.os, "replace", busy)
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    files.write_atomically(tmp_path / "file", b"x")
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_the_range_is_the_one_that_the_help_names():

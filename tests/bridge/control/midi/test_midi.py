@@ -1,5 +1,6 @@
 """MIDI: bindings, learning, soft takeover and ports that come and go, over mido ports that need no hardware."""
 
+import threading
 import time
 
 import mido
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mido import Message
 
+from bridge.control import files
 from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.bindings import (
     DEFAULT,
@@ -214,6 +216,71 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     assert store.snapshot.value("seed") == 2**31 - 1
     mine = [b for b in load(path, TABLE) if b.address == PREFIX + "/seed"]
     assert mine == [Binding(port="nanoKONTROL2:nanoKONTROL2 MIDI 1", channel=4, cc=12, address=PREFIX + "/seed")]
+
+
+def learn(midi, device, address, number):
+    midi.learn(address)
+    device.send(cc(number, 0))
+    device.send(cc(number, 20))
+
+
+def test_two_instances_keep_what_the_other_has_learned(stage):
+    """Each wrote back the bindings that it had read at the start: what the other had learned since was gone."""
+    _, midi, errors, path = stage
+    midi.start()
+    other = MidiInput(
+        ControlStore(TABLE), path, lambda *e: errors.append(e), open_backend("tests.fakes.midi_loopback"), look_s=0.05
+    ).start()
+    device = plugged(midi)
+    eventually(lambda: other.ports)
+    learn(midi, device, "/seed", 50)
+    learn(other, device, "/motion", 51)
+    learn(midi, device, "/slo/latency", 52)
+    other.stop()
+    in_file = {b.address: b.cc for b in load(path, TABLE)}
+    assert [in_file[PREFIX + a] for a in ("/seed", "/motion", "/slo/latency")] == [50, 51, 52]
+    assert {PREFIX + "/seed", PREFIX + "/motion", PREFIX + "/slo/latency"} <= set(midi.knobs)
+    assert not errors
+
+
+def test_a_knob_that_could_not_be_saved_is_saved_with_the_next_one(stage, monkeypatch):
+    _, midi, errors, path = stage
+    midi.start()
+    device = plugged(midi)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.05)
+    with files.locked(path):
+        learn(midi, device, "/seed", 50)
+    assert "another Tidecast is writing there" in errors[0][1]
+    assert not path.exists()
+    learn(midi, device, "/steps", 51)
+    assert {b.address: b.cc for b in load(path, TABLE)}.items() >= {(PREFIX + "/seed", 50), (PREFIX + "/steps", 51)}
+
+
+def test_a_slow_disk_while_learning_delays_no_control(stage, monkeypatch):
+    store, midi, _, path = stage
+    midi.start()
+    device = plugged(midi)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 5.0)
+    with files.locked(path):
+        port = threading.Thread(target=learn, args=(midi, device, "/seed", 50))
+        port.start()
+        eventually(lambda: PREFIX + "/seed" in midi.knobs)
+        writer = threading.Thread(target=store.set, args=("mix", 0.5, "osc:me"))
+        writer.start()
+        writer.join(2.0)
+        assert not writer.is_alive()
+    port.join()
+    assert path.exists()
+
+
+def test_a_file_that_was_damaged_meanwhile_is_set_aside_and_the_knobs_in_use_are_kept(stage):
+    _, midi, errors, path = stage
+    started(midi, path, Binding(cc=40, address=PREFIX + "/motion"))
+    device = plugged(midi)
+    path.write_text("[[binding]\n")
+    learn(midi, device, "/seed", 50)
+    assert "set aside as midi.damaged-1.toml" in errors[0][1]
+    assert {b.address for b in load(path, TABLE)} == {PREFIX + "/motion", PREFIX + "/seed"}
 
 
 def test_learning_over_osc_and_giving_it_up(stage):
