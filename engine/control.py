@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from engine.coercion import INTEGER_LIMIT, as_switch, finite, has_utf8, shown
-from engine.errors import ControlError
+from engine.errors import ControlError, TidecastError
 
 PREFIX = "/tidecast"
 """Root of the OSC namespace; the addresses of controls, commands and readings are relative to it."""
@@ -60,6 +60,8 @@ class Control:
         label: short name for the user.
         help: one sentence for artists that says what it does.
         glides: whether it moves gradually when a snapshot is recalled.
+        check: for text: raises a `TidecastError` for a value that could never be obeyed. It is called on the threads
+            that serve the controls, so it must not wait for a disk or a network.
     """
 
     name: str
@@ -74,6 +76,11 @@ class Control:
     label: str
     help: str
     glides: bool
+    check: Callable[[str], None] | None = None
+
+    def described(self) -> dict[str, Any]:
+        """Its attributes as plain data, without `check`."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "check"}
 
     @property
     def numeric(self) -> bool:
@@ -90,16 +97,7 @@ class Control:
             ControlError: if `value` cannot be understood; names the address and the reason.
         """
         if self.kind is Kind.TEXT:
-            if isinstance(value, bytes):
-                try:
-                    return value.decode("utf-8")
-                except UnicodeDecodeError:
-                    raise self._bad(value, "text in UTF-8") from None
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < INTEGER_LIMIT:
-                return str(value)
-            if isinstance(value, str) and has_utf8(value):
-                return value
-            raise self._bad(value, "text")
+            return self._checked(self._as_text(value))
         if self.kind is Kind.CHOICE:
             word = value.strip().lower() if isinstance(value, str) else None
             if word in self.choices:
@@ -151,6 +149,26 @@ class Control:
         if number is None:
             raise self._bad(midi, "a number from 0 to 127")
         return self.from_norm(number / 127.0)
+
+    def _as_text(self, value: Any) -> str:
+        if isinstance(value, bytes):
+            try:
+                return value.decode("utf-8")
+            except UnicodeDecodeError:
+                raise self._bad(value, "text in UTF-8") from None
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < INTEGER_LIMIT:
+            return str(value)
+        if isinstance(value, str) and has_utf8(value):
+            return value
+        raise self._bad(value, "text")
+
+    def _checked(self, text: str) -> str:
+        if self.check is not None:
+            try:
+                self.check(text)
+            except TidecastError as error:
+                raise ControlError(PREFIX + self.address, error.message, error.remedy) from None
+        return text
 
     def _bad(self, value: Any, want: str) -> ControlError:
         return ControlError(PREFIX + self.address, f"{shown(value)} is not {want}.")
@@ -241,6 +259,7 @@ def live(
     unit: str = "",
     choices: tuple[str, ...] = (),
     glides: bool = False,
+    check: Callable[[str], None] | None = None,
 ) -> Any:
     """Declare a field of an owner as a live control; the arguments are the attributes of `Control`.
 
@@ -256,6 +275,7 @@ def live(
         unit=unit,
         choices=choices,
         glides=glides,
+        check=check,
     )
     return dataclasses.field(default=default, metadata={"live": row})
 

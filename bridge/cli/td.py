@@ -36,7 +36,7 @@ def table(rows: ControlTable = TABLE) -> dict[str, Any]:
         "version": metadata.version("tidecast"),
         "prefix": PREFIX,
         "states": list(STATES),
-        "controls": [_plain(dataclasses.asdict(c), without=("glides",)) for c in rows.controls],
+        "controls": [_plain(c.described(), without=("glides",)) for c in rows.controls],
         "commands": [_plain(dataclasses.asdict(c)) for c in rows.commands],
         "telemetry": [_plain(dataclasses.asdict(r)) for r in rows.readings],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.video.address import check_choice
 from bridge.video.table import schemes
 from engine.control import live
 
@@ -18,4 +19,5 @@ class InputControls:
         f"Switch the source: an address ({schemes()}, then a name) or an index from the list of inputs.",
         group="Video",
         label="Input",
+        check=check_choice,
     )

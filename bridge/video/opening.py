@@ -6,23 +6,10 @@ import importlib
 from types import ModuleType
 from typing import Any, Literal, cast
 
+from bridge.video.address import check_input, parse_uri
 from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.table import find, rows
 from engine.errors import TransportError
-
-
-def parse_uri(uri: str) -> tuple[str, str]:
-    """Split `transport:name`.
-
-    Raises:
-        TransportError: no such transport; the remedy names those that exist.
-    """
-    scheme, colon, name = uri.strip().partition(":")
-    scheme = scheme.lower()
-    if not colon or find(scheme) is None:
-        known = ", ".join(f"{row.scheme}:" for row in rows())
-        raise TransportError(f"{uri!r} names no video transport.", f"It must begin with one of {known}")
-    return scheme, name.strip()
 
 
 def open_source(uri: str, options: Options | None = None) -> Source:
@@ -92,6 +79,8 @@ def _make(direction: Literal["source", "sink"], uri: str, options: Options | Non
         able = ", ".join(f"{r.scheme}:" for r in rows() if (r.reads if direction == "source" else r.writes))
         kind = "input" if direction == "source" else "output"
         raise TransportError(f"{scheme}: has no {kind} ({uri!r}).", f"Choose one of {able}")
+    if direction == "source":
+        check_input(uri)
     made = getattr(_module(scheme), direction)(name, options or Options())
     made.open()
     return made

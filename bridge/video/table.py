@@ -6,7 +6,27 @@ with the row from outside.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from bridge.video.names import check_camera, check_path, check_pattern, is_network_path, is_remote_display
+
+
+class OpenedBy(enum.IntEnum):
+    """Who may choose an input; each is a subset of the one before. A person at this machine may choose all of them."""
+
+    ANYONE = 0
+    """Everybody who may send controls: it shows only what programs offer to every receiver, or a generated picture."""
+
+    LISTED = 1
+    """People at other machines, if the list of sources shows it or the settings allow it."""
+
+    ALLOWED = 2
+    """People at other machines, if the settings allow it: it shows this machine's own screen or files."""
+
+    LOCAL = 3
+    """Only somebody at this machine: opening it connects to a machine that its name chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +43,11 @@ class Transport:
         elsewhere: what to do instead on other platforms, as a sentence.
         shown_as: how the output called `{name}` is shown to the user at the start; empty for its address.
         run_on: where it was actually run, and how it is tested otherwise, for the documents.
+        opened_by: who may choose an input of this transport.
+        check: raises a `TransportError` for a name that no input can ever have. It looks at the characters only, not
+            at the disk or the network.
+        is_remote: whether opening an input of this name connects to a machine that the name chooses, so that it is
+            `OpenedBy.LOCAL`; looks at the characters only.
     """
 
     scheme: str
@@ -34,6 +59,9 @@ class Transport:
     elsewhere: str = ""
     shown_as: str = ""
     run_on: str = ""
+    opened_by: OpenedBy = OpenedBy.ALLOWED
+    check: Callable[[str], None] | None = None
+    is_remote: Callable[[str], bool] | None = None
 
 
 _ROWS: list[Transport] = [
@@ -47,6 +75,7 @@ _ROWS: list[Transport] = [
         shown_as="NDI source {name!r}: open it in OBS, Resolume, TouchDesigner or NDI Studio Monitor",
         run_on="Linux: NDI 6.3 between processes, in every test run, also with another binding (cyndilib); OBS 30.2 "
         "with DistroAV as receiver and sender",
+        opened_by=OpenedBy.ANYONE,
     ),
     Transport(
         "spout",
@@ -58,6 +87,7 @@ _ROWS: list[Transport] = [
         elsewhere="Spout exists on Windows only; between programs of this machine use ndi:.",
         shown_as="Spout sender {name!r}",
         run_on="never with pictures; its registry under Wine 10; tested against a strict fake of SpoutGL",
+        opened_by=OpenedBy.ANYONE,
     ),
     Transport(
         "syphon",
@@ -69,6 +99,7 @@ _ROWS: list[Transport] = [
         elsewhere="Syphon exists on macOS only; between programs of this machine use ndi:.",
         shown_as="Syphon server {name!r}",
         run_on="never; tested against a strict fake of syphon-python",
+        opened_by=OpenedBy.ANYONE,
     ),
     Transport(
         "file",
@@ -76,6 +107,9 @@ _ROWS: list[Transport] = [
         "video file, looped",
         reads="path of any video; looped at its own rate",
         run_on="Linux",
+        opened_by=OpenedBy.ALLOWED,
+        check=check_path,
+        is_remote=is_network_path,
     ),
     Transport(
         "camera",
@@ -83,6 +117,8 @@ _ROWS: list[Transport] = [
         "camera or capture card",
         reads="number, name or `/dev/videoN`; empty for the first",
         run_on="its reader on Linux with a synthetic device; no real camera",
+        opened_by=OpenedBy.LISTED,
+        check=check_camera,
     ),
     Transport(
         "screen",
@@ -90,6 +126,8 @@ _ROWS: list[Transport] = [
         "a monitor's picture",
         reads="empty for the first screen",
         run_on="never (needs a desktop)",
+        opened_by=OpenedBy.ALLOWED,
+        is_remote=is_remote_display,
     ),
     Transport(
         "pattern",
@@ -97,6 +135,8 @@ _ROWS: list[Transport] = [
         "moving test picture",
         reads="`bars`, `counter`, `waves`, `dance`",
         run_on="everywhere",
+        opened_by=OpenedBy.ANYONE,
+        check=check_pattern,
     ),
     Transport(
         "null",
@@ -106,6 +146,7 @@ _ROWS: list[Transport] = [
         writes="empty",
         shown_as="no output; watch the page",
         run_on="everywhere",
+        opened_by=OpenedBy.ANYONE,
     ),
 ]
 

@@ -62,7 +62,7 @@ def described(table: ControlTable) -> dict[str, Any]:
     """The whole table of controls, commands and readings as JSON, from which the page builds itself."""
     return {
         "prefix": PREFIX,
-        "controls": [dataclasses.asdict(c) | {"numeric": c.numeric} for c in table.controls],
+        "controls": [c.described() | {"numeric": c.numeric} for c in table.controls],
         "commands": [dataclasses.asdict(c) for c in table.commands],
         "telemetry": [dataclasses.asdict(r) for r in table.readings],
         "states": STATES,

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from bridge.video import table
+from bridge.video.address import parse_uri
 from bridge.video.base import Options, Sink, Source
 from bridge.video.devices.live import Device, LiveSource
-from bridge.video.opening import list_sources, open_sink, open_source, parse_uri, unavailable
+from bridge.video.opening import list_sources, open_sink, open_source, unavailable
 from bridge.video.synthetic import pattern
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat

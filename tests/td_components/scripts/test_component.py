@@ -29,6 +29,8 @@ OTHER = {
 
 def other_value(control):
     """A valid value that is not the default."""
+    if control.name == "input":
+        return f"ndi:{OTHER[Kind.TEXT]}"
     if control.kind in OTHER:
         return (not control.default) if control.kind is Kind.BOOL else OTHER[control.kind] + control.name
     if control.kind is Kind.CHOICE:
