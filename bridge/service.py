@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -20,7 +21,8 @@ class Service:
     """Runs `loop` on a thread of its own until `stop`.
 
     The loop checks `stopping` and returns when it is set, or when its work is done. An exception from the loop is a
-    defect: it is reported and the loop is run again. Subclasses may override `_run` instead of passing a loop.
+    defect: it is reported and the loop is run again, whatever it is: libraries in Rust raise what is no `Exception`.
+    Subclasses may override `_run` instead of passing a loop.
 
     Threads that end by themselves, or whose exceptions go to a caller, do not use this class; their docstrings say why.
 
@@ -51,26 +53,39 @@ class Service:
         self._next_report_s = 0.0
 
     def start(self) -> None:
-        """Start the thread; does nothing while it runs."""
+        """Start the thread; does nothing while it runs.
+
+        Raises:
+            RuntimeError: if the system has no thread to give.
+        """
         if self._thread is not None and self._thread.is_alive():
             return
         self.stopping.clear()
-        self._thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._serve, name=self.name, daemon=True)
+        thread.start()
+        self._thread = thread
 
-    def stop(self, timeout_s: float | None = None) -> None:
-        """Stop the thread and wait for it to end; idempotent. Called on the thread itself, it does not wait."""
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Stop the thread and wait for it to end; idempotent. Called on the thread itself, it does not wait.
+
+        Returns:
+            Whether the thread has ended.
+        """
         self.stopping.set()
         if self._wake is not None:
             self._wake()
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return
+        if thread is None:
+            return True
+        if thread is threading.current_thread():
+            return False
         thread.join(timeout_s)
-        if not thread.is_alive():
-            self._thread = None
+        if thread.is_alive():
+            return False
+        self._thread = None
+        return True
 
-    def report_defect(self, error: Exception) -> None:
+    def report_defect(self, error: BaseException) -> None:
         """Log and tell an exception after which the caller goes on: never the same text twice in a row, and at most
         one report in `REPORT_S`."""
         text = f"{type(error).__name__}: {error}"
@@ -79,7 +94,10 @@ class Service:
         self._reported, self._next_report_s = text, time.monotonic() + REPORT_S
         log.error("%s failed", self.name, exc_info=error)
         if self._tell is not None:
-            self._tell(self.name, text)
+            try:
+                self._tell(self.name, text)
+            except Exception:  # what is told of a defect must not be the next one
+                log.exception("%s could not be reported", text)
 
     def _run(self) -> None:
         if self._loop is None:
@@ -91,7 +109,8 @@ class Service:
             try:
                 self._run()
                 return
-            except Exception as error:  # whatever a loop raises, the program goes on
-                self.report_defect(error)
+            except BaseException as error:  # whatever a loop raises, the program goes on
+                with contextlib.suppress(MemoryError):  # then there is nothing left to report it with
+                    self.report_defect(error)
                 if self.stopping.wait(RETRY_S):
                     return

@@ -31,6 +31,7 @@ class _Word(enum.IntEnum):
     FINISHED = 4
     CHUNKS = 5
     STEP_NS = 6
+    FIRST_STEP_NS = 7
 
 
 class Heartbeat:
@@ -53,8 +54,10 @@ class Heartbeat:
 
     def chunk(self, duration_ns: int) -> None:
         """Count one finished chunk and record how long it took."""
-        self._words[_Word.CHUNKS] += 1
+        if not self._words[_Word.CHUNKS]:
+            self._words[_Word.FIRST_STEP_NS] = duration_ns
         self._words[_Word.STEP_NS] = duration_ns
+        self._words[_Word.CHUNKS] += 1
 
     @property
     def phase(self) -> Phase:
@@ -62,9 +65,9 @@ class Heartbeat:
         return Phase(self._words[_Word.PHASE])
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the last sign of life."""
-        return (time.monotonic_ns() - self._words[_Word.BEAT_NS]) / 1e9
+    def beat_ns(self) -> int:
+        """When the process gave its last sign of life, by its own `time.monotonic_ns`; changes with every sign."""
+        return int(self._words[_Word.BEAT_NS])
 
     @property
     def taken(self) -> int:
@@ -90,3 +93,8 @@ class Heartbeat:
     def step_s(self) -> float:
         """Duration of the last chunk in s."""
         return self._words[_Word.STEP_NS] / 1e9
+
+    @property
+    def first_step_s(self) -> float:
+        """Duration of the first chunk in s, which may be a warm-up; 0 until there is one."""
+        return self._words[_Word.FIRST_STEP_NS] / 1e9

@@ -1,7 +1,8 @@
 """Starts the engine process, watches its heartbeat, kills it when it hangs, and restarts it with the current controls.
 
 The supervisor owns the two frame rings and outlives every engine process. It works on a thread of its own, so that
-nothing the engine does can block a thread that reads `state` or calls `feed`.
+nothing the engine does can block a thread that reads `state` or calls `feed`. That thread itself never waits for the
+engine either: a `BackgroundChannel` reads and writes the pipe, and a process that cannot be killed is left behind.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import assert_never
 
 from bridge.config import EngineProcessConfig
-from bridge.ipc.channel import Channel, MessageError
+from bridge.ipc.background_channel import BackgroundChannel
+from bridge.ipc.channel import Channel
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.process import worker
 from bridge.process.faults import Fault
-from bridge.process.heartbeat import Heartbeat, Phase
+from bridge.process.heartbeat import Heartbeat
 from bridge.process.messages import (
     FROM_ENGINE,
     Complaint,
@@ -38,6 +39,7 @@ from bridge.process.messages import (
     Stop,
     ToEngine,
 )
+from bridge.process.watchdog import Watchdog
 from bridge.service import Service
 from engine.config import Config
 from engine.controls import Controls
@@ -52,14 +54,17 @@ TICK_S = 0.02
 STABLE_S = 30.0
 """After an engine has run for this long, the delay before the next restart is the shortest again."""
 
-HANG_STEPS = 8.0
-"""A chunk that takes this many times the longest one so far (and at least `hang_seconds`) counts as a hang."""
+STOP_S = 2.0
+"""How long an engine process may take to end when it is asked to."""
+
+KILL_S = 5.0
+"""How long it may take to end when it is killed. One that waits for a driver that hangs may never end."""
 
 INBOX_DEPTH = 12
 OUTBOX_DEPTH = 12
 """Frames that each ring holds: three chunks of four."""
 
-EngineChannel = Channel[ToEngine, FromEngine]
+EngineChannel = BackgroundChannel[ToEngine, FromEngine]
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -81,7 +86,7 @@ class Supervisor:
         process: how the process is watched and restarted.
         fps: output rate in 1/s that the schedule aims at; 0 for the input's rate.
         controls: returns the live controls in force.
-        tell: called with every `EngineEvent`, on the supervisor's thread; must be quick.
+        tell: called with every `EngineEvent`, on the supervisor's threads; must be quick.
 
     Attributes:
         to_engine: takes the input frames; see also `feed`.
@@ -107,10 +112,14 @@ class Supervisor:
         self._outbox = FrameRing(config.width, config.height, OUTBOX_DEPTH)
         self.to_engine: RingWriter = self._inbox.writer()
         self.from_engine: RingReader = self._outbox.reader()
+        self._unread: RingReader = self._inbox.reader()  # drops what waits for an engine that has ended
+        for end in (self.to_engine, self.from_engine, self._unread):
+            end.pending  # noqa: B018 (maps the memory now: later there may be no descriptor left)
         self._service = Service("supervisor", self._run, lambda topic, text: tell(Complaint(topic, text)))
         self._stopping = self._service.stopping
         self._pid = 0
-        self._heartbeat = Heartbeat()
+        self._no_heartbeat = self._heartbeat = Heartbeat()
+        self._failure = ""
         self._lost = 0
         self._skipped = 0
         self._purged = 0
@@ -148,6 +157,7 @@ class Supervisor:
         self.state = EngineState.STOPPED
         self.to_engine.close()
         self.from_engine.close()
+        self._unread.close()
         self._inbox.close()
         self._outbox.close()
 
@@ -173,133 +183,170 @@ class Supervisor:
         while not self._stopping.is_set():
             self.state = EngineState.LOADING
             began = time.monotonic()
-            try:
-                reason = self._run_process()
-            except Exception as error:  # whatever the reason, an engine that cannot be started is tried again
-                log.exception("the engine process failed to start")
-                reason = f"The engine process could not be started: {type(error).__name__}: {error}."
+            reason = self._run_process()
             if self._stopping.is_set():
                 break
             self.state = EngineState.FAILED
             self.restarts += 1
             if time.monotonic() - began > STABLE_S:
                 backoff = self._process_config.backoff_seconds
-            self._tell(Restarting(reason, backoff))
+            self._announce(Restarting(reason, backoff))
             self._stopping.wait(backoff)
             backoff = min(2 * backoff + 0.1, self._process_config.backoff_max_seconds)
         self.state = EngineState.STOPPED
 
     def _run_process(self) -> str:
         """Run one engine process from start to end; returns why it ended."""
-        self._heartbeat = heartbeat = Heartbeat()
-        sent = self._controls()
-        start = Start(
-            self._config, self._process_config.kind == "identity", self._process_config.debug, self._fps, sent
-        )
-        ours, theirs = _SPAWN.Pipe()
-        inbox, outbox = self._inbox.reader(), self._outbox.writer()
-        channel: EngineChannel = Channel(ours, FROM_ENGINE)
-        process = _SPAWN.Process(
-            target=worker.main, args=(start, inbox, outbox, theirs, heartbeat), name="tidecast-engine", daemon=True
-        )
+        self._failure = ""
         try:
-            process.start()
-            self._pid = process.pid or 0
-            theirs.close()
-            inbox.close()
-            outbox.close()
-            return self._watch(process, channel, heartbeat, sent)
+            sent = self._controls()
+            engine = self._start_process(sent)
+        except Exception as error:  # whatever the reason, an engine that cannot be started is tried again
+            log.exception("the engine process failed to start")
+            return f"The engine process could not be started: {type(error).__name__}: {error}."
+        try:
+            return self._watch(engine, sent)
+        except Exception as error:  # an engine that cannot be watched is replaced
+            log.exception("the engine process could not be watched")
+            return f"The engine process could not be watched: {type(error).__name__}: {error}."
         finally:
-            end_process(process, gently=self._stopping.is_set(), channel=channel)
-            channel.close()
-            with self._inbox.reader() as reader:
-                waiting = reader.skip()
-            self._purged += waiting
-            self._lost += waiting
-            self._lost += max(0, heartbeat.taken - heartbeat.skipped - heartbeat.finished)
-            self._skipped += heartbeat.skipped
-            self._heartbeat = Heartbeat()
-            self._pid = 0
+            if not engine.end(gently=self._stopping.is_set()):
+                self._complain("engine", f"The engine process {engine.pid} cannot be killed and is left behind.")
+            self._count(engine.heartbeat)
 
-    def _watch(self, process: BaseProcess, channel: EngineChannel, heartbeat: Heartbeat, sent: Controls) -> str:
-        longest_step = 0.0
-        reason = ""
+    def _start_process(self, controls: Controls) -> EngineProcess:
+        config = self._process_config
+        start = Start(self._config, config.kind == "identity", config.debug, self._fps, controls)
+        engine = EngineProcess(start, self._inbox, self._outbox, self._handle, self._complain)
+        self._heartbeat, self._pid = engine.heartbeat, engine.pid
+        return engine
+
+    def _count(self, heartbeat: Heartbeat) -> None:
+        """Add up the frames of an engine process that has ended. Those that wait for it are dropped."""
+        waiting = self._unread.skip()
+        self._purged += waiting
+        self._lost += waiting
+        self._lost += max(0, heartbeat.taken - heartbeat.skipped - heartbeat.finished)
+        self._skipped += heartbeat.skipped
+        self._heartbeat, self._pid = self._no_heartbeat, 0
+
+    def _watch(self, engine: EngineProcess, sent: Controls) -> str:
+        """Watch an engine process until it ends, hangs or is no longer wanted; returns the reason."""
+        watchdog = Watchdog(engine.heartbeat, self._process_config)
         while not self._stopping.is_set():
-            ready = wait([channel.connection, process.sentinel], TICK_S)
-            reason = self._handle_all(channel) or reason
-            if process.sentinel in ready:
-                process.join()
-                return reason or f"The engine process ended by itself ({_exit_text(process.exitcode)})."
+            if engine.wait(TICK_S) or engine.channel.ended.is_set():
+                engine.wait(STOP_S)
+                engine.channel.ended.wait(STOP_S)  # until the last messages have been handled
+                return self._failure or f"The engine process ended by itself ({engine.exit_text})."
             current = self._controls()
-            try:
-                if current is not sent:
-                    channel.send(ControlsChanged(current))
-                    sent = current
-                if self._fault is not None:
-                    channel.send(InjectFault(self._fault))
-                    self._fault = None
-            except OSError:
-                continue  # the process has ended: the sentinel reports it at the next turn
-            if heartbeat.phase is Phase.STEPPING:
-                longest_step = max(longest_step, heartbeat.step_s)
-            limit = self._silence_limit(heartbeat, longest_step)
-            if heartbeat.silent_s > limit:
-                return f"The engine hung: no sign of life for {limit:.1f} s."
+            if current is not sent:
+                engine.channel.post(ControlsChanged(current))
+                sent = current
+            fault, self._fault = self._fault, None
+            if fault is not None:
+                engine.channel.post(InjectFault(fault))
+            if allowed_s := watchdog.check():
+                return f"The engine hung: no sign of life for {allowed_s:.1f} s."
         return ""
 
-    def _silence_limit(self, heartbeat: Heartbeat, longest_step: float) -> float:
-        """Silence in s after which the engine counts as hung. The first chunk, a warm-up, counts as loading."""
-        first_chunk = heartbeat.phase is Phase.STEPPING and not heartbeat.chunks
-        if first_chunk or heartbeat.phase in (Phase.STARTING, Phase.LOADING):
-            return self._process_config.load_seconds
-        return max(self._process_config.hang_seconds, HANG_STEPS * longest_step)
-
-    def _handle_all(self, channel: EngineChannel) -> str:
-        """Handle every message that has arrived; returns the reason if the engine process announces its end."""
-        reason = ""
-        try:
-            while channel.connection.poll():
-                try:
-                    reason = self._handle(channel.receive()) or reason
-                except MessageError as error:
-                    log.error("%s", error)
-                    self._tell(Complaint("engine", str(error)))
-        except (EOFError, OSError):
-            pass  # the process has ended: the sentinel reports it
-        return reason
-
-    def _handle(self, message: FromEngine) -> str:
-        """Handle one message of the engine process; returns the reason if it announces its end."""
+    def _handle(self, message: FromEngine) -> None:
+        """Handle one message of the engine process, on the thread that receives them."""
         match message:
             case Ready():
                 self.state = EngineState.RUNNING
-                self._tell(message)
+                self._announce(message)
             case Loading() | Health() | Complaint():
-                self._tell(message)
+                self._announce(message)
             case LogLine(level, logger, text):
                 logging.getLogger(logger).log(level, "%s", text)
             case Failed(reason):
-                return reason
+                self._failure = reason
             case _:
                 assert_never(message)
-        return ""
 
+    def _complain(self, topic: str, text: str) -> None:
+        self._announce(Complaint(topic, text))
 
-def end_process(process: BaseProcess, gently: bool, channel: EngineChannel) -> None:
-    """End an engine process: if `gently`, ask it first and wait up to 2 s; then kill it. Returns when it is gone."""
-    if process.pid is None:  # it could not be started
-        return
-    if gently and process.is_alive():
+    def _announce(self, event: EngineEvent) -> None:
         try:
-            channel.send(Stop())
-            process.join(2.0)
-        except OSError:
-            pass
-    if process.is_alive():
-        process.kill()
-    process.join()
-    process.close()
+            self._tell(event)
+        except Exception as error:  # who is told must not end the watch
+            self._service.report_defect(error)
 
 
-def _exit_text(code: int | None) -> str:
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+class EngineProcess:
+    """One engine process, from start to end, and the channel to it.
+
+    Args:
+        start: what it is started with.
+        inbox, outbox: the rings that it reads and writes.
+        handle, report: see `BackgroundChannel`.
+
+    Attributes:
+        heartbeat: its counters.
+        channel: messages to it and from it.
+        pid: process id.
+
+    Raises:
+        OSError: if there are no descriptors, no memory or no processes left.
+        RuntimeError: if there are no threads left.
+    """
+
+    def __init__(
+        self,
+        start: Start,
+        inbox: FrameRing,
+        outbox: FrameRing,
+        handle: Callable[[FromEngine], None],
+        report: Callable[[str, str], None],
+    ) -> None:
+        self.heartbeat = Heartbeat()
+        ours, theirs = _SPAWN.Pipe()
+        self.channel: EngineChannel = BackgroundChannel("engine", Channel(ours, FROM_ENGINE), handle, report)
+        try:
+            with theirs, inbox.reader() as reader, outbox.writer() as writer:
+                arguments = (start, reader, writer, theirs, self.heartbeat)
+                self._process = _SPAWN.Process(target=worker.main, args=arguments, name="tidecast-engine", daemon=True)
+                self._process.start()
+        except BaseException:
+            ours.close()
+            raise
+        self.pid = self._process.pid or 0
+        try:
+            self.channel.start()
+        except BaseException:
+            self.end(gently=False)
+            raise
+
+    @property
+    def exit_text(self) -> str:
+        """How the process ended, as part of a sentence."""
+        code = self._process.exitcode
+        if code is None:
+            return "it has closed its pipe"
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the process to end; returns whether it has."""
+        ended = bool(wait([self._process.sentinel], timeout_s))
+        if ended:
+            self._process.join(KILL_S)  # the sentinel is ready a little before the exit code
+        return ended
+
+    def end(self, gently: bool) -> bool:
+        """End the process: if `gently`, ask it first; then kill it. Takes a few seconds at most, whatever it does.
+
+        Returns:
+            Whether it is gone. A process that waits for a driver that hangs cannot be killed.
+        """
+        if gently:
+            self.channel.post(Stop())
+            self._process.join(STOP_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(KILL_S)
+        if self._process.is_alive():
+            self.channel.close(0.0)
+            return False
+        self._process.close()
+        return self.channel.close(KILL_S)

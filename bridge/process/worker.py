@@ -34,6 +34,7 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
     try:
         heartbeat.beat(Phase.LOADING)
         with open_session(start, parent, heartbeat) as session:
+            heartbeat.beat(Phase.WAITING)  # first, so that an engine that is ready is no longer given the time to load
             parent.tell(Ready(session.spec.name))
             Loop(start, session, inbox, outbox, parent, heartbeat).serve()
     except TidecastError as error:

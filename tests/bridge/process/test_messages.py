@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from bridge.config import EngineProcessConfig
+from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel, MessageError
 from bridge.process import messages
-from bridge.process.supervisor import EngineState, Supervisor
+from bridge.process.supervisor import EngineChannel, EngineState, Supervisor
 from engine.config import Config
 from engine.controls import Controls
 
@@ -82,13 +83,16 @@ def test_the_supervisor_reports_what_it_cannot_read_and_goes_on():
     told: list[messages.EngineEvent] = []
     supervisor = Supervisor(Config(), EngineProcessConfig(), 0.0, Controls, told.append)
     ours, theirs = SPAWN.Pipe()
+    channel: EngineChannel = BackgroundChannel(
+        "engine", Channel(ours, messages.FROM_ENGINE), supervisor._handle, supervisor._complain
+    )
     try:
         theirs.send("nonsense")
         theirs.send(messages.Ready("ember"))
-        assert supervisor._handle_all(Channel(ours, messages.FROM_ENGINE)) == ""
+        channel.start()
     finally:
-        ours.close()
         theirs.close()
+        assert channel.close(60)
         supervisor.stop()
     complaint, ready = told
     assert isinstance(complaint, messages.Complaint) and "str is not a message" in complaint.reason
