@@ -181,7 +181,7 @@ def play(stream: LocalStream, steps: int) -> tuple[Tensor, Tensor]:
     for chunk in range(12):
         noise = torch.rand(3, 5 if chunk == 0 else 4, height, width, generator=generator)
         video = (scene + 0.2 * noise).clamp(-1, 1).to(device, dtype)
-        wanted = steps_for(stream.spec.schedule, 0.8, steps)
+        wanted = steps_for(stream.spec.schedule, stream.spec.schedule.strength, steps)
         x, first = stream.encode(video, wanted)
         for _, clean in stream.denoise(x, first, wanted.timesteps, chunk):
             latents.append(clean.float().cpu())
@@ -223,7 +223,7 @@ def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunk
     """
     stream = tiny_stream(device, dtype, steps, "graphs", size)
     play(stream, steps)
-    wanted = steps_for(stream.spec.schedule, 0.8, steps)
+    wanted = steps_for(stream.spec.schedule, stream.spec.schedule.strength, steps)
     video = torch.rand(3, 4, *stream.state.controller.last_frame.shape[1:]).to(device, dtype)
     with _no_waits(device):
         for chunk in range(chunks):

@@ -46,7 +46,13 @@ class Schedule:
         steps: timesteps, 0 to 1000, decreasing.
         default_steps: how many of them are used unless the user chooses otherwise.
         shift: timestep shift of the sigma table.
-        strength: value of the strength control at which the timesteps are exactly `steps`.
+        strength: value of the strength control at which the timesteps are exactly `steps`; also the share of noise
+            that is then mixed into the encoded input of a still scene.
+        drop: how far the first timestep of every chunk but a stream's first lies below 1000 times the share of noise
+            that is mixed in: the released networks were distilled to be told a level below the true one. It is a
+            constant of the release and does not follow from `steps`; that 1000 * `strength` - `drop` equals the first
+            of them holds for the released list only.
+        depth: by how much full motion lowers the share of noise.
         prediction: what the network predicts: "flow" (noise minus clean latent, as in Wan) or "x0" (the clean latent).
         fixed_noise: whether the noise is drawn once per seed; otherwise every chunk has new noise.
     """
@@ -55,6 +61,8 @@ class Schedule:
     default_steps: int = 2
     shift: float = 8.0
     strength: float = 0.8
+    drop: int = 100
+    depth: float = 0.1
     prediction: str = "flow"
     fixed_noise: bool = False
 

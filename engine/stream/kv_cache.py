@@ -78,6 +78,7 @@ class KVCache:
         shape: numbers of slots and sinks, and the similarity threshold of adaptive sinks.
         rule: how sinks are kept and replaced.
         block: latent frames that are denoised together, and so replaced together.
+        first: latent frames of a stream's first chunk.
         layers, rows, tokens, heads, width: A, S, f, J, K.
         device, dtype: of the keys and values.
 
@@ -91,7 +92,7 @@ class KVCache:
         slot_ASF: slots of the new frames.
 
     Raises:
-        ModelError: if the sinks leave too few slots for the window.
+        ModelError: if the sinks leave too few slots for the window, or the window is not a whole number of blocks.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class KVCache:
         rule: Rule,
         *,
         block: int,
+        first: int = 2,
         layers: int,
         rows: int,
         tokens: int,
@@ -109,12 +111,17 @@ class KVCache:
         dtype: torch.dtype,
     ) -> None:
         least = shape.sinks + block
-        if rule is Rule.REFERENCE:  # its queue starts after the first chunk, which has two frames or a block
-            least = max(least, 2 * max(block, 2))
+        if rule is Rule.REFERENCE:  # the queue's lowest entry: that of the first chunk, or of the second one
+            least = max(least, min(2 * first, first + 2 * block))
         if shape.slots < least:
             raise ModelError(
                 f"A cache of {shape.slots} slots with {shape.sinks} sinks has no room for {block} rolling frames.",
                 "Give it more slots or fewer sinks.",
+            )
+        if rule is not Rule.REFERENCE and (shape.slots - shape.sinks) % block:
+            raise ModelError(
+                f"A cache of {shape.slots} slots with {shape.sinks} sinks is no whole number of blocks of {block}.",
+                f"Give it a number of slots that is {shape.sinks} more than a multiple of {block}.",
             )
         self.shape, self.rule, self.block, self.tokens = shape, rule, block, tokens
         self.per_layer = shape.threshold is not None and rule is not Rule.ADAPTIVE and block == 1

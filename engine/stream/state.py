@@ -152,6 +152,7 @@ def new_cache(
         spec.cache,
         rule,
         block=spec.frames_per_block,
+        first=spec.first_latents,
         layers=layers,
         rows=rows,
         tokens=tokens,

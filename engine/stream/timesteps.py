@@ -39,18 +39,17 @@ class Steps:
     drop: int
 
 
-def steps_for(schedule: Schedule, strength: float, count: int, depth: float = 0.1) -> Steps:
+def steps_for(schedule: Schedule, strength: float, count: int) -> Steps:
     """The noise levels of `count` denoising steps at a strength from 0 to 1.
 
-    Timesteps, noise, depth and drop are all proportional to the strength. At the schedule's own strength the timesteps
-    are exactly the schedule's list. They decrease at every setting, also in full motion, which lowers the first one: in
-    the released list from 700 to 600, and the second one is 500.
+    Timesteps, noise, depth and drop are all proportional to the strength. At the schedule's own strength they are
+    exactly the schedule's. With the rows of the model table, timesteps decrease at every setting, also in full motion,
+    which lowers the first one: in the released list from 700 to 600, and the second one is 500.
 
     Args:
         schedule: the model's schedule.
         strength: setting of the strength control.
         count: number of denoising steps.
-        depth: by how much full motion lowers the share of noise at the schedule's own strength.
 
     Raises:
         ValueError: if `count` is not between 1 and the number of steps in the schedule.
@@ -60,8 +59,8 @@ def steps_for(schedule: Schedule, strength: float, count: int, depth: float = 0.
     scale = max(strength, MIN_STRENGTH) / schedule.strength
     timesteps = tuple(min(round(t * scale), TIMESTEPS) for t in schedule.steps[:count])
     noise = schedule.strength * scale
-    drop = max(round(TIMESTEPS * noise) - timesteps[0], 0)
-    return Steps(timesteps, min(noise, 1.0), depth * scale, drop)
+    told = round((TIMESTEPS * schedule.strength - schedule.drop) * scale)  # the first timestep of a still scene
+    return Steps(timesteps, min(noise, 1.0), schedule.depth * scale, max(round(TIMESTEPS * noise) - told, 0))
 
 
 class Sigmas:

@@ -21,7 +21,7 @@ from engine.models.spec import Schedule
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, NoiseController
 from engine.stream.stream import LocalStream
-from engine.stream.timesteps import Sigmas, Steps, mix, steps_for
+from engine.stream.timesteps import Sigmas, mix, steps_for
 from tests.support.golden_models import text_encoder, tiny_autoencoder
 from tests.support.golden_set import GoldenSet, Replay, Report
 
@@ -183,7 +183,7 @@ def motion(golden: GoldenSet, name: str, report: Report) -> None:
     for prefix in sorted({key.rsplit(".", 1)[0] for key in data if key.endswith(".motion")}):
         precision, init = prefix.split(".init")
         controller = NoiseController(RELEASED, *video.shape[-2:], "cpu")
-        steps = Steps((int(1000 * float(init)) - 100,), float(init), 0.1, 100)
+        steps = steps_for(Schedule(strength=float(init)), float(init), 1)
         controller.begin(video[:, :1], steps)
         for chunk, want in enumerate(data[f"{prefix}.noise_scale"]):
             scale, step = controller.update(video[:, 1 + 4 * chunk : 5 + 4 * chunk], steps)

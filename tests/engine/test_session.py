@@ -445,7 +445,7 @@ def test_models_that_denoise_three_latent_frames_together_stream_too(monkeypatch
         first_latents=3,
         frames_per_block=3,
         cache=CacheShape(9, 3, rule="honest"),
-        schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
+        schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0, drop=0),
     )
     monkeypatch.setitem(registry.REGISTRY, "blocks", spec)
     with Session.open(CONFIG.model_copy(update={"model": "blocks"})) as session:

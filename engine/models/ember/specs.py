@@ -26,6 +26,7 @@ EMBER = ModelSpec(
         default_steps=2,
         shift=1.0,
         strength=1.0,
+        drop=0,
         prediction="x0",
         fixed_noise=True,
     ),

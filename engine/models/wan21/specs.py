@@ -49,7 +49,7 @@ SELF_FORCING = replace(
     name="self-forcing-1.3b",
     title="Self-Forcing 1.3B (Wan2.1), three latent frames per block",
     cache=CacheShape(slots=21, sinks=0, rule="honest"),
-    schedule=Schedule(steps=(1000, 750, 500, 250), default_steps=4, shift=5.0, strength=1.0),
+    schedule=Schedule(steps=(1000, 750, 500, 250), default_steps=4, shift=5.0, strength=1.0, drop=0),
     first_latents=3,
     frames_per_block=3,
     normalised_latents=True,

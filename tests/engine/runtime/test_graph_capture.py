@@ -95,7 +95,7 @@ THREE = replace(
     first_latents=3,
     frames_per_block=3,
     cache=CacheShape(9, 3, rule="honest"),
-    schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0),
+    schedule=Schedule(steps=(1000, 750, 500, 250), shift=5.0, strength=1.0, drop=0),
 )
 CASES: dict[str, tuple[ModelSpec, dict[str, object]]] = {
     "fixed sinks": (SPEC, {}),

@@ -10,10 +10,9 @@ from engine.models.spec import CacheShape
 from engine.stream.kv_cache import KVCache, NewFrames, Rule
 
 
-def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1) -> KVCache:
-    return KVCache(
-        shape, rule, block=block, layers=1, rows=rows, tokens=2, heads=1, width=4, device="cpu", dtype=torch.float32
-    )
+def cache(shape: CacheShape, rule: Rule, block: int = 1, rows: int = 1, first: int = 2) -> KVCache:
+    sizes = {"block": block, "first": first, "layers": 1, "rows": rows, "tokens": 2, "heads": 1, "width": 4}
+    return KVCache(shape, rule, **sizes, device="cpu", dtype=torch.float32)
 
 
 def put(held: KVCache, number: int, frames: int, value: float, anchor: bool = False, again: bool = False) -> None:
@@ -49,6 +48,32 @@ def test_the_reference_keeps_three_and_rolls_three() -> None:
 def test_the_reference_keeps_the_slot_after_the_first_block_even_beyond_its_sinks() -> None:
     seen = roll(cache(CacheShape(5, 2), Rule.REFERENCE), 2, 12)
     assert seen[-1][:3] == [1, 1, 3]
+
+
+@pytest.mark.parametrize(("slots", "sinks"), [(5, 0), (5, 4), (5, 2), (6, 3), (7, 1), (8, 5), (12, 11), (21, 0)])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_the_reference_rolls_as_the_release_does_in_every_window(slots: int, sinks: int, first: int) -> None:
+    """Against the release's rule written out in Python, for windows other than its own."""
+    held = cache(CacheShape(slots, sinks), Rule.REFERENCE, first=first)
+    wanted, queue = [0] * slots, []
+    for number in range(0, 40) if first == 1 else (0, *range(first, 40)):
+        frames = first if number == 0 else 1
+        end = number + frames
+        if sinks < end + frames <= slots and queue[-1:] != [end + frames]:
+            queue.append(end + frames)
+        if end > slots:
+            end = queue.pop(0)
+            if end > sinks:
+                queue.append(end)
+        wanted[end - frames : end] = [number + 1] * frames
+        put(held, number, frames, number + 1)
+        assert frames_in(held) == wanted
+
+
+def test_a_window_that_is_not_a_whole_number_of_blocks_is_refused() -> None:
+    for shape in (CacheShape(20, 0), CacheShape(15, 2)):
+        with pytest.raises(ModelError, match="whole number of blocks of 3"):
+            cache(shape, Rule.HONEST, block=3, first=3)
 
 
 @pytest.mark.parametrize(("slots", "sinks"), [(5, 2), (6, 3), (3, 0), (4, 1), (6, 5)])

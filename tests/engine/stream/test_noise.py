@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.models.spec import Schedule
+from engine.models.registry import REGISTRY
+from engine.models.spec import ModelSpec, Schedule
 from engine.stream.noise import PAPER, RELEASED, Gaussian, NoiseController
 from engine.stream.timesteps import MIN_STRENGTH, Steps, steps_for
 
@@ -61,6 +62,43 @@ def test_reset_equals_new() -> None:
 
 def test_the_default_point_is_the_released_list() -> None:
     assert steps_for(Schedule(), 0.8, 4) == Steps((700, 500, 400, 200), 0.8, 0.1, 100)
+
+
+@pytest.mark.parametrize("released", [(700, 500, 400, 200), (750, 550, 300), (650, 450), (900, 400, 250, 100)])
+@pytest.mark.parametrize("strength", [0.9, 0.8, 0.75, 0.7, 0.6])
+def test_a_row_with_another_list_or_strength_starts_where_the_release_does(
+    released: tuple[int, ...], strength: float
+) -> None:
+    """The release: the list's own first timestep for the first chunk, then int(1000 share) - 100 whatever the list."""
+    steps = steps_for(Schedule(steps=released, strength=strength), strength, len(released))
+    assert (steps.timesteps, steps.noise, steps.depth, steps.drop) == (released, strength, 0.1, 100)
+    controller = NoiseController(RELEASED, 8, 8, "cpu")
+    assert controller.begin(clip(5), steps)[1] == released[0]
+    before, share = 0.0, strength
+    for level in (0.0, 0.02, 0.15, 0.15, 0.5, 0.5, 0.5, 0.4):
+        motion = min(abs(level - before) / 0.2, 1.0)
+        share, before = (strength - 0.1 * motion) * 0.9 + share * 0.1, level
+        mixed, first = controller.update(clip(4, level), steps)
+        assert float(mixed) == pytest.approx(share, abs=1e-7)
+        assert abs(int(first) - (int(1000 * share) - 100)) <= (abs(1000 * share - round(1000 * share)) < 1e-3)
+
+
+def test_drop_and_depth_belong_to_the_row_and_scale_with_the_strength() -> None:
+    schedule = Schedule(steps=(600, 300), strength=0.8, drop=40, depth=0.2)
+    assert steps_for(schedule, 0.8, 2) == Steps((600, 300), 0.8, 0.2, 40)
+    assert steps_for(schedule, 0.4, 2) == Steps((300, 150), 0.4, 0.1, 20)
+
+
+@pytest.mark.parametrize("spec", REGISTRY.values(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("strength", [n / 20 for n in range(21)])
+def test_the_timesteps_of_every_model_decrease_at_every_strength_even_in_full_motion(
+    spec: ModelSpec, strength: float
+) -> None:
+    steps = steps_for(spec.schedule, strength, len(spec.schedule.steps))
+    still, moved = (int(1000 * share) - steps.drop for share in (steps.noise, steps.noise - steps.depth))
+    assert abs(still - steps.timesteps[0]) <= 1
+    for first in (steps.timesteps[0], moved):
+        assert all(a > b for a, b in pairwise((first, *steps.timesteps[1:])))
 
 
 @given(

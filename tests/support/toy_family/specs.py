@@ -31,7 +31,7 @@ SPECS = (
         title="Two convolutions",
         network=ConvShape(),
         cache=CacheShape(slots=5, sinks=1, rule="honest"),
-        schedule=Schedule(steps=(900, 600, 300), default_steps=2, shift=1.0, prediction="x0"),
+        schedule=Schedule(steps=(900, 600, 300), default_steps=2, shift=1.0, drop=0, prediction="x0"),
         frames_per_latent=1,
         first_latents=1,
         stride=4,
