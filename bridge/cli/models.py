@@ -168,5 +168,6 @@ def encode_prompts(
     encoder = registry.builder(spec).build_text(spec, torch.device(device), files or {"dit": root}, storage=storage)
     with Progress(console=out, transient=True) as bars:
         for prompt in bars.track(prompts, description="encoding"):
-            encoder.encode(prompt)
+            if trouble := encoder.encode(prompt).trouble:
+                raise ModelError(trouble)
     out.print(f"{len(prompts)} prompts are ready for {spec.name}.")

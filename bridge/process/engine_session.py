@@ -68,6 +68,10 @@ class EncodedPrompt(Protocol):
     def unknown(self) -> tuple[str, ...]:
         """Words of the prompt that the model does not know."""
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong although the prompt can be used; empty when nothing went wrong."""
+
 
 class EngineSession(Protocol):
     """A model that processes one stream. Use it from one thread, except `encode_prompt`."""

@@ -37,6 +37,7 @@ class NoPrompt:
     """The result of encoding a prompt that is not used."""
 
     unknown: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 class IdentitySession:

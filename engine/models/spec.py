@@ -158,11 +158,13 @@ class Conditioning:
         text: the prompt.
         embedding: [text_len, text_dim]; rows after the prompt's last token are zero and are not masked in attention.
         unknown: words of the prompt that are not in the model's vocabulary, for models with a fixed one.
+        trouble: what went wrong although the prompt can be used; empty when nothing went wrong.
     """
 
     text: str
     embedding: Tensor
     unknown: tuple[str, ...] = ()
+    trouble: str = ""
 
 
 class TextEncoder(Protocol):

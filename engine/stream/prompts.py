@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import ModelError
 from engine.models.spec import Conditioning, TextEncoder
 
 MAX_CACHED = 64
@@ -203,7 +202,7 @@ class Prompts:
         """Encode the missing texts. With `defer`, a failure is not raised; from then on the caller has to encode."""
         try:
             found: dict[str, Conditioning | None] = {text: self.encode(text) for text in self.missing}
-        except ModelError:
+        except Exception:  # also out of memory: a stream without a prompt is better than none
             if not self._defer:
                 raise
             self._failed = True

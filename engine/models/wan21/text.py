@@ -8,6 +8,7 @@ Shape letters: X tokens, E width of an embedding.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html
 import logging
@@ -70,6 +71,8 @@ class EmbeddingCache:
             save_file({"embedding": embedding_XE.contiguous().cpu()}, part, metadata=metadata)
             part.replace(path)
         except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
             raise ModelError(
                 f"The prompt's embedding cannot be stored in {path.parent} ({error}).",
                 "Free some space there, or choose another folder with the variable XDG_CACHE_HOME.",
@@ -162,16 +165,21 @@ class WanTextEncoder:
         self._network: nn.Module | None = None
 
     def encode(self, text: str) -> Conditioning:
-        """Encode one prompt, or read it from the cache.
+        """Encode one prompt, or read it from the cache. One that cannot be stored in the cache is used all the same.
 
         Raises:
             WeightsMissingError: if the prompt is not cached and the encoder is not on this machine.
             ModelError: if the encoder cannot be run.
         """
         embedding_XE = self._cache.get(text)
+        trouble = ""
         if embedding_XE is None:
             embedding_XE = self._compute(text)
-            self._cache.put(text, embedding_XE)
+            try:
+                self._cache.put(text, embedding_XE)
+            except ModelError as error:
+                log.warning("%s", error)
+                trouble = str(error)
         length, width = embedding_XE.shape
         if length > self._length or width != self._width:
             raise ModelError(
@@ -180,7 +188,7 @@ class WanTextEncoder:
                 "The text encoder belongs to another model.",
             )
         padded_XE = F.pad(embedding_XE.float(), (0, 0, 0, self._length - length)).to(self._device)
-        return Conditioning(text, padded_XE)
+        return Conditioning(text, padded_XE, trouble=trouble)
 
     def _compute(self, text: str) -> Tensor:
         if self._weights is None or self._tokenizer_path is None:

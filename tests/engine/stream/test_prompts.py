@@ -74,13 +74,14 @@ def test_a_prompt_is_encoded_once_and_unknown_words_are_told() -> None:
     assert prompts.describe() == "50% a + 50% b"
 
 
-def test_a_prompt_that_fails_is_an_error_or_left_to_others() -> None:
+@pytest.mark.parametrize("error", [ModelError("no encoder"), MemoryError("no memory"), RuntimeError("CUDA error")])
+def test_a_prompt_that_fails_is_an_error_or_left_to_others(error: Exception) -> None:
     class Broken(Letters):
         def encode(self, text: str) -> Conditioning:
             self.asked.append(text)
-            raise ModelError("no encoder")
+            raise error
 
-    with pytest.raises(ModelError, match="no encoder"):
+    with pytest.raises(type(error), match=str(error)):
         Prompts(Broken(), slerp, defer=False).update((("a", 1.0),), 0.0, 0.0)
     broken = Broken()
     prompts = Prompts(broken, slerp, defer=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -170,6 +172,29 @@ def test_a_damaged_file_is_encoded_again(
     assert EmbeddingCache(tmp_path / "cache", "hash").get("rain") is not None
 
 
+@pytest.mark.parametrize("fault", ["full", "a file where the folder should be"])
+def test_a_prompt_that_cannot_be_stored_is_used_all_the_same(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    one = encoder(tmp_path / "cache", encoder_file, tokenizer)
+    if fault == "full":
+
+        def full(self: Path, target: Path) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(Path, "replace", full)
+    else:
+        (tmp_path / "cache").write_text("")
+    found = one.encode("rain")
+    assert "cannot be stored" in found.trouble and "Free some space" in found.trouble
+    assert found.embedding[:2].abs().min(dim=1).values.max() > 0
+    assert list(tmp_path.rglob("*.part")) == []
+    if fault == "full":
+        monkeypatch.undo()
+        assert one.encode("rain").trouble == ""
+        assert EmbeddingCache(tmp_path / "cache", "hash").get("rain") is not None
+
+
 def test_an_embedding_of_another_width_is_refused(tmp_path: Path) -> None:
     EmbeddingCache(tmp_path, "hash").put("neon", torch.ones(2, WIDTH + 1))
     with pytest.raises(ModelError, match=r"reads \[40, 48\]"):
@@ -221,6 +246,13 @@ def test_prompts_are_encoded_beforehand_from_a_file(
     files = {"text": encoder_file}
     recalled = build.build_text(spec, torch.device("cpu"), files).encode("rain at night")
     assert recalled.embedding[:4].abs().min(dim=1).values.max() > 0
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(build, "prompt_folder", lambda: tmp_path / "file")
+    result = CliRunner().invoke(
+        app, ["encode-prompts", str(prompts), "--model", spec.name, "--dir", str(encoder_file.parent)]
+    )
+    assert isinstance(result.exception, ModelError) and "cannot be stored" in result.exception.message
 
 
 def test_prompts_for_a_model_that_needs_no_encoder(tmp_path: Path) -> None:
