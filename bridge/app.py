@@ -24,6 +24,7 @@ from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.input import MidiInput
+from bridge.control.origin import INTERNAL, Origin
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
@@ -31,6 +32,7 @@ from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
+from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
@@ -75,6 +77,7 @@ class App:
         self._stages = stages
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
+        self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
         self.telemetry = Telemetry(table)
         self.quit = threading.Event()
         self.failure = ""
@@ -188,7 +191,7 @@ class App:
         def status(files: str) -> None:
             telemetry.update(recording=files)
             if not files and store.snapshot.of(RecordControls).record:
-                store.set("record", False, "record")
+                store.set("record", False, INTERNAL)
 
         recorder = Recorder(
             config.engine.width,
@@ -200,7 +203,7 @@ class App:
         )
         stack.callback(recorder.close)
 
-        def want(name: str, value: Any, origin: str) -> None:
+        def want(name: str, value: Any, origin: Origin) -> None:
             if name in ("record", "record_input"):
                 wanted = store.snapshot.of(RecordControls)
                 recorder.want(wanted.record, wanted.record_input)

@@ -28,6 +28,12 @@ class InputConfig(Section):
         description="Addresses of machines whose NDI sources mDNS does not reach.",
     )
 
+    allow: tuple[str, ...] = Field(
+        (),
+        description="Inputs that senders on other machines may choose besides NDI, Spout and Syphon sources and test "
+        'pictures: for example "camera:0", "file:/shows/tonight" (the folder and all in it).',
+    )
+
 
 class OutputConfig(Section):
     """Where the restyled picture goes."""

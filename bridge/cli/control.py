@@ -17,6 +17,7 @@ from bridge.control.files import state_dir
 from bridge.control.midi.backend import open_backend
 from bridge.control.midi.bindings import load, resolve
 from bridge.control.midi.input import MidiInput
+from bridge.control.origin import INTERNAL
 from bridge.control.osc.client import OscClient
 from bridge.control.osc.packet import Message
 from bridge.control.store import Caller, ControlStore
@@ -204,7 +205,7 @@ def _learn_there(client: OscClient, full: str, seconds: float) -> tuple[str, str
 def _learn_here(full: str, seconds: float, setting: str, backend: Any = None) -> tuple[str, str]:
     answers: list[tuple[str, Any]] = []
     trouble: list[str] = []
-    caller = Caller("cli", reply=lambda address, args: answers.append((address, args)))
+    caller = Caller(INTERNAL, reply=lambda address, args: answers.append((address, args)))
     midi = MidiInput(
         ControlStore(TABLE),
         bindings_file(setting),

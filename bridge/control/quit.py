@@ -35,7 +35,7 @@ def obey_quit(store: ControlStore, end: Callable[[], None]) -> Callable[[], None
         word = os.environ.get(QUIT_WORD, "")
         if not word or not hmac.compare_digest(word.encode(), str(args[0]).encode()):
             raise ControlError(PREFIX + QUIT.address, "The word is wrong.")
-        log.info("asked to quit by %s", caller.origin)
+        log.info("asked to quit by %s", caller.origin.name)
         end()
 
     return store.on(QUIT.name, asked)

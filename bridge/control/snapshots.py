@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.control.files import locked, remove_unfinished, set_aside, write_atomically
+from bridge.control.origin import Origin, Trust
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import ControlTable
 from bridge.service import Service
@@ -32,7 +33,8 @@ GLIDE_HZ = 60.0
 LOOK_S = 1.0
 """Time between two looks at the file, in s: another Tidecast may have saved something."""
 
-ORIGIN = "snapshot"
+ORIGIN = Origin("snapshot", Trust.OPERATOR)
+"""What a snapshot holds was in force before, or was written into its file by the user."""
 """Origin of every write that a recall makes."""
 
 EXCLUDED_GROUP = "Recording"
@@ -174,7 +176,7 @@ class Snapshots:
                 {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
             )
 
-    def _note_write(self, name: str, value: Any, origin: str) -> None:
+    def _note_write(self, name: str, value: Any, origin: Origin) -> None:
         if origin != ORIGIN and name in self._gliding:
             with self._change:
                 self._gliding = {n: ends for n, ends in self._gliding.items() if n != name}

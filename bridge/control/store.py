@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.control.address_pattern import is_pattern
+from bridge.control.origin import INTERNAL, Origin
 from bridge.control.table import ControlTable, Target
 from bridge.control.values import Snapshot
 from engine.control import Command, commands_of
@@ -33,8 +34,12 @@ MAX_DATAGRAM_COST = 512
 MIN_PATTERN_COST = 16
 """What an address pattern counts for at least, for the time that it takes to match."""
 
-Listener = Callable[[str, Any, str], None]
+Listener = Callable[[str, Any, Origin], None]
 """Called as (name of the control, effective value, origin)."""
+
+Rule = Callable[[Any, Origin], Any]
+"""Called as (valid value, origin) before a restricted control is set: returns the value to set. Raises `ControlError`
+if this sender may not set it."""
 
 ErrorListener = Callable[[str, str], None]
 """Called as (address, reason)."""
@@ -52,13 +57,11 @@ class Caller:
     """Who sent a message.
 
     Attributes:
-        origin: names the sender, such as `osc:192.168.1.7:52000`, `midi:nanoKONTROL2`, `web`.
-        host: the network address at which the sender can be reached; empty if it has none.
+        origin: the sender's name, trust and address.
         reply: answers the sender.
     """
 
-    origin: str
-    host: str = ""
+    origin: Origin
     reply: Reply = _no_reply
 
 
@@ -94,6 +97,7 @@ class ControlStore:
         self._writing = threading.Lock()
         self._listeners: tuple[Listener, ...] = ()
         self._error_listeners: tuple[ErrorListener, ...] = ()
+        self._rules: dict[str, Rule] = {}
         self._handlers: dict[str, tuple[CommandHandler, ...]] = {}
         self._registering = threading.Lock()
 
@@ -107,27 +111,49 @@ class ControlStore:
         now = self._snapshot
         return {c.name: now.value(c.name) for c in self.table.controls}
 
-    def set(self, name: str, value: Any, origin: str = "") -> Any:
+    def set(self, name: str, value: Any, origin: Origin = INTERNAL) -> Any:
         """Set one control and return the effective (coerced and clamped) value.
 
         Raises:
-            ControlError: if there is no such control or the value cannot be understood; nothing changes.
+            ControlError: if there is no such control, the value cannot be understood, or a rule forbids it to this
+                origin; nothing changes.
         """
         return self.set_many({name: value}, origin)[name]
 
-    def set_many(self, values: Mapping[str, Any], origin: str = "") -> dict[str, Any]:
+    def set_many(self, values: Mapping[str, Any], origin: Origin = INTERNAL) -> dict[str, Any]:
         """Set several controls in one swap and return their effective values.
 
         Raises:
-            ControlError: if a name is unknown or a value cannot be understood; nothing changes.
+            ControlError: if a name is unknown, a value cannot be understood, or a rule forbids it to this origin;
+                nothing changes.
         """
-        effective = self._coerced(values)
+        effective = self._coerced(values, origin)
         with self._writing:
             self._snapshot = self._snapshot.replaced(effective)
         self._tell(effective, origin)
         return effective
 
-    def _coerced(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def restrict(self, name: str, rule: Rule) -> Callable[[], None]:
+        """Ask `rule` before every write of the control `name`; returns a function that removes the rule.
+
+        Raises:
+            KeyError: if there is no such control.
+            ValueError: if the control has a rule.
+        """
+        if name not in self.table.by_name:
+            raise KeyError(name)
+        with self._registering:
+            if name in self._rules:
+                raise ValueError(f"The control {name!r} has a rule already.")
+            self._rules = {**self._rules, name: rule}
+
+        def lift() -> None:
+            with self._registering:
+                self._rules = {n: r for n, r in self._rules.items() if n != name}
+
+        return lift
+
+    def _coerced(self, values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         by_name = self.table.by_name
         effective: dict[str, Any] = {}
         for name, value in values.items():
@@ -135,16 +161,16 @@ class ControlStore:
             if control is None:
                 raise ControlError(name, f"There is no control named {name!r}.")
             effective[name] = control.coerce(value)
+            if (rule := self._rules.get(name)) is not None:
+                effective[name] = rule(effective[name], origin)
         return effective
 
-    def _tell(self, effective: Mapping[str, Any], origin: str) -> None:
+    def _tell(self, effective: Mapping[str, Any], origin: Origin) -> None:
         for name, value in effective.items():
             for listener in self._listeners:
                 self._call(listener, name, value, origin)
 
-    def handle(
-        self, address: str, args: Sequence[Any], origin: str = "", *, host: str = "", reply: Reply = _no_reply
-    ) -> bool:
+    def handle(self, address: str, args: Sequence[Any], origin: Origin = INTERNAL, reply: Reply = _no_reply) -> bool:
         """Obey one OSC-like message: for a control, a twin, a command, or a pattern that matches several controls.
 
         Never raises: an error is sent through `reply` to `/error` (address, reason) and passed to the error listeners,
@@ -153,24 +179,23 @@ class ControlStore:
         Args:
             address: full OSC address, beginning with `PREFIX`.
             args: the message's arguments as plain Python values.
-            origin: names the sender; reaches the listeners.
-            host: network address at which the sender can be reached; empty if it has none.
+            origin: who sent it; reaches the rules and the listeners.
             reply: answers the sender.
 
         Returns:
             Whether the message was understood.
         """
-        return self._handle(address, args, Caller(origin, host, reply)) > 0
+        return self._handle(address, args, Caller(origin, reply)) > 0
 
     def handle_all(
-        self, messages: Iterable[tuple[str, Sequence[Any]]], origin: str, *, host: str = "", reply: Reply = _no_reply
+        self, messages: Iterable[tuple[str, Sequence[Any]]], origin: Origin, reply: Reply = _no_reply
     ) -> None:
         """Obey the messages of one datagram, (address, arguments) each, in order; see `handle`.
 
         What one datagram costs is bounded: once its messages have come to `MAX_DATAGRAM_COST`, the rest is refused
         with one error.
         """
-        caller = Caller(origin, host, reply)
+        caller = Caller(origin, reply)
         cost = 0
         for address, args in messages:
             if cost >= MAX_DATAGRAM_COST:
@@ -258,7 +283,7 @@ class ControlStore:
         """Carry out a command that is a method of an owner: it returns the fields to change, in one swap."""
         with self._writing:
             changes: Mapping[str, Any] = getattr(self._snapshot.of(owner), command.name)(*values)
-            live = self._coerced({n: v for n, v in changes.items() if n in self.table.by_name})
+            live = self._coerced({n: v for n, v in changes.items() if n in self.table.by_name}, caller.origin)
             self._snapshot = self._snapshot.replaced({**changes, **live})
         self._tell(live, caller.origin)
 

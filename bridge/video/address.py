@@ -74,7 +74,7 @@ def opened_by(uri: str) -> OpenedBy:
         TransportError: no such transport.
     """
     row, name = _split(uri)
-    return OpenedBy.LOCAL if row.is_remote is not None and row.is_remote(name) else row.opened_by
+    return OpenedBy.OPERATOR if row.is_remote is not None and row.is_remote(name) else row.opened_by
 
 
 def _split(uri: str) -> tuple[Transport, str]:

@@ -14,7 +14,7 @@ from bridge.video.names import check_camera, check_path, check_pattern, is_netwo
 
 
 class OpenedBy(enum.IntEnum):
-    """Who may choose an input; each is a subset of the one before. A person at this machine may choose all of them."""
+    """Who may choose an input; each is a subset of the one before. `bridge.pipeline.input_policy` obeys it."""
 
     ANYONE = 0
     """Everybody who may send controls: it shows only what programs offer to every receiver, or a generated picture."""
@@ -25,8 +25,8 @@ class OpenedBy(enum.IntEnum):
     ALLOWED = 2
     """People at other machines, if the settings allow it: it shows this machine's own screen or files."""
 
-    LOCAL = 3
-    """Only somebody at this machine: opening it connects to a machine that its name chooses."""
+    OPERATOR = 3
+    """Only the command line and the configuration: opening it connects to a machine that its name chooses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Transport:
         check: raises a `TransportError` for a name that no input can ever have. It looks at the characters only, not
             at the disk or the network.
         is_remote: whether opening an input of this name connects to a machine that the name chooses, so that it is
-            `OpenedBy.LOCAL`; looks at the characters only.
+            `OpenedBy.OPERATOR`; looks at the characters only.
     """
 
     scheme: str

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.process import BaseProcess
 from typing import Any, assert_never
 
+from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.ipc.channel import Channel, MessageError
@@ -277,9 +278,9 @@ class WebProcess:
 
     def _obey(self, message: FromWeb) -> None:
         match message:
-            case Say(address, args, client):
+            case Say(address, args, origin):
                 self._store.handle(
-                    address, args, client, reply=lambda a, v: self._outbox.reply(Reply(client, a, tuple(v)))
+                    address, args, origin, reply=lambda a, v: self._outbox.reply(Reply(origin.name, a, tuple(v)))
                 )
             case Watch(kinds):
                 self._preview.watched = kinds
@@ -324,5 +325,5 @@ class WebProcess:
                     self._reported.add(what)
                     self._telemetry.error("web", what)
 
-    def _changed(self, name: str, value: Any, origin: str) -> None:
-        self._outbox.control(name, self._store.snapshot.value(name), origin)
+    def _changed(self, name: str, value: Any, origin: Origin) -> None:
+        self._outbox.control(name, self._store.snapshot.value(name), origin.name)

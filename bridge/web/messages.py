@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, get_args
 
+from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.video.base import SourceInfo
 
@@ -131,11 +132,11 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """A page's OSC-like message; answers go to `client`."""
+    """A page's OSC-like message; answers go to the client of the origin's name."""
 
     address: str
     args: tuple[Any, ...]
-    client: str
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)

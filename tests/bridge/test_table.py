@@ -17,6 +17,7 @@ from bridge.cli import td
 from bridge.control.document import markdown
 from bridge.control.midi.backend import open_backend
 from bridge.control.midi.input import MidiInput
+from bridge.control.origin import INTERNAL
 from bridge.control.osc.packet import build, parse
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.http import OscQueryServer
@@ -129,7 +130,7 @@ def test_a_new_command_is_obeyed_where_it_is_declared_or_by_its_handler(show):
     eventually(lambda: store.snapshot.of(GrainControls).shakes == 7)
     desk.send("/grain/develop", "cold")
     assert desk.heard("/error", lambda address: address == f"{BASE}/develop")
-    store.on(DEVELOP.name, lambda args, caller: developed.append((args, caller.origin.split(":")[0])))
+    store.on(DEVELOP.name, lambda args, caller: developed.append((args, caller.origin.name.split(":")[0])))
     desk.send("/grain/develop", "warm")
     eventually(lambda: developed == [(("warm",), "osc")])
 
@@ -151,7 +152,7 @@ def test_a_knob_learns_a_new_control_and_a_pad_a_new_command(show, tmp_path):
         device = cables.plug("Grain Desk")
         eventually(lambda: "Grain Desk" in midi.ports)
         learned = []
-        midi.learn("grain", Caller("test", reply=lambda address, args: learned.append(args[0])))
+        midi.learn("grain", Caller(INTERNAL, reply=lambda address, args: learned.append(args[0])))
         for value in (0, 64, 127):
             device.send(mido.Message("control_change", control=9, value=value))
         assert learned == [BASE]

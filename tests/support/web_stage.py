@@ -121,7 +121,7 @@ class Stage:
         self.stored[args[0]] = self.store.values()
 
     def _recall(self, args: Any, caller: Any) -> None:
-        self.store.set_many(self.stored[args[0]], "snapshot")
+        self.store.set_many(self.stored[args[0]])
 
     def _learn(self, args: Any, caller: Any) -> None:
         self.learning = args[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 from bridge.control.compat.dialect import Dialect
 from bridge.control.compat.dialects import DIALECTS
+from bridge.control.origin import Origin, trust_of
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.udp import Address, UdpPort
 from bridge.control.store import ControlStore
@@ -123,13 +124,14 @@ class CompatServer:
         except PacketError as error:
             self._telemetry.error(self._dialect.name, str(error))
             return
+        origin = Origin(f"{self._dialect.name}:{sender[0]}", trust_of(sender[0]), sender)
         for message in messages:
             try:
-                self._carry_out(message.address, message.args, f"{self._dialect.name}:{sender[0]}")
+                self._carry_out(message.address, message.args, origin)
             except ControlError as error:
                 self._telemetry.error(message.address[:200], str(error))
 
-    def _carry_out(self, address: str, args: Sequence[Any], origin: str) -> None:
+    def _carry_out(self, address: str, args: Sequence[Any], origin: Origin) -> None:
         ignored = self._dialect.ignored.get(address)
         if ignored is not None:
             if address not in self._logged:

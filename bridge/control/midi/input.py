@@ -30,6 +30,7 @@ from bridge.control.midi.bindings import (
     stable_name,
     summary,
 )
+from bridge.control.origin import INTERNAL, Origin, Trust
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
 from engine.control import PREFIX, Command, Control, Kind
@@ -94,7 +95,7 @@ class MidiInput:
         self._positions: dict[Knob, int] = {}
         self._learn_starts: dict[Knob, int] = {}  # where each knob was when it first moved during learning
         self._learning = ""
-        self._learner = Caller("")
+        self._learner = Caller(INTERNAL)
         self._unsaved: list[tuple[Knob, str]] = []  # learned, and not in the file
         self._changed: set[str] = set()
         self._service = Service("midi", self._run, report)
@@ -148,7 +149,7 @@ class MidiInput:
         """
         full = resolve(address, self._table) if address else ""
         with self._lock:
-            self._learning, self._learner, self._learn_starts = full, caller or Caller("midi"), {}
+            self._learning, self._learner, self._learn_starts = full, caller or Caller(INTERNAL), {}
 
     def _control(self, binding: Binding) -> Control | None:
         """The control that a binding moves; None for a command."""
@@ -204,13 +205,13 @@ class MidiInput:
     def _callback(self, port: str) -> Callable[[Any], None]:
         return lambda message: self._obey(port, message)
 
-    def _note_change(self, name: str, value: Any, origin: str) -> None:
+    def _note_change(self, name: str, value: Any, origin: Origin) -> None:
         control = self._table.by_name[name]
         with self._lock:
             for (binding, port), takeover in self._takeovers.items():
-                if self._control(binding) is control and origin != f"midi:{port}":
+                if self._control(binding) is control and origin.name != f"midi:{port}":
                     takeover.changed(control.to_norm(value) * 127.0)
-            if not origin.startswith("midi:"):
+            if not origin.name.startswith("midi:"):
                 self._changed.add(name)
 
     def _send_feedback(self) -> None:
@@ -247,7 +248,7 @@ class MidiInput:
     # Messages: on the port's thread
 
     def _obey(self, port: str, message: Any) -> None:
-        origin = f"midi:{port}"
+        origin = Origin(f"midi:{port}", Trust.MACHINE)
         if message.type == "program_change":
             self._store.handle(PREFIX + "/snapshot/recall", [message.program + 1], origin)
             return
@@ -271,7 +272,7 @@ class MidiInput:
         for binding in bindings:
             self._apply(binding, knob, value, before, origin)
 
-    def _apply(self, binding: Binding, knob: Knob, value: int, before: int, origin: str) -> None:
+    def _apply(self, binding: Binding, knob: Knob, value: int, before: int, origin: Origin) -> None:
         """Carry out one binding for one message."""
         control = self._control(binding)
         pressed = value > 0 if knob.kind == "note" else press(value, before)

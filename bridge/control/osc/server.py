@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from bridge.control.origin import Origin, trust_of
 from bridge.control.osc.echoes import echoes, encoded
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
@@ -158,18 +159,18 @@ class OscServer:
         except PacketError as error:
             self._note_error(sender, "/", str(error))
             return
-        origin = f"osc:{sender[0]}:{sender[1]}"
+        origin = Origin(f"osc:{sender[0]}:{sender[1]}", trust_of(sender[0]), sender)
         reply = functools.partial(self._reply, sender)
-        self._store.handle_all(messages, origin, host=sender[0], reply=reply)
+        self._store.handle_all(messages, origin, reply)
 
     def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
         (port,) = args
-        if not caller.host:
+        source = caller.origin.address
+        if source is None:
             raise ControlError(PREFIX + SUBSCRIBE.address, "Only OSC clients can subscribe.")
         if not 0 < port < 65536:
             raise ControlError(PREFIX + SUBSCRIBE.address, f"{port} is not a UDP port (1 to 65535).")
-        target = (caller.host, port)
-        source = (caller.host, int(caller.origin.rpartition(":")[2]))
+        target = (source[0], port)
         new = target not in self.subscribers.current(time.monotonic())
         if not self.subscribers.add(target, source, time.monotonic()):
             raise ControlError(PREFIX + SUBSCRIBE.address, "There are too many subscribers already.")
@@ -177,8 +178,8 @@ class OscServer:
             self._request_full_update((target,))
 
     def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
-        if caller.host:
-            source = (caller.host, int(caller.origin.rpartition(":")[2]))
+        source = caller.origin.address
+        if source is not None:
             self._request_full_update(self.subscribers.reply_targets(source))
         else:
             self._request_full_update(self.subscribers.current(time.monotonic()))

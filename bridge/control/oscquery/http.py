@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bridge.control.origin import Origin, Trust, trust_of
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, parse
 from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
 from bridge.control.store import ControlStore
@@ -38,7 +39,7 @@ MAX_LISTENERS = 16
 MAX_PATHS = 512
 TRY_LATER = 1013
 
-Send = Callable[[str, Sequence[Any], str], Any]
+Send = Callable[[str, Sequence[Any], Origin], Any]
 """Passes an OSC message of a client to the store: (address, arguments, origin)."""
 
 Values = Callable[[], Mapping[str, Any]]
@@ -129,13 +130,16 @@ class _Endpoints:
 
     def _obey(self, data: bytes, client: WebSocket) -> None:
         peer = client.client
+        origin = Origin(
+            f"oscquery:{peer.host}:{peer.port}" if peer else "oscquery", trust_of(peer.host) if peer else Trust.NETWORK
+        )
         try:
             messages = parse(data) if len(data) <= MAX_DATAGRAM else []
         except PacketError as error:
             log.info("an OSCQuery client sent a malformed OSC message: %s", error)
             return
         for message in messages:
-            self._send(message.address, message.args, f"oscquery:{peer.host}:{peer.port}" if peer else "oscquery")
+            self._send(message.address, message.args, origin)
 
     async def _send_updates(self, client: WebSocket, paths: set[str]) -> None:
         """Send the value of every path that the client listens to, once and then whenever it changes."""
@@ -200,7 +204,7 @@ class OscQueryServer:
         port: int = 9001,
         guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
-        def send(address: str, args: Sequence[Any], origin: str) -> None:
+        def send(address: str, args: Sequence[Any], origin: Origin) -> None:
             store.handle(address, args, origin)
 
         self._app = guard(Starlette(routes=oscquery_routes(store.table, store.values, telemetry, osc, send)))

@@ -15,12 +15,13 @@ from importlib import resources
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bridge.control.origin import Origin, Trust, trust_of
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
 from bridge.web.messages import Reply
@@ -146,7 +147,7 @@ class Api:
                 raise ControlError(address, "There is nothing at this address.", "GET /api/table lists them.")
         except ControlError as error:
             return _bad(error)
-        self._hub.send(address, args, "web:http")
+        self._hub.send(address, args, Origin("web:http", _trust(request)))
         return JSONResponse({"accepted": True}, 202)
 
     async def _set(self, request: Request) -> Response:
@@ -162,15 +163,16 @@ class Api:
             effective = {name: by_name[name].coerce(value) for name, value in wanted.items()}
         except ControlError as error:
             return _bad(error)
+        origin = Origin("web:http", _trust(request))
         for name, value in effective.items():
-            self._hub.send(PREFIX + by_name[name].address, (value,), "web:http")
+            self._hub.send(PREFIX + by_name[name].address, (value,), origin)
         return JSONResponse(effective)
 
     async def _socket(self, socket: WebSocket) -> None:
         """The page's control socket: sends news, receives messages."""
         if not await self._admit(socket):
             return
-        client = self._hub.join()
+        client = self._hub.join(_trust(socket))
         sending = asyncio.create_task(_send_news(socket, client))
         try:
             async for text in _texts(socket):
@@ -241,6 +243,11 @@ def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute]) -> Starle
             return super().matches(scope) if wants and not scope.get("query_string") else (Match.NONE, {})
 
     return Starlette(routes=[PageRoute("/", api.page), *api.routes(), *tree])
+
+
+def _trust(connection: HTTPConnection) -> Trust:
+    """The trust in the peer of a connection. TCP's handshake has proved its address."""
+    return trust_of(connection.client.host) if connection.client is not None else Trust.NETWORK
 
 
 async def _body(request: Request) -> Any:

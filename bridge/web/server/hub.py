@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
+from bridge.control.origin import Origin, Trust
 from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
 from bridge.video.base import SourceInfo
@@ -36,15 +37,16 @@ HISTORY_SECONDS = 120.0
 HISTORY_PERIOD_S = 0.5
 HISTORY_READINGS = ("latency", "latency_p95", "fps_out")
 
-Send = Callable[[str, Sequence[Any], str], None]
-"""Sends (full OSC address, arguments, name of the client) to the bridge process; never blocks."""
+Send = Callable[[str, Sequence[Any], Origin], None]
+"""Sends (full OSC address, arguments, who said it) to the bridge process; never blocks."""
 
 
 class Client:
     """One page's outgoing side: everything that changed since its last message, merged."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self.name = origin.name
         self._wake = asyncio.Event()
         self._clear()
 
@@ -119,10 +121,10 @@ class Hub:
         """Pages that are connected."""
         return len(self._clients)
 
-    def join(self) -> Client:
+    def join(self, trust: Trust) -> Client:
         """Add a page; its first message is the whole state."""
         self._count += 1
-        client = Client(f"web:{self._count}")
+        client = Client(Origin(f"web:{self._count}", trust))
         self._clients[client.name] = client
         client.tell(Joined(client.name, self.everything()))
         self.find_inputs()
@@ -185,7 +187,7 @@ class Hub:
             case PageAsks():
                 self.find_inputs()
             case PageSays(address, args):
-                self.send(address, args, client.name)
+                self.send(address, args, client.origin)
             case _:
                 assert_never(message)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bridge.control.origin import Origin
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.table import ControlTable
 from bridge.http_server import HttpServer
@@ -56,16 +57,16 @@ class Uplink:
         self._change = threading.Condition()
         Service("uplink", self._run).start()
 
-    def say(self, address: str, args: Sequence[Any], client: str) -> None:
+    def say(self, address: str, args: Sequence[Any], origin: Origin) -> None:
         """A page's OSC-like message."""
         target = self._targets.get(address)
         with self._change:
             if target is not None and target.control is not None:
-                key: Hashable = (self._commands, address)
+                key: Hashable = (self._commands, address, origin.trust)  # a value that may be refused replaces no other
             else:
                 self._commands += 1
                 key = self._commands
-            self._put(key, Say(address, tuple(args), client))
+            self._put(key, Say(address, tuple(args), origin))
 
     def watch(self, kinds: frozenset[str]) -> None:
         """Which pictures are watched."""

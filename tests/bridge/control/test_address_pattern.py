@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.control.address_pattern import MAX_LENGTH, MAX_WORDS, AddressIndex, PatternError, is_pattern
+from bridge.control.origin import INTERNAL
 from bridge.control.osc.packet import BUNDLE, MAX_DATAGRAM, PacketError, build, parse
 from bridge.control.store import ControlStore
 from bridge.table import TABLE
@@ -193,7 +194,7 @@ def test_no_datagram_takes_long(address: str, count: int) -> None:
             messages = parse(datagram)
         except PacketError:
             return
-        store.handle_all(messages, "me", reply=lambda *answer: answers.append(answer))
+        store.handle_all(messages, INTERNAL, reply=lambda *answer: answers.append(answer))
 
     assert fastest(obey) < LIMIT_S
     assert sum(len(repr(answer)) for answer in answers) / 5 < 2 * MAX_DATAGRAM
@@ -203,7 +204,7 @@ def test_a_bundle_of_patterns_is_obeyed_to_its_limit_and_the_rest_refused_with_o
     store, errors = ControlStore(TABLE), []
     store.listen_errors(lambda *error: errors.append(error))
     messages = [(PREFIX + "/{mix,motion}", [n / 1000]) for n in range(1000)]
-    store.handle_all(messages, "me")
+    store.handle_all(messages, INTERNAL)
     assert 0.0 < store.snapshot.value("mix") < 0.999
     ((address, reason),) = errors
     assert address == PREFIX + "/{mix,motion}"
@@ -218,7 +219,7 @@ def test_a_bundle_may_set_every_control_and_every_twin() -> None:
         everything.append((PREFIX + control.address, [control.default]))
         if control.numeric:
             everything.append((PREFIX + control.address + "/norm", [1.0]))
-    store.handle_all(everything, "me")
+    store.handle_all(everything, INTERNAL)
     assert not errors
     assert all(store.snapshot.value(c.name) == c.high for c in TABLE.controls if c.numeric)
 

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from bridge.control import files, snapshots
+from bridge.control.origin import Origin, Trust
 from bridge.control.snapshots import Snapshots, stored_names
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
@@ -106,7 +107,7 @@ def test_a_control_that_is_set_by_hand_stops_gliding(stage):
     kept.save(2)
     store.set_many({"strength": 0.0, "mix": 0.0})
     kept.recall(2, 0.4)
-    store.set("strength", 0.25, "osc:me")
+    store.set("strength", 0.25, Origin("osc:me", Trust.MACHINE))
     eventually(lambda: store.snapshot.value("mix") == 1.0)
     assert store.snapshot.value("strength") == 0.25
 

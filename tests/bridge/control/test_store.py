@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.control.origin import Origin, Trust
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.stages.mix_controls import MixControls
@@ -16,6 +17,7 @@ from engine.control import PREFIX, Kind
 from engine.controls import Controls
 from engine.errors import ControlError
 
+ME = Origin("me", Trust.MACHINE)
 NUMERIC = [c for c in TABLE.controls if c.numeric]
 VALUES = st.one_of(
     st.none(),
@@ -122,9 +124,9 @@ def test_handle_never_raises_at_a_real_address_and_every_control_stays_valid(add
 )
 def test_messages_set_controls(address, value, name, effective):
     store, seen, errors = recording_store()
-    assert store.handle(PREFIX + address, [value], "me")
+    assert store.handle(PREFIX + address, [value], ME)
     assert store.snapshot.value(name) == effective
-    assert seen == [(name, effective, "me")]
+    assert seen == [(name, effective, ME)]
     assert not errors
 
 
@@ -148,7 +150,7 @@ def test_what_cannot_be_understood_is_answered_and_changes_nothing(address, args
     store, seen, errors = recording_store()
     answers = []
     before = store.snapshot
-    assert not store.handle(PREFIX + address, args, "me", reply=lambda *answer: answers.append(answer))
+    assert not store.handle(PREFIX + address, args, ME, reply=lambda *answer: answers.append(answer))
     assert store.snapshot is before
     assert not seen
     ((where, reason),) = errors
@@ -203,8 +205,8 @@ def test_a_pattern_sets_every_control_that_it_matches():
 
 def test_set_many_is_one_swap_and_all_or_nothing():
     store, seen, _ = recording_store()
-    assert store.set_many({"mix": 2, "steps": "3"}, "web") == {"mix": 1.0, "steps": 3}
-    assert seen == [("mix", 1.0, "web"), ("steps", 3, "web")]
+    assert store.set_many({"mix": 2, "steps": "3"}, ME) == {"mix": 1.0, "steps": 3}
+    assert seen == [("mix", 1.0, ME), ("steps", 3, ME)]
     before = store.snapshot
     with pytest.raises(ControlError):
         store.set_many({"mix": 0.5, "fit": "no"})
@@ -217,8 +219,8 @@ def test_commands_reach_their_handlers_with_coerced_arguments_and_failures_are_a
     store, _, errors = recording_store()
     calls = []
     off = store.on("snapshot_recall", lambda args, caller: calls.append((args, caller.origin)))
-    assert store.handle(PREFIX + "/snapshot/recall", ["7", 2], "me")
-    assert calls == [((7, 2.0), "me")]
+    assert store.handle(PREFIX + "/snapshot/recall", ["7", 2], ME)
+    assert calls == [((7, 2.0), ME)]
     off()
     assert not store.handle(PREFIX + "/snapshot/recall", [7])
 

@@ -109,11 +109,11 @@ def test_checking_touches_neither_disk_nor_network(monkeypatch: pytest.MonkeyPat
         ("screen::1.0+10,20", OpenedBy.ALLOWED),
         ("file:/shows/a.mp4", OpenedBy.ALLOWED),
         ("FILE: C:\\shows\\a.mp4", OpenedBy.ALLOWED),
-        ("file:\\\\host\\share\\a.mp4", OpenedBy.LOCAL),
-        ("file: //host/share/a.mp4", OpenedBy.LOCAL),
-        ("file:/\\host/share/a.mp4", OpenedBy.LOCAL),
-        ("file:\\\\.\\pipe\\x", OpenedBy.LOCAL),
-        ("file:\\\\?\\UNC\\host\\share\\a.mp4", OpenedBy.LOCAL),
+        ("file:\\\\host\\share\\a.mp4", OpenedBy.OPERATOR),
+        ("file: //host/share/a.mp4", OpenedBy.OPERATOR),
+        ("file:/\\host/share/a.mp4", OpenedBy.OPERATOR),
+        ("file:\\\\.\\pipe\\x", OpenedBy.OPERATOR),
+        ("file:\\\\?\\UNC\\host\\share\\a.mp4", OpenedBy.OPERATOR),
     ],
 )
 def test_who_may_choose_an_input(uri: str, who: OpenedBy) -> None:
@@ -125,7 +125,7 @@ def test_a_display_of_another_machine_is_only_for_somebody_at_this_one(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    assert opened_by(f"screen:{name}") is OpenedBy.LOCAL
+    assert opened_by(f"screen:{name}") is OpenedBy.OPERATOR
 
 
 def test_a_transport_of_ones_own_is_not_open_to_other_machines_unless_it_says_so() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from bridge.config import EXAMPLES
+from bridge.control.origin import Origin, Trust
 from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
 from bridge.video.table import schemes
@@ -29,6 +30,7 @@ from tests.support.web_stage import FPS, Stage, tint
 MEAN = """((kind) => { const c = document.getElementById("canvas-" + kind); const d = c.getContext("2d")
 .getImageData(0, 0, c.width, c.height).data; let s = [0, 0, 0]; for (let i = 0; i < d.length; i += 4)
 for (let k = 0; k < 3; k++) s[k] += d[i + k]; return s.map((v) => v / (d.length / 4)); })"""
+OTHER = Origin("osc:x", Trust.MACHINE)
 AXE = "axe-core@4.14.1"
 SIZES = [(1024, 768, False), (1280, 800, False), (1366, 768, False), (1920, 1080, False), (390, 844, True)]
 PLACES = """(() => {
@@ -113,7 +115,7 @@ def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
 
 
 def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, page: Tab, stage: Stage) -> None:
-    heard: list[tuple[str, float, str]] = []
+    heard: list[tuple[str, float, Origin]] = []
     unlisten = stage.store.listen(lambda name, value, origin: heard.append((name, value, origin)))
     other = browser.tab()
     other.open(stage.web.url)
@@ -121,7 +123,7 @@ def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, p
     page.drag("[data-control=strength] input", (0.9, 0.5), (0.25, 0.5))
     wait(lambda: abs(stage.store.snapshot.value("strength") - 0.25) < 0.03, "strength at the store")
     unlisten()
-    assert {n for n, _, _ in heard} == {"strength"} and all(o.startswith("web:") for _, _, o in heard)
+    assert {n for n, _, _ in heard} == {"strength"} and all(o.name.startswith("web:") for _, _, o in heard)
     want = f"{stage.store.snapshot.value('strength'):.2f}"
     for tab in (page, other):
         tab.until(f"document.querySelector('[data-control=strength] output').textContent === '{want}'")
@@ -129,7 +131,7 @@ def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, p
 
 
 def test_changes_from_elsewhere_show_at_once(page: Tab, stage: Stage) -> None:
-    stage.store.set_many({"steps": 3, "fit": "contain", "mirror": True, "prompt_2": "von OSC ☂", "seed": 77}, "osc:x")
+    stage.store.set_many({"steps": 3, "fit": "contain", "mirror": True, "prompt_2": "von OSC ☂", "seed": 77}, OTHER)
     page.until("document.querySelector('#w-prompt_2').value === 'von OSC ☂'")
     page.until("document.querySelector('[data-control=steps] [aria-pressed=true]').textContent === '3'")
     page.until("document.querySelector('[data-control=fit] [aria-pressed=true]').textContent === 'contain'")

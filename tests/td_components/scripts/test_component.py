@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.control.origin import Origin, Trust
 from bridge.table import TABLE, start_values
 from engine.control import Kind
 from td_components import generate
@@ -21,6 +22,7 @@ from tests.fakes.touchdesigner import FakeTouchDesigner
 from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
+DESK = Origin("desk", Trust.MACHINE)
 OTHER = {
     Kind.TEXT: "Ein Fluß aus Glas – 水晶の川 🌊",
     Kind.BOOL: True,
@@ -111,9 +113,9 @@ def test_every_control_reaches_the_store_and_comes_back(tmp_path):
             return all(held[n] == (pytest.approx(v) if isinstance(v, float) else v) for n, v in wanted.items())
 
         world.until(arrived, what="every control")
-        bridge.store.set("strength", 0.9, "desk")
-        bridge.store.set("prompt_2", "von außen", "desk")
-        bridge.store.set("fit", "contain", "desk")
+        bridge.store.set("strength", 0.9, DESK)
+        bridge.store.set("prompt_2", "von außen", DESK)
+        bridge.store.set("fit", "contain", DESK)
         world.until(lambda: world.par.Strength.eval() == pytest.approx(0.9), what="an echo")
         world.until(lambda: world.par.Prompt2.eval() == "von außen" and world.par.Fit.eval() == "contain")
         assert world.comp.op("fit").par.fit.eval() == "fitbest"
@@ -128,7 +130,7 @@ def test_unicode_and_20_kb_prompts_arrive_whole(tmp_path):
             world.comp.pars[f"Prompt{slot}"].val = f"{slot}: {long}"
         world.until(lambda: bridge.store.snapshot.value("prompt_4") == f"4: {long}", what="the long prompts")
         assert bridge.store.snapshot.value("prompt_1") == f"1: {long}"
-        bridge.store.set("prompt_1", long, "desk")
+        bridge.store.set("prompt_1", long, DESK)
         world.until(lambda: world.par.Prompt1.eval() == long, what="the long echo")
 
 
@@ -229,7 +231,7 @@ def test_an_echo_never_pulls_against_the_hand(tmp_path):
             seen.append(world.par.Strength.eval())
             time.sleep(0.005)
         assert seen == [pytest.approx(step / 60) for step in range(60)]
-        bridge.store.set("strength", 0.05, "desk")
+        bridge.store.set("strength", 0.05, DESK)
         world.until(lambda: world.par.Strength.eval() == pytest.approx(0.05), what="the last word of the desk")
 
 
@@ -239,7 +241,7 @@ def test_a_change_by_hand_outlives_an_echo_that_came_in_the_same_frame(tmp_path)
         told = []
         bridge.store.listen(lambda name, value, origin: told.append(name))
         desk = {"input": "ndi:desk", "strength": 0.125, "prompt_1": "desk"}
-        bridge.store.set_many(desk, "desk")
+        bridge.store.set_many(desk, DESK)
         time.sleep(0.3)  # the echoes lie in the socket, and the next frame reads them before it tells changes
         hand = {"input": "ndi:hand", "strength": 0.75, "prompt_1": "hand"}
         for name, value in hand.items():
@@ -257,7 +259,7 @@ def test_an_exported_parameter_is_left_to_its_owner(tmp_path):
         world.par.Motion.expr = "0.25"
         world.td.changed(world.par.Motion)
         world.until(lambda: bridge.store.snapshot.value("motion") == 0.25)
-        bridge.store.set("motion", 0.8, "desk")
+        bridge.store.set("motion", 0.8, DESK)
         world.frames(0.6)
         assert world.par.Motion.mode is ParMode.EXPRESSION and world.par.Motion.eval() == 0.25
 

@@ -24,6 +24,7 @@ from bridge.control.midi.bindings import (
     stable_name,
 )
 from bridge.control.midi.input import MidiInput
+from bridge.control.origin import INTERNAL, Origin, Trust
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.table import TABLE
@@ -200,7 +201,7 @@ def test_learning_binds_the_knob_that_moves_and_survives_a_restart(stage):
     midi.start()
     device = plugged(midi, "nanoKONTROL2:nanoKONTROL2 MIDI 1 20:0")
     answers = []
-    caller = Caller("me", reply=lambda *answer: answers.append(answer))
+    caller = Caller(INTERNAL, reply=lambda *answer: answers.append(answer))
     midi.learn("/seed", caller)
     assert midi.learning == PREFIX + "/seed"
     device.send(cc(9, 60, channel=3))  # jitters
@@ -265,7 +266,7 @@ def test_a_slow_disk_while_learning_delays_no_control(stage, monkeypatch):
         port = threading.Thread(target=learn, args=(midi, device, "/seed", 50))
         port.start()
         eventually(lambda: PREFIX + "/seed" in midi.knobs)
-        writer = threading.Thread(target=store.set, args=("mix", 0.5, "osc:me"))
+        writer = threading.Thread(target=store.set, args=("mix", 0.5, Origin("osc:me", Trust.MACHINE)))
         writer.start()
         writer.join(2.0)
         assert not writer.is_alive()
@@ -304,7 +305,7 @@ def test_changes_from_elsewhere_move_the_motors_and_its_own_do_not_come_back(sta
     started(midi, path, Binding(port=KNOBS, channel=2, cc=5, address=PREFIX + "/mix"))
     device = plugged(midi)
     eventually(lambda: cc(5, 127, 1) in device.received)
-    store.set("mix", 0.5, "osc:me")
+    store.set("mix", 0.5, Origin("osc:me", Trust.MACHINE))
     eventually(lambda: cc(5, 64, 1) in device.received)
     device.send(cc(5, 64, 1))
     device.send(cc(5, 70, 1))

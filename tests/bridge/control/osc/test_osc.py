@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.control.origin import Origin, Trust
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, coalesce, parse
 from bridge.control.osc.server import OscServer
 from bridge.control.osc.subscribers import MAX_SUBSCRIBERS, SILENCE_SECONDS, Subscribers
@@ -93,7 +94,7 @@ def test_a_change_from_elsewhere_reaches_every_subscriber(stage):
     for one in (client, other):
         one.send("/subscribe", one.port)
         assert one.until(is_at("/mix"))
-    store.set("mix", 0.125, "web")
+    store.set("mix", 0.125, Origin("web:1", Trust.MACHINE))
     for one in (client, other):
         assert one.until(lambda a, v: a == "/mix" and v == (0.125,))
     other.socket.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bridge.control.origin import Trust
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web import messages
@@ -40,7 +41,7 @@ def test_every_message_has_a_page_that_hears_it():
 
 async def _news(message: messages.News) -> Any:
     hub = Hub(TABLE, {}, lambda *_: None, lambda: None)
-    client = hub.join()
+    client = hub.join(Trust.MACHINE)
     await client.news()
     hub.absorb(message)
     return json.loads(json.dumps(news_json(await client.news())))
@@ -57,7 +58,7 @@ def test_a_page_first_gets_the_whole_state_and_slow_pages_get_merged_changes():
         hub = Hub(TABLE, {}, lambda *_: None, lambda: None)
         for message, _ in NEWS:
             hub.absorb(message)
-        client = hub.join()
+        client = hub.join(Trust.MACHINE)
         first = await client.news()
         for at in range(100):
             hub.absorb(messages.ControlsChanged({"mix": messages.ControlValue(at / 100, "osc")}))
