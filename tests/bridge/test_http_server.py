@@ -37,7 +37,7 @@ def peer(request: Request) -> Response:
 
 
 def serving(listening: socket.socket) -> HttpServer:
-    return HttpServer("toy", Starlette(routes=[Route("/", peer)]), listening, max_message=1000, max_connections=8)
+    return HttpServer("toy", Starlette(routes=[Route("/", peer)]), listening, max_message=1000)
 
 
 def test_a_taken_port_and_a_foreign_address_are_different_errors() -> None:

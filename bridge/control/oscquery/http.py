@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bridge.connections import Limits
 from bridge.control.origin import Origin, Trust, trust_of
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, parse
 from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
@@ -35,6 +36,8 @@ UPDATE_PERIOD_S = 0.05
 """Interval at which changes are sent to a listening client."""
 
 MAX_CONNECTIONS = 64
+"""Most connections of clients that were answered; others have places of their own (`bridge.connections`)."""
+
 MAX_LISTENERS = 16
 MAX_PATHS = 512
 TRY_LATER = 1013
@@ -224,7 +227,7 @@ class OscQueryServer:
         listening = listen(*self._wanted)
         self.port = int(listening.getsockname()[1])
         self._server = HttpServer(
-            "oscquery", self._app, listening, max_message=MAX_DATAGRAM, max_connections=MAX_CONNECTIONS
+            "oscquery", self._app, listening, max_message=MAX_DATAGRAM, limits=Limits(proven=MAX_CONNECTIONS)
         )
         self._server.start()
         return self

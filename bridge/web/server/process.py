@@ -35,9 +35,6 @@ log = logging.getLogger(__name__)
 NICENESS = 5
 """Lower priority than the bridge process, whose frames matter more when the processor is busy (POSIX)."""
 
-MAX_CONNECTIONS = 256
-"""Most connections of browsers at a time."""
-
 MAX_UNSENT = 512
 """Most messages of pages that are queued for a busy bridge process; beyond that the oldest are dropped."""
 
@@ -112,7 +109,7 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     gallery = Gallery(rings, uplink.watch, settings.widest)
     tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
     app = Guard(application(hub, gallery, tree), settings.host, settings.token)
-    server = HttpServer("web", app, listening, max_message=MAX_MESSAGE, max_connections=MAX_CONNECTIONS)
+    server = HttpServer("web", app, listening, max_message=MAX_MESSAGE)
     if hasattr(os, "nice"):
         server.loop.call_soon(os.nice, NICENESS)  # on Linux: for the loop's thread and the threads that it starts
     server.loop.call_soon(gallery.start, server.loop)
