@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bridge.cli.terminal import PrintableConsole, cell
 from bridge.control.document import arguments_text, range_text
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import open_backend
@@ -21,13 +21,14 @@ from bridge.control.origin import INTERNAL
 from bridge.control.osc.client import OscClient
 from bridge.control.osc.packet import Message
 from bridge.control.store import Caller, ControlStore
+from bridge.printable import one_line
 from bridge.table import TABLE
 from engine.control import PREFIX
 from engine.errors import TidecastError
 
 osc_app = typer.Typer(help="Controls over OSC: list, send, watch.", no_args_is_help=True, add_completion=False)
 midi_app = typer.Typer(help="MIDI controllers: list, learn.", no_args_is_help=True, add_completion=False)
-console = Console()
+console = PrintableConsole()
 
 Host = Annotated[str, typer.Option(help="Where Tidecast runs.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Its OSC port.")]
@@ -116,7 +117,7 @@ def argument(text: str) -> int | float | str:
 
 
 def _words(message: Message) -> str:
-    return " ".join(f"{a:g}" if isinstance(a, float) else str(a) for a in message.args)
+    return " ".join(f"{a:g}" if isinstance(a, float) else one_line(str(a)) for a in message.args)
 
 
 @osc_app.command()
@@ -138,7 +139,9 @@ def watch(
                     continue
                 if all or message.address == PREFIX + "/error" or last.get(message.address) != message.args:
                     last[message.address] = message.args
-                    console.print(f"{message.address} {_words(message)}", highlight=False, soft_wrap=True, markup=False)
+                    console.print(
+                        f"{one_line(message.address)} {_words(message)}", highlight=False, soft_wrap=True, markup=False
+                    )
     except TidecastError as error:
         raise _fail(error) from None
     except KeyboardInterrupt:
@@ -158,10 +161,11 @@ def list_midi(state_dir: StateDir = "") -> None:
         bindings = load(path, TABLE)
     except TidecastError as error:
         raise _fail(error) from None
-    table = Table("knob", "controls", title=f"Bindings ({path if path.exists() else 'the defaults; there is no file'})")
+    title = escape(f"Bindings ({path if path.exists() else 'the defaults; there is no file'})")
+    table = Table("knob", "controls", title=title)
     for binding in bindings:
         args = " ".join(str(a) for a in binding.args)
-        table.add_row(escape(binding.words), f"{binding.address} {args}".strip())
+        table.add_row(cell(binding.words), cell(f"{binding.address} {args}".strip()))
     console.print(table)
     try:
         names = open_backend().get_input_names()

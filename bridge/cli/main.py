@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
 from bridge.cli.lazy import LateHelp, LazyGroup
 from bridge.cli.size import parse_size
 from bridge.cli.status import StatusLine, introduction
+from bridge.cli.terminal import PrintableConsole, cell
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
+from bridge.printable import PrintableFormatter
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 from engine.runtime.host_memory import keep_memory
@@ -64,8 +65,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
+out = PrintableConsole()
+err = PrintableConsole(stderr=True)
 
 ConfigFile = Annotated[
     str, typer.Option("--config", "-c", help="TOML file, or a preset: {presets}.", show_default=False)
@@ -179,11 +180,11 @@ def sources(
     table = Table("no.", "open it with", "what", "size", "fps")
     for number, source in enumerate(list_sources(options=Options(extra_ips=tuple(extra_ip or ())))):
         size = f"{source.width}x{source.height}" if source.width else ""
-        table.add_row(str(number), source.uri, source.title, size, f"{source.fps:g}" if source.fps else "")
+        table.add_row(str(number), cell(source.uri), cell(source.title), size, f"{source.fps:g}" if source.fps else "")
     out.print(table)
     for row in rows():
         if reason := unavailable(row.scheme):
-            out.print(f"{row.scheme}: {reason}", style="dim", highlight=False)
+            out.print(f"{row.scheme}: {reason}", style="dim", highlight=False, markup=False)
 
 
 @app.command(cls=Command)
@@ -198,7 +199,7 @@ def doctor(
     table = Table("", "what", "found", "what to do", show_lines=False)
     marks = {"ok": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
     for finding in findings:
-        table.add_row(marks[finding.level], finding.what, finding.found, finding.remedy)
+        table.add_row(marks[finding.level], cell(finding.what), cell(finding.found), cell(finding.remedy))
     out.print(table)
     raise typer.Exit(1 if any(finding.level == "bad" for finding in findings) else 0)
 
@@ -235,7 +236,7 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
         bridge = App(config)
         bridge.start()
     try:
-        out.print(introduction(bridge), highlight=False)
+        out.print(introduction(bridge), highlight=False, markup=False)
         end_s = math.inf if seconds is None else time.monotonic() + seconds
         with StatusLine(bridge, out, live) as status:
             while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):
@@ -275,10 +276,10 @@ def start_logging(live: bool) -> None:
     handler: logging.Handler
     if live:
         handler = RichHandler(console=out, show_path=False, show_time=False, markup=False)
-        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     else:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
+from bridge.cli.terminal import PrintableConsole
 from engine.errors import ModelError
 from engine.models import registry, weights
 from engine.models.spec import CODECS, ModelSpec, WeightFile
@@ -25,15 +27,15 @@ Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tideca
 GIB = 2**30
 
 
-def _out() -> Console:
-    return Console(soft_wrap=True)
+def _out() -> PrintableConsole:
+    return PrintableConsole(soft_wrap=True)
 
 
 @app.command("list")
 def list_models(directory: Folder = "") -> None:
     """Show every model: size, memory, licence, and whether its files are present."""
     root = weights.folder(directory)
-    table = Table(title=f"Models (files in {root})", show_lines=True)
+    table = Table(title=escape(f"Models (files in {root})"), show_lines=True)
     table.add_column("name", overflow="fold", ratio=3)
     for heading in ("download", "GPU memory", "present"):
         table.add_column(heading, no_wrap=True)
@@ -42,7 +44,7 @@ def list_models(directory: Folder = "") -> None:
         memory = f"{spec.vram_gib:g} GiB" if spec.vram_gib else "-"
         name = f"[bold]{spec.name}[/]\n{spec.title}"
         table.add_row(name, _size(spec, root), memory, _here(spec, root), spec.licence or "-")
-    out = Console()
+    out = PrintableConsole()
     out.print(table)
     out.print(
         "Download: includes every autoencoder and the text encoder (10.6 GiB), which models share. "
@@ -79,7 +81,7 @@ def _progress(what: str) -> Iterator[weights.Report]:
 
         def report(file: WeightFile, done: int, total: int) -> None:
             if file not in tasks:
-                tasks[file] = bars.add_task(f"{what} {file.path}", total=total)
+                tasks[file] = bars.add_task(escape(f"{what} {file.path}"), total=total)
             bars.update(tasks[file], completed=done, total=total)  # type: ignore[arg-type]
 
         yield report
@@ -110,7 +112,7 @@ def pull(
                 style="yellow",
             )
     kept = len(files) - len(verdicts)
-    out.print(f"{spec.name}: {len(verdicts)} files downloaded to {root}, {kept} were present.")
+    out.print(f"{spec.name}: {len(verdicts)} files downloaded to {root}, {kept} were present.", markup=False)
 
 
 @app.command()
@@ -123,7 +125,8 @@ def verify(name: Name, directory: Folder = "") -> None:
     for verdict in verdicts:
         digest = f" sha256 {verdict.sha256}" if verdict.state is weights.State.UNPINNED else ""
         style = "green" if verdict.state.fine else "red"
-        out.print(f"[{style}]{verdict.state.value}[/] {verdict.path or verdict.file.path}{digest}", highlight=False)
+        line = Text.assemble((verdict.state.value, style), f" {verdict.path or verdict.file.path}{digest}")
+        out.print(line, highlight=False)
     if not files:
         out.print(f"{spec.name} has no files of its own to check.")
     wrong = [verdict for verdict in verdicts if not verdict.state.fine]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.cli.size import parse_size
+from bridge.cli.terminal import PrintableConsole
 from engine.errors import ConfigError
 from engine.models.registry import get
 from engine.models.spec import ModelSpec
@@ -108,7 +109,7 @@ def plan(
 ) -> None:
     """Forecast frame rate and latency on GPUs that are not at hand, and what limits them."""
     chosen, (width, height), spec = parse_gpus(gpus), parse_size(size), get(model)
-    console = Console()
+    console = PrintableConsole()
     bases = [[limit_times(spec, width, height, gpu, tiny=tiny) for gpu in chosen]]
     if measured is not None:
         bases.insert(0, [measured_times(measured, spec.name, width, height)] * len(chosen))

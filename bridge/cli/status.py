@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bridge.printable import one_line
 from bridge.video.table import output_text
 from bridge.web.access import qr_text
 from engine.control import PREFIX
@@ -101,7 +102,7 @@ def styled(now: dict[str, Any]) -> Text:
     if now.get("vram"):
         line.append(f"  vram {now['vram']:.1f} GiB", style="default")
     if now.get("prompt"):
-        line.append(f"  “{str(now['prompt'])[:40]}”", style="italic")
+        line.append(f"  “{one_line(str(now['prompt'])[:40])}”", style="italic")
     if now.get("message"):
-        line.append(f"  {now['message']}", style="dim")
+        line.append(f"  {one_line(str(now['message']))}", style="dim")
     return line

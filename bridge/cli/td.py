@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import platformdirs
 import typer
-from rich.console import Console
 
+from bridge.cli.terminal import PrintableConsole
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import STATES
 from bridge.table import TABLE
@@ -27,7 +27,7 @@ from td_components import install as installer
 from td_components.definition.spec import HERE
 
 app = typer.Typer(help="The TouchDesigner component.", no_args_is_help=True, add_completion=False)
-console = Console()
+console = PrintableConsole()
 
 
 def table(rows: ControlTable = TABLE) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def generate(
     """Regenerate the component from the table of controls (in a checkout)."""
     changed = generator.stale(table()) if check else generator.write(table())
     for path in changed:
-        console.print(f"{'stale' if check else 'written'}: {path}", highlight=False, soft_wrap=True)
+        console.print(f"{'stale' if check else 'written'}: {path}", highlight=False, soft_wrap=True, markup=False)
     if not changed:
         console.print("Everything is up to date.")
     elif check:
@@ -87,10 +87,10 @@ def install(
         tool = installer.tool_in(touchdesigner) if touchdesigner else _newest_tool()
         target = installer.install(tool, documents or Path(platformdirs.user_documents_dir()))
     except installer.InstallError as error:
-        console.print(str(error), highlight=False, soft_wrap=True)
+        console.print(str(error), highlight=False, soft_wrap=True, markup=False)
         raise typer.Exit(1) from None
-    console.print(f"Made with {tool}", highlight=False, soft_wrap=True)
-    console.print(f"Installed: {target}", highlight=False, soft_wrap=True)
+    console.print(f"Made with {tool}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Installed: {target}", highlight=False, soft_wrap=True, markup=False)
     console.print("In TouchDesigner: palette, My Components, drag Tidecast into your network.")
     console.print("Not yet confirmed by a person in TouchDesigner: press Selftest on its page Health first.")
 
@@ -113,4 +113,4 @@ def _newest_tool() -> Path:
 @app.command()
 def path() -> None:
     """Print the folder of the component: the expanded tree, the builder, the layouts and guides."""
-    console.print(str(HERE), highlight=False, soft_wrap=True)
+    console.print(str(HERE), highlight=False, soft_wrap=True, markup=False)

@@ -16,6 +16,7 @@ from typing import Any
 
 from bridge.control.address_pattern import is_pattern
 from bridge.control.origin import INTERNAL, Origin
+from bridge.control.refusals import RefusalLog
 from bridge.control.table import ControlTable, Target
 from bridge.control.values import Snapshot
 from engine.control import Command, commands_of
@@ -28,7 +29,7 @@ PING = Command("ping", "/ping", (("anything", "*", False),), "Clients", "Ping", 
 MAX_SHOWN = 200
 """Most characters of an unknown address in an error; a datagram can hold one of 65,000."""
 
-MAX_DATAGRAM_COST = 512
+MAX_DATAGRAM_COST = 256
 """Most changes that one datagram can make. A bundle that sets every control needs one for each."""
 
 MIN_PATTERN_COST = 16
@@ -100,6 +101,7 @@ class ControlStore:
         self._rules: dict[str, Rule] = {}
         self._handlers: dict[str, tuple[CommandHandler, ...]] = {}
         self._registering = threading.Lock()
+        self._refusals = RefusalLog()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -173,8 +175,8 @@ class ControlStore:
     def handle(self, address: str, args: Sequence[Any], origin: Origin = INTERNAL, reply: Reply = _no_reply) -> bool:
         """Obey one OSC-like message: for a control, a twin, a command, or a pattern that matches several controls.
 
-        Never raises: an error is sent through `reply` to `/error` (address, reason) and passed to the error listeners,
-        and the message changes nothing.
+        Never raises: an error is sent through `reply` to `/error` (address, reason), passed to the error listeners and
+        logged (see `RefusalLog`), and the message changes nothing.
 
         Args:
             address: full OSC address, beginning with `PREFIX`.
@@ -287,11 +289,16 @@ class ControlStore:
             self._snapshot = self._snapshot.replaced({**changes, **live})
         self._tell(live, caller.origin)
 
-    def _reject(self, address: str, reason: str, caller: Caller) -> None:
+    def refuse(self, address: str, reason: str) -> None:
+        """Tell the error listeners of a message that was refused before it came here, and log it (see `RefusalLog`)."""
         address = address[:MAX_SHOWN]
-        self._call(caller.reply, "/error", (address, reason))
+        self._refusals.note(address, reason)
         for listener in self._error_listeners:
             self._call(listener, address, reason)
+
+    def _reject(self, address: str, reason: str, caller: Caller) -> None:
+        self._call(caller.reply, "/error", (address[:MAX_SHOWN], reason))
+        self.refuse(address, reason)
 
     @staticmethod
     def _call(function: Callable[..., None], *args: Any) -> None:

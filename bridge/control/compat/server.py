@@ -122,14 +122,14 @@ class CompatServer:
         try:
             messages = parse(datagram)
         except PacketError as error:
-            self._telemetry.error(self._dialect.name, str(error))
+            self._store.refuse(self._dialect.name, str(error))
             return
         origin = Origin(f"{self._dialect.name}:{sender[0]}", trust_of(sender[0]), sender)
         for message in messages:
             try:
                 self._carry_out(message.address, message.args, origin)
             except ControlError as error:
-                self._telemetry.error(message.address[:200], str(error))
+                self._store.refuse(message.address, str(error))
 
     def _carry_out(self, address: str, args: Sequence[Any], origin: Origin) -> None:
         ignored = self._dialect.ignored.get(address)

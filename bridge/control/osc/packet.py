@@ -26,7 +26,7 @@ MAX_DATAGRAM = 65507
 MAX_ARGUMENTS = 256
 """Most arguments of one message; no address has more than a handful."""
 
-MAX_MESSAGES = 512
+MAX_MESSAGES = 256
 """Most messages of one datagram: several times as many as there are addresses. Each costs time."""
 
 MAX_DEPTH = 8

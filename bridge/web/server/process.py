@@ -23,6 +23,7 @@ from bridge.control.table import ControlTable
 from bridge.http_server import HttpServer
 from bridge.ipc.channel import Channel, MessageError
 from bridge.ipc.frame_ring import RingReader
+from bridge.printable import PrintableFormatter
 from bridge.service import Service
 from bridge.web.messages import TO_WEB, FindInputs, FromWeb, News, Say, Serving, Settings, Stop, ToWeb, Watch
 from bridge.web.server.application import MAX_MESSAGE, application
@@ -102,7 +103,9 @@ class Uplink:
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
     """Main function of the web process; returns when the bridge process sends `Stop` or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the bridge ends this process
-    logging.basicConfig(level=logging.WARNING, format="web: %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("web: %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     channel: Channel[FromWeb, ToWeb] = Channel(pipe, TO_WEB)
     uplink = Uplink(channel, settings.table)
     hub = Hub(settings.table, settings.about, uplink.say, uplink.find_inputs)
