@@ -96,7 +96,8 @@ def eventually(condition, seconds=5.0):
 
 def test_a_patch_for_streamdiffusiontd_drives_tidecast():
     store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
-    telemetry.listen_errors(lambda *e: errors.append(e))
+    for part in (store, telemetry):
+        part.listen_errors(lambda *e: errors.append(e))
     history = []
     store.listen(lambda name, value, origin: history.append((name, value)))
     with serve("streamdiffusiontd", telemetry, store) as server:
@@ -116,7 +117,8 @@ def test_a_patch_for_streamdiffusiontd_drives_tidecast():
 
 def test_a_patch_for_scope_drives_tidecast():
     store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
-    telemetry.listen_errors(lambda *e: errors.append(e))
+    for part in (store, telemetry):
+        part.listen_errors(lambda *e: errors.append(e))
     telemetry.update(fps_engine=16.0)
     with serve("scope", telemetry, store) as server:
         Peer(server).play(SCOPE_LOG)
@@ -177,7 +179,8 @@ def test_streamdiffusiontd_gets_the_reports_it_expects():
 )
 def test_what_the_peers_do_not_document_is_reported_and_changes_nothing(dialect, address, args):
     store, telemetry, errors = ControlStore(TABLE), Telemetry(TABLE), []
-    telemetry.listen_errors(lambda *e: errors.append(e))
+    for part in (store, telemetry):
+        part.listen_errors(lambda *e: errors.append(e))
     before = store.snapshot
     with serve(dialect, telemetry, store) as server:
         Peer(server).socket.sendto(build(address, args), server.address)
