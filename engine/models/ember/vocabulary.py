@@ -1,12 +1,15 @@
-"""Ember's vocabulary: a few dozen words and their synonyms, and the embedding of prompts.
+"""Ember's vocabularies: a few dozen words and their synonyms, and the embedding of prompts.
 
 A prompt is split into words. Each known word or synonym becomes one row of a small trained table, in the prompt's
-order. Filler words such as "a" or "style" are ignored; all other words are reported as unknown.
+order; a word that is said again, as in "moonlight night", counts once. Filler words such as "a" or "style" are ignored;
+all other words are reported as unknown. Each row of the model table has its own vocabulary.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -196,20 +199,85 @@ FILLER = frozenset(
 _WORD = re.compile(r"[^\W_]+")
 
 
-def parse(prompt: str) -> tuple[list[str], list[str]]:
-    """The words of the vocabulary in a prompt (synonyms resolved) and its unknown words, both in the prompt's order."""
-    known: list[str] = []
-    unknown: list[str] = []
-    for token in _WORD.findall(prompt.lower()):
-        word = SYNONYMS.get(token, token)
-        if word in _INDEX:
-            known.append(word)
-        elif token not in FILLER:
-            unknown.append(token)
-    return known, unknown
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What one trained network knows.
+
+    Attributes:
+        words: every word; its index is its row in the trained table.
+        synonyms: the word for each synonym.
+    """
+
+    words: tuple[str, ...]
+    synonyms: Mapping[str, str]
+    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", {word: row for row, word in enumerate(self.words)})
+
+    def row(self, word: str) -> int:
+        """The row of a word in the trained table."""
+        return self._rows[word]
+
+    def parse(self, prompt: str) -> tuple[list[str], list[str]]:
+        """The known words of a prompt (synonyms resolved, each once) and its unknown words, in the prompt's order."""
+        known: list[str] = []
+        unknown: list[str] = []
+        for token in _WORD.findall(prompt.lower()):
+            word = self.synonyms.get(token, token)
+            if word in self._rows:
+                known.append(word)
+            elif token not in FILLER:
+                unknown.append(token)
+        return list(dict.fromkeys(known)), unknown
 
 
-_INDEX = {word: index for index, word in enumerate(WORDS)}
+EMBER = Vocabulary(WORDS, SYNONYMS)
+"""The vocabulary of the weights in the package."""
+
+NEW_WORDS = (
+    "anime",
+    "aurora",
+    "charcoal",
+    "glass",
+    "infrared",
+    "marble",
+    "pointillism",
+    "risograph",
+    "woodblock",
+    "xray",
+)
+
+NEW_SYNONYMS = {
+    "cel": "anime",
+    "borealis": "aurora",
+    "polar": "aurora",
+    "coal": "charcoal",
+    "smudge": "charcoal",
+    "stained": "glass",
+    "vitrail": "glass",
+    "cathedral": "glass",
+    "aerochrome": "infrared",
+    "statue": "marble",
+    "carved": "marble",
+    "pointillist": "pointillism",
+    "seurat": "pointillism",
+    "dabs": "pointillism",
+    "riso": "risograph",
+    "twotone": "risograph",
+    "hokusai": "woodblock",
+    "japanese": "woodblock",
+    "ukiyo": "woodblock",
+    "woodcut": "woodblock",
+    "radiograph": "xray",
+    "skeleton": "xray",
+}
+
+EMBER_2 = Vocabulary(
+    WORDS + NEW_WORDS,
+    {synonym: word for synonym, word in SYNONYMS.items() if synonym not in NEW_WORDS} | NEW_SYNONYMS,
+)
+"""The vocabulary of the successor, which is being trained. Three words that were synonyms have a look of their own."""
 
 
 class WordTable(nn.Module):
@@ -218,12 +286,13 @@ class WordTable(nn.Module):
     Args:
         length: rows of an embedding; further words of a prompt are dropped and reported as unknown.
         width: width of a row.
+        vocabulary: the words.
     """
 
-    def __init__(self, length: int, width: int) -> None:
+    def __init__(self, length: int, width: int, vocabulary: Vocabulary = EMBER) -> None:
         super().__init__()
-        self.length = length
-        self.rows_NE = nn.Parameter(torch.empty(len(WORDS), width))
+        self.length, self.vocabulary = length, vocabulary
+        self.rows_NE = nn.Parameter(torch.empty(len(vocabulary.words), width))
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
@@ -232,13 +301,14 @@ class WordTable(nn.Module):
 
     def forward(self, words: list[str]) -> Tensor:
         """Rows of these words of the vocabulary, then zeros: [length, width]. Differentiable."""
-        indices = torch.tensor([_INDEX[w] for w in words[: self.length]], dtype=torch.int64, device=self.rows_NE.device)
+        numbers = [self.vocabulary.row(word) for word in words[: self.length]]
+        indices = torch.tensor(numbers, dtype=torch.int64, device=self.rows_NE.device)
         rows = self.rows_NE[indices]
         return torch.cat((rows, rows.new_zeros(self.length - len(indices), rows.shape[1])))
 
     @torch.no_grad()
     def encode(self, text: str) -> Conditioning:
         """Encode one prompt; words that have no effect are listed in the result's `unknown`."""
-        known, unknown = parse(text)
+        known, unknown = self.vocabulary.parse(text)
         dropped = known[self.length :]
         return Conditioning(text, self(known).float(), tuple(unknown + dropped))

@@ -23,7 +23,7 @@ from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
 from bridge.video.table import schemes
 from engine.controls import Controls
-from engine.models.ember.vocabulary import parse
+from engine.models.ember.vocabulary import EMBER
 from tests.support.browser import Browser, Tab, wait
 from tests.support.web_stage import FPS, Stage, tint
 
@@ -111,7 +111,7 @@ def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
     page.click("#examples button:nth-child(2)")
     wait(lambda: stage.store.snapshot.of(Controls).prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
     page.until(f"document.querySelector('#examples [aria-pressed=true]')?.textContent === '{EXAMPLES[1]}'")
-    assert [parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
+    assert [EMBER.parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
 
 
 def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, page: Tab, stage: Stage) -> None:
