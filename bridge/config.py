@@ -6,10 +6,12 @@ Live controls are declared by their owners; here the section `[controls]` only h
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from bridge.printable import one_line
 from engine.config import Config
 
 
@@ -17,6 +19,15 @@ class Section(BaseModel):
     """A table of the configuration file: frozen, an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _printable(cls, value: Any) -> Any:
+        """A host, an address, a name and a folder are one line of text; the system refuses them with a zero inside."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and one_line(text) != text:
+                raise ValueError("control characters are not allowed")
+        return value
 
 
 class InputConfig(Section):
@@ -114,6 +125,15 @@ class StorageConfig(Section):
 
     state_dir: str = Field("", description="Folder of snapshots and MIDI bindings; empty for the user's own.")
     record_dir: str = Field("", description="Folder of recordings; empty for the user's video folder.")
+
+    @field_validator("state_dir", "record_dir")
+    @classmethod
+    def _has_a_home(cls, value: str) -> str:
+        try:
+            Path(value).expanduser()
+        except RuntimeError:
+            raise ValueError("there is no such user") from None
+        return value
 
 
 class AppConfig(Section):

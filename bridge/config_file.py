@@ -20,10 +20,13 @@ from bridge.config import AppConfig
 from bridge.control.table import ControlTable
 from bridge.control.values import Snapshot
 from bridge.table import TABLE, start_values
+from engine.coercion import shown
 from engine.errors import ConfigError, ControlError
 
 CONFIGS_DIR = Path(str(resources.files("configs")))
 """Folder of the presets that ship with Tidecast; `--config laptop` finds `laptop.toml` in it."""
+
+SECTION_HINT = "Name one setting in a section, as in --set output.fps=25"
 
 
 def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
@@ -49,7 +52,7 @@ def start_value(name: str, value: Any, table: ControlTable = TABLE) -> Any:
     except ControlError as error:
         raise ConfigError(f"{name} = {error.message}", error.remedy) from None
     if control.numeric and float(value) != float(valid):
-        raise ConfigError(f"{name} = {value!r} is outside its range.", f"Use {control.low:g} to {control.high:g}.")
+        raise ConfigError(f"{name} = {shown(value)} is outside its range.", f"Use {control.low:g} to {control.high:g}.")
     return valid
 
 
@@ -78,15 +81,28 @@ def load(source: str | Path | None, overrides: Mapping[str, Any] | None = None) 
             raise ConfigError(f"{path} cannot be read: {error}.", "Name a TOML file in UTF-8.") from None
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}.", "Correct that line.") from None
     for dotted, value in (overrides or {}).items():
-        *sections, key = dotted.split(".")
-        table = tree
-        for section in sections:
-            table = table.setdefault(section, {})
-        table[key] = value
+        _assign(tree, dotted, value)
     return _validate(tree, text, path, overrides or {})
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set one setting of the tree by its dotted name.
+
+    Raises:
+        ConfigError: if a part of the name but the last one is not a section.
+    """
+    *sections, key = dotted.split(".")
+    table = tree
+    for number, section in enumerate(sections, 1):
+        inner = table.setdefault(section, {})
+        if not isinstance(inner, dict):
+            name = ".".join(sections[:number])
+            raise ConfigError(f"{dotted} cannot be set: {name} is {shown(inner)}, not a section.", SECTION_HINT)
+        table = inner
+    table[key] = value
 
 
 def find(source: str | Path) -> Path:
@@ -131,9 +147,12 @@ def _validate(tree: dict[str, Any], text: str, path: Path | None, overrides: Map
         if first["type"] == "extra_forbidden":
             known = _fields_at(keys[:-1])
             raise ConfigError(f"{place(keys)}unknown key {name}.", suggestion(keys[-1], known)) from None
-        shown = repr(first["input"])[:60]
+        if first["type"] == "model_type":
+            raise ConfigError(
+                f"{place(keys)}{name} = {shown(first['input'])} is not valid: {name} is a section.", SECTION_HINT
+            ) from None
         raise ConfigError(
-            f"{place(keys)}{name} = {shown} is not valid: {first['msg'].lower()}.", _help_at(keys)
+            f"{place(keys)}{name} = {shown(first['input'])} is not valid: {first['msg'].lower()}.", _help_at(keys)
         ) from None
     for name, value in config.controls.items():
         try:

@@ -261,13 +261,14 @@ def assignments(settings: list[str]) -> Mapping[str, Any]:
 
     found: dict[str, Any] = {}
     for text in settings:
-        name, equals, value = text.partition("=")
-        if not equals:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not all(name.split(".")):
             raise ConfigError(f"--set {text!r} is not an assignment.", "Write it as --set output.fps=25")
         try:
-            found[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            found[name.strip()] = value.strip()
+            read = tomllib.loads(f"value = {value}")
+        except (ValueError, RecursionError):  # ValueError: also an integer of thousands of digits
+            read = {}
+        found[name] = read["value"] if read.keys() == {"value"} else value
     return found
 
 

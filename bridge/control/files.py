@@ -16,6 +16,8 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from engine.errors import ConfigError
+
 LOCK = ".lock"
 """Name of the file in each folder that is locked. It is empty; on Linux and macOS it stays."""
 
@@ -28,9 +30,16 @@ opens every new file for a moment."""
 
 
 def state_dir(setting: str = "") -> Path:
-    """The folder of snapshots and MIDI bindings: `setting`, or the user's data folder if that is empty."""
+    """The folder of snapshots and MIDI bindings: `setting`, or the user's data folder if that is empty.
+
+    Raises:
+        ConfigError: if `setting` begins with the home of a user that does not exist.
+    """
     if setting:
-        return Path(setting).expanduser()
+        try:
+            return Path(setting).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{setting}: there is no such user.", "Name a folder.") from None
     return platformdirs.user_data_path("tidecast", appauthor=False)
 
 

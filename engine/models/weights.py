@@ -64,8 +64,17 @@ class Verdict:
 
 
 def folder(configured: str = "") -> Path:
-    """The folder of the model files: `configured` (`Config.weights_dir`); if empty, one in the user's cache folder."""
-    return Path(configured).expanduser() if configured else platformdirs.user_cache_path("tidecast") / "models"
+    """The folder of the model files: `configured` (`Config.weights_dir`); if empty, one in the user's cache folder.
+
+    Raises:
+        ModelError: if `configured` begins with the home of a user that does not exist.
+    """
+    if not configured:
+        return platformdirs.user_cache_path("tidecast") / "models"
+    try:
+        return Path(configured).expanduser()
+    except RuntimeError:
+        raise ModelError(f"{configured}: there is no such user.", "Name a folder of model files.") from None
 
 
 def roles(vae: str = "all", *, text: bool = True) -> set[str]:

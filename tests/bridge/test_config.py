@@ -37,6 +37,7 @@ def written(tmp_path):
         ("[input]\nuri = 7\n", 2, ("input.uri", "7", "string")),
         ("input = 'ndi:CAM'\n", 1, ("input", "ndi:CAM")),
         ("[engine\nwidth = 512\n", 1, ("TOML",)),
+        ("engine = 3\n", 1, ("engine = 3", "section")),
     ],
 )
 def test_a_mistake_is_named_with_file_and_line(written, text, line, words):
@@ -48,6 +49,14 @@ def test_a_mistake_is_named_with_file_and_line(written, text, line, words):
     assert f":{line}" in said or f"line {line}" in said
     for word in words:
         assert word in said
+
+
+@pytest.mark.parametrize("text", ["a = 1" + "0" * 5000, "a = " + "[" * 5000])
+def test_a_file_that_cannot_be_read_is_named(written, text):
+    path = written(text)
+    with pytest.raises(ConfigError, match="TOML") as caught:
+        load(path)
+    assert str(path) in str(caught.value)
 
 
 def test_every_preset_is_valid_and_changes_something():

@@ -14,6 +14,7 @@ import html
 import logging
 import os
 import re
+import time
 from pathlib import Path
 
 import torch
@@ -29,6 +30,10 @@ from engine.models.wan21 import checkpoint, umt5
 log = logging.getLogger(__name__)
 
 
+UNFINISHED_S = 600.0
+"""Age, in s, from which an unfinished file belongs to nobody any more; writing one takes less than a second."""
+
+
 class EmbeddingCache:
     """Prompt embeddings on disk, one file per prompt. Several processes may use the same folder.
 
@@ -40,6 +45,14 @@ class EmbeddingCache:
     def __init__(self, folder: Path, encoder: str) -> None:
         self.folder = folder / hashlib.sha256(encoder.encode()).hexdigest()[:16]
         self.encoder = encoder
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        """Remove what processes have left that were killed while they wrote; not what another one writes now."""
+        with contextlib.suppress(OSError):  # no folder yet, or one that may only be read
+            for part in self.folder.glob("*.part"):
+                if time.time() - part.stat().st_mtime > UNFINISHED_S:
+                    part.unlink()
 
     def path(self, text: str) -> Path:
         """The file of this prompt; extra white space in the prompt makes no difference."""

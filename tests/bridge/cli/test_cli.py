@@ -37,6 +37,7 @@ def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProc
         (("run", "--input", "file:/no/such.mp4", "--osc-port", "0", "--no-web", "--output", "null:"), ("such.mp4",)),
         (("run", "--set", "osc.prot=1"), ("prot", "port")),
         (("run", "--set", "nonsense"), ("nonsense", "output.fps=25")),
+        (("run", "--input", "pattern:bars", "--set", "input=5"), ("input = 5", "input is a section", "output.fps=25")),
         (("demo", "/no/such.mp4"), ("such.mp4",)),
     ],
 )
@@ -47,6 +48,54 @@ def test_a_mistake_ends_with_a_sentence_and_code_2(arguments, words):
     assert "Traceback" not in said
     for word in words:
         assert word in said
+
+
+HUGE = "1" + "0" * 5000
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["input=5"], ("input = 5", "section")),
+        (["input=5", "input.uri=ndi:A"], ("input = 5", "section")),
+        (["input=5", "input.other=1"], ("input.other", "input is 5", "section")),
+        (["input.uri=ndi:A", "input=5"], ("input = 5", "section")),
+        (["input.uri.x=5", "input.uri=ndi:A"], ("input.uri",)),
+        (["input.uri=ndi:A", "input.uri.x=5"], ("input.uri is 'ndi:A'", "section")),
+        (["controls=5"], ("controls = 5",)),
+        (["controls.prompt_1.x=2"], ("prompt_1", "not text")),
+        (["engine=[1]"], ("engine = [1]", "section")),
+        (["=5"], ("--set '=5'", "output.fps=25")),
+        (["a..b=1"], ("--set 'a..b=1'", "output.fps=25")),
+        ([".=1"], ("--set '.=1'",)),
+        ([f"osc.port={HUGE}"], ("osc.port", "'1000")),
+        ([f"osc.port=0x{'f' * 5000}"], ("osc.port", "a huge number")),
+        ([f"controls.steps={HUGE}"], ("steps", "not a number")),
+        ([f"controls.steps=0x{'f' * 5000}"], ("steps", "not a number")),
+        (["osc.port=" + "[" * 5000], ("osc.port",)),
+        (["output.fps=1\nb=2"], ("output.fps", "'1\\nb=2'")),
+        (["output.fps=nan"], ("output.fps", "nan")),
+        (['osc.host="a\\u0000b"'], ("osc.host", "control characters")),
+        (['web.host="\\u001b[2J"'], ("web.host", "control characters")),
+        (['input.extra_ips=["1.2.3.4\\n"]'], ("input.extra_ips", "control characters")),
+        (["storage.record_dir=~nobody-of-this-name/x"], ("storage.record_dir", "no such user")),
+        (["storage.state_dir=~nobody-of-this-name/x"], ("storage.state_dir", "no such user")),
+        (["x\x1b]0;t\x07=1"], ("unknown key",)),
+    ],
+)
+def test_no_setting_ends_with_a_traceback(settings, words):
+    result = CliRunner().invoke(app, ["run", *(part for setting in settings for part in ("--set", setting))])
+    assert isinstance(result.exception, ConfigError), result.exception
+    said = str(result.exception)
+    assert len(said) < 400
+    for word in words:
+        assert word in said
+
+
+def test_a_folder_of_nobody_is_named():
+    result = CliRunner().invoke(app, ["midi", "list", "--state-dir", "~nobody-of-this-name/x"])
+    assert isinstance(result.exception, ConfigError), result.exception
+    assert "no such user" in str(result.exception)
 
 
 def test_a_mistake_is_written_as_it_stands_whatever_the_terminals_width():

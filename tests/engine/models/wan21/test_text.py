@@ -154,6 +154,17 @@ def test_an_unknown_prompt_without_files_names_the_commands(tmp_path: Path) -> N
     assert "tidecast models encode-prompts" in str(caught.value)
 
 
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_now_is_not(tmp_path):
+    cache = EmbeddingCache(tmp_path, "a")
+    cache.put("neon", torch.ones(2, WIDTH))
+    left, under_way = cache.folder / "x.123.part", cache.folder / "y.456.part"
+    left.write_bytes(b"half")
+    os.utime(left, (1.0, 1.0))
+    under_way.write_bytes(b"half")
+    assert EmbeddingCache(tmp_path, "a").get("neon") is not None
+    assert not left.exists() and under_way.exists()
+
+
 def test_another_encoder_has_other_embeddings(tmp_path: Path) -> None:
     EmbeddingCache(tmp_path, "a").put("neon", torch.ones(2, WIDTH))
     assert EmbeddingCache(tmp_path, "b").get("neon") is None
