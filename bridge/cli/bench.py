@@ -23,6 +23,7 @@ class Benches(LazyGroup):
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.drills.faults", "faults", "The fault drill."),
         "flood": ("bridge.drills.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
+        "fuzz": ("bridge.drills.fuzz", "fuzz_command", "Made-up inputs for everything that takes bytes from outside."),
         "soak": ("bridge.drills.soak", "soak", "A long run: memory, threads, handles, drift."),
         "web": ("bridge.drills.web", "web", "What open pages cost the output."),
         "start": ("bridge.drills.start", "start", "Start and stop many times; nothing may be left behind."),

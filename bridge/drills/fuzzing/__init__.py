@@ -1,0 +1,1 @@
+"""The parts of `tidecast bench fuzz`."""
