@@ -22,9 +22,6 @@ CORPUS = ROOT / "tests" / "bridge" / "drills" / "corpus"
 INSTRUMENTED_MS = 5 * LIMIT_MS
 """The limit while coverage is measured, which slows the code down; what exceeds it is timed again without."""
 
-TRIES = 3
-"""An input is too slow if it exceeds the limit in every one of so many runs: the first use of things takes longer."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -73,23 +70,19 @@ def fuzz(target: Target, seconds: float, seed: int) -> Result:
         suspects += [finding for finding in found if finding.data not in known]
         known.update(finding.data for finding in found)
         seed += 1
-    for finding in suspects:
-        result.findings += replay(target, [finding.data])
+    result.findings = replay(target, [finding.data for finding in suspects])
     return result
 
 
 def replay(target: Target, inputs: Iterable[bytes]) -> list[Finding]:
     """Feed inputs once more, without guidance and with the limit of `LIMIT_MS`; returns what still goes wrong."""
-    left, findings = list(dict.fromkeys(inputs)), []
-    for last in [False] * (TRIES - 1) + [True]:
-        suspects = []
-        while left:
-            with tempfile.TemporaryDirectory() as folder:
-                count, found = _work(Path(folder), target, left, 0.0, 0, False)
-            suspects += found
-            left = left[count:]
-        findings += [finding for finding in suspects if last or not finding.text.startswith("slow")]
-        left = [finding.data for finding in suspects if finding.text.startswith("slow")]
+    left = list(dict.fromkeys(inputs))
+    findings: list[Finding] = []
+    while left:
+        with tempfile.TemporaryDirectory() as folder:
+            count, found = _work(Path(folder), target, left, 0.0, 0, False)
+        findings += found
+        left = left[count:]
     return findings
 
 
