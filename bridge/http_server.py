@@ -12,12 +12,16 @@ import threading
 from typing import Any
 
 import uvicorn
+from h11 import LocalProtocolError
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol  # limits the size of request heads; httptools does not
 from uvicorn.server import ServerState
 
 from bridge.connections import Connection, Connections, Limits
 from bridge.listening import BACKLOG
+
+log = logging.getLogger(__name__)
 
 MAX_HEAD = 16 * 1024
 """Longest request head, in bytes."""
@@ -62,7 +66,7 @@ class HttpServer:
             backlog=BACKLOG,
             lifespan="off",
             log_config=None,
-            log_level=logging.ERROR,  # below that there is a line for every malformed request, whoever sends it
+            log_level=logging.CRITICAL,  # it logs what strangers send; a defect of the application is logged here
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -123,6 +127,11 @@ class _Bounded:
                 await self._app(scope, _paced(receive, connection), _noticed(send, connection))
             else:
                 await _refuse(scope, receive, send)
+        except (ClientDisconnect, LocalProtocolError) as error:
+            log.debug("a peer left, or what followed the head of its request is not HTTP: %r", error)
+        except Exception:
+            log.exception("the application failed")
+            raise  # uvicorn answers 500
         finally:
             connection.finish()
 

@@ -20,6 +20,7 @@ from bridge.config_file import load
 from bridge.control.compat.dialects import DIALECTS
 from bridge.control.compat.server import CompatServer
 from bridge.control.midi import bindings
+from bridge.control.origin import Origin, Trust
 from bridge.control.osc.echoes import echoes
 from bridge.control.osc.packet import PacketError, build, coalesce, parse
 from bridge.control.snapshots import Snapshots
@@ -28,16 +29,20 @@ from bridge.control.telemetry import Telemetry
 from bridge.drills.fuzzing.web_targets import http, websocket
 from bridge.drills.stress import malformed
 from bridge.pipeline.capture import Capture
+from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
+from bridge.video.address import parse_uri
 from bridge.video.base import Options, SourceInfo
 from bridge.video.ndi.metadata import from_xml, to_xml
-from bridge.video.opening import parse_uri
 from engine.control import PREFIX
 from engine.errors import ConfigError, ControlError, TransportError
 
 Check = Callable[[bytes], object]
 """Takes one input; raises if it finds a defect."""
+
+
+STRANGER = Origin("osc:192.0.2.1:9", Trust.NETWORK, ("192.0.2.1", 9))
 
 
 class DefectError(AssertionError):
@@ -134,8 +139,7 @@ def store() -> Iterator[Check]:
                 messages = parse(data)
             except PacketError:
                 return
-            for message in messages:
-                controls.handle(message.address, message.args, "osc:192.0.2.1:9", host="192.0.2.1", reply=reply)
+            controls.handle_all([(message.address, message.args) for message in messages], STRANGER, reply)
             now = controls.snapshot
             for name in changed:
                 row, value = TABLE.by_name[name], now.value(name)
@@ -173,12 +177,14 @@ def source() -> Iterator[Check]:
     listed = [SourceInfo("pattern:bars", "bars"), SourceInfo("pattern:counter", "counter")]
     with errors_logged() as logged:
         controls = ControlStore(TABLE)
+        controls.restrict("input", InputPolicy((), lambda: listed))
+        operator = Origin("osc:127.0.0.1:9", Trust.OPERATOR, ("127.0.0.1", 9))
         capture = Capture(
             "pattern:bars", Options(), 64, 64, controls, STAGES, lambda: listed, lambda frame: None, lambda *args: None
         )
 
         def check(data: bytes) -> None:
-            controls.handle(f"{PREFIX}/input", [data.decode("utf-8", "replace")])
+            controls.handle(f"{PREFIX}/input", [data.decode("utf-8", "replace")], operator)
             text = controls.snapshot.value("input")
             with contextlib.suppress(TransportError):
                 if parse_uri(text)[0] in NOT_OPENED:

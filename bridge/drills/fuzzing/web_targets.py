@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-import uvicorn
 from starlette.types import ASGIApp, Message
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from bridge.connections import Limits
 from bridge.control.oscquery.http import oscquery_routes
-from bridge.http_server import MAX_HEAD
+from bridge.http_server import HttpServer
 from bridge.table import TABLE
 from bridge.web.server.application import MAX_MESSAGE, application
 from bridge.web.server.gallery import Gallery
@@ -26,6 +26,9 @@ from bridge.web.server.hub import Hub
 
 TOKEN = "secret"
 PATHS = ("/api/socket", "/api/preview", "/")
+UNLIMITED = Limits(bytes_per_s=1e12, bytes_burst=1e12, requests_per_s=1e9, requests_burst=1e9)
+"""All inputs come from one address."""
+
 SETTLE_S = 0.02
 """Longest wait for a handler before it is cancelled: some wait for pictures that never come here."""
 
@@ -72,6 +75,10 @@ class _Transport(asyncio.Transport):
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Another protocol receives the bytes from now on."""
         self.protocol = cast(asyncio.Protocol, protocol)
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
 
     def pause_reading(self) -> None:
         """Nothing: an input comes in one piece."""
@@ -138,25 +145,15 @@ def http() -> Iterator[Callable[[bytes], None]]:
         handler, root = _Raising(failed), logging.getLogger()
         root.addHandler(handler)
         asyncio.set_event_loop(loop)
-        configs = []
-        for host, token in (("127.0.0.1", ""), ("0.0.0.0", TOKEN)):
-            config = uvicorn.Config(
-                Guard(app, host, token),
-                http="h11",
-                h11_max_incomplete_event_size=MAX_HEAD,
-                ws_max_size=MAX_MESSAGE,
-                ws_ping_interval=None,
-                ws_per_message_deflate=False,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-            )
-            config.load()
-            configs.append(config)
+        listening = socket.socket()  # of servers that never start
+        servers = []
+        for guard in (Guard(app, "127.0.0.1"), Guard(app, "0.0.0.0", TOKEN)):
+            server = HttpServer("fuzz", guard, listening, max_message=MAX_MESSAGE, limits=UNLIMITED)
+            server._server.config.load()
+            servers.append(server)
 
-        async def feed(config: uvicorn.Config, data: bytes) -> None:
-            transport = _Transport(H11Protocol(config, ServerState(), {}, loop))
+        async def feed(server: HttpServer, data: bytes) -> None:
+            transport = _Transport(server._accept(server._server.config, ServerState(), {}, loop))
             transport.protocol.connection_made(transport)
             if data:
                 transport.protocol.data_received(data)
@@ -165,13 +162,14 @@ def http() -> Iterator[Callable[[bytes], None]]:
             await _settle(cancel=True)
 
         def check(data: bytes) -> None:
-            loop.run_until_complete(feed(configs[data[:1] == b"1"], data[1:]))
+            loop.run_until_complete(feed(servers[data[:1] == b"1"], data[1:]))
             _raise(failed)
 
         try:
             yield check
         finally:
             root.removeHandler(handler)
+            listening.close()
             asyncio.set_event_loop(None)
 
 
