@@ -44,6 +44,7 @@ class BackgroundChannel(Generic[Sent, Received]):
         self._handle = handle
         self._report = report
         self._unsent: dict[type, Sent] = {}
+        self._sending = False
         self._change = threading.Condition()
         self._sender = Service(f"{name}-send", self._send, report, self._notice)
         self._receiver = Service(f"{name}-receive", self._receive, report)
@@ -68,6 +69,12 @@ class BackgroundChannel(Generic[Sent, Received]):
             self._unsent[type(message)] = message
             self._change.notify()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a message waits to be sent, or is being sent."""
+        with self._change:
+            return bool(self._unsent) or self._sending
+
     def close(self, timeout_s: float) -> bool:
         """Close this end. Call it when the other process is gone.
 
@@ -86,10 +93,12 @@ class BackgroundChannel(Generic[Sent, Received]):
     def _send(self) -> None:
         while True:
             with self._change:
+                self._sending = False
                 self._change.wait_for(lambda: self._unsent or self._sender.stopping.is_set())
                 if self._sender.stopping.is_set():
                     return
                 message = self._unsent.pop(next(iter(self._unsent)))
+                self._sending = True
             try:
                 self._channel.send(message)
             except OSError:

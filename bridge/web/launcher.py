@@ -7,21 +7,17 @@ one picture per preview frame. Imports neither a web framework nor the engine.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import multiprocessing
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing.process import BaseProcess
 from typing import Any, assert_never
 
 from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from bridge.ipc.channel import Channel, MessageError
 from bridge.listening import listen
 from bridge.service import Service
 from bridge.video.base import SourceInfo
@@ -29,8 +25,9 @@ from bridge.video.table import schemes
 from bridge.web.access import is_loopback, new_token, page_url
 from bridge.web.guides import Names, guides
 from bridge.web.messages import (
-    FROM_WEB,
     KINDS,
+    Alive,
+    Batch,
     FindInputs,
     FromWeb,
     MidiState,
@@ -39,12 +36,11 @@ from bridge.web.messages import (
     Serving,
     Settings,
     SnapshotsStored,
-    Stop,
-    ToWeb,
     Watch,
 )
 from bridge.web.outbox import Outbox
 from bridge.web.preview import Preview
+from bridge.web.server_process import ServerProcess
 from bridge.web.source_search import SourceSearch
 from engine.frame import Frame
 
@@ -60,18 +56,11 @@ PREVIEW_WIDEST = 640
 START_WAIT_S = 8.0
 """How long `start` waits for the page; a show starts even without it."""
 
-STOP_TIMEOUT_S = 4.0
 RESTART_WAIT_S = 0.5
 RESTART_WAIT_MAX_S = 8.0
 
-WebChannel = Channel[ToWeb, FromWeb]
-
-
-def _web_process(*args: Any) -> None:
-    """Main function of the web process; imports the web framework only there."""
-    from bridge.web.server.process import serve
-
-    serve(*args)
+TICK_S = 0.25
+"""Interval at which the web process's signs of life are checked."""
 
 
 class WebProcess:
@@ -133,15 +122,14 @@ class WebProcess:
         self.token = ""
         self.port = 0
         self._listening: socket.socket | None = None
-        self._process: BaseProcess | None = None
-        self._channel: WebChannel | None = None
+        self._server: ServerProcess | None = None
+        self._telling = threading.Lock()  # held while messages go to the web process or it is exchanged for another
         self._services = [
-            Service("web-receive", self._receive, telemetry.error),
+            Service("web-watch", self._watch, telemetry.error),
             Service("web-tell", self._tell, telemetry.error),
         ]
         self._unlisten: list[Callable[[], None]] = []
         self._stopping = threading.Event()
-        self._replacing = threading.Lock()  # held while the process is replaced or ended
         self._serving = threading.Event()
 
     @property
@@ -157,8 +145,8 @@ class WebProcess:
     @property
     def pid(self) -> int:
         """Process id of the web process; 0 when there is none."""
-        process = self._process
-        return process.pid or 0 if process is not None else 0
+        server = self._server
+        return server.pid if server is not None else 0
 
     @property
     def about(self) -> dict[str, Any]:
@@ -189,7 +177,7 @@ class WebProcess:
             self._store.listen_errors(self._outbox.error),
             self._telemetry.listen_errors(self._outbox.error),
         ]
-        self._launch()
+        self._serving.clear()
         for service in self._services:
             service.start()
         if not self._serving.wait(START_WAIT_S):
@@ -199,23 +187,12 @@ class WebProcess:
         """End the web process and free the port. Takes a few seconds at most, whatever that process does."""
         if self._listening is None:
             return
-        with self._replacing:
-            self._stopping.set()
+        self._stopping.set()
         for unlisten in self._unlisten:
             unlisten()
         self._outbox.wake()
-        if (process := self._process) is not None:
-            process.join(STOP_TIMEOUT_S)  # the thread `_tell` ends with a message to stop
-            if process.is_alive():
-                process.kill()
-                process.join()
         for service in self._services:
             service.stop()
-        if process is not None:
-            process.close()
-            self._process = None
-        if self._channel is not None:
-            self._channel.close()
         self._preview.close()
         self._listening.close()
         self._listening = None
@@ -232,49 +209,45 @@ class WebProcess:
         """
         self._preview.offer(which, frame)
 
-    def _launch(self) -> None:
-        """Start a web process."""
+    def _watch(self) -> None:
+        """Thread: keep a web process running; whatever ends one, or keeps one from starting, another is started."""
+        wait_s = RESTART_WAIT_S
+        while not self._stopping.is_set():
+            self._serving.clear()
+            try:
+                reason = self._run_process()
+            except Exception as error:  # no descriptors, memory or processes left; none of it ends the watch
+                log.exception("the web process could not be started or watched")
+                reason = f"The web process could not be started: {type(error).__name__}: {error}."
+            if self._stopping.is_set():
+                return
+            if self._serving.is_set():
+                wait_s = RESTART_WAIT_S
+            self._telemetry.error("web", f"{reason} The page comes back by itself; the show and its controls go on.")
+            self._stopping.wait(wait_s)
+            wait_s = min(2 * wait_s, RESTART_WAIT_MAX_S)
+
+    def _run_process(self) -> str:
+        """Run one web process from start to end; returns why it has to be replaced."""
+        assert self._listening is not None
         osc = (self._names.osc_host, self._names.osc_port)
         table = dataclasses.replace(self._store.table, owners=())
         settings = Settings(self._host, self.token, osc, self._widest, self.about, table)
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        readers = self._preview.readers()
-        self._serving.clear()
-        self._process = context.Process(
-            target=_web_process, args=(theirs, self._listening, readers, settings), name="tidecast-web", daemon=True
-        )
-        self._process.start()
-        theirs.close()
-        for reader in readers.values():
-            reader.close()
-        self._channel = Channel(ours, FROM_WEB)
-        self._outbox.tell_everything(self._store.values())
-
-    def _receive(self) -> None:
-        """Thread: do what pages ask; restart the web process when it dies."""
-        wait_s = RESTART_WAIT_S
-        while True:
-            assert self._channel is not None and self._process is not None
-            try:
-                self._obey(self._channel.receive())
-            except MessageError as error:
-                self._telemetry.error("web", str(error))
-            except (EOFError, OSError):
-                self._preview.watched = frozenset()
-                if self._serving.is_set():
-                    wait_s = RESTART_WAIT_S
-                if self._stopping.wait(wait_s):
-                    return
-                wait_s = min(2 * wait_s, RESTART_WAIT_MAX_S)
-                self._telemetry.error("web", "The web process died and is being restarted.")
-                with self._replacing:
-                    if self._stopping.is_set():
-                        return
-                    self._process.join()
-                    self._process.close()
-                    self._channel.close()
-                    self._launch()
+        server = ServerProcess(settings, self._listening, self._preview, self._obey, self._telemetry.error)
+        try:
+            with self._telling:
+                self._outbox.tell_everything(self._store.values())
+                self._server = server
+            while not self._stopping.is_set():
+                if reason := server.wait(TICK_S):
+                    return reason
+            return ""
+        finally:
+            with self._telling:
+                self._server = None
+            self._preview.watched = frozenset()
+            if not server.end(gently=self._stopping.is_set()):
+                self._telemetry.error("web", f"The web process {server.pid} cannot be killed and is left behind.")
 
     def _obey(self, message: FromWeb) -> None:
         match message:
@@ -289,11 +262,16 @@ class WebProcess:
                     self._search.ask()
             case Serving():
                 self._serving.set()
+            case Alive():
+                pass  # `ServerProcess` has noticed
             case _:
                 assert_never(message)
 
     def _tell(self) -> None:
-        """Thread: tell the web process what changed, at once for controls, ten times a second for readings."""
+        """Thread: tell the web process what changed, at once for controls, ten times a second for readings.
+
+        While it does not read, changes are merged in the outbox: it gets the newest values when it reads again.
+        """
         next_lists_s = 0.0
         while not self._stopping.is_set():
             self._outbox.wait(TELEMETRY_PERIOD_S)
@@ -301,19 +279,10 @@ class WebProcess:
             if time.monotonic() >= next_lists_s:
                 next_lists_s = time.monotonic() + LISTS_PERIOD_S
                 self._read_lists()
-            messages = self._outbox.take()
-            self._send(messages)
-            if messages:
-                self._stopping.wait(NEWS_PERIOD_S)
-        self._send([Stop()])
-
-    def _send(self, messages: Iterable[ToWeb]) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        with contextlib.suppress(OSError):  # the process died: `_receive` restarts it
-            for message in messages:
-                channel.send(message)
+            with self._telling:
+                if self._server is not None and not self._server.channel.busy and (news := self._outbox.take()):
+                    self._server.channel.post(Batch(tuple(news)))
+            self._stopping.wait(NEWS_PERIOD_S)
 
     def _read_lists(self) -> None:
         for read in self._lists:

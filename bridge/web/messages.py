@@ -131,6 +131,11 @@ class Serving:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """The web process's event loop runs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """A page's OSC-like message; answers go to the client of the origin's name."""
 
@@ -154,10 +159,18 @@ class FindInputs:
 News = ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | SnapshotsStored | MidiState | Reply
 """What is passed on to pages."""
 
-ToWeb = News | Stop
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that has changed since the last batch, in order."""
+
+    news: tuple[News, ...]
+
+
+ToWeb = Batch | Stop
 """From the bridge process to the web process."""
 
-FromWeb = Serving | Say | Watch | FindInputs
+FromWeb = Serving | Alive | Say | Watch | FindInputs
 """From the web process to the bridge process."""
 
 TO_WEB: tuple[type[ToWeb], ...] = get_args(ToWeb)

@@ -15,10 +15,10 @@ from bridge.web.messages import (
     ErrorsReported,
     InputsFound,
     MidiState,
+    News,
     ReadingsChanged,
     Reply,
     SnapshotsStored,
-    ToWeb,
 )
 
 ERRORS_KEPT = 40
@@ -36,8 +36,8 @@ class Outbox:
         self._all_errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._replies: deque[Reply] = deque(maxlen=MAX_PENDING_REPLIES)
-        self._states: dict[type[ToWeb], ToWeb] = {}
-        self._told_states: dict[type[ToWeb], ToWeb] = {}
+        self._states: dict[type[News], News] = {}
+        self._told_states: dict[type[News], News] = {}
 
     def tell_everything(self, controls: Mapping[str, Any]) -> None:
         """Queue these controls and every reading, state and kept error, for a web process that was just started."""
@@ -95,10 +95,10 @@ class Outbox:
             if not (self._controls or self._errors or self._replies or self._states):
                 self._change.wait(timeout_s)
 
-    def take(self) -> list[ToWeb]:
+    def take(self) -> list[News]:
         """Everything that is queued; the queue is empty afterwards."""
         with self._change:
-            messages: list[ToWeb] = []
+            messages: list[News] = []
             if self._controls:
                 messages.append(ControlsChanged(self._controls))
             if self._readings:

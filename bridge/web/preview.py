@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,9 +53,11 @@ class Preview:
             ring.close()
         self._writers, self._rings = {}, {}
 
-    def readers(self) -> dict[str, RingReader]:
-        """A reader of every ring, for the web process."""
-        return {kind: ring.reader() for kind, ring in self._rings.items()}
+    @contextlib.contextmanager
+    def readers(self) -> Iterator[dict[str, RingReader]]:
+        """A reader of every ring, to be handed to the web process; this process's copies are closed at the end."""
+        with contextlib.ExitStack() as stack:
+            yield {kind: stack.enter_context(ring.reader()) for kind, ring in self._rings.items()}
 
     def offer(self, which: str, frame: Frame) -> None:
         """Copy a frame if some page watches its kind and the last copy was long enough ago. Never waits.

@@ -7,15 +7,17 @@ it never outlives the bridge.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
 import threading
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, assert_never
 
 from bridge.control.origin import Origin
 from bridge.control.oscquery.http import oscquery_routes
@@ -25,7 +27,20 @@ from bridge.ipc.channel import Channel, MessageError
 from bridge.ipc.frame_ring import RingReader
 from bridge.printable import PrintableFormatter
 from bridge.service import Service
-from bridge.web.messages import TO_WEB, FindInputs, FromWeb, News, Say, Serving, Settings, Stop, ToWeb, Watch
+from bridge.web.messages import (
+    TO_WEB,
+    Alive,
+    Batch,
+    FindInputs,
+    FromWeb,
+    News,
+    Say,
+    Serving,
+    Settings,
+    Stop,
+    ToWeb,
+    Watch,
+)
 from bridge.web.server.application import MAX_MESSAGE, application
 from bridge.web.server.gallery import Gallery
 from bridge.web.server.guard import Guard
@@ -36,21 +51,28 @@ log = logging.getLogger(__name__)
 NICENESS = 5
 """Lower priority than the bridge process, whose frames matter more when the processor is busy (POSIX)."""
 
-MAX_UNSENT = 512
-"""Most messages of pages that are queued for a busy bridge process; beyond that the oldest are dropped."""
+ALIVE_PERIOD_S = 0.5
+"""Interval at which the bridge process is told that this one is alive."""
+
+MAX_UNSENT = 64
+"""Most messages of one client that are queued for a busy bridge process; beyond that its oldest are dropped."""
+
+UPLINK_RATE = 2000.0
+"""Most messages per second that the bridge process gets from all pages together: it has pictures to send."""
 
 
 class Uplink:
     """Sends to the bridge process from a thread of its own; callers never block.
 
     Of several values queued for one control, only the newest is sent, but never across a command: commands keep their
-    place in the order.
+    place in the order. A client that says too much loses its own oldest messages, nobody else's.
     """
 
     def __init__(self, channel: Channel[FromWeb, ToWeb], table: ControlTable) -> None:
         self._channel = channel
         self._targets = table.targets
         self._unsent: OrderedDict[Hashable, FromWeb] = OrderedDict()
+        self._said: Counter[str] = Counter()  # how many of them each client has said
         self._commands = 0  # values are merged only between two commands
         self._change = threading.Condition()
         Service("uplink", self._run).start()
@@ -81,23 +103,42 @@ class Uplink:
         with self._change:
             self._put(Serving, Serving())
 
+    def alive(self) -> None:
+        """The event loop runs."""
+        with self._change:
+            self._put(Alive, Alive())
+
     def _put(self, key: Hashable, message: FromWeb) -> None:
-        self._unsent.pop(key, None)
+        self._drop(key)
         self._unsent[key] = message
-        while len(self._unsent) > MAX_UNSENT:
-            self._unsent.popitem(last=False)
+        if isinstance(message, Say):
+            client = message.origin.name
+            self._said[client] += 1
+            if self._said[client] > MAX_UNSENT:
+                self._drop(next(at for at, said in self._unsent.items() if _client(said) == client))
         self._change.notify()
+
+    def _drop(self, key: Hashable) -> None:
+        if isinstance(old := self._unsent.pop(key, None), Say):
+            self._said[old.origin.name] -= 1
 
     def _run(self) -> None:
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._unsent)
                 batch, self._unsent = list(self._unsent.values()), OrderedDict()
+                self._said.clear()
             try:
                 for message in batch:
                     self._channel.send(message)
             except OSError:  # the bridge process is gone; `listen_to_bridge` ends this process
                 return
+            time.sleep(len(batch) / UPLINK_RATE)
+
+
+def _client(message: FromWeb) -> str | None:
+    """Name of the client that said it; None for the process's own messages."""
+    return message.origin.name if isinstance(message, Say) else None
 
 
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
@@ -117,10 +158,17 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
         server.loop.call_soon(os.nice, NICENESS)  # on Linux: for the loop's thread and the threads that it starts
     server.loop.call_soon(gallery.start, server.loop)
     server.loop.call_soon(uplink.serving)
+    server.loop.call_soon(_beat, server.loop, uplink.alive)
     server.start()
     listen_to_bridge(channel, lambda news: server.loop.call_soon_threadsafe(hub.absorb, news))
     gallery.stop()
     server.stop()
+
+
+def _beat(loop: asyncio.AbstractEventLoop, alive: Callable[[], None]) -> None:
+    """Give a sign of life from the event loop, now and again and again."""
+    alive()
+    loop.call_later(ALIVE_PERIOD_S, _beat, loop, alive)
 
 
 def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], object]) -> None:
@@ -134,6 +182,11 @@ def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], 
         except MessageError as error:
             log.error("%s", error)
             continue
-        if isinstance(message, Stop):
-            return
-        absorb(message)
+        match message:
+            case Stop():
+                return
+            case Batch(batch):
+                for news in batch:
+                    absorb(news)
+            case _:
+                assert_never(message)
