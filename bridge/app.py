@@ -45,7 +45,7 @@ from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
 from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
-from bridge.web.access import is_loopback, new_token, page_url
+from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState
 from bridge.web.server.guard import Guard
@@ -266,7 +266,7 @@ class App:
         # Imported here: it loads the web server, which only the web process does when there is a page.
         from bridge.control.oscquery.http import OscQueryServer
 
-        token = "" if is_loopback(web.host) else web.token or new_token()
+        token = token_for(web.host, web.token)
         server = OscQueryServer(
             self.store,
             self.telemetry,

@@ -78,10 +78,15 @@ class Allowance:
         return max(0.0, -self._left / self._rate)
 
     @property
+    def left(self) -> float:
+        """What may be used at once; negative while it is overdrawn."""
+        self._refill()
+        return self._left
+
+    @property
     def full(self) -> bool:
         """Whether nothing of it is in use."""
-        self._refill()
-        return self._left >= self._burst
+        return self.left >= self._burst
 
 
 @dataclass(slots=True)

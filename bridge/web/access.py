@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import io
 import ipaddress
+import re
 import secrets
 import socket
+
+from engine.errors import ConfigError
+
+TOKEN_LENGTH = 10
+"""Fewest characters of a token. One address can try some 8,600 a day (`bridge.web.server.attempts`)."""
+
+TOKEN_DIFFERENT = 6
+"""Fewest different characters of a token."""
+
+TOKEN = rf"[A-Za-z0-9._~-]{{{TOKEN_LENGTH},128}}"
+"""Regular expression of a token: characters that stand for themselves in an address and in a cookie."""
 
 
 def is_loopback(host: str) -> bool:
@@ -21,6 +33,25 @@ def is_loopback(host: str) -> bool:
 def new_token() -> str:
     """A token that cannot be guessed (96 bits), short enough for a readable QR code."""
     return secrets.token_urlsafe(12)
+
+
+def token_for(host: str, given: str) -> str:
+    """The token that requests need: none when the port stays on this machine, else the given one, else a new one.
+
+    Args:
+        host: address to listen at.
+        given: the token of the configuration; may be empty.
+
+    Raises:
+        ConfigError: if the given token is easily guessed, or cannot stand in an address and a cookie.
+    """
+    if given and (len(set(given)) < TOKEN_DIFFERENT or not re.fullmatch(TOKEN, given)):
+        raise ConfigError(
+            "The token of the page (web.token) is too easily guessed, or has characters that an address cannot have.",
+            f"Give it {TOKEN_LENGTH} to 128 letters, digits and - . _ ~, at least {TOKEN_DIFFERENT} of them different, "
+            f"such as {new_token()}; or leave it empty: Tidecast then makes one at each start.",
+        )
+    return "" if is_loopback(host) else given or new_token()
 
 
 def lan_address() -> str:

@@ -22,7 +22,7 @@ from bridge.listening import listen
 from bridge.service import Service
 from bridge.video.base import SourceInfo
 from bridge.video.table import schemes
-from bridge.web.access import is_loopback, new_token, page_url
+from bridge.web.access import page_url, token_for
 from bridge.web.guides import Names, guides
 from bridge.web.messages import (
     KINDS,
@@ -163,12 +163,13 @@ class WebProcess:
 
         Raises:
             PortInUseError: if the port is taken.
-            ConfigError: if the host is not an address of this machine, or the port may not be used.
+            ConfigError: if the host is not an address of this machine, the port may not be used, or the token is too
+                easily guessed.
         """
         if self._listening is not None:
             return
         self._stopping.clear()
-        self.token = "" if is_loopback(self._host) else (self._fixed_token or new_token())
+        self.token = token_for(self._host, self._fixed_token)
         self._listening = listen(self._host, self._wanted_port)
         self.port = int(self._listening.getsockname()[1])
         self._preview.open()

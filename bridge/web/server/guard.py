@@ -6,20 +6,22 @@ header (against pages of other sites) and the token (when the port is open to th
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 import socket
 from collections.abc import Iterable
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge.connections import address_key
 from bridge.web.access import is_loopback
+from bridge.web.server.attempts import Attempts, Verdict
 
 COOKIE = "tidecast_token"
 COOKIE_DAYS = 30
+MAX_COOKIES = 4
+"""Cookies of this name that are looked at in one request."""
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -43,6 +45,7 @@ class Guard:
     def __init__(self, app: ASGIApp, host: str, token: str = "") -> None:
         self._app = app
         self._token = token
+        self._attempts = Attempts(token)
         self._any_address = not is_loopback(host)
         own = {*_LOOPBACK_NAMES, host.lower()}
         if self._any_address:
@@ -81,9 +84,15 @@ class Guard:
             not acting and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
         ):
             return 403, "Another site may not control Tidecast."
-        if self._token and not any(_equal(t, self._token) for t in _tokens(scope, headers)):
-            return 401, "The token is missing or wrong. Open the address that Tidecast printed when it started."
-        return None
+        if not self._token:
+            return None
+        match self._attempts.check(address_key(scope.get("client")), _tokens(scope, headers)):
+            case Verdict.RIGHT:
+                return None
+            case Verdict.WRONG:
+                return 401, "The token is missing or wrong. Open the address that Tidecast printed when it started."
+            case Verdict.TOO_MANY:
+                return 429, "Too many wrong tokens came from this address. Wait ten seconds, then open the right one."
 
     async def _keep_token(self, scope: Scope, send: Send) -> None:
         """Answer a page request with the token in its address: set the cookie and redirect to the plain address."""
@@ -102,13 +111,10 @@ class Guard:
 
 def _headers(scope: Scope) -> dict[str, str]:
     """Header fields by lower-case name. Repeated fields are joined, so a second Host or Origin makes it malformed."""
-    out: dict[str, str] = {}
+    out: dict[str, list[str]] = {}
     for raw, value in scope["headers"]:
-        name = raw.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        joiner = "; " if name == "cookie" else ", "
-        out[name] = f"{out[name]}{joiner}{text}" if name in out else text
-    return out
+        out.setdefault(raw.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return {name: ("; " if name == "cookie" else ", ").join(values) for name, values in out.items()}
 
 
 def _is_address(name: str) -> bool:
@@ -128,10 +134,6 @@ def _same(origin: str, authority: str) -> bool:
     return parts.scheme in ("http", "https") and parts.netloc.lower() == authority.lower()
 
 
-def _equal(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), token.encode("utf-8"))
-
-
 def _token_in_address(scope: Scope) -> str:
     query = scope.get("query_string", b"").decode("latin-1")
     if len(query) > 4096:
@@ -140,16 +142,15 @@ def _token_in_address(scope: Scope) -> str:
 
 
 def _tokens(scope: Scope, headers: dict[str, str]) -> Iterable[str]:
-    yield _token_in_address(scope)
+    if in_address := _token_in_address(scope):
+        yield in_address
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         yield credentials.strip()
-    try:
-        cookie = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return
-    if COOKIE in cookie:
-        yield cookie[COOKIE].value
+    # By hand: the parser of Python's library takes minutes for some cookies of 64 kB, in versions up to 3.12.4.
+    # All of them, because other programs of this machine, on other ports, can set a cookie of this name.
+    pairs = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
+    yield from [value for name, _, value in pairs if name == COOKIE][:MAX_COOKIES]
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, reason: str) -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import socket
+import sys
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -16,6 +18,7 @@ from websockets.sync.client import connect
 
 from bridge.web.access import qr_text
 from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS
+from bridge.web.server.attempts import TRIES
 from bridge.web.server.guard import host_name
 from tests.support.browser import wait
 from tests.support.web_stage import Stage
@@ -260,6 +263,26 @@ def test_an_open_port_needs_the_token(tmp_path: object) -> None:
             assert browser.post(base + "api/set", json={"strength": 1}, headers=other).status_code == 403
         assert HTTP.get(base + "?token=s3cret-token", headers={"host": "evil.example"}).status_code == 421
         assert "█" in qr_text(stage.web.url) or "▄" in qr_text(stage.web.url)
+        both = {"cookie": "tidecast_token=of-another-port; x=y; tidecast_token=s3cret-token"}
+        assert HTTP.get(base + "api/state", headers=both).status_code == 200
+        began = time.monotonic()
+        for cookie in ('a="' + "\\" * 12_000 + '"', 'tidecast_token="' + '\\"' * 6000 + '"', ";=" * 6000):
+            assert HTTP.get(base + "api/state", headers={"cookie": cookie}).status_code == 401
+        assert time.monotonic() - began < 2.0, "one such cookie took minutes, token or not"
+
+
+def test_tokens_cannot_be_tried_without_end() -> None:
+    with Stage(host="0.0.0.0", token="s3cret-token") as stage:
+        base = f"http://127.0.0.1:{stage.web.port}/api/state"
+        with connect(socket_url(stage.web.url) + "?token=s3cret-token") as page:
+            answers = [HTTP.get(base, params={"token": f"guess-{number}"}).status_code for number in range(100)]
+            assert answers.count(401) <= TRIES + 3 and answers[-1] == 429
+            assert HTTP.get(base, params={"token": "s3cret-token"}).status_code == 429
+            page.send(json.dumps({"address": "/tidecast/strength", "args": [0.375]}))
+            wait(lambda: stage.store.snapshot.value("strength") == 0.375, "the page that is open goes on")
+        if sys.platform != "darwin":
+            with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), trust_env=False) as other:
+                assert other.get(base, params={"token": "s3cret-token"}).status_code == 200
 
 
 def test_a_host_header_is_read_without_its_port() -> None:
