@@ -1,12 +1,15 @@
-"""The capture thread: reads the newest frame of the chosen source and runs the input stages on it.
+"""The capture thread: chooses the source, and gives up and tries again what does not work.
 
-The source can be switched while it runs; when the new one cannot be opened, the old one is kept.
+Every source is read by a thread of its own (`SourceReader`), which also runs the input stages on its frames. A source
+that hangs therefore delays neither the choice of another one nor the end of the program. A new source replaces the old
+one when it is open; when it cannot be opened, the old one is kept.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,23 +18,31 @@ from bridge.control.store import ControlStore
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.opening import OpeningService
+from bridge.pipeline.retry import Backoff
+from bridge.pipeline.source_reader import HANG_S, SourceReader
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
-from bridge.video.base import Options, Source, SourceInfo
-from bridge.video.opening import open_source
+from bridge.video.base import Options, SourceInfo
 from engine.errors import TransportError
 from engine.frame import Frame, PixelFormat
 
 log = logging.getLogger(__name__)
 
-READ_S = 0.1
-"""Longest wait for a frame before the controls are checked again, in s."""
+CHECK_S = 0.1
+"""Longest time between two checks of the readers, in s."""
 
 LOST_S = 1.0
 """After this long without a frame the input counts as lost, in s."""
 
-RETRY_S = 1.0
-"""Pause before a source that could not be opened or read is tried again."""
+STOP_S = 3.0
+"""Longest wait for the sources to be closed at the end, in s."""
+
+MAX_LEAVING = 4
+"""Sources of one transport that may still be closing or hanging when another one is opened. With more of them it has to
+wait, so that choosing inputs that hang does not fill the machine with threads."""
+
+MAX_REPORTED = 32
+"""Most texts that are remembered so as not to be reported again."""
 
 
 class Capture(OpeningService):
@@ -44,7 +55,7 @@ class Capture(OpeningService):
         store: live controls (`input`, and those of the stages).
         stages: the table of stages; those of the input run here and must give RGB frames of the model's size.
         inputs: returns the last list of sources that was shown, for a choice by index.
-        take: called with every frame; must be quick.
+        take: called with every frame, on a source's thread but never twice at once; must be quick.
         tell: called with (topic, text) when something goes wrong.
 
     Attributes:
@@ -65,7 +76,7 @@ class Capture(OpeningService):
         take: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        super().__init__("capture", tell)
+        super().__init__("capture", f"The input {uri}", tell)
         self._start_uri = uri
         self._options = options
         self.width, self.height = width, height
@@ -74,10 +85,17 @@ class Capture(OpeningService):
         self._inputs = inputs
         self._pass_on = take
         self._report = tell
-        self._source: Source | None = None
+        self._lock = threading.Lock()  # held while a frame passes the stages and while sources change
+        self._current: SourceReader | None = None  # whose frames are shown
+        self._pending: SourceReader | None = None  # being opened
+        self._leaving: list[SourceReader] = []  # told to end
         self._wanted = ""
-        self._retry_at = 0.0
-        self._reported_problem = ""
+        self._choice_made = object()  # another object after each write of the control
+        self._resolved: object = None  # the one for which `_wanted` was found
+        self._backoff = Backoff()
+        self._changed = threading.Event()
+        self._failure = ""
+        self._complaints: set[str] = set()
         self._seq = 0
         self.arrived_at: deque[int] = deque(maxlen=600)
         self._last_arrival = 0.0
@@ -93,51 +111,144 @@ class Capture(OpeningService):
     @property
     def skipped(self) -> int:
         """Frames that were replaced by newer ones before they could be read."""
-        source = self._source
-        return self._skipped_before + (source.skipped if source is not None else 0)
+        reader = self._current
+        return self._skipped_before + (reader.skipped if reader is not None else 0)
 
     @property
     def info(self) -> SourceInfo | None:
         """The source that is open."""
-        source = self._source
-        return source.info if source is not None else None
+        reader = self._current
+        return reader.info if reader is not None else None
 
     @property
     def problem(self) -> str:
         """Why there is no picture, as a sentence; empty when there is no problem."""
-        source = self._source
-        return source.problem if source is not None else ""
+        reader = self._current
+        if reader is None:
+            return self._failure
+        return _no_answer(reader) if reader.hangs else reader.problem
 
     def _open(self) -> None:
         try:
-            self._wanted = self._choice()
-            self._source = open_source(self._wanted, self._options)
+            self._wanted, self._resolved = self._choice(), self._choice_made
+            with self._lock:
+                reader = self._pending = self._reader(self._wanted)
+            while self._current is not reader and not reader.ended and not self.stopping.is_set():
+                self._changed.wait(CHECK_S)
+                self._changed.clear()
+            if reader.ended and reader.error:
+                self._current = self._pending = None
+                raise TransportError(reader.error)
         finally:
             self._began = time.monotonic()
 
     def _work(self) -> None:
+        unlisten = self._store.listen(self._note_choice)
+        self._choice_made = object()  # it may have been written while the first source was opened
         try:
             while not self.stopping.is_set():
-                self._step()
+                try:
+                    self._step()
+                except Exception as error:  # the choice of the input must survive whatever it meets
+                    self.report_defect(error)
+                self._changed.wait(CHECK_S)
+                self._changed.clear()
         finally:
-            self._close()
+            unlisten()
+            self._end_all()
+
+    def _note_choice(self, name: str, value: object, origin: str) -> None:
+        if name == "input":
+            self._choice_made = object()
+            self._changed.set()
 
     def _step(self) -> None:
-        """Switch sources if another one is wanted, and read the next frame."""
-        self._switch()
-        source = self._source
-        if source is None:
-            self.stopping.wait(READ_S)
+        """Find out which source is wanted, give up those that have ended, and open what is missing."""
+        self._resolve()
+        with self._lock:
+            self._leaving = [reader for reader in self._leaving if reader.alive]
+            for reader in (self._current, self._pending):
+                if reader is not None and reader.ended:
+                    self._fail(reader)
+            current, pending = self._current, self._pending
+            for reader in (current, pending):
+                if reader is not None and reader.hangs:
+                    self._complain(_no_answer(reader))
+            if pending is not None and pending.uri != self._wanted:
+                self._end(pending)
+                pending = self._pending = None
+            if pending is not None or (current is not None and current.uri == self._wanted):
+                return
+            if self._backoff.over and self._may_open(self._wanted):
+                self._pending = self._reader(self._wanted)
+
+    def _resolve(self) -> None:
+        """Find the address that is wanted. An index is looked up once, when it is chosen: a new list of inputs does not
+        change the picture."""
+        choice = self._choice_made
+        if choice is self._resolved:
             return
         try:
-            frame = source.read(READ_S)
+            self._wanted = self._choice()
         except TransportError as error:
             self._complain(str(error))
-            self._close()
-            self._retry_at = time.monotonic() + RETRY_S
             return
-        if frame is not None:
-            self._take(frame)
+        self._resolved = choice
+        self._complaints.clear()
+        self._backoff.reset()
+
+    def _choice(self) -> str:
+        """The uri of the source that is wanted now; a number is an index into the last list of inputs."""
+        wanted = self._store.snapshot.of(InputControls).input.strip() or self._start_uri
+        if wanted.isdecimal():
+            listed = self._inputs()
+            if int(wanted) < len(listed):
+                return listed[int(wanted)].uri
+            raise TransportError(
+                f"There is no input number {wanted}.",
+                f"The list of inputs has {len(listed)} entries; ask for it with /tidecast/inputs.",
+            )
+        return wanted
+
+    def _reader(self, uri: str) -> SourceReader:
+        return SourceReader(uri, self._options, self._adopt, self._received, lambda reader: self._changed.set())
+
+    def _may_open(self, uri: str) -> bool:
+        """Whether enough earlier sources have been closed; says so when they hang."""
+        same = [reader for reader in self._leaving if reader.uri == uri]
+        scheme = uri.partition(":")[0]
+        kin = [reader for reader in self._leaving if reader.uri.partition(":")[0] == scheme]
+        if not same and len(kin) < MAX_LEAVING:
+            return True
+        for reader in same or kin:
+            if reader.hangs:
+                self._complain(_no_answer(reader))
+        return False
+
+    def _adopt(self, reader: SourceReader) -> None:
+        """Show the frames of a source that is open now, if it is still wanted. Called on its thread."""
+        with self._lock:
+            if reader is not self._pending:
+                return
+            if self._current is not None:
+                self._drop(self._current)
+            self._current, self._pending = reader, None
+            self._failure = ""
+            self._began = time.monotonic()
+        self._changed.set()
+        log.info("input: %s", reader.uri)
+
+    def _received(self, reader: SourceReader, frame: Frame) -> None:
+        """Take a frame if its source is the one that is shown. Called on the source's thread."""
+        with self._lock:
+            if reader is not self._current:
+                return
+            try:
+                self._take(frame)
+            except Exception as error:  # one bad frame: the source stays open
+                self.report_defect(error)
+            if self._backoff.worked():
+                self._complaints.clear()
 
     def _take(self, frame: Frame) -> None:
         context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
@@ -155,54 +266,46 @@ class Capture(OpeningService):
             self.history.add(numbered)
             self._pass_on(numbered)
 
-    def _choice(self) -> str:
-        """The uri of the source that is wanted now; a number is an index into the last list of inputs."""
-        wanted = self._store.snapshot.of(InputControls).input.strip() or self._start_uri
-        if wanted.isdecimal():
-            listed = self._inputs()
-            if int(wanted) < len(listed):
-                return listed[int(wanted)].uri
-            raise TransportError(
-                f"There is no input number {wanted}.",
-                f"The list of inputs has {len(listed)} entries; ask for it with /tidecast/inputs.",
-            )
-        return wanted
+    def _fail(self, reader: SourceReader) -> None:
+        """Give up a source that has ended by itself; it is opened again when the back-off is over."""
+        self._failure = reader.error
+        self._backoff.failed()
+        self._complain(reader.error)
+        if reader is self._current:
+            self._drop(reader)
+            self._current = None
+        else:
+            self._pending = None
 
-    def _switch(self) -> None:
-        """Open another source when another one is wanted; keep the old one when that fails."""
-        try:
-            wanted = self._choice()
-        except TransportError as error:
-            wanted = self._store.snapshot.of(InputControls).input
-            if wanted != self._wanted:
-                self._wanted = wanted
-                self._complain(str(error))
-            return
-        if wanted == self._wanted and (self._source is not None or time.monotonic() < self._retry_at):
-            return
-        self._wanted = wanted
-        if self._source is not None and wanted == self._source.uri:
-            return
-        try:
-            source = open_source(wanted, self._options)
-        except TransportError as error:
-            self._retry_at = time.monotonic() + RETRY_S
-            self._complain(str(error))
-            return
-        self._reported_problem = ""
-        self._close()
-        self._source = source
-        self._began = time.monotonic()
-        log.info("input: %s", wanted)
+    def _drop(self, reader: SourceReader) -> None:
+        self._skipped_before += reader.skipped
+        self._end(reader)
+
+    def _end(self, reader: SourceReader | None) -> None:
+        if reader is not None:
+            reader.end()
+            self._leaving.append(reader)
+
+    def _end_all(self) -> None:
+        with self._lock:
+            for reader in (self._current, self._pending):
+                self._end(reader)
+            self._current = self._pending = None
+            leaving, self._leaving = self._leaving, []
+        until = time.monotonic() + STOP_S
+        for reader in leaving:
+            if not reader.join(until - time.monotonic()):
+                log.warning("the input %s does not answer and is left behind", reader.uri)
 
     def _complain(self, text: str) -> None:
         """Report a problem with the input once, however often the source is tried again."""
-        if text != self._reported_problem:
-            self._reported_problem = text
-            self._report("/input", text)
+        if text in self._complaints:
+            return
+        if len(self._complaints) >= MAX_REPORTED:
+            self._complaints.clear()
+        self._complaints.add(text)
+        self._report("/input", text)
 
-    def _close(self) -> None:
-        if self._source is not None:
-            self._skipped_before += self._source.skipped
-            self._source.close()
-            self._source = None
+
+def _no_answer(reader: SourceReader) -> str:
+    return f"{reader.uri} has not answered for {HANG_S:g} s or longer."

@@ -10,6 +10,12 @@ from bridge.process.priority import raise_thread_priority
 from bridge.service import Service
 from engine.errors import TransportError
 
+START_S = 20.0
+"""Longest wait at the start for the source or sink to open, in s."""
+
+STOP_S = 6.0
+"""Longest wait at the end for the thread, in s: a library that hangs must not keep the program from ending."""
+
 
 class OpeningService(Service, abc.ABC):
     """Base of `Capture` and `Publisher`: SDK handles belong to the thread that uses them, so that thread opens them.
@@ -19,11 +25,13 @@ class OpeningService(Service, abc.ABC):
 
     Args:
         name: the thread's name, and the topic under which a defect is reported.
+        what: what it opens, as the beginning of a sentence.
         tell: called with (topic, text) when a defect occurs.
     """
 
-    def __init__(self, name: str, tell: Callable[[str, str], None]) -> None:
+    def __init__(self, name: str, what: str, tell: Callable[[str, str], None]) -> None:
         super().__init__(name, tell=tell)
+        self._what = what
         self._first_attempt = threading.Event()
         self._open_error: TransportError | None = None
 
@@ -31,13 +39,19 @@ class OpeningService(Service, abc.ABC):
         """Start the thread and wait until it has opened its source or sink.
 
         Raises:
-            TransportError: if it cannot be opened.
+            TransportError: if it cannot be opened, or has not opened after `START_S`.
         """
         super().start()
-        self._first_attempt.wait()
+        if not self._first_attempt.wait(START_S):
+            self.stop(1.0)
+            raise TransportError(f"{self._what} has not opened within {START_S:g} s.", "Check it, or choose another.")
         if self._open_error is not None:
             self.stop()
             raise self._open_error
+
+    def stop(self, timeout_s: float | None = STOP_S) -> None:
+        """Stop the thread, which closes what it has opened. One that hangs is left behind."""
+        super().stop(timeout_s)
 
     @abc.abstractmethod
     def _open(self) -> None:

@@ -74,7 +74,7 @@ class Publisher(OpeningService):
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        super().__init__("publish", tell)
+        super().__init__("publish", f"The output {uri}", tell)
         self._uri = uri
         self._options = options
         self._sink: Sink

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 from types import ModuleType
 from typing import Any, Literal, cast
 
 from bridge.video.address import check_input, parse_uri
 from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
+from bridge.video.errors import foreign_errors
 from bridge.video.table import find, rows
 from engine.errors import TransportError
+
+log = logging.getLogger(__name__)
 
 
 def open_source(uri: str, options: Options | None = None) -> Source:
@@ -34,24 +39,31 @@ def open_sink(uri: str, options: Options | None = None) -> Sink:
 def list_sources(transports: tuple[str, ...] | None = None, options: Options | None = None) -> list[SourceInfo]:
     """The sources that can be seen now (the search for NDI sources takes about two seconds).
 
-    Transports that do not work on this machine are left out; `unavailable` says why.
+    Transports that do not work on this machine, or that fail, are left out; `unavailable` says why.
     """
     found: list[SourceInfo] = []
     for scheme in transports or tuple(row.scheme for row in rows()):
+        if unavailable(scheme):
+            continue
         module = _module(scheme)
-        if hasattr(module, "sources") and not unavailable(scheme):
-            found += module.sources(options or Options())
+        if hasattr(module, "sources"):
+            try:
+                with foreign_errors(f"The inputs of {scheme}: cannot be listed"):
+                    found += module.sources(options or Options())
+            except TransportError as error:
+                log.warning("%s", error)
     return found
 
 
 def availability_error(scheme: str) -> TransportError | None:
     """Why a transport does not work on this machine, with the remedy; None if it works."""
-    module = _module(scheme)
-    if hasattr(module, "require"):
-        try:
-            module.require()
-        except TransportError as error:
-            return error
+    try:
+        with foreign_errors(f"{scheme}: cannot be used"):
+            module = _module(scheme)
+            if hasattr(module, "require"):
+                module.require()
+    except TransportError as error:
+        return error
     return None
 
 
@@ -81,9 +93,15 @@ def _make(direction: Literal["source", "sink"], uri: str, options: Options | Non
         raise TransportError(f"{scheme}: has no {kind} ({uri!r}).", f"Choose one of {able}")
     if direction == "source":
         check_input(uri)
-    made = getattr(_module(scheme), direction)(name, options or Options())
-    made.open()
-    return made
+    with foreign_errors(f"{uri} cannot be opened"):
+        made = getattr(_module(scheme), direction)(name, options or Options())
+        try:
+            made.open()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the one to report
+                made.close()
+            raise
+        return made
 
 
 def _module(scheme: str) -> ModuleType:

@@ -14,7 +14,8 @@ from av.container import InputContainer
 
 from bridge.service import Service
 from bridge.video.base import Source, SourceInfo
-from bridge.video.files.decode import Converter, Failure, open_container, reason
+from bridge.video.errors import reason
+from bridge.video.files.decode import Converter, Failure, open_container
 from engine.errors import TransportError
 from engine.frame import Frame
 

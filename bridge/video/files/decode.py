@@ -9,8 +9,12 @@ import av.container
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from bridge.video.errors import reason
 from engine.errors import TransportError
 from engine.frame import PixelFormat
+
+MAX_PIXELS = 2**26
+"""Largest picture that is decoded, width times height (8192x8192): a larger one could fill the memory."""
 
 Failure = (av.FFmpegError, OSError, ValueError)
 """The exceptions that PyAV raises when something cannot be opened or decoded."""
@@ -33,10 +37,11 @@ def open_container(
         timeout_s: longest wait when opening and reading, in s.
 
     Raises:
-        TransportError: it cannot be opened or has no video.
+        TransportError: it cannot be opened, has no video, or its pictures are too large.
     """
+    limited = {"max_pixels": str(MAX_PIXELS), **(options or {})}
     try:
-        container = av.open(url, format=driver, options=dict(options or {}), timeout=timeout_s)
+        container = av.open(url, format=driver, options=limited, metadata_errors="replace", timeout=timeout_s)
     except Failure as error:
         raise TransportError(
             f"{what} cannot be opened: {reason(error)}.", "Check the name, and that no other program uses it."
@@ -44,14 +49,14 @@ def open_container(
     if not container.streams.video:
         container.close()
         raise TransportError(f"{what} has no video.", "Choose another one.")
-    container.streams.video[0].thread_type = "AUTO"
+    stream = container.streams.video[0]
+    if stream.width * stream.height > MAX_PIXELS:
+        size = f"{stream.width}x{stream.height}"
+        container.close()
+        raise TransportError(f"{what} has pictures of {size}, which are too large.", "Scale it to 8192x8192 or less.")
+    stream.thread_type = "AUTO"
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return container
-
-
-def reason(error: Exception) -> str:
-    """A PyAV error in a few words."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return text.rstrip(".").lower()
 
 
 class Converter:

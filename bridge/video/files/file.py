@@ -5,6 +5,8 @@ Source times keep rising when the file loops. Pictures that the caller did not r
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,8 @@ import av
 import av.container
 
 from bridge.video.base import DEFAULT_FPS, Options, Source, SourceInfo
-from bridge.video.files.decode import Converter, Failure, open_container, reason
+from bridge.video.errors import foreign_errors, reason
+from bridge.video.files.decode import Converter, Failure, open_container
 from engine.errors import TransportError
 from engine.frame import Frame
 
@@ -26,7 +29,7 @@ class FileSource(Source):
 
     def __init__(self, path: str) -> None:
         super().__init__(f"file:{path}")
-        self._path = Path(path).expanduser()
+        self._path = Path(path)
         self._container: av.container.InputContainer | None = None
         self._converter = Converter()
         self._info = SourceInfo(self.uri, self._path.name)
@@ -37,9 +40,12 @@ class FileSource(Source):
         """Open the file and decode its first picture."""
         if self._container is not None:
             return
-        if not self._path.is_file():
-            raise TransportError(f"There is no file {str(self._path)!r}.", "Check the path.")
-        self._container = open_container(str(self._path), f"The file {self._path.name!r}")
+        path = existing_file(self._path)
+        # `file:` keeps FFmpeg from taking a name such as `concat:a` for one of its protocols; the list of protocols
+        # keeps a playlist from opening addresses on the network.
+        self._container = open_container(
+            f"file:{path}", f"The file {path.name!r}", options={"protocol_whitelist": "file"}
+        )
         stream = self._container.streams.video[0]
         self._fps = stream.average_rate or stream.base_rate or DEFAULT_FPS
         self._pictures: Iterator[av.VideoFrame] = self._container.decode(video=0)
@@ -79,7 +85,8 @@ class FileSource(Source):
         while self._next is not None and self._start_ns + self._next[0] <= time.monotonic_ns():
             due, self._next = self._next, self._decode()
             self.skipped += 1
-        pixels, kind = self._converter.array(due[1])
+        with foreign_errors(f"A picture of the file {self._path.name!r} cannot be converted"):
+            pixels, kind = self._converter.array(due[1])
         frame = Frame(pixels, kind, due[0], time.monotonic_ns(), self._seq)
         self._seq += 1
         return frame
@@ -140,6 +147,26 @@ class FileSource(Source):
             at = self._offset_ns + own - self._first_ns
         self._last_ns = at
         return at, picture
+
+
+def existing_file(path: Path) -> Path:
+    """The path of a file, with `~` replaced by the user's folder.
+
+    Raises:
+        TransportError: there is no such file, it cannot be reached, or it is a folder, a pipe or a device.
+    """
+    path = Path(os.path.expanduser(path))  # unlike `Path.expanduser`, it keeps the name of a user that does not exist
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise TransportError(f"There is no file {str(path)!r}.", "Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise TransportError(f"The file {str(path)!r} cannot be opened: {reason(error)}.", "Check the path.") from error
+    if stat.S_ISDIR(mode):
+        raise TransportError(f"{str(path)!r} is a folder.", "Choose a file in it.")
+    if not stat.S_ISREG(mode):
+        raise TransportError(f"{str(path)!r} is a pipe or a device, not a file.", "Choose a video file.")
+    return path
 
 
 def source(name: str, options: Options) -> FileSource:

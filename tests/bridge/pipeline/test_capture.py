@@ -51,7 +51,7 @@ def test_a_defect_in_a_source_is_reported_and_capture_goes_on(monkeypatch: pytes
     capture.start()
     assert enough.wait(10.0)
     capture.stop()
-    assert told == [("capture", "RuntimeError: a defect")]
+    assert told == [("/input", "pattern:bars has failed: a defect.")]
     assert calls.count("close") == 2, "the source was closed after the defect"
     assert [frame.seq for frame in seen[:5]] == [0, 1, 2, 3, 4]
     assert {(frame.width, frame.height) for frame in seen} == {(64, 48)}
