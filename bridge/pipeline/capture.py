@@ -14,12 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
+from bridge.pipeline.endpoints.opening import OpeningService
+from bridge.pipeline.endpoints.retry import Backoff
+from bridge.pipeline.endpoints.source_reader import HANG_S, SourceReader
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
-from bridge.pipeline.opening import OpeningService
-from bridge.pipeline.retry import Backoff
-from bridge.pipeline.source_reader import HANG_S, SourceReader
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.video.base import Options, SourceInfo
@@ -157,7 +158,7 @@ class Capture(OpeningService):
             unlisten()
             self._end_all()
 
-    def _note_choice(self, name: str, value: object, origin: str) -> None:
+    def _note_choice(self, name: str, value: object, origin: Origin) -> None:
         if name == "input":
             self._choice_made = object()
             self._changed.set()

@@ -18,8 +18,8 @@ import numpy as np
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
 from bridge.ipc.frame_ring import RingReader
+from bridge.pipeline.endpoints.opening import OpeningService
 from bridge.pipeline.frame_history import FrameHistory
-from bridge.pipeline.opening import OpeningService
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls

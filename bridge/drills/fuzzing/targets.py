@@ -35,6 +35,7 @@ from bridge.table import TABLE
 from bridge.video.address import parse_uri
 from bridge.video.base import Options, SourceInfo
 from bridge.video.ndi.metadata import from_xml, to_xml
+from bridge.video.opening import open_source
 from engine.control import PREFIX
 from engine.errors import ConfigError, ControlError, TransportError
 
@@ -185,18 +186,13 @@ def source() -> Iterator[Check]:
 
         def check(data: bytes) -> None:
             controls.handle(f"{PREFIX}/input", [data.decode("utf-8", "replace")], operator)
-            text = controls.snapshot.value("input")
             with contextlib.suppress(TransportError):
-                if parse_uri(text)[0] in NOT_OPENED:
-                    return
-            capture._retry_at = 0.0
-            capture._switch()
+                chosen = capture._choice()
+                if parse_uri(chosen)[0] not in NOT_OPENED:
+                    open_source(chosen).close()
             logged.check()
 
-        try:
-            yield check
-        finally:
-            capture._close()
+        yield check
 
 
 @contextlib.contextmanager

@@ -192,7 +192,8 @@ def test_the_preview_shows_the_whole_of_a_picture_of_another_size() -> None:
     preview.open()
     try:
         preview.watched = frozenset({"output"})
-        with preview.readers()["output"] as reader:
+        with preview.readers() as readers:
+            reader = readers["output"]
             for width, height, corner in ((WIDTH, HEIGHT, 50), (2 * WIDTH, 2 * HEIGHT, 50), (HEIGHT, HEIGHT, 0)):
                 time.sleep(0.002)
                 preview.offer("output", picture(width, height, 50))

@@ -49,9 +49,9 @@ class OpeningService(Service, abc.ABC):
             self.stop()
             raise self._open_error
 
-    def stop(self, timeout_s: float | None = STOP_S) -> None:
-        """Stop the thread, which closes what it has opened. One that hangs is left behind."""
-        super().stop(timeout_s)
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
+        """Stop the thread, which closes what it has opened. One that hangs is left behind; returns whether it ended."""
+        return super().stop(timeout_s)
 
     @abc.abstractmethod
     def _open(self) -> None:
