@@ -16,6 +16,7 @@ import numpy as np
 import platformdirs
 import torch
 
+from engine.models.ember.training.footage.film import film
 from engine.models.ember.training.footage.scenes import clip
 
 CACHE = Path(platformdirs.user_cache_dir("tidecast")) / "ember"
@@ -62,21 +63,40 @@ class Pool:
         return np.load(path, mmap_mode="r")
 
 
+@dataclass(frozen=True, slots=True)
+class FilmPool(Pool):
+    """A pool of films in 16:9, `size` pixels wide."""
+
+    @property
+    def shape(self) -> tuple[int, int, int, int, int]:
+        """Shape of the file's uint8 array: [count, frames, height, width, 3]."""
+        return (self.count, self.frames, self.size * 9 // 16, self.size, 3)
+
+    def render(self, index: int) -> np.ndarray:
+        """Render one film [frames, height, width, 3] uint8."""
+        return film(np.random.default_rng((self.seed, index)), self.frames, *self.shape[2:4])
+
+
 TRAINING = Pool("training", count=2400, frames=13, size=160, seed=1)
 LARGE = Pool("large", count=300, frames=9, size=256, seed=2)
 UNSEEN = Pool("unseen", count=64, frames=13, size=160, seed=900)
+FILMS = FilmPool("films", count=1500, frames=9, size=288, seed=11)
+UNSEEN_FILMS = FilmPool("unseen-films", count=32, frames=13, size=512, seed=910)
 POOLS = (UNSEEN, TRAINING, LARGE)
+FILM_POOLS = (FILMS, UNSEEN_FILMS)
+"""The pools of the successor."""
 
 
 def main() -> None:
     """Render the pools."""
     parser = argparse.ArgumentParser(description="Render the clips that Ember is trained on.")
     parser.add_argument("--folder", type=Path, default=CACHE, help="folder of the pools")
-    folder = parser.parse_args().folder
+    parser.add_argument("--films", action="store_true", help="those of the successor")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    for pool in POOLS:
-        pool.make(folder)
-        print(pool.path(folder))
+    for pool in FILM_POOLS if args.films else POOLS:
+        pool.make(args.folder)
+        print(pool.path(args.folder))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@
     python -m engine.models.ember.training.train network --minutes 60    # then network, words and decoder
     python -m engine.models.ember.training.train export                  # averaged weights to the package
 
+The successor begins with a stage of its own:
+
+    python -m engine.models.ember.training.train drawing --minutes 600   # the decoder, with every word
+
 Training can be divided into any number of runs; a checkpoint resumes exactly. With `--fall N` the learning rate decays
 to zero over the next N steps, and training ends there. The first run renders the pools of clips (about eight minutes on
 one core). One CPU core is enough; `--threads` uses more, `--device cuda` a GPU.
@@ -20,18 +24,23 @@ from pathlib import Path
 import torch
 
 from engine.models.ember.codec import EmberCodec
+from engine.models.ember.frame_codec import FrameCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.training.autoencode import AutoencodeTask, standardise
 from engine.models.ember.training.denoise import DenoiseTask
+from engine.models.ember.training.drawing import Draft, Drawings, DrawTask
 from engine.models.ember.training.footage.data import Ahead, Lessons
 from engine.models.ember.training.loop import Pace, Trainer
-from engine.models.ember.training.pool import CACHE, TRAINING
+from engine.models.ember.training.pool import CACHE, FILMS, TRAINING
 from engine.models.ember.training.start import begin
-from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.vocabulary import EMBER_2, WordTable
 from engine.models.ember.weights import WEIGHTS, read, write
 from engine.network.dit import CausalDiT
 
 SEED = 1
+
+LOOK = 32
+"""Look channels of the successor."""
 
 SHIPPED = 14280
 """Number of training steps of the weights in the package."""
@@ -79,6 +88,22 @@ def network_trainer(
     return trainer
 
 
+def drawing_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> Trainer:
+    """A trainer for the successor's decoder, new or resumed."""
+    films = FILMS.make(folder)
+    generator = torch.Generator().manual_seed(seed)
+    codec, draft = FrameCodec(LOOK), Draft(EMBER_2, LOOK)
+    codec.init_weights(generator)
+    draft.init_weights(generator)
+    path = folder / "drawing.pt"
+    task = DrawTask(codec, draft, Drawings(films, seed))
+    if not path.exists():
+        print(f"principal components alone: {task.start(films):.2f} dB", flush=True)
+    codec.to(device)
+    draft.to(device)
+    return Trainer(task, path, seed, device, half=half, average=0.999)
+
+
 def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
     """Train for some minutes; Ctrl+C ends it early and saves the checkpoint."""
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -91,7 +116,7 @@ def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train Ember, or write its trained weights into the package.")
-    parser.add_argument("what", choices=("codec", "network", "export"))
+    parser.add_argument("what", choices=("codec", "network", "drawing", "export"))
     parser.add_argument("--minutes", type=float, default=10.0, help="length of this run (default 10)")
     parser.add_argument(
         "--fall", type=int, default=None, help="let the learning rate decay to zero over this many steps"
@@ -105,6 +130,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if args.what == "drawing":
+        run(drawing_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
+        return
     if args.what == "codec":
         run(codec_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
         return

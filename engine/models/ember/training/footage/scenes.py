@@ -76,9 +76,13 @@ class Camera:
     roll: float = 0.0
     shake: np.ndarray = field(default_factory=lambda: np.zeros((1, 2)))
 
-    def at(self, frame: int) -> tuple[np.ndarray, float, float]:
+    def at(self, frame: float) -> tuple[np.ndarray, float, float]:
         """Offset in pixels, scale, and angle in radians at a frame."""
-        return self.pan * frame + self.shake[frame % len(self.shake)], math.exp(self.zoom * frame), self.roll * frame
+        return (
+            self.pan * frame + self.shake[int(frame) % len(self.shake)],
+            math.exp(self.zoom * frame),
+            self.roll * frame,
+        )
 
 
 def fractal(rng: np.random.Generator, size: int, coarsest: int, roughness: float, channels: int = 1) -> np.ndarray:
@@ -237,18 +241,19 @@ def _coverage(shape: Shape, u: np.ndarray, v: np.ndarray, radius: float) -> np.n
     return np.clip(0.5 - distance / shape.soft, 0, 1)
 
 
-def _paint(canvas_CHW: np.ndarray, shape: Shape, frame: int, camera: Camera, texture_CHW: np.ndarray) -> None:
+def paint(canvas_CHW: np.ndarray, shape: Shape, frame: float, camera: Camera, texture_CHW: np.ndarray) -> None:
     """Draw one shape into the canvas, in place."""
-    size = canvas_CHW.shape[-1]
+    height, width = canvas_CHW.shape[-2:]
+    middle = np.array([width / 2, height / 2])
     offset, scale, roll = camera.at(frame)
-    relative = (shape.centre + shape.velocity * frame - size / 2) * scale
+    relative = (shape.centre + shape.velocity * frame - middle) * scale
     cos, sin = math.cos(roll), math.sin(roll)
-    x = relative[0] * cos - relative[1] * sin + size / 2 + offset[0]
-    y = relative[0] * sin + relative[1] * cos + size / 2 + offset[1]
+    x = relative[0] * cos - relative[1] * sin + middle[0] + offset[0]
+    y = relative[0] * sin + relative[1] * cos + middle[1] + offset[1]
     radius, angle = shape.radius * scale, shape.angle + shape.spin * frame + roll
     reach = radius * 1.45 + shape.soft + 1
-    x0, x1 = max(0, int(x - reach)), min(size, int(x + reach) + 2)
-    y0, y1 = max(0, int(y - reach)), min(size, int(y + reach) + 2)
+    x0, x1 = max(0, int(x - reach)), min(width, int(x + reach) + 2)
+    y0, y1 = max(0, int(y - reach)), min(height, int(y + reach) + 2)
     if x1 <= x0 or y1 <= y0:
         return
     yy, xx = np.ogrid[y0:y1, x0:x1]
@@ -322,7 +327,7 @@ def clip(rng: np.random.Generator, frames: int, size: int) -> np.ndarray:
         moment = 0 if still else frame
         canvas = _seen_background(background, size, moment, camera)
         for shape in shapes:
-            _paint(canvas, shape, moment, camera, tile)
+            paint(canvas, shape, moment, camera, tile)
         canvas = np.clip(canvas, 0, 1) * light
         grey = canvas.mean(0, keepdims=True)
         canvas = grey + (canvas - grey) * saturation

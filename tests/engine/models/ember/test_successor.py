@@ -1,0 +1,172 @@
+"""The successor of the shipped model, as far as it is built: its films, its autoencoder, and the decoder's training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.models.ember.frame_codec import FrameCodec, Widths, principal_components
+from engine.models.ember.training.drawing import Draft, Drawings, DrawTask, estimate, random_prompt, style_share
+from engine.models.ember.training.footage.film import film
+from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
+from engine.models.ember.training.loop import Trainer
+from engine.models.ember.training.losses import psnr
+from engine.models.ember.training.pool import FilmPool
+from engine.models.ember.vocabulary import EMBER_2
+
+SMALL = Widths(eighth=8, quarter=8, context=4, half=8, kernels=4)
+
+
+@pytest.fixture(scope="module")
+def films() -> np.ndarray:
+    """Ten films, uint8 [10, 2, 162, 288, 3]."""
+    return np.stack([film(np.random.default_rng((3, n)), 2, 162, 288) for n in range(10)])
+
+
+@pytest.fixture(scope="module")
+def codec(films: np.ndarray) -> FrameCodec:
+    """An untrained codec with the films' components."""
+    codec = FrameCodec(4, SMALL)
+    codec.init_weights(torch.Generator().manual_seed(0))
+    task = DrawTask(codec, Draft(EMBER_2, 4), Drawings(films, 1))
+    task.start(films)
+    return codec.eval().requires_grad_(False)
+
+
+# --- films -----------------------------------------------------------------------------------------------------
+
+
+def test_a_film_depends_on_its_generator_alone() -> None:
+    first, again, other = (film(np.random.default_rng(n), 2, 54, 96) for n in (4, 4, 5))
+    assert first.shape == (2, 54, 96, 3) and first.dtype == np.uint8
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_films_move_at_every_speed(films: np.ndarray) -> None:
+    changes = np.abs(films[:, 1].astype(float) - films[:, 0]).mean((1, 2, 3))
+    assert changes.min() < 6 and changes.max() > 15
+
+
+def test_a_pool_of_films_is_rendered_in_parts(tmp_path: Path) -> None:
+    pool = FilmPool("films", count=2, frames=1, size=64, seed=1)
+    made = np.array(pool.make(tmp_path))
+    assert made.shape == (2, 1, 36, 64, 3)
+    holed = np.lib.format.open_memmap(pool.path(tmp_path), mode="r+")
+    holed[1] = 0
+    holed.flush()
+    assert np.array_equal(pool.make(tmp_path), made)
+
+
+# --- autoencoder -----------------------------------------------------------------------------------------------
+
+
+def linear(codec: FrameCodec, frames_N3HW: Tensor) -> Tensor:
+    unit = codec.encode_frames(frames_N3HW) / codec.scale[:, None, None]
+    return torch.nn.functional.pixel_shuffle(codec.linear_frames(unit), 2)
+
+
+@pytest.mark.parametrize("speed", [0, 16, 32])
+def test_components_keep_photographs_at_every_speed(codec: FrameCodec, speed: int) -> None:
+    found = []
+    for name in NAMES:
+        video = moving(photograph(name, 256), 4, (speed, 0)) * 2 - 1
+        found.append(float(psnr(linear(codec, video), video)))
+    assert np.mean(found) > 28.0
+
+
+def test_streaming_equals_one_call(codec: FrameCodec, films: np.ndarray) -> None:
+    video = torch.from_numpy(np.concatenate(films[:7, :, :64, :96])[:13].astype(np.float32) / 127.5 - 1)
+    video = video.permute(3, 0, 1, 2)[None]
+    whole, pieces = (codec.encoder_state(1, 64, 96) for _ in range(2))
+    latents = codec.encode(video, whole)
+    streamed = [codec.encode(part, pieces) for part in video.split((5, 8), dim=2)]
+    assert latents.shape == (1, codec.latent_channels, 4, 8, 12)
+    assert torch.equal(latents, torch.cat(streamed, dim=2))
+    whole, pieces = (codec.decoder_state(1, 64, 96) for _ in range(2))
+    pictures = codec.decode(latents, whole)
+    streamed = [codec.decode(part, pieces) for part in latents.split((2, 1, 1), dim=2)]
+    assert pictures.shape == video.shape
+    assert torch.equal(pictures, torch.cat(streamed, dim=2))
+
+
+def test_frames_do_not_see_each_other(codec: FrameCodec, films: np.ndarray) -> None:
+    frames = torch.from_numpy(films[:4, 0, :64, :96].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    look = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    together = codec.decode_frames(codec.encode_frames(frames), look)
+    alone = [codec.decode_frames(codec.encode_frames(frame[None]), look) for frame in frames]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("height", [64, 72])
+def test_mirrors_show_the_upper_left_quarter(codec: FrameCodec, films: np.ndarray, height: int) -> None:
+    frame = torch.from_numpy(films[:1, 0, :height, :96].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    unit = codec.encode_frames(frame) / codec.scale[:, None, None]
+    plain, made = (torch.nn.functional.pixel_shuffle(codec.linear_frames(x), 2) for x in (unit, codec.mirrored(unit)))
+    assert torch.allclose(made, made.flip(-1), atol=1e-4) and torch.allclose(made, made.flip(-2), atol=1e-4)
+    corner = (..., slice(0, 32), slice(0, 48))
+    assert torch.allclose(made[corner], plain[corner], atol=1e-4)
+
+
+def test_components_are_scaled_against_unit_noise(codec: FrameCodec) -> None:
+    assert float(codec.scale.min()) == pytest.approx(9.0, rel=1e-3)
+    assert torch.equal(codec.scale, codec.scale.sort(descending=True).values)
+
+
+def test_flat_grey_stays_flat_grey() -> None:
+    codec = FrameCodec(4, SMALL)
+    principal_components(codec, torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1, 9.0)
+    grey = torch.zeros(1, 3, 32, 32)
+    assert float(linear(codec, grey).abs().max()) < 0.02
+
+
+# --- training --------------------------------------------------------------------------------------------------
+
+
+def test_the_share_of_the_style_rises_to_one() -> None:
+    shares = style_share(torch.linspace(0, 1, 21))
+    assert float(shares[0]) == 0 and float(shares[13:].min()) > 0.999
+    assert bool((shares.diff() >= 0).all())
+
+
+def test_the_estimate_removes_noise(codec: FrameCodec) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([50.0, 9.0])[:, None, None]
+    clean = torch.randn(1, 2, 64, 64, generator=generator) * scale
+    noisy = 0.3 * clean + 0.7 * torch.randn(clean.shape, generator=generator)
+    found = estimate(noisy, torch.tensor(0.7), scale)
+    error = (found - clean).square().mean((0, 2, 3)) / clean.square().mean((0, 2, 3))
+    assert bool((error < 0.08).all())
+    assert torch.equal(estimate(clean, torch.tensor(0.0), scale), clean)
+
+
+def test_prompts_cover_the_vocabulary() -> None:
+    import random
+
+    rng = random.Random(0)
+    assert {word for _ in range(4000) for word in random_prompt(rng)} == set(EMBER_2.words)
+
+
+def trainer(path: Path, films: np.ndarray) -> Trainer:
+    generator = torch.Generator().manual_seed(1)
+    codec, draft = FrameCodec(4, SMALL), Draft(EMBER_2, 4)
+    codec.init_weights(generator)
+    draft.init_weights(generator)
+    task = DrawTask(codec, draft, Drawings(films, 1, prompts=2, pictures=1))
+    task.start(films)
+    return Trainer(task, path, 1, torch.device("cpu"))
+
+
+def test_drawing_is_learned_and_resumes_exactly(tmp_path: Path, films: np.ndarray) -> None:
+    whole = trainer(tmp_path / "whole.pt", films)
+    whole.run(steps=5, report=lambda _: None)
+    trainer(tmp_path / "pieces.pt", films).run(steps=2, report=lambda _: None)
+    resumed = trainer(tmp_path / "pieces.pt", films)
+    assert resumed.number == 2
+    resumed.run(steps=3, report=lambda _: None)
+    for name, module in whole.task.modules.items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, resumed.task.modules[name].state_dict()[key]), f"{name}.{key}"
