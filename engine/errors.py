@@ -70,6 +70,10 @@ class NameTakenError(TransportError):
     """Another sender on this machine already uses the output's name; the remedy offers a free one."""
 
 
+class SharedMemoryError(TidecastError):
+    """The memory for frames between two processes could not be reserved; says how much is needed and there."""
+
+
 class PortInUseError(TidecastError):
     """A UDP or TCP port is already taken; names the port and how to choose another."""
 

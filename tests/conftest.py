@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+
+SHM = Path("/dev/shm")
+OURS = re.compile(r"(tidecast|pym-|sem\.mp-|torch_)")
+"""Beginnings of the names of shared memory that Tidecast, multiprocessing and torch create."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,3 +49,26 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("rerun", []):
         terminalreporter.section(f"first try of {report.nodeid}", sep="_")
         terminalreporter.line(report.longreprtext)
+
+
+def shared_memory() -> set[str]:
+    """Names of shared memory that no process maps (on Linux): what a program left behind, if it is new."""
+    names = {path.name for path in SHM.glob("*") if OURS.match(path.name)}
+    for maps in Path("/proc").glob("[0-9]*/maps") if names else ():
+        try:
+            mapped = maps.read_text()
+        except OSError:  # it has just ended, or belongs to somebody else
+            continue
+        names = {name for name in names if f"{SHM}/{name}" not in mapped}
+    return names
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays_in_shared_memory() -> Iterator[None]:
+    """Fail the last test if the session has left shared memory behind."""
+    before = shared_memory()
+    yield
+    deadline = time.monotonic() + 10.0
+    while (left := shared_memory() - before) and time.monotonic() < deadline:
+        time.sleep(0.1)  # a process that was just killed
+    assert not left, f"left in {SHM}: {', '.join(sorted(left))}"

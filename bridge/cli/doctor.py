@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from bridge.config import AppConfig
+from bridge.ipc.frame_ring import FrameRing
+from bridge.process.supervisor import INBOX_DEPTH, OUTBOX_DEPTH
 from bridge.video.opening import availability_error
 from bridge.video.table import rows
+from engine.errors import SharedMemoryError
 
 Level = Literal["ok", "note", "bad"]
 
@@ -65,6 +68,7 @@ def diagnose(config: AppConfig) -> list[Finding]:
     torch = _ask(_TORCH)
     findings += _torch(torch)
     findings += _model(config.engine.model, torch)
+    findings.append(_shared_memory(config.engine.width, config.engine.height))
     findings += [*_transports(config), _ffmpeg()]
     findings += _ports(config)
     findings.append(Finding("note", "network", "not tested", NETWORK_HINT))
@@ -126,6 +130,16 @@ def _model(name: str, torch: dict[str, Any]) -> Iterable[Finding]:
         yield Finding("bad", f"model {name}", needs, "Choose a smaller model (tidecast models list) or another GPU.")
     else:
         yield Finding("ok", f"model {name}", needs)
+
+
+def _shared_memory(width: int, height: int) -> Finding:
+    """Reserve the frame rings to and from the engine, as `run` will."""
+    try:
+        with FrameRing(width, height, INBOX_DEPTH) as to_engine, FrameRing(width, height, OUTBOX_DEPTH) as from_engine:
+            mib = (to_engine.bytes + from_engine.bytes) / 2**20
+    except SharedMemoryError as error:
+        return Finding("bad", "shared memory", error.message, error.remedy)
+    return Finding("ok", "shared memory", f"{mib:.0f} MiB for frames of {width}x{height} can be reserved")
 
 
 def _transports(config: AppConfig) -> Iterable[Finding]:

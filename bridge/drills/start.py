@@ -49,7 +49,7 @@ def held() -> Resources:
     """What this process holds now; `shared` is 0 where mappings cannot be read (outside Linux)."""
     process = psutil.Process()
     maps = Path("/proc/self/maps")
-    shared = maps.read_text().count("/dev/shm/") if maps.exists() else 0
+    shared = len(re.findall(r"/dev/shm/|/memfd:tidecast", maps.read_text())) if maps.exists() else 0
     handles = process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
     children = [c for c in process.children() if "resource_tracker" not in " ".join(c.cmdline())]
     return Resources(threading.active_count(), handles, len(children), shared)
@@ -111,14 +111,14 @@ def as_command(arguments: list[str], times: int) -> list[float]:
 
 
 def _descendants(pid: int) -> tuple[list[psutil.Process], set[str]]:
-    """The processes that a process started, and the files of their shared memory (on Linux)."""
+    """The processes that a process started, and the files of shared memory that these map (on Linux)."""
     descendants: list[psutil.Process] = []
     memory: set[str] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
         descendants = psutil.Process(pid).children(recursive=True)
     for one in (pid, *(p.pid for p in descendants)):
         with contextlib.suppress(OSError):
-            memory |= set(re.findall(r"/dev/shm/psm_\w+", Path(f"/proc/{one}/maps").read_text()))
+            memory |= set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{one}/maps").read_text()))
     return descendants, memory
 
 

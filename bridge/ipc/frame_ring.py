@@ -9,7 +9,7 @@ One process writes and one reads; neither can block the other, and either may be
 * To wait, the reader blocks on a socket, to which the writer sends one byte for each frame. When the reader is slow
   or dead and the socket's buffer is full, further bytes are left out; `put` never blocks.
 
-The process that creates the `FrameRing` owns the memory and outlives both ends. Ends are passed to other processes as
+The process that creates the `FrameRing` owns the ring and outlives both ends. Ends are passed to other processes as
 arguments of a `multiprocessing` process (start method "spawn"; libndi and CUDA do not work after a fork)::
 
     def engine(inbox: RingReader, outbox: RingWriter) -> None:  # the other process
@@ -25,7 +25,7 @@ arguments of a `multiprocessing` process (start method "spawn"; libndi and CUDA 
     to_engine, from_engine = inbox.writer(), outbox.reader()
     to_engine.put(frame)
     styled = from_engine.get(timeout_s=0.1)
-    inbox.close(), outbox.close()  # unlinks the memory
+    inbox.close(), outbox.close()  # frees the memory, once the ends are closed too
 
 A reader that only needs the newest frame, such as a preview, uses `depth=1` or `get(..., newest=True)`. To wait for
 frames and for messages at once, pass `reader.waitable` to `multiprocessing.connection.wait`, then call `get(0.0)`.
@@ -33,14 +33,13 @@ frames and for messages at once, pass `reader.waitable` to `multiprocessing.conn
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import weakref
-from multiprocessing.shared_memory import SharedMemory
 from typing import Self
 
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.ipc.ring_memory import Layout
+from bridge.ipc.shared_block import SharedBlock
 
 __all__ = ["METADATA_BYTES", "FrameRing", "RingReader", "RingWriter"]
 
@@ -51,8 +50,8 @@ METADATA_BYTES = 4096
 class FrameRing:
     """A ring of frame slots, and the owner of its memory.
 
-    The memory is removed by `close` or when the process ends, even when it is killed (the resource tracker of
-    `multiprocessing` takes care of that).
+    All of its memory is reserved here, so that no later `put` can fail for want of it. It is freed when `close` was
+    called and the ends are closed, or when their processes have ended, even if they were killed (see `shared_block`).
 
     Args:
         width, height: size of every frame in pixels; frames are RGB uint8.
@@ -61,33 +60,39 @@ class FrameRing:
 
     Raises:
         ValueError: if a size is not positive.
+        SharedMemoryError: if there is not enough memory.
+        OSError: if this process has too many open files.
     """
 
     def __init__(self, width: int, height: int, depth: int = 4, *, metadata_bytes: int = METADATA_BYTES) -> None:
         if min(width, height, depth) < 1 or metadata_bytes < 0:
             raise ValueError(f"a ring needs positive sizes, got {width}x{height}, depth {depth}")
         metadata_bytes = -(-metadata_bytes // 8) * 8  # so that every slot stays aligned to 64 bits
-        bytes_needed = Layout("", width, height, depth, metadata_bytes).total_bytes
-        self._shared = SharedMemory(create=True, size=bytes_needed)
-        self._layout = Layout(self._shared.name, width, height, depth, metadata_bytes)
+        self._layout = Layout(width, height, depth, metadata_bytes)
+        self._block = SharedBlock(self._layout.total_bytes)
         self._read_socket, self._write_socket = socket.socketpair()
-        self._release = weakref.finalize(self, _destroy, self._shared, self._read_socket, self._write_socket)
+        self._release = weakref.finalize(self, _release, self._block, self._read_socket, self._write_socket)
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the ring's frames in pixels."""
         return self._layout.width, self._layout.height
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its memory."""
+        return self._layout.total_bytes
+
     def writer(self) -> RingWriter:
         """A writing end, for this process or as an argument of another. Only one may be in use at a time."""
-        return RingWriter(self._layout, self._dup(self._write_socket))
+        return RingWriter(self._layout, *self._handles(self._write_socket))
 
     def reader(self) -> RingReader:
         """A reading end, for this process or as an argument of another. Only one may be in use at a time."""
-        return RingReader(self._layout, self._dup(self._read_socket))
+        return RingReader(self._layout, *self._handles(self._read_socket))
 
     def close(self) -> None:
-        """Remove the memory; idempotent. Ends that are still open keep their mapping until they are closed."""
+        """Give up the memory; idempotent. Ends that are still open keep it until they are closed."""
         self._release()
 
     def __enter__(self) -> Self:
@@ -96,15 +101,14 @@ class FrameRing:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _dup(self, end: socket.socket) -> socket.socket:
+    def _handles(self, end: socket.socket) -> tuple[SharedBlock, socket.socket]:
+        """Handles of the memory and of one end of the sockets, for an end of the ring."""
         if not self._release.alive:
             raise ValueError("this ring is closed")
-        return end.dup()
+        return self._block.copy(), end.dup()
 
 
-def _destroy(shared: SharedMemory, *sockets: socket.socket) -> None:
+def _release(block: SharedBlock, *sockets: socket.socket) -> None:
     for end in sockets:
         end.close()
-    shared.close()
-    with contextlib.suppress(FileNotFoundError):
-        shared.unlink()
+    block.close()

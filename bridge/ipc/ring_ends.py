@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bridge.ipc.metadata import decoded, encoded
 from bridge.ipc.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
+from bridge.ipc.shared_block import SharedBlock
 from engine.frame import Frame, PixelFormat
 
 
@@ -20,20 +21,22 @@ class RingEnd:
     """What both ends share: mapping on first use, pickling as a process argument, closing.
 
     Args:
-        layout: the ring's memory.
+        layout: geometry of the ring's memory.
+        block: a handle of that memory, which this end closes.
         wake_up: the socket through which the writer wakes the reader.
     """
 
-    def __init__(self, layout: Layout, wake_up: socket.socket) -> None:
+    def __init__(self, layout: Layout, block: SharedBlock, wake_up: socket.socket) -> None:
         self._layout = layout
+        self._block = block
         self._wake_up = wake_up
         self._memory: Memory | None = None
         self._close_socket = weakref.finalize(self, wake_up.close)
 
-    def __getstate__(self) -> tuple[Layout, socket.socket]:
-        return self._layout, self._wake_up
+    def __getstate__(self) -> tuple[Layout, SharedBlock, socket.socket]:
+        return self._layout, self._block, self._wake_up
 
-    def __setstate__(self, state: tuple[Layout, socket.socket]) -> None:
+    def __setstate__(self, state: tuple[Layout, SharedBlock, socket.socket]) -> None:
         type(self).__init__(self, *state)
 
     def __enter__(self) -> Self:
@@ -46,6 +49,7 @@ class RingEnd:
         """Release this process's mapping and socket; idempotent. The ring itself remains."""
         if self._memory is not None:
             self._memory.close()
+        self._block.close()
         self._close_socket()
 
     @property
@@ -81,15 +85,15 @@ class RingEnd:
         if self._memory is None:
             if not self._close_socket.alive:
                 raise ValueError("this end of the ring is closed")
-            self._memory = Memory(self._layout)
+            self._memory = Memory(self._layout, self._block)
         return self._memory.arrays
 
 
 class RingWriter(RingEnd):
     """The writing end. For one process and one thread at a time, but any thread may close it, even during a `put`."""
 
-    def __init__(self, layout: Layout, wake_up: socket.socket) -> None:
-        super().__init__(layout, wake_up)
+    def __init__(self, layout: Layout, block: SharedBlock, wake_up: socket.socket) -> None:
+        super().__init__(layout, block, wake_up)
         self._using = threading.Lock()
 
     def close(self) -> None:

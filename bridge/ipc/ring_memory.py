@@ -7,15 +7,15 @@ metadata, and the pixels.
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import weakref
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bridge.ipc.shared_block import Mapping, SharedBlock
 
 _SPARE_SLOTS = 2
 """Slots beyond `depth`, so that the writer can go on by this many frames while the reader copies the oldest one."""
@@ -46,9 +46,8 @@ AT = HeaderIndices()
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Name and geometry of one ring's memory: all that an end needs in order to map it."""
+    """Geometry of one ring's memory."""
 
-    name: str
     width: int
     height: int
     depth: int
@@ -91,11 +90,10 @@ class Arrays:
 class Memory:
     """One process's mapping of a ring, as arrays. `close` is idempotent and also runs at exit."""
 
-    def __init__(self, layout: Layout) -> None:
-        shared = _attach(layout.name)
+    def __init__(self, layout: Layout, block: SharedBlock) -> None:
+        mapping, pages = block.map()
         # Unlike np.ndarray(buffer=...), frombuffer keeps the mapping: it cannot be closed during a copy.
-        assert shared.buf is not None
-        whole = np.frombuffer(shared.buf, np.uint8)
+        whole = np.frombuffer(pages, np.uint8)
         head = _WORDS * 8
         slots = [whole[_PAGE + n * layout.slot_bytes :][: layout.slot_bytes] for n in range(layout.slots)]
         after = head + layout.metadata_bytes
@@ -108,7 +106,7 @@ class Memory:
                 pixels=[slot[after:][: np.prod(shape)].reshape(shape) for slot in slots],
             )
         ]
-        self.close = weakref.finalize(self, _unmap, self._arrays, shared)
+        self.close = weakref.finalize(self, _unmap, self._arrays, pages, mapping)
 
     @property
     def arrays(self) -> Arrays:
@@ -124,26 +122,16 @@ class Memory:
 
 
 _unmapping = threading.Lock()
-_in_use: list[SharedMemory] = []
+_in_use: list[tuple[memoryview, Mapping]] = []
 """Mappings that could not be closed because a thread was copying; they are closed together with the next one."""
 
 
-def _unmap(arrays: list[Arrays], shared: SharedMemory) -> None:
+def _unmap(arrays: list[Arrays], pages: memoryview, mapping: Mapping) -> None:
     arrays.clear()  # a mapping cannot be closed while arrays refer to it
     with _unmapping:
-        _in_use.append(shared)
-        for mapping in tuple(_in_use):
+        _in_use.append((pages, mapping))
+        for held in tuple(_in_use):
             with contextlib.suppress(BufferError):
-                mapping.close()
-                _in_use.remove(mapping)
-
-
-def _attach(name: str) -> SharedMemory:
-    """Map existing memory without becoming its owner.
-
-    Before Python 3.13 this also registers the name with the resource tracker. That is harmless: children started by
-    `multiprocessing` share their parent's tracker, which keeps a set of names, and the owner's unlink removes it.
-    """
-    if sys.version_info >= (3, 13):
-        return SharedMemory(name, track=False)
-    return SharedMemory(name)
+                held[0].release()
+                held[1].close()
+                _in_use.remove(held)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import subprocess
@@ -198,6 +200,22 @@ def test_doctor_has_a_remedy_for_everything_that_is_wrong():
     assert by_name["ndi:"].level == "ok"
     assert by_name["model wan21-14b"].level == "bad"  # no GPU here; 46 GiB and more are rare anywhere
     assert all(finding.remedy for finding in findings if finding.level == "bad")
+
+
+def test_doctor_tries_to_reserve_the_memory_for_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load(None, {"engine.model": "ember", "engine.width": 1280, "engine.height": 720})
+    (finding,) = [finding for finding in diagnose(config) if finding.what == "shared memory"]
+    assert (finding.level, finding.found) == ("ok", "74 MiB for frames of 1280x720 can be reserved")
+
+    if sys.platform != "linux":
+        return
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    (finding,) = [finding for finding in diagnose(config) if finding.what == "shared memory"]
+    assert finding.level == "bad" and "37 MiB" in finding.found and finding.remedy
 
 
 def test_a_command_that_is_not_installed_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from multiprocessing.connection import wait
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,8 @@ from engine.frame import Frame, PixelFormat
 
 SPAWN = multiprocessing.get_context("spawn")
 WIDTH, HEIGHT = 64, 48
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 def frame(number: int, width: int = WIDTH, height: int = HEIGHT, **metadata: str) -> Frame:
@@ -233,17 +234,23 @@ def test_a_killed_reader_hands_over_to_its_successor():
         assert successor.get().seq == 997
 
 
+def memory_held() -> int:
+    """Handles and mappings of shared memory that this process has (on Linux)."""
+    handles = [os.readlink(one) for one in Path("/proc/self/fd").glob("*") if one.is_symlink()]
+    return len([one for one in (*handles, *Path("/proc/self/maps").read_text().splitlines()) if "tidecast" in one])
+
+
+@linux
 def test_the_memory_is_gone_after_close():
+    held = memory_held()
     ring = FrameRing(WIDTH, HEIGHT)
-    name = ring._layout.name
     end = ring.writer()
     end.put(frame(1))
     ring.close()
     ring.close()
-    with pytest.raises(FileNotFoundError):
-        SharedMemory(name)
     end.close()
     end.close()
+    assert memory_held() == held
     with pytest.raises(ValueError, match="closed"):
         end.put(frame(2))
     with pytest.raises(ValueError, match="closed"):
@@ -251,7 +258,7 @@ def test_the_memory_is_gone_after_close():
 
 
 OWNER = """
-import multiprocessing, os, signal, sys
+import multiprocessing, os, re, signal, sys
 from bridge.ipc.frame_ring import FrameRing
 from tests.bridge.ipc.test_frame_ring import echo, frame
 if __name__ == "__main__":
@@ -262,15 +269,18 @@ if __name__ == "__main__":
     writer, reader = there.writer(), back.reader()
     writer.put(frame(1))
     assert reader.get(30.0).seq == 1
-    print(there._layout.name, back._layout.name, process.pid, flush=True)
+    print(process.pid, *re.findall("/dev/shm/[^ ]+$", open("/proc/self/maps").read(), re.M), flush=True)
     if sys.argv[1] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[1] == "group killed":
+        os.killpg(0, signal.SIGKILL)
     writer.close(), there.close()  # what is not closed goes with the process
     process.join()
 """
 
 
-@pytest.mark.parametrize("how", ["ended", "killed"])
+@linux
+@pytest.mark.parametrize("how", ["ended", "killed", "group killed"])
 def test_nothing_is_left_and_nothing_complains_when_the_owner_goes(how, tmp_path):
     script = tmp_path / "owner.py"
     script.write_text(OWNER)
@@ -281,11 +291,13 @@ def test_nothing_is_left_and_nothing_complains_when_the_owner_goes(how, tmp_path
         timeout=60,
         cwd=os.getcwd(),
         env={**os.environ, "PYTHONPATH": os.getcwd()},
+        start_new_session=True,
     )
     assert done.returncode == (0 if how == "ended" else -signal.SIGKILL), done.stderr
-    *names, pid = done.stdout.split()
-    deadline = time.monotonic() + 10.0
-    while any(os.path.exists(f"/dev/shm/{name.lstrip('/')}") for name in names) or alive(int(pid)):
+    pid, *files = done.stdout.split()
+    assert not files, "memory with a name: nobody removes it when the whole group is killed"
+    deadline = time.monotonic() + 30.0
+    while alive(int(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     if how == "ended":
@@ -303,12 +315,13 @@ def alive(pid: int) -> bool:
         return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+@linux
 def test_an_end_that_is_closed_while_a_thread_copies_keeps_its_memory_until_then():
     """As when a recording ends while a frame is written to it."""
+    held = memory_held()
     with FrameRing(32, 16, depth=1) as ring:
         writer = ring.writer()
         writer.put(Frame(np.full((16, 32, 3), 7, np.uint8)))
-        name = writer._layout.name
         copied = writer._open().pixels[0]  # what a `put` in another thread holds meanwhile
         writer.close()
         assert (copied == 7).all()
@@ -317,8 +330,7 @@ def test_an_end_that_is_closed_while_a_thread_copies_keeps_its_memory_until_then
         del copied
     with FrameRing(32, 16) as other, other.reader() as reader:
         assert reader.get() is None
-    if sys.platform == "linux":
-        assert name not in Path("/proc/self/maps").read_text()
+    assert memory_held() == held
 
 
 def test_a_writer_that_another_thread_closes_during_a_put_ends_after_it(monkeypatch):
