@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,6 +41,12 @@ MAX_CONNECTIONS = 64
 
 MAX_LISTENERS = 16
 MAX_PATHS = 512
+MAX_PATH = 200
+"""Longest path that a client can listen to, in characters."""
+
+REQUESTS_PER_S = 25.0
+"""Requests of one address: without the page, this server shares its process with the pictures."""
+
 TRY_LATER = 1013
 
 Send = Callable[[str, Sequence[Any], Origin], Any]
@@ -87,9 +94,20 @@ class _Endpoints:
         self._info = info
         self._send = send
         self._listeners = 0
+        self._tree: dict[str, Any] = {}
+        self._shown: tuple[dict[str, Any], dict[str, Any]] = {}, {}
+        self._built_s = 0.0
 
-    def tree(self) -> dict[str, Any]:
-        return tree(self._table, self._values(), self._telemetry.snapshot())
+    def tree(self, at_most_s: float = 0.0) -> dict[str, Any]:
+        """The tree with the newest values, built only when one has changed; it may be `at_most_s` old."""
+        now = time.monotonic()
+        if self._tree and now - self._built_s < at_most_s:
+            return self._tree
+        shown = dict(self._values()), self._telemetry.snapshot()
+        if shown != self._shown:
+            self._tree, self._shown = tree(self._table, *shown), shown
+        self._built_s = now
+        return self._tree
 
     async def answer(self, request: Request) -> Response:
         """A node, or one attribute of it: 404 for an unknown path, 400 for an unknown attribute, 204 for one that
@@ -151,7 +169,7 @@ class _Endpoints:
             await asyncio.sleep(UPDATE_PERIOD_S)
             if not paths:
                 continue
-            root = self.tree()
+            root = self.tree(at_most_s=UPDATE_PERIOD_S / 2)  # all listeners share it
             for path in list(paths):
                 value = (find(root, path) or {}).get("VALUE")
                 if value is not None and sent.get(path) != value:
@@ -168,7 +186,7 @@ def _change_paths(text: str, paths: set[str]) -> None:
         command, path = message["COMMAND"], message["DATA"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return
-    if not isinstance(path, str):
+    if not isinstance(path, str) or len(path) > MAX_PATH:
         return
     if command == "LISTEN" and len(paths) < MAX_PATHS:
         paths.add(path)
@@ -226,9 +244,8 @@ class OscQueryServer:
             return self
         listening = listen(*self._wanted)
         self.port = int(listening.getsockname()[1])
-        self._server = HttpServer(
-            "oscquery", self._app, listening, max_message=MAX_DATAGRAM, limits=Limits(proven=MAX_CONNECTIONS)
-        )
+        limits = Limits(proven=MAX_CONNECTIONS, requests_per_s=REQUESTS_PER_S)
+        self._server = HttpServer("oscquery", self._app, listening, max_message=MAX_DATAGRAM, limits=limits)
         self._server.start()
         return self
 

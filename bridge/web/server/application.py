@@ -10,17 +10,19 @@ import dataclasses
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from bridge.connections import address_key
 from bridge.control.origin import Origin, Trust, trust_of
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
@@ -47,6 +49,9 @@ MAX_MESSAGE = 64 * 1024
 
 MAX_SOCKETS = 48
 """Most WebSockets at a time, of all kinds together."""
+
+MAX_SOCKETS_PER_ADDRESS = 24
+"""Most WebSockets of one address: twelve pages."""
 
 TRY_LATER = 1013
 
@@ -101,7 +106,8 @@ class Api:
         self._hub = hub
         self._gallery = gallery
         self._site = Site()
-        self._sockets = 0
+        self._table_json = JSONResponse({**described(hub.table), "about": hub.about})  # it does not change
+        self._sockets: Counter[str] = Counter()  # by address
 
     def routes(self) -> list[BaseRoute]:
         """Every route of the control room except the page at `/`, which `application` adds."""
@@ -116,15 +122,15 @@ class Api:
             WebSocketRoute("/api/preview", self._preview),
         ]
 
-    def page(self, request: Request) -> Response:
+    async def page(self, request: Request) -> Response:
         """The control room page."""
         return self._site.answer("index.html", request)
 
-    def _file(self, request: Request) -> Response:
+    async def _file(self, request: Request) -> Response:
         return self._site.answer(request.path_params["name"], request)
 
-    def _table(self, request: Request) -> Response:
-        return JSONResponse({**described(self._hub.table), "about": self._hub.about})
+    async def _table(self, request: Request) -> Response:
+        return self._table_json
 
     async def _state(self, request: Request) -> Response:
         return JSONResponse(state_json(self._hub.everything()), headers={"cache-control": "no-store"})
@@ -181,7 +187,7 @@ class Api:
                 except ControlError as error:
                     client.tell(Reply(client.name, "/error", (error.address, str(error))))
         finally:
-            self._sockets -= 1
+            self._release(socket)
             self._hub.leave(client)
             await _cancel(sending)
 
@@ -206,22 +212,30 @@ class Api:
                     case _:
                         assert_never(message)
         finally:
-            self._sockets -= 1
+            self._release(socket)
             self._gallery.leave(viewer)
             await _cancel(sending)
 
     async def _admit(self, socket: WebSocket) -> bool:
-        """Accept a socket unless there are too many; the caller counts it down again at the end."""
-        if self._sockets >= MAX_SOCKETS:
+        """Accept a socket unless there are too many; the caller releases its place at the end."""
+        address = address_key(socket.client)
+        if self._sockets.total() >= MAX_SOCKETS or self._sockets[address] >= MAX_SOCKETS_PER_ADDRESS:
             await socket.close(TRY_LATER, "Too many pages are open.")
             return False
-        self._sockets += 1
+        self._sockets[address] += 1
         try:
             await socket.accept()
         except (WebSocketDisconnect, RuntimeError):  # RuntimeError: the peer is already gone
-            self._sockets -= 1
+            self._release(socket)
             return False
         return True
+
+    def _release(self, socket: WebSocket) -> None:
+        """Give back the place of an admitted socket."""
+        address = address_key(socket.client)
+        self._sockets[address] -= 1
+        if not self._sockets[address]:
+            del self._sockets[address]
 
 
 def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute]) -> Starlette:
@@ -254,13 +268,16 @@ async def _body(request: Request) -> Any:
     """The JSON body of a request.
 
     Raises:
-        ControlError: if it is too long or not JSON.
+        ControlError: if it is too long, not JSON, or incomplete.
     """
     data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > MAX_MESSAGE:
-            raise ControlError("/api", f"A message may have {MAX_MESSAGE} bytes at most.")
+    try:
+        async for part in request.stream():
+            data += part
+            if len(data) > MAX_MESSAGE:
+                raise ControlError("/api", f"A message may have {MAX_MESSAGE} bytes at most.")
+    except ClientDisconnect:  # nobody reads the answer
+        raise ControlError("/api", "The message ended too early.") from None
     return _decode(data)
 
 

@@ -12,6 +12,7 @@ from websockets.sync.client import connect
 from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
 from bridge.control.osc.packet import build, parse
+from bridge.control.oscquery import http
 from bridge.control.oscquery.announce import Announcement
 from bridge.control.oscquery.http import OscQueryServer
 from bridge.control.oscquery.tree import find, tree
@@ -110,6 +111,34 @@ def test_a_listener_is_told_every_change_and_can_send(stage):
         assert parse(client.recv(5)) == [(PREFIX + "/mix", (0.5,))]
         with pytest.raises(TimeoutError):
             client.recv(0.3)
+
+
+def test_a_tree_is_built_only_when_something_has_changed(monkeypatch):
+    built = []
+
+    def count(*args):
+        built.append(args)
+        return tree(*args)
+
+    monkeypatch.setattr(http, "tree", count)
+    store = ControlStore(TABLE)
+    endpoints = http._Endpoints(TABLE, store.values, Telemetry(TABLE), {}, lambda *_: None)
+    for _ in range(10):
+        endpoints.tree()
+    assert len(built) == 1
+    store.set("strength", 0.25)
+    assert find(endpoints.tree(), "tidecast/strength")["VALUE"] == [0.25] and len(built) == 2
+    store.set("strength", 0.5)
+    assert find(endpoints.tree(at_most_s=60.0), "tidecast/strength")["VALUE"] == [0.25], "shared by all listeners"
+
+
+def test_what_one_listener_can_have_remembered_is_bounded():
+    paths = set()
+    for path in ("/x" * 200, *(f"/tidecast/{number}" for number in range(5000))):
+        http._change_paths(json.dumps({"COMMAND": "LISTEN", "DATA": path}), paths)
+    for nonsense in ("[" * 60_000, "9" * 5000, "null", "[]", '{"COMMAND": "LISTEN", "DATA": {}}'):
+        http._change_paths(nonsense, paths)
+    assert len(paths) == http.MAX_PATHS and max(map(len, paths)) <= http.MAX_PATH
 
 
 def test_a_page_of_another_site_may_not_listen(stage):

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -17,11 +18,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from bridge.web.access import qr_text
-from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS
+from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS, MAX_SOCKETS_PER_ADDRESS
 from bridge.web.server.attempts import TRIES
 from bridge.web.server.guard import host_name
 from tests.support.browser import wait
 from tests.support.web_stage import Stage
+
+OTHERS = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no other loopback address unless it is added")
 
 
 def client() -> httpx.Client:
@@ -235,9 +238,79 @@ def test_the_number_of_sockets_is_bounded(stage: Stage, url: str) -> None:
         for _ in range(MAX_SOCKETS + 10):
             pages.enter_context(connect(socket_url(url, "api/preview")))
             opened += 1
-    assert opened <= MAX_SOCKETS
+    assert opened <= MAX_SOCKETS_PER_ADDRESS
     assert serves(stage)
     wait(lambda: _opens(url), "room for new pages")
+
+
+@OTHERS
+def test_one_address_cannot_take_the_sockets_of_all(stage: Stage, url: str) -> None:
+    with contextlib.ExitStack() as pages:
+
+        def opens(source: str) -> bool:
+            peer = socket.create_connection(("127.0.0.1", stage.web.port), source_address=(source, 0))
+            try:
+                pages.enter_context(connect(socket_url(url, "api/preview"), sock=peer))  # says nothing unasked
+            except InvalidStatus:
+                return False
+            return True
+
+        assert sum(opens("127.0.0.2") for _ in range(MAX_SOCKETS)) == MAX_SOCKETS_PER_ADDRESS
+        assert opens("127.0.0.1")
+        assert sum(opens("127.0.0.3") for _ in range(MAX_SOCKETS)) == MAX_SOCKETS - MAX_SOCKETS_PER_ADDRESS - 1
+        assert serves(stage)
+    wait(lambda: _opens(url), "room for new pages")
+
+
+@OTHERS
+def test_silent_peers_and_floods_close_the_page_for_nobody(stage: Stage, url: str) -> None:
+    """300 silent connections, a page that floods and one that never reads; a page elsewhere works as ever."""
+    with contextlib.ExitStack() as peers:
+        for _ in range(300):
+            peers.enter_context(
+                socket.create_connection(("127.0.0.1", stage.web.port), source_address=("127.0.0.2", 0))
+            )
+        flood = socket.create_connection(("127.0.0.1", stage.web.port), source_address=("127.0.0.2", 0))
+        page = peers.enter_context(connect(socket_url(url), sock=flood))
+        stop = threading.Event()
+
+        def run() -> None:
+            number = 0
+            with contextlib.suppress(OSError, ConnectionClosed):
+                while not stop.is_set():
+                    number += 1
+                    page.send(json.dumps({"address": "/tidecast/prompt/2", "args": [f"{number} " + "x" * 20_000]}))
+                    page.send(json.dumps({"address": "/tidecast/*", "args": [number]}))
+
+        sending = threading.Thread(target=run, daemon=True)
+        sending.start()
+        try:
+            before = stage.sent
+            for _ in range(5):
+                assert serves(stage)
+            assert stage.sent > before
+            with connect(socket_url(url)) as other:
+                assert "controls" in json.loads(other.recv(timeout=10))
+        finally:
+            stop.set()
+            flood.shutdown(socket.SHUT_RDWR)
+            sending.join(10)
+        assert not sending.is_alive()
+    stage.store.set("prompt_2", "")
+
+
+def test_a_message_that_ends_too_early_and_noise_leave_nothing_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    local = "Host: 127.0.0.1\r\n"
+    with Stage() as stage:
+        for said in (
+            f"POST /api/set HTTP/1.1\r\n{local}Content-Length: 100\r\n\r\nhalf",
+            "\x1b[2J\r\n\r\n",
+            f"GET / HTTP/1.1\r\n{local}Connection: upgrade\r\nUpgrade: \x1b\r\n\r\n",
+        ):
+            for _ in range(3):
+                raw(stage.web.port, said, wait_for_answer=False)
+        assert serves(stage)
+    assert "web:" not in capfd.readouterr().err
 
 
 def test_an_open_port_needs_the_token(tmp_path: object) -> None:
