@@ -25,6 +25,7 @@ from bridge.control.files import state_dir
 from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.input import MidiInput
 from bridge.control.origin import INTERNAL, Origin
+from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
@@ -79,6 +80,7 @@ class App:
         self.store = ControlStore(table, start_controls(config, table))
         self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
         self.telemetry = Telemetry(table)
+        self._gate = Gate(config.osc.allow, self.telemetry.error)
         self.quit = threading.Event()
         self.failure = ""
         self._stack: contextlib.ExitStack | None = None
@@ -178,6 +180,7 @@ class App:
             self.telemetry,
             host=self.config.osc.host,
             port=self.config.osc.port,
+            gate=self._gate,
             inputs=lambda: [str(source.uri) for source in self.inputs()],
         )
         osc.start()
@@ -215,7 +218,9 @@ class App:
         """The addresses of other programs, snapshots, `/quit` and MIDI."""
         osc = self.config.osc
         for name in osc.compat:
-            server = CompatServer(self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None).start()
+            server = CompatServer(
+                self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
+            ).start()
             stack.callback(server.stop)
         folder = state_dir(self.config.storage.state_dir)
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()

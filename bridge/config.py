@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
+from bridge.control.osc.allow import networks
 from bridge.printable import one_line
 from engine.config import Config
 
@@ -59,10 +61,23 @@ class OscConfig(Section):
     enabled: bool = Field(True, description="Listen for OSC.")
     host: str = Field("127.0.0.1", description="Address to listen at; 0.0.0.0 for the whole network.")
     port: int = Field(9000, ge=0, le=65535, description="UDP port; 0 takes a free one.")
+    allow: tuple[str, ...] = Field(
+        (),
+        description='Other machines that are obeyed: addresses, networks ("192.168.1.0/24") or "any".',
+    )
     compat: tuple[str, ...] = Field(
         (), description="Programs whose addresses are understood too: streamdiffusiontd, scope, resolume."
     )
     compat_port: int = Field(0, ge=0, le=65535, description="UDP port for them; 0 is the program's own.")
+
+    @field_validator("allow")
+    @classmethod
+    def _are_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            networks(entries)
+        except ValueError as error:
+            raise PydanticCustomError("network", "{reason}", {"reason": str(error)}) from None
+        return entries
 
 
 EXAMPLES = (

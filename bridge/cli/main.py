@@ -80,6 +80,9 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
 WebPort = Annotated[int, typer.Option("--web-port", min=0, max=65535, help="TCP port of page and OSCQuery; 0: any.")]
 OscHost = Annotated[str, typer.Option("--osc-host", help="Address to listen at; 0.0.0.0 for the whole network.")]
+OscAllow = Annotated[
+    list[str], typer.Option("--osc-allow", help="Machine or network that is obeyed over OSC: 192.168.1.20; or any.")
+]
 WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page, which then needs a token.")]
 ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
 Midi = Annotated[bool, typer.Option("--midi", help="Listen to MIDI controllers.")]
@@ -107,6 +110,7 @@ def run(
     osc_port: OscPort = UNSET,
     web_port: WebPort = UNSET,
     osc_host: OscHost = UNSET,
+    osc_allow: OscAllow = UNSET,
     web_host: WebHost = UNSET,
     extra_ip: ExtraIp = UNSET,
     midi: Midi = False,
@@ -127,6 +131,7 @@ def run(
         "osc.port": osc_port,
         "web.port": web_port,
         "osc.host": osc_host,
+        "osc.allow": osc_allow or None,
         "web.host": web_host,
         "input.extra_ips": extra_ip or None,
         "midi.enabled": midi or None,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge.control.compat.dialect import Dialect
 from bridge.control.compat.dialects import DIALECTS
 from bridge.control.origin import Origin, trust_of
+from bridge.control.osc.gate import Gate
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.control.osc.udp import Address, UdpPort
 from bridge.control.store import ControlStore
@@ -35,7 +36,7 @@ class CompatServer:
     """Listens on another program's port, obeys the messages made for it and reports as it would. `start` and `stop` are
     idempotent.
 
-    Reports go to `answer_to`, or to every host from which something has come in the last 30 s.
+    Reports go to `answer_to`, or to every confirmed host from which something has come in the last 30 s.
 
     Args:
         store, telemetry: the live controls and readings.
@@ -44,6 +45,7 @@ class CompatServer:
         port: UDP port; None for that of the dialect, 0 lets the system choose.
         answer_to: where reports go; None for the dialect's answer port at the hosts that send messages.
         dialects: the dialects to choose from.
+        gate: decides who is obeyed and how much is sent; None for one that knows only this machine.
 
     Raises:
         ConfigError: if there is no such dialect.
@@ -59,6 +61,7 @@ class CompatServer:
         port: int | None = None,
         answer_to: Address | None = None,
         dialects: Mapping[str, type[Dialect]] = DIALECTS,
+        gate: Gate | None = None,
     ) -> None:
         if dialect not in dialects:
             raise ConfigError(f"There is no compatibility mode {dialect!r}.", f"Choose from {', '.join(dialects)}.")
@@ -68,13 +71,14 @@ class CompatServer:
         self._answer_to = answer_to
         self._hosts: dict[str, float] = {}
         self._logged: set[str] = set()
+        self._gate = gate or Gate(report=telemetry.error)
         values = frozenset(a.encode() for a in self._dialect.values)
         self._port = UdpPort(
             host,
             self._dialect.port if port is None else port,
+            self._gate,
             latest_wins=values.__contains__,
             obey=self._obey,
-            note_hosts=self._note_hosts,
             remedy=f"Stop {dialect} itself, or choose another port with --compat-port.",
         )
         self._service = Service("compat", self._report, telemetry.error)
@@ -113,12 +117,15 @@ class CompatServer:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _note_hosts(self, hosts: Iterable[str]) -> None:
+    def _note_host(self, host: str) -> None:
+        if not self._gate.confirmed(host):
+            return
         now = time.monotonic()
-        kept = {h: t for h, t in self._hosts.items() if now - t < KEEP_SECONDS} | dict.fromkeys(hosts, now)
-        self._hosts = dict(list(kept.items())[-MAX_HOSTS:])
+        kept = {h: t for h, t in self._hosts.items() if now - t < KEEP_SECONDS and h != host}
+        self._hosts = dict([*kept.items(), (host, now)][-MAX_HOSTS:])
 
     def _obey(self, datagram: bytes, sender: Address) -> None:
+        self._note_host(sender[0])
         try:
             messages = parse(datagram)
         except PacketError as error:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from bridge.control.osc.gate import WORD
 from bridge.control.osc.packet import Message, PacketError, build, parse
 from bridge.control.osc.subscribers import SILENCE_SECONDS
 from engine.control import PREFIX
@@ -54,7 +55,11 @@ class OscClient:
         while (left := end - time.monotonic()) > 0:
             self._socket.settimeout(left)
             try:
-                yield from parse(self._socket.recv(65536))
+                for message in parse(self._socket.recv(65536)):
+                    if message.address == WORD:  # returned, so that Tidecast knows that this host asked
+                        self.send(WORD, message.args)
+                    else:
+                        yield message
             except TimeoutError:
                 return
             except PacketError:  # not from Tidecast

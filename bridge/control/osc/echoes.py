@@ -10,14 +10,16 @@ from engine.control import PREFIX, Control
 
 log = logging.getLogger(__name__)
 
+FORMS = ("", "/norm", "/midi")
+"""What follows a control's address in its own echo and in those of its twins."""
 
-def echoes(control: Control, value: Any) -> list[bytes]:
-    """The datagrams with a control's effective value, for its address and its twins."""
+
+def forms(control: Control, value: Any) -> list[tuple[str, Any]]:
+    """(address, value) of a control's effective value and of its twins."""
     base = PREFIX + control.address
-    found = encoded(base, int(value) if isinstance(value, bool) else value)
+    found: list[tuple[str, Any]] = [(base, int(value) if isinstance(value, bool) else value)]
     if control.numeric:
-        found += encoded(base + "/norm", control.to_norm(value))
-        found += encoded(base + "/midi", control.to_midi(value))
+        found += [(base + "/norm", control.to_norm(value)), (base + "/midi", control.to_midi(value))]
     return found
 
 

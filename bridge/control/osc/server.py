@@ -2,7 +2,8 @@
 
 `OscServer` has two threads. The thread of its `UdpPort` passes messages to the `ControlStore`. The sender's thread
 wakes when something has changed, at most `ECHO_HZ` times a second, and sends effective values and errors; ten times a
-second it sends the telemetry. Neither thread waits for a client.
+second it sends the telemetry. Neither thread waits for a client. Who is obeyed and how much each host may be sent is
+decided by the `Gate`; what keeps echoes from coming back stands in `loops`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bridge.control.origin import Origin, trust_of
-from bridge.control.osc.echoes import echoes, encoded
-from bridge.control.osc.packet import PacketError, build, parse
+from bridge.control.osc.echoes import encoded, forms
+from bridge.control.osc.gate import WORD, Gate
+from bridge.control.osc.loops import Echoes, Servers, is_own
+from bridge.control.osc.packet import Message, PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
-from bridge.control.store import Caller, ControlStore
+from bridge.control.store import PING, Caller, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.service import Service
 from engine.control import PREFIX, Command, Kind, Reading
@@ -40,14 +43,17 @@ MAX_ERROR_CLIENTS = 256
 MAX_LIST_CLIENTS = 64
 """Most clients that can wait for the list of inputs."""
 
+MAX_PENDING = 64
+"""Most subscriptions that wait until their host has returned the random word."""
+
 SUBSCRIBE = Command(
     "subscribe",
     "/subscribe",
     (("port", "i", True),),
     "Clients",
     "Subscribe",
-    "Send telemetry and echoes to the sender's host at this port; any message renews it; it ends after 30 s of "
-    "silence.",
+    "Send telemetry and echoes to the sender's host at this port; it ends after 30 s, unless this command or /ping "
+    "renews it.",
 )
 RESEND = Command("resend", "/resend", (), "Clients", "Resend", "Send every effective value again.")
 INPUTS = Command("inputs", "/inputs", (), "Video", "Inputs", "Answer the list of sources that can be seen.")
@@ -63,6 +69,7 @@ class OscServer:
         host: address to listen on; `0.0.0.0` allows other machines.
         port: UDP port; 0 lets the system choose (see `address`).
         inputs: lists the sources that can be seen, for `/inputs`; may take seconds.
+        gate: decides who is obeyed and how much is sent; None for one that knows only this machine.
         remedy: what the user can do when the port is taken.
     """
 
@@ -74,16 +81,19 @@ class OscServer:
         host: str = "0.0.0.0",
         port: int = 9000,
         inputs: Callable[[], Sequence[str]] | None = None,
+        gate: Gate | None = None,
         remedy: str = "Stop the other program, or choose another port with --osc-port.",
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._inputs = inputs
+        self._gate = gate or Gate(report=telemetry.error)
+        self._servers = Servers(store.table, telemetry.error)
+        self._echoes = Echoes()
+        self._pending: dict[Address, Address] = {}  # target: source
         self.subscribers = Subscribers()
         values = frozenset(a.encode() for a, t in store.table.targets.items() if t.control is not None)
-        self._port = UdpPort(
-            host, port, latest_wins=values.__contains__, obey=self._obey, note_hosts=self._renew, remedy=remedy
-        )
+        self._port = UdpPort(host, port, self._gate, latest_wins=values.__contains__, obey=self._obey, remedy=remedy)
         self._service = Service("osc-send", self._send, telemetry.error, self._notice)
         self._wake = threading.Condition()
         self._changed: set[str] = set()
@@ -114,6 +124,7 @@ class OscServer:
             self._telemetry.listen_errors(lambda topic, reason: self._note_error(None, topic, reason)),
             store.on(SUBSCRIBE.name, self._subscribe),
             store.on(RESEND.name, self._resend),
+            store.on(PING.name, self._renew),
         ]
         if self._inputs is not None:
             self._undo.append(store.on(INPUTS.name, self._list_inputs))
@@ -122,6 +133,7 @@ class OscServer:
         except TidecastError:
             self._unregister()
             raise
+        self._telemetry.update(heartbeat=0)
         self._service.start()
         log.info("OSC on %s:%d", *self.address)
         return self
@@ -149,9 +161,9 @@ class OscServer:
 
     # Receiving: on the thread of the port
 
-    def _renew(self, hosts: Iterable[str]) -> None:
-        for host in hosts:
-            self.subscribers.renew(host, time.monotonic())
+    def _renew(self, args: tuple[Any, ...], caller: Caller) -> None:
+        if caller.origin.address is not None:
+            self.subscribers.renew(caller.origin.address[0], time.monotonic())
 
     def _obey(self, datagram: bytes, sender: Address) -> None:
         try:
@@ -159,9 +171,33 @@ class OscServer:
         except PacketError as error:
             self._note_error(sender, "/", str(error))
             return
+        if self._servers.is_one(sender, messages, time.monotonic()):
+            return
         origin = Origin(f"osc:{sender[0]}:{sender[1]}", trust_of(sender[0]), sender)
         reply = functools.partial(self._reply, sender)
-        self._store.handle_all(messages, origin, reply)
+        # Lazily: whether a message is a returned echo depends on those before it in the datagram.
+        self._store.handle_all((m for m in messages if self._is_for_store(m, sender)), origin, reply)
+
+    def _is_for_store(self, message: Message, sender: Address) -> bool:
+        """Whether a message is neither the random word nor an echo that a subscriber returned."""
+        if message.address == WORD:
+            self._take_word(sender, message.args)
+            return False
+        return not (self._echoes.is_returned(message, time.monotonic()) and self.subscribers.has(sender[0]))
+
+    def _ask_word(self, source: Address) -> bool:
+        """Have an unconfirmed host return a random word; whether that is needed."""
+        if self._gate.confirmed(source[0]):
+            return False
+        self._port.send([build(WORD, (self._gate.word(source[0]),))], (source,))
+        return True
+
+    def _take_word(self, sender: Address, args: Sequence[Any]) -> None:
+        if len(args) != 1 or not self._gate.confirm(sender[0], str(args[0])):
+            return
+        for target, source in [(t, s) for t, s in self._pending.items() if t[0] == sender[0]]:
+            del self._pending[target]
+            self._add(target, source)
 
     def _subscribe(self, args: tuple[Any, ...], caller: Caller) -> None:
         (port,) = args
@@ -171,15 +207,30 @@ class OscServer:
         if not 0 < port < 65536:
             raise ControlError(PREFIX + SUBSCRIBE.address, f"{port} is not a UDP port (1 to 65535).")
         target = (source[0], port)
-        new = target not in self.subscribers.current(time.monotonic())
-        if not self.subscribers.add(target, source, time.monotonic()):
+        if port in self._gate.ports and is_own(source[0]):
+            raise ControlError(
+                PREFIX + SUBSCRIBE.address, f"{port} is Tidecast's own port.", "Give the one you listen at."
+            )
+        if self._ask_word(source):
+            self._pending = dict([*self._pending.items(), (target, source)][-MAX_PENDING:])
+            return
+        if not self._add(target, source):
             raise ControlError(PREFIX + SUBSCRIBE.address, "There are too many subscribers already.")
-        if new:
-            self._request_full_update((target,))
+
+    def _add(self, target: Address, source: Address) -> bool:
+        """Begin or renew a subscription; False if there are too many."""
+        with self._wake:  # so that it is sent everything before it is sent a change
+            new = target not in self.subscribers.current(time.monotonic())
+            added = self.subscribers.add(target, source, time.monotonic())
+            if added and new:
+                self._request_full_update((target,))
+        return added
 
     def _resend(self, args: tuple[Any, ...], caller: Caller) -> None:
         source = caller.origin.address
         if source is not None:
+            if self._ask_word(source):
+                return
             self._request_full_update(self.subscribers.reply_targets(source))
         else:
             self._request_full_update(self.subscribers.current(time.monotonic()))
@@ -224,6 +275,7 @@ class OscServer:
         self._port.send([datagram], self.subscribers.reply_targets(sender))
 
     def _note_change(self, name: str) -> None:
+        self._echoes.forget(self._store.table.by_name[name])
         with self._wake:
             self._changed.add(name)
             self._wake.notify()
@@ -260,14 +312,16 @@ class OscServer:
                 errors, self._errors = self._errors, {}
                 more, self._more_errors = self._more_errors, 0
                 full_updates, self._full_updates = self._full_updates, set()
-            now = time.monotonic()
-            subscribers = self.subscribers.current(now)
+                now = time.monotonic()
+                subscribers = self.subscribers.current(now)
             if errors:
                 self._send_errors(errors, more, subscribers)
+            if full_updates:  # the readings come first: by them another Tidecast recognises this one
+                everything = [*self._readings(True), *self._values(self._store.table.by_name)]
+                self._withhold(self._port.send(everything, full_updates))
             if changed and subscribers:
-                self._port.send(self._values(changed), subscribers)
-            if full_updates:
-                self._port.send([*self._values(self._store.table.by_name), *self._readings(True)], full_updates)
+                others = [target for target in subscribers if target not in full_updates]
+                self._withhold(self._port.send(self._values(changed), others))
             if now >= next_telemetry:
                 beat = now - started >= beats / HEARTBEAT_HZ
                 if beat:
@@ -277,6 +331,12 @@ class OscServer:
                     self._port.send(self._readings(beat), subscribers)
                 next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
             self._service.stopping.wait(1.0 / ECHO_HZ)
+
+    def _withhold(self, targets: Iterable[Address]) -> None:
+        """Have everything sent again, as soon as the budget allows, to those that did not get all."""
+        late = [target for target in targets if self._gate.confirmed(target[0])]
+        with self._wake:
+            self._full_updates.update(late)
 
     def _send_errors(
         self, errors: dict[Address | None, dict[str, str]], more: int, subscribers: Sequence[Address]
@@ -294,8 +354,13 @@ class OscServer:
             self._port.send(encoded(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
     def _values(self, names: Iterable[str]) -> list[bytes]:
+        """The echoes of these controls; the sender's thread is about to send them."""
         now, rows = self._store.snapshot, self._store.table.by_name
-        return [datagram for name in names for datagram in echoes(rows[name], now.value(name))]
+        told = {name: forms(rows[name], now.value(name)) for name in names}
+        with self._wake:  # of a control that was set since `now` the echo is outdated already
+            newest = [form for name, pairs in told.items() if name not in self._changed for form in pairs]
+            self._echoes.sent(newest, time.monotonic())
+        return [datagram for pairs in told.values() for pair in pairs for datagram in encoded(*pair)]
 
     def _readings(self, beat: bool) -> list[bytes]:
         now = self._telemetry.snapshot()

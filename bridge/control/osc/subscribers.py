@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from bridge.control.origin import is_loopback
 from bridge.control.osc.udp import Address
 
 SILENCE_SECONDS = 30.0
@@ -11,13 +12,18 @@ SILENCE_SECONDS = 30.0
 
 MAX_SUBSCRIBERS = 64
 
+MAX_OF_HOST = 8
+"""Most subscriptions of one other machine."""
+
 
 class Subscribers:
     """Subscriptions by the address they are sent to. Every method is thread-safe.
 
     Some clients send from the port on which they listen, some from another fixed port, and some from a new port each
-    time. So any message from a host renews every subscription of that host, and a reply goes both to the port from
-    which the message came and to the port to which the same sender had subscribed.
+    time. So `/ping` from a host renews every subscription of that host, and a reply goes both to the port from which
+    the message came and to the port to which the same sender had subscribed.
+
+    Only `/subscribe` and `/ping` renew: two programs that send each other echoes must not keep each other subscribed.
     """
 
     def __init__(self) -> None:
@@ -28,14 +34,16 @@ class Subscribers:
     def add(self, target: Address, source: Address, now: float) -> bool:
         """Begin or renew a subscription requested by `source`; False if there are too many already."""
         with self._lock:
-            if target not in self._until and len(self._until) >= MAX_SUBSCRIBERS:
-                return False
+            if target not in self._until:
+                of_host = sum(t[0] == target[0] for t in self._until)
+                if len(self._until) >= MAX_SUBSCRIBERS or (of_host >= MAX_OF_HOST and not is_loopback(target[0])):
+                    return False
             self._until[target] = now + SILENCE_SECONDS
             self._source[target] = source
             return True
 
     def renew(self, host: str, now: float) -> None:
-        """Renew the subscriptions of `host`, because something came from it."""
+        """Renew the subscriptions of `host`, because it has sent a `/ping`."""
         with self._lock:
             for target in self._until:
                 if target[0] == host:
@@ -47,6 +55,11 @@ class Subscribers:
             for target in [t for t, until in self._until.items() if until <= now]:
                 del self._until[target], self._source[target]
             return tuple(self._until)
+
+    def has(self, host: str) -> bool:
+        """Whether anything is sent to this host."""
+        with self._lock:
+            return any(target[0] == host for target in self._until)
 
     def reply_targets(self, source: Address) -> tuple[Address, ...]:
         """The addresses to which a reply to a message from `source` is sent."""

@@ -10,6 +10,7 @@ import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
+from bridge.control.osc.gate import Gate
 from bridge.control.osc.packet import coalesce
 from bridge.listening import is_taken
 from bridge.service import Service
@@ -38,9 +39,9 @@ class UdpPort:
 
     Args:
         host, port: address to listen at; port 0 lets the system choose (see `address`).
+        gate: decides who is obeyed and how much is sent.
         latest_wins: whether an OSC address (as bytes) is that of a continuous value; see `packet.coalesce`.
         obey: called on the thread with every datagram that was not superseded, and its sender.
-        note_hosts: called on the thread with the hosts from which something came.
         remedy: what the user can do when the port is taken.
     """
 
@@ -48,16 +49,16 @@ class UdpPort:
         self,
         host: str,
         port: int,
+        gate: Gate,
         *,
         latest_wins: Callable[[bytes], bool],
         obey: Callable[[bytes, Address], None],
-        note_hosts: Callable[[Iterable[str]], None],
         remedy: str,
     ) -> None:
         self._wanted = (host, port)
+        self._gate = gate
         self._latest_wins = latest_wins
         self._obey = obey
-        self._note_hosts = note_hosts
         self._remedy = remedy
         self._socket: socket.socket | None = None
         self._service = Service("osc-receive", self._run, wake=self._end_wait)
@@ -80,6 +81,7 @@ class UdpPort:
         if self._socket is not None:
             return
         self._socket = _bind(*self._wanted, self._remedy)
+        self._gate.ports.add(self.address[1])
         self._wake_out, self._wake_in = socket.socketpair()
         self._service.start()
 
@@ -88,21 +90,32 @@ class UdpPort:
         if self._socket is None:
             return
         self._service.stop()
+        self._gate.ports.discard(self.address[1])
         for end in (self._socket, self._wake_in, self._wake_out):
             end.close()
         self._socket = None
 
-    def send(self, datagrams: Sequence[bytes], targets: Iterable[Address]) -> None:
-        """Send from this port. A client that is gone, or a full buffer, does not delay the others."""
+    def send(self, datagrams: Sequence[bytes], targets: Iterable[Address]) -> set[Address]:
+        """Send from this port. A client that is gone, or a full buffer, does not delay the others.
+
+        Returns:
+            The targets that did not get all of it, because the gate let no more out.
+        """
         sender = self._socket
+        withheld: set[Address] = set()
         if sender is None:  # a reply that was ready only after `stop`
-            return
+            return withheld
+        sizes = [len(datagram) for datagram in datagrams]
         for target in targets:
-            for datagram in datagrams:
+            let_out = self._gate.takes(target[0], sizes)
+            if let_out < len(datagrams):
+                withheld.add(target)
+            for datagram in datagrams[:let_out]:
                 try:
                     sender.sendto(datagram, target)
                 except OSError as error:
                     log.debug("UDP to %s:%d: %s", *target, error)
+        return withheld
 
     def _end_wait(self) -> None:
         self._wake_in.send(b"\0")
@@ -114,8 +127,7 @@ class UdpPort:
             select.select([source, self._wake_out], [], [])
             if stopping.is_set():
                 return
-            batch = _drain(source)
-            self._note_hosts({sender[0] for _, sender in batch})
+            batch = [item for item in _drain(source) if self._gate.admits(item[1][0], len(item[0]))]
             for datagram, sender in coalesce(batch, self._latest_wins):
                 try:
                     self._obey(datagram, sender)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bridge.control.origin import Origin, Trust
 from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, coalesce, parse
 from bridge.control.osc.server import OscServer
-from bridge.control.osc.subscribers import MAX_SUBSCRIBERS, SILENCE_SECONDS, Subscribers
+from bridge.control.osc.subscribers import MAX_OF_HOST, MAX_SUBSCRIBERS, SILENCE_SECONDS, Subscribers
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.drills.stress import flood, fuzz, malformed
@@ -389,7 +389,7 @@ def test_coalescing_keeps_the_last_of_each_address_and_everything_around_command
     assert kept == [batch[1], batch[2], save, batch[4], batch[5], batch[7], batch[8]]
 
 
-def test_subscriptions_end_after_silence_and_any_message_of_the_host_renews_them():
+def test_subscriptions_end_after_silence_and_are_limited_in_all_and_for_one_machine():
     book = Subscribers()
     phone, desk = ("10.0.0.2", 9100), ("10.0.0.3", 9100)
     assert book.add(phone, ("10.0.0.2", 50000), 0.0)
@@ -398,8 +398,11 @@ def test_subscriptions_end_after_silence_and_any_message_of_the_host_renews_them
     assert book.current(SILENCE_SECONDS - 0.1) == (phone, desk)
     assert book.current(SILENCE_SECONDS) == (phone,)
     assert book.current(20.0 + SILENCE_SECONDS) == ()
-    for port in range(1, MAX_SUBSCRIBERS + 1):
+    for port in range(1, MAX_OF_HOST + 1):
         assert book.add(("10.0.0.4", port), ("10.0.0.4", 1), 100.0)
+    assert not book.add(("10.0.0.4", 9), ("10.0.0.4", 1), 100.0)
+    for port in range(1, MAX_SUBSCRIBERS + 1 - MAX_OF_HOST):
+        assert book.add(("127.0.0.1", port), ("127.0.0.1", 1), 100.0)
     assert not book.add(phone, phone, 100.0)
 
 
