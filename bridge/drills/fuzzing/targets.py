@@ -21,7 +21,7 @@ from bridge.control.compat.dialects import DIALECTS
 from bridge.control.compat.server import CompatServer
 from bridge.control.midi import bindings
 from bridge.control.origin import Origin, Trust
-from bridge.control.osc.echoes import echoes
+from bridge.control.osc.echoes import encoded, forms
 from bridge.control.osc.packet import PacketError, build, coalesce, parse
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
@@ -147,7 +147,8 @@ def store() -> Iterator[Check]:
                 if row.coerce(value) != value:
                     raise DefectError(f"{name} = {value!r:.200} is not a valid value")
                 json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-                echoes(row, value)
+                for address, form in forms(row, value):
+                    encoded(address, form)
             changed.clear()
             logged.check()
 
