@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
 
-from bridge.control.osc.allow import networks
 from bridge.printable import one_line
 from engine.config import Config
 
@@ -69,15 +67,6 @@ class OscConfig(Section):
         (), description="Programs whose addresses are understood too: streamdiffusiontd, scope, resolume."
     )
     compat_port: int = Field(0, ge=0, le=65535, description="UDP port for them; 0 is the program's own.")
-
-    @field_validator("allow")
-    @classmethod
-    def _are_networks(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            networks(entries)
-        except ValueError as error:
-            raise PydanticCustomError("network", "{reason}", {"reason": str(error)}) from None
-        return entries
 
 
 EXAMPLES = (

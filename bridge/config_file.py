@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import AppConfig
+from bridge.control.osc.allow import networks
 from bridge.control.table import ControlTable
 from bridge.control.values import Snapshot
 from bridge.table import TABLE, start_values
@@ -159,6 +160,10 @@ def _validate(tree: dict[str, Any], text: str, path: Path | None, overrides: Map
             start_value(name, value)
         except ConfigError as error:
             raise ConfigError(f"{place(('controls', name))}{error.message}", error.remedy) from None
+    try:
+        networks(config.osc.allow)
+    except ConfigError as error:
+        raise ConfigError(f"{place(('osc', 'allow'))}{error.message}", error.remedy) from None
     return config
 
 

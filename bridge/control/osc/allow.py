@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from engine.errors import ConfigError
+
 ANY = "any"
 """The entry for every machine."""
 
@@ -15,7 +17,7 @@ def networks(entries: Iterable[str]) -> Networks:
     """The networks that a list allows; a single machine is a network of one address.
 
     Raises:
-        ValueError: naming the entry that is neither an address, nor a network, nor `any`, and how to write it.
+        ConfigError: naming the entry that is neither an address, nor a network, nor `any`, and how to write it.
     """
     return tuple(_network(entry.strip()) for entry in entries)
 
@@ -30,7 +32,11 @@ def _network(entry: str) -> ipaddress.IPv4Network:
     try:
         whole = ipaddress.IPv4Network(entry, strict=False)
     except ValueError:
-        raise ValueError(
-            f"{entry[:60]!r} is no address; write an IPv4 address (192.168.1.20), a network (192.168.1.0/24) or {ANY}"
+        raise ConfigError(
+            f"osc.allow: {entry[:60]!r} is no address.",
+            f"Write an IPv4 address (192.168.1.20), a network (192.168.1.0/24) or {ANY}.",
         ) from None
-    raise ValueError(f"{entry!r} is a machine with a mask; write {whole} for its network or {entry.split('/')[0]}")
+    raise ConfigError(
+        f"osc.allow: {entry!r} is the address of a machine with the mask of a network.",
+        f"Write {whole} for the network or {entry.split('/')[0]} for the machine.",
+    )

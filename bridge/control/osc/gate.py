@@ -84,7 +84,7 @@ class Gate:
         ports: UDP ports on which this bridge listens.
 
     Raises:
-        ValueError: if an entry of `allow` cannot be understood.
+        ConfigError: if an entry of `allow` cannot be understood.
     """
 
     def __init__(

@@ -117,13 +117,13 @@ def test_hosts_that_are_refused_do_not_displace_the_others():
         ("resolume-pc", "is no address"),
         ("192.168.1", "is no address"),
         ("fe80::1", "is no address"),
-        ("192.168.1.20/24", "write 192.168.1.0/24 for its network or 192.168.1.20"),
+        ("192.168.1.20/24", "Write 192.168.1.0/24 for the network or 192.168.1.20"),
         ("192.168.1.0/33", "is no address"),
         ("", "is no address"),
     ],
 )
 def test_a_bad_entry_is_refused_at_the_start_with_how_to_write_it(entry, part):
-    with pytest.raises(ValueError, match=part):
+    with pytest.raises(ConfigError, match=part):
         networks([entry])
     with pytest.raises(ConfigError, match=part):
         load(None, {"osc.allow": [entry]})
