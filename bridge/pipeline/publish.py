@@ -7,6 +7,7 @@ the engine is late, the last picture is repeated; when it is gone or gives nothi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
 from bridge.ipc.frame_ring import RingReader
 from bridge.pipeline.endpoints.opening import OpeningService
+from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
@@ -27,9 +29,7 @@ from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
 from bridge.pipeline.stall_detector import StallDetector
 from bridge.process.supervisor import EngineState, Supervisor
-from bridge.video.base import Options, Sink
-from bridge.video.opening import open_sink
-from engine.errors import TransportError
+from bridge.video.base import Options
 from engine.frame import Frame
 
 WINDOW = 600
@@ -48,7 +48,8 @@ class Publisher(OpeningService):
         fps: rate of the output in 1/s; 0 follows the source's.
         size: the model's width and height in pixels. The output has the size of the picture that its stages give.
         stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
-        offer: called with every frame that was sent (for preview and recording); must be quick.
+        offer: called at every tick with its frame (for preview and recording), also when the output fails; must be
+            quick.
         tell: called with (topic, text) when something goes wrong.
 
     Attributes:
@@ -75,22 +76,18 @@ class Publisher(OpeningService):
         tell: Callable[[str, str], None],
     ) -> None:
         super().__init__("publish", f"The output {uri}", tell)
-        self._uri = uri
-        self._options = options
-        self._sink: Sink
+        self._output = Output(uri, options, tell)
         self._supervisor = supervisor
         self._outbox: RingReader = supervisor.from_engine
         self._history = history
         self._store = store
         self._offer = offer
-        self._report = tell
         width, height = size
         self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
         self._black = Frame(np.zeros((height, width, 3), np.uint8))
         self._held = self._black
         self._has_wet = False
-        self._send_error = ""
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
         self.stall_detector = StallDetector(stall_s)
         self.sent = 0
@@ -103,15 +100,15 @@ class Publisher(OpeningService):
         return self._restyled_stages.readings() | self._tick_stages.readings()
 
     def _open(self) -> None:
-        self._sink = open_sink(self._uri, self._options)
+        self._output.open()
 
     def _work(self) -> None:
-        with self._sink:
+        with contextlib.closing(self._output):
             while not self.stopping.is_set():
                 sleep_until(self.pacer.next_ns)
                 try:
                     self._tick()
-                except Exception as error:  # one bad frame: the sink stays open, the next tick sends again
+                except Exception as error:  # one bad frame: the output stays open, the next tick sends again
                     self.report_defect(error)
                     if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock advanced
                         self.pacer.tick(time.monotonic_ns())
@@ -179,25 +176,19 @@ class Publisher(OpeningService):
         return self._held
 
     def _send(self, frame: Frame) -> None:
-        try:
-            self._sink.send(
-                frame,
-                {
-                    **frame.metadata,  # in a restyled frame: the prompt, strength and steps it was made with
-                    "seq": str(frame.seq),
-                    "captured_ns": str(frame.captured_ns),
-                    "sent_ns": str(time.monotonic_ns()),
-                },
-            )
-        except TransportError as error:
-            if str(error) != self._send_error:
-                self._send_error = str(error)
-                self._report("output", str(error))
-            return
-        self._send_error = ""
-        now = time.monotonic_ns()
-        if self.sent_at:
-            self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
-        self.sent_at.append(now)
-        self.sent += 1
-        self._offer(frame)
+        sent = self._output.send(
+            frame,
+            {
+                **frame.metadata,  # in a restyled frame: the prompt, strength and steps it was made with
+                "seq": str(frame.seq),
+                "captured_ns": str(frame.captured_ns),
+                "sent_ns": str(time.monotonic_ns()),
+            },
+        )
+        if sent:
+            now = time.monotonic_ns()
+            if self.sent_at:
+                self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
+            self.sent_at.append(now)
+            self.sent += 1
+        self._offer(frame)  # also when it was not sent: the page and the recording go on without the output

@@ -16,7 +16,9 @@ from bridge.process.supervisor import EngineState
 from bridge.table import TABLE
 from bridge.video.base import Options
 from bridge.video.synthetic.null import NullSink
+from engine.errors import TransportError
 from engine.frame import Frame
+from tests.support import bad_transport
 
 
 class NoFrames:
@@ -41,9 +43,11 @@ class Engine:
         return EngineState.RUNNING
 
 
-def publisher(engine: Engine, offer: Callable[[Frame], None], told: list[tuple[str, str]]) -> Publisher:
+def publisher(
+    engine: Engine, offer: Callable[[Frame], None], told: list[tuple[str, str]], uri: str = "null:"
+) -> Publisher:
     return Publisher(
-        "null:",
+        uri,
         Options(),
         engine,
         FrameHistory(64 * 48 * 3),
@@ -115,7 +119,7 @@ def test_a_sink_that_raises_is_tried_again_and_reported_once(
         sends_on(made)
     finally:
         made.stop()
-    assert told == [("publish", "ValueError: no such picture")]
+    assert told == [("output", "null: cannot send: no such picture.")]
     assert len(set(map(id, opened))) == 1
 
 
@@ -133,3 +137,85 @@ def test_a_defect_before_the_tick_neither_stops_the_clock_nor_makes_it_spin(open
         made.stop()
     assert told == [("publish", "RuntimeError: no state")]
     assert len(set(map(id, opened))) == 1
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20.0
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, MemoryError, TransportError])
+def test_an_output_that_fails_for_long_is_opened_again_and_the_others_go_on(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.pipeline.endpoints.output.REOPEN_S", 0.1)
+    monkeypatch.setattr("bridge.pipeline.endpoints.retry.FIRST_S", 0.1)
+    told, offered = list[tuple[str, str]](), list[Frame]()
+    with bad_transport.registered():
+        bad_transport.ERROR[0] = error
+        made = publisher(Engine(), offered.append, told, "bad:send")
+        made.start()
+        try:
+            until(lambda: len(bad_transport.OPENED) >= 3)
+            assert [topic for topic, _ in told] == ["output"] and "a defect in send" in told[0][1]
+            assert made.sent == 0 and not bad_transport.SENT
+            before = len(offered)
+            until(lambda: len(offered) >= before + 10)  # the page and the recording
+            monkeypatch.setattr(bad_transport.BadSink, "at", lambda self, place: None)
+            sends_on(made)
+        finally:
+            made.stop()
+
+
+def test_an_output_that_cannot_be_opened_again_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("output.REOPEN_S", "retry.FIRST_S", "retry.LONGEST_S"):
+        monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.1)
+    told, failing = list[tuple[str, str]](), [False]
+
+    def at(self: bad_transport.BadSink, place: str) -> None:
+        if failing[0] and place in ("open", "send"):
+            raise RuntimeError(f"no {place}")
+
+    monkeypatch.setattr(bad_transport.BadSink, "at", at)
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, told, "bad:")
+        made.start()
+        try:
+            sends_on(made)
+            failing[0] = True
+            until(lambda: len(told) == 2)
+            assert told == [("output", "bad: cannot send: no send."), ("output", "bad: cannot be opened: no open.")]
+            time.sleep(0.5)
+            assert len(told) == 2
+            failing[0] = False
+            sends_on(made)
+        finally:
+            made.stop()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, TransportError])
+def test_a_start_whose_output_raises_is_an_error(error: type[Exception]) -> None:
+    with bad_transport.registered():
+        bad_transport.ERROR[0] = error
+        with pytest.raises(TransportError, match="a defect in open"):
+            publisher(Engine(), lambda frame: None, [], "bad:open").start()
+
+
+def test_neither_start_nor_end_waits_for_an_output_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bridge.pipeline.endpoints.opening.START_S", 0.3)
+    with bad_transport.registered():
+        with pytest.raises(TransportError, match="bad:open hangs has not opened"):
+            publisher(Engine(), lambda frame: None, [], "bad:open hangs").start()
+        made = publisher(Engine(), lambda frame: None, [], "bad:send hangs")
+        made.start()
+        assert not made.stop(0.3)
+
+
+def test_an_output_whose_close_raises_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, [], "bad:close")
+        made.start()
+        sends_on(made)
+        assert made.stop(5.0)
