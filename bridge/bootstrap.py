@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -27,12 +28,17 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST_PYTHON = (3, 11)
-CPU_TORCH = "torch==2.13.0"
-"""Installed first where no NVIDIA GPU is found: the build without CUDA."""
+UV_TORCH = ("uv", "pip", "install", "--torch-backend")
+"""Installs torch in the build for a backend, which torch's makers keep apart from the default one; uv knows where."""
 
-CUDA_TORCH = ("uv", "pip", "install", "--torch-backend", "auto")
-"""Installs torch for an NVIDIA GPU on Windows: pip finds only the CPU build there, uv picks the one that fits the
-driver."""
+PIP_CPU_TORCH = "torch==2.13.0"
+"""What pip is asked for where uv cannot install torch and there is no NVIDIA driver. With a pip that is set up for an
+index with builds for CPUs, this exact version is such a build."""
+
+LIBRARIES_GB = {"bridge": 0.5, "tests": 1.0}
+"""What the other libraries of each part take on the disk, as measured on Linux."""
+
+PIP_OPTIONS = ("--disable-pip-version-check",)
 
 NEEDED = {
     "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
@@ -96,30 +102,68 @@ def create() -> None:
 
 def install(part: str) -> None:
     """Install Tidecast and the libraries of `part` into the environment."""
-    say("installing the libraries (once; a few minutes)")
-    if not has_nvidia():
-        pip("install", CPU_TORCH)
-    elif on_windows():
-        pip("install", "uv")
-        run(*CUDA_TORCH, "--python", str(python()), requirement("torch"))
+    install_torch()
+    say(f"installing the other libraries (once; about {LIBRARIES_GB[part]:g} GB on the disk)")
     pip("install", "--editable", f"{ROOT}[{EXTRAS[part]}]")
     stamp(part).touch()
 
 
+def install_torch() -> None:
+    """Install torch in the build for this machine: for CPUs, or for the NVIDIA driver.
+
+    uv chooses the build. pip takes its place where uv cannot be had, or the index of torch's builds not be reached; its
+    own choice is CUDA on Linux (x86-64), even without a driver, and the CPU build elsewhere.
+    """
+    nvidia = has_nvidia()
+    backend = "auto" if nvidia else "cpu"
+    say(f"installing torch for {'the NVIDIA driver' if nvidia else 'CPUs'} (once; {torch_size(cuda=nvidia)})")
+    said = attempt("pip", *PIP_OPTIONS, "install", "uv")
+    if not said:
+        said = attempt(*UV_TORCH, backend, "--python", str(python()), requirement("torch"))
+    if not said:
+        return
+    cuda = sys.platform.startswith("linux") and platform.machine() == "x86_64"
+    say(f"uv could not do it ({said.splitlines()[0]})")
+    say(f"asking pip ({'if its index has no other build, ' if cuda else ''}{torch_size(cuda=cuda)})")
+    if nvidia and not cuda:
+        say("that build cannot use the NVIDIA card; tidecast doctor names the command for the one that can")
+    pip("install", requirement("torch") if nvidia else PIP_CPU_TORCH)
+
+
+def torch_size(*, cuda: bool) -> str:
+    """What a build of torch needs, in words."""
+    if cuda:
+        return "with CUDA: about 3 GB to download, 5 GB on the disk"
+    return "about 0.2 GB to download, 0.8 GB on the disk"
+
+
 def pip(*arguments: str) -> None:
-    """Run the environment's pip quietly; on failure show its output and end the process."""
-    run("pip", "--disable-pip-version-check", "--quiet", *arguments)
+    """Run the environment's pip; on failure show its output and end the process."""
+    said = attempt("pip", *PIP_OPTIONS, *arguments)
+    if said:
+        stop(f"{said}\nThe libraries could not be installed. Check the network and pip's settings, then retry.")
 
 
-def run(module: str, *arguments: str) -> None:
-    """Run an installer (a module of the environment) quietly; on failure show its output and end the process."""
+def attempt(module: str, *arguments: str) -> str:
+    """Run an installer, a module of the environment. At a terminal it shows its progress itself, else it is quiet.
+
+    Returns:
+        What it said when it failed; empty if it succeeded.
+    """
+    command = [str(python()), "-m", module, *arguments]
+    if at_terminal():
+        code = subprocess.run(command, cwd=ROOT).returncode
+        return f"{module} ended with code {code}, see above" if code else ""
     with tempfile.TemporaryFile("w+") as log:
-        command = [str(python()), "-m", module, *arguments]
-        if subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0:
-            return
+        if subprocess.run([*command, "--quiet"], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode == 0:
+            return ""
         log.seek(0)
-        said = log.read().strip()
-    stop(f"{said}\nThe libraries could not be installed. Check the network and pip's settings, then retry.")
+        return log.read().strip() or f"{module} said nothing"
+
+
+def at_terminal() -> bool:
+    """Whether somebody watches the messages of this process."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def requirement(name: str) -> str:

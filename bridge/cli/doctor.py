@@ -44,10 +44,14 @@ except TidecastError as error:
     print(json.dumps({"error": error.message, "remedy": error.remedy}))
 """
 
-CUDA_HINT = (
-    f'Run: "{sys.executable}" -m pip install uv, then '
-    f'"{sys.executable}" -m uv pip install --python "{sys.executable}" --torch-backend auto --reinstall torch'
-)
+
+def other_build(backend: str) -> str:
+    """How to replace torch by its build for a backend, `auto` or `cpu`."""
+    return (
+        f'Run: "{sys.executable}" -m pip install uv, then '
+        f'"{sys.executable}" -m uv pip install --python "{sys.executable}" --torch-backend {backend} --reinstall torch'
+    )
+
 
 NETWORK_HINT = "Let UDP 5353 (mDNS) and TCP 5960 to 5990 through the firewall to use NDI between machines."
 
@@ -96,15 +100,19 @@ def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
         yield Finding("bad", "torch", torch["error"], "Install torch again, in the build that fits this machine.")
         return
     build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
-    yield Finding("ok", "torch", f"{torch['version']} ({build})")
     driver = _driver()
+    if torch["cuda"] and not driver and not torch["gpus"]:
+        remedy = f"It works, but the build for CPUs is several GB smaller. {other_build('cpu')}"
+        yield Finding("note", "torch", f"{torch['version']} ({build}, and no NVIDIA driver)", remedy)
+    else:
+        yield Finding("ok", "torch", f"{torch['version']} ({build})")
     if driver:
         yield Finding("ok", "NVIDIA driver", driver)
     if torch["gpus"]:
         for name, gib in torch["gpus"]:
             yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB")
     elif driver:
-        yield Finding("bad", "GPU", "present, but this build of torch cannot use it", CUDA_HINT)
+        yield Finding("bad", "GPU", "present, but this build of torch cannot use it", other_build("auto"))
     else:
         remedy = "The model ember runs on a CPU; the larger ones need an NVIDIA GPU."
         yield Finding("note", "GPU", "none that torch can use", remedy)

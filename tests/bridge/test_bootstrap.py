@@ -1,15 +1,17 @@
 """What a fresh checkout installs: which build of torch, and system packages only with permission.
 
-Neither Windows' commands nor apt-get are run: what would be run is looked at.
+No installer is run: what would be run is looked at.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,50 +20,95 @@ import pytest
 from bridge import bootstrap
 
 
+@dataclass
+class Installers:
+    """Stands in for pip and uv. Only what they are asked for is kept, without interpreter and `--quiet`.
+
+    Attributes:
+        fails: the first words of commands that fail.
+        ran: the commands, in order.
+    """
+
+    fails: tuple[str, ...] = ()
+    ran: list[str] = field(default_factory=list)
+
+    def run(self, command: list[str], stdout: Any = None, **_: Any) -> subprocess.CompletedProcess[bytes]:
+        assert command[:2] == ["venv/python", "-m"]
+        quiet = "--quiet" in command
+        assert quiet == (stdout is not None), "it is quiet where nobody watches, and shows its progress at a terminal"
+        words = " ".join(word for word in command[2:] if word not in ("--quiet", "--disable-pip-version-check"))
+        self.ran.append(words)
+        failed = bool(self.fails) and words.startswith(self.fails)
+        if failed and stdout is not None:
+            stdout.write("error: Request failed after 3 retries\n  cause: no such host")
+        return subprocess.CompletedProcess(command, int(failed))
+
+
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """What `install` would run, each without the interpreter."""
-    ran: list[list[str]] = []
-
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
-        assert Path(command[0]) == bootstrap.python()
-        assert command[1] == "-m"
-        ran.append(command[2:])
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(subprocess, "run", run)
+def installers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Installers:
+    stand_in = Installers()
+    monkeypatch.setattr(subprocess, "run", stand_in.run)
     monkeypatch.setattr(bootstrap, "VENV", tmp_path)
     monkeypatch.setattr(bootstrap, "python", lambda: PurePosixPath("venv/python"))
-    return ran
+    return stand_in
 
 
-def test_without_a_gpu_the_small_build_comes_first(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: False)
-    bootstrap.install("bridge")
-    assert commands[0][-2:] == ["install", "torch==2.13.0"]
-    assert commands[1][-2:] == ["--editable", f"{bootstrap.ROOT}[midi,web]"]
-    assert bootstrap.stamp("bridge").exists()
+EVERYTHING = f"pip install --editable {bootstrap.ROOT}[midi,web]"
+TORCH = bootstrap.requirement("torch")
+UV = "uv pip install --torch-backend {} --python venv/python " + TORCH
+
+SYSTEMS = [
+    # system, processor, NVIDIA driver, the backend that uv is asked for, what pip is asked for if uv fails, its size
+    ("linux", "x86_64", False, "cpu", "torch==2.13.0", "if its index has no other build, with CUDA: about 3 GB"),
+    ("linux", "x86_64", True, "auto", TORCH, "if its index has no other build, with CUDA: about 3 GB"),
+    ("linux", "aarch64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
+    ("linux", "aarch64", True, "auto", TORCH, "about 0.2 GB"),
+    ("win32", "AMD64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
+    ("win32", "AMD64", True, "auto", TORCH, "about 0.2 GB"),
+    ("darwin", "arm64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
+]
 
 
-def test_on_windows_a_gpu_gets_the_build_that_can_use_it(
-    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("system", "processor", "driver", "backend", "from_pip", "size"), SYSTEMS)
+def test_uv_chooses_the_build_of_torch_on_every_system_and_pip_takes_its_place(
+    system: str,
+    processor: str,
+    driver: bool,
+    backend: str,
+    from_pip: str,
+    size: str,
+    installers: Installers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: True)
-    monkeypatch.setattr(bootstrap, "on_windows", lambda: True)
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: processor)
+    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: driver)
     bootstrap.install("bridge")
-    uv, torch, everything = commands
-    assert uv[-2:] == ["install", "uv"]
-    assert torch[:5] == ["uv", "pip", "install", "--torch-backend", "auto"]
-    assert torch[5:7] == ["--python", "venv/python"]
-    assert torch[7].startswith("torch>=")
-    assert "--editable" in everything
+    assert installers.ran == ["pip install uv", UV.format(backend), EVERYTHING]
+    assert bootstrap.stamp("bridge").exists()
+    said = capsys.readouterr().err
+    assert ("with CUDA: about 3 GB to download, 5 GB on the disk" if driver else "about 0.2 GB to download") in said
+
+    for fails in ("pip install uv", "uv"):  # no uv for this system; or the index of torch's builds cannot be reached
+        installers.ran, installers.fails = [], (fails,)
+        bootstrap.install("bridge")
+        assert installers.ran[-2:] == [f"pip install {from_pip}", EVERYTHING]
+        said = capsys.readouterr().err
+        assert "uv could not do it (error: Request failed after 3 retries)" in said
+        assert f"asking pip ({size}" in said
+        assert ("that build cannot use the NVIDIA card; tidecast doctor" in said) == (driver and "CUDA" not in size)
 
 
-def test_elsewhere_a_gpu_gets_what_pip_finds(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: True)
-    bootstrap.install("tests")
-    assert [command[0] for command in commands] == ["pip"]
-    assert commands[0][-1].endswith("[wan,midi,web,dev]")
+def test_at_a_terminal_the_installers_show_their_progress(
+    installers: Installers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(bootstrap, "has_nvidia", lambda: False)
+    installers.fails = ("uv",)
+    bootstrap.install("bridge")  # the stand-in checks that nothing is caught
+    assert "uv could not do it (uv ended with code 1, see above)" in shown.getvalue()
 
 
 def test_an_older_python_is_told_so_before_anything_else() -> None:

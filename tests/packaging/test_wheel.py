@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -52,8 +53,7 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(built[1])]
     done = subprocess.run(pip, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    size = sum(path.stat().st_size for path in (home / "env").rglob("*") if path.is_file())
-    print(f"\nenvironment with the wheel, without libraries: {size / 1e6:.1f} MB")
+    print(f"\nenvironment with the wheel, without libraries: {size_of(home / 'env') / 1e6:.1f} MB")
     own = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], **_captured())
     (Path(own.stdout.strip()) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
@@ -93,6 +93,25 @@ def test_it_holds_what_it_needs_and_nothing_for_developers(built: tuple[Path, Pa
         assert not [name for name in names if name.startswith(foreign)]
     with tarfile.open(sdist) as source:
         assert any(name.endswith("/configs/demo.toml") for name in source.getnames())
+
+
+def test_the_size_of_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+    """Printed, so that the sizes that `bridge.bootstrap` and the quickstart name can be compared with it."""
+    libraries = Path(sysconfig.get_path("platlib"))
+    sizes = {place.name: size_of(place) for place in libraries.iterdir() if place.is_dir()}
+    cuda = sum(size for name, size in sizes.items() if name.startswith(("nvidia", "triton")))
+    build = importlib.metadata.version("torch")
+    with capsys.disabled():
+        print(
+            f"\nlibraries {sum(sizes.values()) / 1e9:.1f} GB, of which torch {build} {sizes['torch'] / 1e9:.1f} GB"
+            f" and CUDA {cuda / 1e9:.1f} GB"
+        )
+    assert sizes["torch"] > 1e8
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def test_nothing_comes_from_the_checkout(installed: Run) -> None:

@@ -12,6 +12,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from bridge.cli import doctor
 from bridge.cli.bench import Benches
 from bridge.cli.doctor import diagnose
 from bridge.cli.main import app
@@ -216,6 +217,25 @@ def test_doctor_tries_to_reserve_the_memory_for_frames(monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "posix_fallocate", full)
     (finding,) = [finding for finding in diagnose(config) if finding.what == "shared memory"]
     assert finding.level == "bad" and "37 MiB" in finding.found and finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("cuda", "gpus", "driver", "wanted"),
+    [
+        ("", [], "", {"torch": "ok", "GPU": "note"}),
+        ("13.0", [["RTX", 24.0]], "590.1", {"torch": "ok", "NVIDIA driver": "ok", "GPU": "ok"}),
+        ("", [], "590.1", {"torch": "ok", "NVIDIA driver": "ok", "GPU": "bad --torch-backend auto"}),
+        ("13.0", [], "", {"torch": "note --torch-backend cpu", "GPU": "note"}),
+    ],
+)
+def test_doctor_names_the_command_for_the_build_of_torch_that_fits(cuda, gpus, driver, wanted, monkeypatch):
+    monkeypatch.setattr(doctor, "_driver", lambda: driver)
+    findings = {f.what: f for f in doctor._torch({"version": "2.13.0", "cuda": cuda, "gpus": gpus})}
+    assert findings.keys() == wanted.keys()
+    for what, words in wanted.items():
+        level, _, command = words.partition(" ")
+        assert findings[what].level == level
+        assert command in findings[what].remedy and ("--torch-backend" in findings[what].remedy) == bool(command)
 
 
 def test_a_command_that_is_not_installed_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,6 +192,18 @@ def test_unknown_addresses_are_answered(url: str) -> None:
         assert news["replies"][0]["address"] == "/error"
 
 
+def test_a_pattern_with_countless_ways_to_match_is_answered(stage: Stage, url: str) -> None:
+    """It kept the bridge busy for ever: no picture went out any more."""
+    address = "/tidecast/" + "{,}" * 60 + "x"
+    assert HTTP.post(url + "api/send", json={"address": address, "args": [1]}).status_code in (200, 400)
+    with connect(socket_url(url)) as page:
+        page.send(json.dumps({"address": address, "args": [1]}))
+        while "replies" not in (news := json.loads(page.recv(timeout=5))):
+            pass
+        assert "at most 64 words" in news["replies"][0]["args"][1]
+    assert serves(stage)
+
+
 def test_fuzz_leaves_it_serving(stage: Stage, url: str) -> None:
     """2,000 random messages to the sockets and 200 random byte strings to the port."""
     dice = random.Random(5)
