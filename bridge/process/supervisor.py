@@ -7,6 +7,7 @@ engine either: a `BackgroundChannel` reads and writes the pipe, and a process th
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import logging
 import multiprocessing
@@ -15,10 +16,13 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import assert_never
 
+import psutil
+
 from bridge.config import EngineProcessConfig
 from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.group_signals import held_back
 from bridge.process import worker
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
@@ -307,7 +311,8 @@ class EngineProcess:
             with theirs, inbox.reader() as reader, outbox.writer() as writer:
                 arguments = (start, reader, writer, theirs, self.heartbeat)
                 self._process = _SPAWN.Process(target=worker.main, args=arguments, name="tidecast-engine", daemon=True)
-                self._process.start()
+                with held_back():
+                    self._process.start()
         except BaseException:
             ours.close()
             raise
@@ -343,10 +348,23 @@ class EngineProcess:
             self.channel.post(Stop())
             self._process.join(STOP_S)
         if self._process.is_alive():
+            children = _children(self.pid)
             self._process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
             self._process.join(KILL_S)
         if self._process.is_alive():
             self.channel.close(0.0)
             return False
         self._process.close()
         return self.channel.close(KILL_S)
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    """The processes that an engine process has started: one that hangs may wait for one of them, which does not end."""
+    try:
+        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    except (psutil.Error, OSError):
+        return []
+    return found

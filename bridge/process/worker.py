@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+from bridge.ipc.group_signals import leave_to_parent
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
 from bridge.process.heartbeat import Heartbeat, Phase
@@ -27,9 +27,9 @@ from engine.errors import TidecastError
 
 def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, heartbeat: Heartbeat) -> None:
     """Main function of the (spawned) engine process. Returns when told to stop; a failure is reported and ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the parent handles it
-    fine_timers()
     parent = Parent(connection, start.controls)
+    leave_to_parent(lambda: end(parent))
+    fine_timers()
     logging.basicConfig(level=logging.INFO, handlers=[LogToParent(parent)], format="%(message)s")
     try:
         heartbeat.beat(Phase.LOADING)
@@ -43,12 +43,18 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
         parent.tell(Failed(f"The engine ran out of memory. {error}".strip()))
     except EOFError:
         parent.tell(Failed("The program that fed the engine is gone."))
-    except Exception as error:  # whatever it is, report it before the process ends
+    except BaseException as error:  # whatever it is, also a panic of a library in Rust, report it before the end
         logging.getLogger(__name__).exception("the engine failed")
         parent.tell(Failed(f"{type(error).__name__}: {error}"))
     else:
         return
     os._exit(1)  # threads of other libraries must not keep a failed engine alive
+
+
+def end(parent: Parent) -> None:
+    """End this process because SIGTERM was meant for it alone."""
+    parent.tell(Failed("The engine process was asked to end (SIGTERM)."))
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from engine.distributed.child import PARENT, block_group_signals
 from engine.distributed.link import Link, Message, Op, RankLostError, open_store
 from engine.distributed.split import Split
 
@@ -95,14 +97,17 @@ class Ring:
     def __init__(self, job: Job, devices: Sequence[str | None], *, address: str = "127.0.0.1", port: int = 0) -> None:
         self.job, self.world, self.decodes = job, len(devices), job.decodes
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        # Ranks are killed when the thread that started them ends, so they get one that lives as long as the ring.
+        self._starter = ThreadPoolExecutor(1, "ranks", initializer=block_group_signals)
         store = open_store(address, port, self.world, host=True)
         store.set("job", job.dumps())
         try:
             for rank, device in enumerate(devices):
                 if rank and device is not None:
-                    self.processes[rank] = _start(rank, self.world, address, store.port, device)
+                    started = self._starter.submit(_start, rank, self.world, address, store.port, device)
+                    self.processes[rank] = started.result()
             self._link = Link(0, self.world, torch.device(devices[0] or "cpu"), store)
-        except RankLostError:
+        except BaseException:
             self._kill()
             raise
         self._store = store
@@ -144,18 +149,20 @@ class Ring:
         except (RankLostError, subprocess.TimeoutExpired):
             self._kill()
         link.close()
+        self._starter.shutdown()
 
     def _kill(self) -> None:
         for process in self.processes.values():
             process.kill()
             process.wait()
+        self._starter.shutdown()
 
 
 def _start(rank: int, world: int, address: str, port: int, device: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
-        "engine.distributed.rank",
+        "engine.distributed.child",
         "--rank",
         str(rank),
         "--world",
@@ -169,4 +176,5 @@ def _start(rank: int, world: int, address: str, port: int, device: str) -> subpr
     ]
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), PARENT: str(os.getpid())}
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)

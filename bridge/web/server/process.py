@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -25,6 +24,7 @@ from bridge.control.table import ControlTable
 from bridge.http_server import HttpServer
 from bridge.ipc.channel import Channel, MessageError
 from bridge.ipc.frame_ring import RingReader
+from bridge.ipc.group_signals import leave_to_parent
 from bridge.printable import PrintableFormatter
 from bridge.service import Service
 from bridge.web.messages import (
@@ -143,7 +143,7 @@ def _client(message: FromWeb) -> str | None:
 
 def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingReader], settings: Settings) -> None:
     """Main function of the web process; returns when the bridge process sends `Stop` or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the bridge ends this process
+    leave_to_parent(lambda: os._exit(1))
     handler = logging.StreamHandler()
     handler.setFormatter(PrintableFormatter("web: %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

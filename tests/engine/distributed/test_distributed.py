@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -164,6 +167,48 @@ def test_session_refuses_to_save_a_distributed_stream_and_continues_when_a_rank_
         assert session.health.devices == 1
     assert [frame.seq for frame in out] == list(range(61))
     assert len(troubles) == 1 and "cpu (rank 1)" in troubles[0]
+
+
+def test_ranks_leave_signals_of_the_group_to_the_engine_and_outlive_the_thread_that_opened_them():
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(make(32, ((0, 2), (2, 4)))))
+    thread.start()
+    thread.join()
+    stream, _ = opened[0]
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stream.ring.processes[1].send_signal(number)
+        stream.set_prompt(WordVectors(SPEC).encode("sea").embedding)
+        done = []
+        for index in range(12):
+            noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
+            done += stream.denoise(noisy, torch.tensor(700), (700,), index)
+        assert len(done) >= 8
+        assert stream.ring.processes[1].poll() is None
+    finally:
+        stream.ring.close()
+    assert stream.ring.processes[1].returncode == 0
+
+
+PARENT = """
+import time
+from tests.engine.distributed.test_distributed import make
+stream, _ = make(32, ((0, 2), (2, 4)))
+print(stream.ring.processes[1].pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_a_stopped_rank_ends_with_a_parent_that_is_killed():
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        rank = psutil.Process(int(parent.stdout.readline()))
+        rank.suspend()
+        parent.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            rank.wait(60)
+    assert not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE
 
 
 def test_messages_survive_serialisation():

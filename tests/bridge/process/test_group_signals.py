@@ -1,0 +1,117 @@
+"""Ctrl+C and SIGTERM to the whole process group end the program in order: no traceback, no engine that failed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from bridge.ipc import group_signals
+
+WAIT_S = 120.0
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups of this kind")
+
+PROGRAM = """
+if __name__ == "__main__":
+    from bridge.cli.main import main
+    main()
+"""
+
+
+class Group:
+    """`tidecast run` in a process group of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-c", PROGRAM, "run", "--plain", "--osc-port", "0", "--web-port", "0"]
+        command += ["--input", "pattern:bars", "--output", "null:", "--size", "64x64", *arguments]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.log: list[str] = []
+
+    def until(self, text: str) -> None:
+        """Read what it writes until a line holds `text`."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.append(line)
+            if text in line:
+                return
+        raise AssertionError(f"it ended without {text!r}: {''.join(self.log)}")
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+@pytest.fixture
+def group(request: pytest.FixtureRequest) -> Iterator[Group]:
+    found = Group(*request.param)
+    yield found
+    found.kill()
+
+
+IDENTITY = ["--set", "process.kind=identity"]
+PIPELINE = ["--model", "wan21-tiny", "--set", 'engine.devices=["cpu","cpu"]']
+
+
+@pytest.mark.parametrize(
+    ("group", "moment", "number"),
+    [
+        (IDENTITY, "while it starts", signal.SIGTERM),
+        (IDENTITY, "while it starts", signal.SIGINT),
+        (IDENTITY, "while it runs", signal.SIGTERM),
+        (IDENTITY, "while it runs", signal.SIGINT),
+        (PIPELINE, "while it runs", signal.SIGTERM),
+    ],
+    indirect=["group"],
+    ids=["starting-SIGTERM", "starting-SIGINT", "running-SIGTERM", "running-SIGINT", "pipeline-SIGTERM"],
+)
+def test_the_group_ends_in_order(group: Group, moment: str, number: signal.Signals) -> None:
+    if moment == "while it starts":
+        deadline = time.monotonic() + WAIT_S
+        while not group.children():  # the first of them is just starting Python
+            assert time.monotonic() < deadline and group.process.poll() is None
+            time.sleep(0.001)
+        group.until("OSC on")
+    else:
+        group.until("running ")
+    processes = group.children()
+    os.killpg(group.process.pid, number)
+    rest, _ = group.process.communicate(timeout=WAIT_S)
+    log = "".join(group.log) + rest
+    assert group.process.returncode == 0, log
+    for trace in ("Traceback", "ERROR", "ended by itself", "asked to end", "died", "Lost", "rank"):
+        assert trace not in log, log
+    psutil.wait_procs(processes, timeout=WAIT_S)
+    assert [process for process in processes if process.is_running()] == []
+
+
+@pytest.mark.parametrize("group", [IDENTITY], indirect=True, ids=["identity"])
+def test_an_engine_that_is_asked_to_end_alone_is_replaced(group: Group) -> None:
+    group.until("running ")
+    asked = [process for process in group.children() if "spawn_main" in " ".join(process.cmdline())]
+    for process in asked:  # the engine and the page's
+        process.terminate()
+    group.until("asked to end (SIGTERM)")
+    group.until("running ")
+    psutil.wait_procs(asked, timeout=WAIT_S)
+    assert [process for process in asked if process.is_running()] == []
+
+
+def test_the_signals_are_held_back_only_meanwhile() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with group_signals.held_back():
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) >= {signal.SIGINT, signal.SIGTERM}
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
