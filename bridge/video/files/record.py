@@ -27,6 +27,8 @@ import numpy as np
 
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.service import Service
+from bridge.video.errors import reason
+from bridge.video.files.takes import remove_empty, remove_left_behind, reserve
 from engine.errors import TidecastError, TransportError
 from engine.frame import Frame
 
@@ -185,8 +187,12 @@ class Recorder:
             width, height = self._sizes[kind]
             if width % 2 or height % 2:
                 raise TransportError(f"its pictures are {width}x{height}.", "Recordings need an even width and height.")
-            path = self._new_path(kind)
             ring = FrameRing(width, height, depth=RING_DEPTH, metadata_bytes=0)
+            try:
+                path = self._new_path(kind)
+            except BaseException:
+                ring.close()
+                raise
         except (OSError, TidecastError) as error:
             self._trouble(f"The {kind} is not recorded: {error}")
             self._give_up(kind)
@@ -199,11 +205,12 @@ class Recorder:
         )
         try:
             process.start()
-        except OSError as error:  # out of processes, memory or file handles
-            self._trouble(f"The {kind} is not recorded: its process could not be started: {error}.")
+        except Exception as error:  # out of processes, memory or file handles
+            self._trouble(f"The {kind} is not recorded: its process could not be started: {reason(error)}.")
             self._give_up(kind)
             ours.close()
             ring.close()
+            remove_empty(path)
             return
         finally:
             theirs.close()
@@ -225,6 +232,7 @@ class Recorder:
             self._trouble(f"Recording {recording.path}: {result}")
         else:
             log.info("recorded %s", recording.path)
+        remove_empty(recording.path)
         recording.pipe.close()
         recording.ring.close()
         recording.process.close()
@@ -239,24 +247,22 @@ class Recorder:
         self._status(", ".join(str(recording.path) for recording in self._recordings.values()))
 
     def _new_path(self, kind: str) -> Path:
-        """A free file name in the folder.
+        """A new, empty file in the folder.
 
         Raises:
             TransportError: if there is not enough free space on the disk.
-            OSError: if the folder cannot be created.
+            OSError: if the folder or the file cannot be created.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(self._folder)
         free = shutil.disk_usage(self._folder).free
         if free < MIN_FREE_BYTES:
             raise TransportError(
                 f"only {free // 2**20} MiB are free in {self._folder}.", "Free some space, or choose another folder."
             )
-        stem = time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
-        names = (f"{stem}{f' {n}' if n else ''}.mp4" for n in range(1000))
-        taken = {
-            r.path for r in (*self._recordings.values(), *self._finishing)
-        }  # their processes may still be starting
-        return next(path for path in (self._folder / name for name in names) if path not in taken and not path.exists())
+        return reserve(
+            self._folder, time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
+        )
 
 
 def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
@@ -272,7 +278,7 @@ def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
     try:
         count = _encode(_frames(reader, pipe), reader.size, path, fps)
     except (FFmpegError, OSError, ValueError) as error:
-        result = f"it ended early: {error}. Check the disk's free space and the folder's permissions."
+        result = f"it ended early: {reason(error)}. Check the disk's free space and the folder's permissions."
     else:
         lost = reader.dropped
         result = f"{lost} of {count + lost} frames are missing: the disk or the encoder was too slow." if lost else ""

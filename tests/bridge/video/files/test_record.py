@@ -8,13 +8,14 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from bridge.video.files import record
+from bridge.video.files import record, takes
 from bridge.video.files.record import Recorder
 from engine.frame import Frame
 from tests.support.browser import wait
@@ -189,3 +190,82 @@ def test_an_odd_size_is_reported(rig: Rig) -> None:
     rig.recorder.want(True, False)
     wait(lambda: rig.troubles, "the report")
     assert f"{WIDTH}x{HEIGHT - 1}" in rig.troubles[0] and rig.path == ""
+
+
+def test_two_recordings_that_begin_in_the_same_second_get_a_file_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takes.time, "strftime", lambda form: "Tidecast 2026-11-29 20-00-00")
+    rigs = [Rig(tmp_path) for _ in range(2)]  # as two instances with the same folder
+    for rig in rigs:
+        rig.recorder.want(True, False)
+    for rig in rigs:
+        wait(lambda rig=rig: rig.recorder.pids, "the process")
+        rig.play(5)
+    first = rigs[0].path
+    rigs[0].recorder.want(False, False)
+    wait(lambda: rigs[0].path == "", "off")
+    rigs[0].recorder.want(True, False)
+    wait(lambda: rigs[0].path not in ("", first), "on again")
+    rigs[0].play(5)
+    for rig in rigs:
+        rig.recorder.close()
+    assert [rig.troubles for rig in rigs] == [[], []]
+    files = sorted(tmp_path.iterdir())
+    assert [path.name for path in files] == [f"Tidecast 2026-11-29 20-00-00{n}.mp4" for n in (" 1", " 2", "")]
+    assert [len(frames_of(path)) for path in files] == [5, 5, 5]
+
+
+def test_many_at_once_never_get_the_same_name(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda _: takes.reserve(tmp_path, "take"), range(64)))
+    assert len(set(paths)) == 64 == len(list(tmp_path.iterdir()))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_disk_that_fills_up_ends_the_recording_and_says_so(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = tmp_path / "full.mp4"
+    full.symlink_to("/dev/full")
+    monkeypatch.setattr(record, "reserve", lambda folder, stem: full)
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process")
+
+    def reported() -> bool:
+        rig.play(3)
+        return bool(rig.troubles)
+
+    wait(reported, "the report")
+    assert "o space left on device" in rig.troubles[0]
+    wait(lambda: rig.path == "", "the reading of no file")
+    rig.play(3)  # the show goes on
+    assert len(rig.troubles) == 1 and rig.recorder.pids == {}
+
+
+def test_a_recording_whose_process_cannot_start_leaves_no_file(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: object) -> None:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
+    rig.recorder.want(True, False)
+    wait(lambda: rig.troubles, "the report")
+    assert "could not be started: no memory." in rig.troubles[0]
+    assert list((tmp_path / "takes").iterdir()) == []
+
+
+def test_empty_files_of_recordings_that_were_killed_are_removed_and_no_others(rig: Rig, tmp_path: Path) -> None:
+    folder = tmp_path / "takes"
+    folder.mkdir()
+    old = time.time() - takes.LEFT_BEHIND_S - 60
+    kept = {"Tidecast 2026-11-29 20-00-01.mp4": b"video", "holiday.mp4": b""}
+    for name, content in {"Tidecast 2026-11-29 20-00-00.mp4": b"", **kept}.items():
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, (old, old))
+    (folder / "Tidecast 2026-11-29 20-00-02.mp4").write_bytes(b"")  # another program's, just begun
+    rig.recorder.want(True, False)
+    wait(lambda: rig.path, "the new file")
+    names = {path.name for path in folder.iterdir()} - {Path(rig.path).name}
+    assert names == {*kept, "Tidecast 2026-11-29 20-00-02.mp4"}
