@@ -490,7 +490,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "Machine on which Tidecast runs. It must listen there: tidecast run --osc-host 0.0.0.0",
+   "help": "Machine on which Tidecast runs. It must listen there and obey this machine: tidecast run --osc-host 0.0.0.0 --osc-allow, then the address of this machine.",
    "section": false,
    "read_only": false
   },

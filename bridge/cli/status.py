@@ -11,7 +11,7 @@ from rich.text import Text
 
 from bridge.printable import one_line
 from bridge.video.table import output_text
-from bridge.web.access import qr_text
+from bridge.web.access import is_loopback, qr_text
 from engine.control import PREFIX
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def introduction(bridge: App) -> str:
         lines.append(f"query   {bridge.oscquery_url} (OSCQuery)")
     if bridge.osc is not None:
         host, port = bridge.osc.address
-        lines.append(f"osc     {host}:{port}, for example:")
+        lines.append(f"osc     {host}:{port}, {obeyed(host, config.osc.allow)}; for example:")
         for address, kind, value in (
             ("/prompt", "s", "'fire'"),
             ("/strength", "f", "0.8"),
@@ -46,6 +46,15 @@ def introduction(bridge: App) -> str:
             lines.append(f"          oscsend {host} {port} {PREFIX}{address} {kind} {value}")
     lines.append("stop    Ctrl+C")
     return "\n".join(lines)
+
+
+def obeyed(host: str, allow: tuple[str, ...]) -> str:
+    """Whom the OSC port obeys."""
+    if is_loopback(host):
+        return "for programs on this machine"
+    if not allow:
+        return "obeys only this machine (to allow another: --osc-allow ADDRESS)"
+    return f"obeys this machine and {', '.join(allow)}"
 
 
 class StatusLine:

@@ -55,12 +55,14 @@ def _osc(names: Names) -> Guide:
         steps = (
             f"From this machine or another in the network, send OSC by UDP to {names.machine}, or its IP address, "
             f"port {port}: TouchOSC, {programs}.",
+            "Other machines are obeyed only if Tidecast was started with --osc-allow and their addresses.",
         )
         host = names.machine
     elif host.startswith("127.") or host in ("localhost", "::1"):
         steps = (
             f"From this machine, send OSC by UDP to {host}, port {port}: {programs}.",
-            "From another machine, such as TouchOSC on a tablet: start Tidecast with -c network.",
+            "From another machine, such as TouchOSC on a tablet: start Tidecast with -c network --osc-allow and "
+            "the other machine's address.",
         )
     else:
         steps = (f"Send OSC by UDP to {host}, port {port}: TouchOSC, {programs}.",)

@@ -61,7 +61,8 @@ def connection() -> list[Parameter]:
             page,
             Style.STR,
             "127.0.0.1",
-            help="Machine on which Tidecast runs. It must listen there: tidecast run --osc-host 0.0.0.0",
+            help="Machine on which Tidecast runs. It must listen there and obey this machine: tidecast run "
+            "--osc-host 0.0.0.0 --osc-allow, then the address of this machine.",
         ),
         Parameter(
             "Port", "OSC Port", page, Style.INT, 9000, low=1, high=65535, help="UDP port at which Tidecast listens."

@@ -86,8 +86,8 @@ SETUPS: dict[str, Diagram] = {
                 "Tidecast",
                 (
                     "`tidecast run --osc-host 0.0.0.0 \\`",
+                    "`  --osc-allow 192.168.1.10 \\`",
                     "`  --extra-ip 192.168.1.10`",
-                    "OSC in: UDP 9000",
                     "out: NDI `Tidecast`",
                 ),
                 280,

@@ -76,7 +76,7 @@ def test_the_page_of_prompts_names_every_word() -> None:
     assert sorted(re.findall(r"`(\w+)`", held)) == sorted(WORDS)
 
 
-ANSWERS = {"/error", "/pong", "/midi/learned"}
+ANSWERS = {"/error", "/pong", "/midi/learned", "/echo"}
 """Addresses at which Tidecast answers, beside the readings."""
 
 
