@@ -31,8 +31,8 @@ class RefusalLog:
         self._repeats: dict[str, int] = {}  # by address that was logged: how many came after it
         self._others = 0
 
-    def note(self, address: str, reason: str) -> None:
-        """Log or count one refused message."""
+    def note(self, address: str, reason: str, *, traceback: bool = False) -> None:
+        """Log or count one refused message; `traceback` adds that of the exception that is being handled."""
         with self._lock:
             counted = ""
             if self._clock() >= self._ends:
@@ -49,7 +49,7 @@ class RefusalLog:
         if counted:
             log.warning("Refused after that: %s.", counted)
         if first:
-            log.warning("%s: %s", address, reason)
+            log.warning("%s: %s", address, reason, exc_info=traceback)
 
     def _counted(self) -> str:
         """What was counted and not logged."""

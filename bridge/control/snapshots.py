@@ -9,6 +9,7 @@ recall must not end a recording.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from bridge.control.table import ControlTable
 from bridge.service import Service
 from engine.control import PREFIX, Command
 from engine.errors import ControlError
+
+log = logging.getLogger(__name__)
 
 FIRST, LAST = 1, 64
 """Range of the numbers."""
@@ -151,7 +154,12 @@ class Snapshots:
         }
         with self._change:
             self._gliding, self._began, self._seconds = moving, time.monotonic(), seconds
-        self._store.set_many({n: v for n, v in values.items() if n not in moving}, ORIGIN)
+        try:
+            self._store.set_many({n: v for n, v in values.items() if n not in moving}, ORIGIN)
+        except ControlError:
+            with self._change:
+                self._gliding = {}
+            raise
         with self._change:
             if self._gliding and self._glide_thread is None:  # one thread, however many recalls there are
                 self._glide_thread = threading.Thread(target=self._glide, name="glide", daemon=True)
@@ -172,9 +180,15 @@ class Snapshots:
                 share = min(1.0, (time.monotonic() - self._began) / self._seconds)
                 if share == 1.0:
                     self._gliding = {}
-            self._store.set_many(
-                {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
-            )
+            try:
+                self._store.set_many(
+                    {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, ORIGIN
+                )
+            except Exception as error:  # whatever it is, the next glide must find a thread or start one
+                log.exception("a glide failed")
+                self._report(PREFIX + RECALL.address, f"The glide ended early: {error}")
+                with self._change:
+                    self._gliding = {}
 
     def _note_write(self, name: str, value: Any, origin: Origin) -> None:
         if origin != ORIGIN and name in self._gliding:

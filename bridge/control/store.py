@@ -101,7 +101,7 @@ class ControlStore:
         self._rules: dict[str, Rule] = {}
         self._handlers: dict[str, tuple[CommandHandler, ...]] = {}
         self._registering = threading.Lock()
-        self._refusals = RefusalLog()
+        self._refusals, self._defects = RefusalLog(), RefusalLog()  # so that refusals do not crowd out a defect
 
     @property
     def snapshot(self) -> Snapshot:
@@ -215,6 +215,10 @@ class ControlStore:
         except TidecastError as error:
             self._reject(address, str(error), caller)
             return 0
+        except Exception:  # a defect in a handler or a rule is answered and must not end the thread
+            self._defects.note(address, "this cannot be done, because of a defect:", traceback=True)
+            self._reject(address, "Tidecast failed to do this; its log says why.", caller)
+            return 0
         return len(targets)
 
     def on(self, command: str, handler: CommandHandler) -> Callable[[], None]:
@@ -273,13 +277,7 @@ class ControlStore:
         if owner is not None:
             handlers = (functools.partial(self._edit, owner, command), *handlers)
         for handler in handlers:
-            try:
-                handler(values, caller)
-            except TidecastError:
-                raise
-            except Exception:  # a defect in a handler is answered and must not end the thread
-                log.exception("the handler of %s failed", address)
-                raise ControlError(address, "Tidecast failed to do this; its log says why.") from None
+            handler(values, caller)
 
     def _edit(self, owner: type[Any], command: Command, values: tuple[Any, ...], caller: Caller) -> None:
         """Carry out a command that is a method of an owner: it returns the fields to change, in one swap."""

@@ -124,6 +124,24 @@ def test_a_second_recall_replaces_the_glide(stage):
     assert store.snapshot.value("mix") == 0.0
 
 
+def test_a_glide_that_fails_is_told_and_the_next_one_works(stage):
+    store, kept, errors, _ = stage
+    store.set("mix", 1.0)
+    kept.save(1)
+    store.set("mix", 0.0)
+
+    def defect(value, origin):
+        raise RuntimeError("a defect")
+
+    lift = store.restrict("mix", defect)
+    kept.recall(1, 0.2)
+    eventually(lambda: errors)
+    assert "The glide ended early: a defect" in errors[0][1]
+    lift()
+    kept.recall(1, 0.1)
+    eventually(lambda: store.snapshot.value("mix") == 1.0)
+
+
 def test_one_thread_glides_however_many_recalls_there_are(stage):
     store, kept, _, _ = stage
     for number in (1, 2):

@@ -234,6 +234,23 @@ def test_commands_reach_their_handlers_with_coerced_arguments_and_failures_are_a
         store.on("no_such_command", broken)
 
 
+def test_a_defect_is_answered_and_its_traceback_logged_once(caplog):
+    store, _, errors = recording_store()
+
+    def broken(*_):
+        raise RuntimeError("a defect")
+
+    store.on("snapshot_save", broken)
+    store.restrict("mix", broken)
+    for number in range(200):
+        assert not store.handle(f"/nowhere/{number}", [1])
+    for _ in range(50):
+        assert not store.handle(PREFIX + "/snapshot/save", [1])
+        assert not store.handle(PREFIX + "/mix", [0.5])
+    assert len(errors) == 300 and "log says why" in errors[-1][1]
+    assert caplog.text.count("Traceback") == 2
+
+
 def test_a_broken_listener_stops_nothing():
     store = ControlStore(TABLE)
     seen = []
