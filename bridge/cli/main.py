@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bridge.cli.lazy import LateHelp, LazyGroup
 from bridge.cli.size import parse_size
-from bridge.cli.status import StatusLine, introduction
+from bridge.cli.status import StatusLine, going_on, introduction
 from bridge.cli.terminal import PrintableConsole, cell
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
@@ -241,7 +241,8 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
         bridge = App(config)
         bridge.start()
     try:
-        out.print(introduction(bridge), highlight=False, markup=False)
+        with going_on(out):
+            out.print(introduction(bridge), highlight=False, markup=False)
         end_s = math.inf if seconds is None else time.monotonic() + seconds
         with StatusLine(bridge, out, live) as status:
             while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):

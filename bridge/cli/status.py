@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import one_line
 from bridge.video.table import output_text
 from bridge.web.access import is_loopback, qr_text
@@ -17,10 +21,23 @@ from engine.control import PREFIX
 if TYPE_CHECKING:
     from bridge.app import App
 
+log = logging.getLogger(__name__)
+
 PLAIN_PERIOD_S = 5.0
 """Time between two plain lines."""
 
 COLOURS = {"running": "green", "loading": "cyan", "no-input": "yellow", "stalled": "yellow", "error": "red"}
+
+
+@contextlib.contextmanager
+def going_on(console: Console) -> Iterator[None]:
+    """Go on without the console if it cannot be written: its terminal or its reader is gone, or its disk is full."""
+    try:
+        yield
+    except (OSError, SystemExit) as error:  # rich ends the program when a reader is gone
+        console.quiet = True
+        discard_broken_streams()
+        log.error("The state cannot be shown any more: %s", error.__context__ or error)
 
 
 def introduction(bridge: App) -> str:
@@ -79,16 +96,21 @@ class StatusLine:
 
     def __enter__(self) -> Self:
         if self._live is not None:
-            self._live.start()
+            with going_on(self._console):
+                self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with going_on(self._console):
+                self._live.stop()
 
     def show(self) -> None:
         """Show the current readings."""
-        now = self._bridge.telemetry.snapshot()
+        with going_on(self._console):
+            self._show(self._bridge.telemetry.snapshot())
+
+    def _show(self, now: Mapping[str, Any]) -> None:
         if self._live is not None:
             self._live.update(styled(now), refresh=True)
             return
@@ -98,7 +120,7 @@ class StatusLine:
             self._console.print(styled(now).plain, highlight=False, soft_wrap=True)
 
 
-def styled(now: dict[str, Any]) -> Text:
+def styled(now: Mapping[str, Any]) -> Text:
     """The readings as one line."""
     state = str(now.get("state", "loading"))
     line = Text(f"{state:9}", style=COLOURS.get(state, ""))

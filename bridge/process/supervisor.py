@@ -22,7 +22,7 @@ from bridge.config import EngineProcessConfig
 from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
-from bridge.ipc.group_signals import held_back
+from bridge.ipc.start_process import start_process
 from bridge.process import worker
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
@@ -311,8 +311,7 @@ class EngineProcess:
             with theirs, inbox.reader() as reader, outbox.writer() as writer:
                 arguments = (start, reader, writer, theirs, self.heartbeat)
                 self._process = _SPAWN.Process(target=worker.main, args=arguments, name="tidecast-engine", daemon=True)
-                with held_back():
-                    self._process.start()
+                start_process(self._process)
         except BaseException:
             ours.close()
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel
-from bridge.ipc.group_signals import held_back
+from bridge.ipc.start_process import start_process
 from bridge.web.messages import FROM_WEB, FromWeb, Settings, Stop, ToWeb
 from bridge.web.preview import Preview
 
@@ -79,8 +79,7 @@ class ServerProcess:
                 self._process = _SPAWN.Process(
                     target=_web_process, args=(theirs, listening, readers, settings), name="tidecast-web", daemon=True
                 )
-                with held_back():
-                    self._process.start()
+                start_process(self._process)
         except BaseException:
             ours.close()
             raise
