@@ -3,7 +3,8 @@
 One process writes and one reads; neither can block the other, and either may be killed at any time:
 
 * There is no lock. Every slot holds the number of its frame twice, written before and after the pixels; a reader
-  that is overtaken while it copies sees that the number has changed and takes a newer frame instead.
+  that is overtaken while it copies sees that the number has changed and takes a newer frame instead. Memory barriers
+  keep the order of number, frame and number on processors that would change it (`memory_barrier`).
 * The reader copies the frame out of the ring. No slot is ever lent to a process, so nothing is lost when that
   process dies, and its successor continues where it stopped: all positions are in the shared memory.
 * To wait, the reader blocks on a socket, to which the writer sends one byte for each frame. When the reader is slow

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bridge.ipc.memory_barrier import MemoryBarrier
 from bridge.ipc.metadata import decoded, encoded
 from bridge.ipc.ring_memory import AT, HEAD, NEXT, TAKEN, Arrays, Layout, Memory
 from bridge.ipc.shared_block import SharedBlock
@@ -31,6 +32,7 @@ class RingEnd:
         self._block = block
         self._wake_up = wake_up
         self._memory: Memory | None = None
+        self._barrier = MemoryBarrier()
         self._close_socket = weakref.finalize(self, wake_up.close)
 
     def __getstate__(self) -> tuple[Layout, SharedBlock, socket.socket]:
@@ -130,6 +132,7 @@ class RingWriter(RingEnd):
         slot = number % layout.slots
         header = memory.headers[slot]
         header[AT.BEGIN] = number + 1
+        self._barrier()  # the reader learns that this slot changes before it changes
         header[AT.PTS] = frame.pts_ns
         header[AT.CAPTURED] = frame.captured_ns
         header[AT.SEQ] = frame.seq
@@ -138,6 +141,7 @@ class RingWriter(RingEnd):
         if blob:
             memory.metadata[slot][: len(blob)] = np.frombuffer(blob, np.uint8)
         np.copyto(memory.pixels[slot], frame.pixels)
+        self._barrier()  # the whole frame is there before its number says so
         header[AT.END] = number + 1
         memory.words[HEAD] = number + 1
         return self._wake_reader()
@@ -219,10 +223,12 @@ class RingReader(RingEnd):
             slot = number % layout.slots
             header = memory.headers[slot]
             if int(header[AT.BEGIN]) == int(header[AT.END]) == number + 1:
+                self._barrier()  # nothing of the frame is read before its number
                 pixels = np.empty((layout.height, layout.width, 3), np.uint8) if into is None else into
                 np.copyto(pixels, memory.pixels[slot])
                 blob = memory.metadata[slot][: int(header[AT.METADATA])].tobytes()
                 _, _, pts, captured, seq, queued, _ = header[: len(AT)].tolist()
+                self._barrier()  # everything was read before the number is read again
                 if int(header[AT.BEGIN]) == number + 1:
                     words[NEXT] = number + 1
                     words[TAKEN] += 1

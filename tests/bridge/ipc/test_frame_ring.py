@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import groupby
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import numpy as np
 import pytest
 
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.memory_barrier import MemoryBarrier
+from bridge.ipc.ring_memory import AT
 from engine.frame import Frame, PixelFormat
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -163,6 +166,59 @@ def test_stale_wake_ups_do_not_end_the_wait(ring):
     timer.start()
     assert reader.get(30.0).seq == 9
     timer.join()
+
+
+class Recorded(list):
+    """A slot's header that notes who reads and writes its two numbers."""
+
+    def __init__(self, header: np.ndarray, steps: list[str]) -> None:
+        super().__init__(header.tolist())
+        self.steps = steps
+
+    def __setitem__(self, index, value) -> None:
+        self.steps.append({AT.BEGIN: "begin", AT.END: "end"}.get(index, "frame"))
+        super().__setitem__(index, value)
+
+    def __getitem__(self, index):
+        self.steps.append({AT.BEGIN: "begin", AT.END: "end"}.get(index if isinstance(index, int) else -1, "frame"))
+        got = super().__getitem__(index)
+        return np.array(got) if isinstance(index, slice) else got
+
+
+def test_barriers_stand_between_the_numbers_and_the_frame_at_both_ends(ring, monkeypatch):
+    steps: list[str] = []
+    writer, reader = ring.writer(), ring.reader()
+    copy = np.copyto
+
+    def noted(*args) -> None:
+        steps.append("frame")
+        copy(*args)
+
+    monkeypatch.setattr("bridge.ipc.ring_ends.np.copyto", noted)
+    monkeypatch.setattr(MemoryBarrier, "__call__", lambda self: steps.append("barrier"))
+    shared = Recorded(writer._open().headers[0], steps)
+    writer._open().headers[0] = reader._open().headers[0] = shared
+    writer.put(frame(7, note="x"))
+    assert [step for step, _ in groupby(steps)] == ["begin", "barrier", "frame", "barrier", "end"]
+    steps.clear()
+    assert reader.get().seq == 7
+    assert [step for step, _ in groupby(steps)] == ["begin", "end", "barrier", "frame", "barrier", "begin"]
+
+
+def test_a_barrier_takes_its_lock_again_after_it_has_released_it(monkeypatch):
+    """A release followed by an acquisition orders everything around it; an acquisition alone does not."""
+    calls: list[str] = []
+
+    class Lock:
+        def __enter__(self) -> None:
+            calls.append("acquire")
+
+        def __exit__(self, *exc) -> None:
+            calls.append("release")
+
+    monkeypatch.setattr("bridge.ipc.memory_barrier.threading.Lock", Lock)
+    MemoryBarrier()()
+    assert calls[calls.index("release") :] == ["release", "acquire", "release"]
 
 
 def test_put_never_blocks_when_nobody_reads(ring):
