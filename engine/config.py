@@ -24,6 +24,11 @@ class Config(BaseModel):
         description="Devices that share the network, in pipeline order, the first encodes and the last decodes; "
         'empty for `device` alone. "remote" is a rank that is started on another machine.',
     )
+    ring_address: str = Field(
+        "",
+        pattern=r"^$|:\d{1,5}$",
+        description='This machine\'s address and a free port, "HOST:PORT", where ranks on other machines reach it.',
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Arithmetic of the network; auto is bfloat16 on a GPU or a CPU with matrix units (AMX), "

@@ -85,7 +85,9 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         stream: Stream
         if len(devices) > 1:
             say(f"loading {spec.title} on {len(devices)} devices")
-            stream = open_pipeline(spec, devices, dtype, files, which, settings, threads=config.threads)
+            stream = open_pipeline(
+                spec, devices, dtype, files, which, settings, threads=config.threads, address=config.ring_address
+            )
         else:
             say(f"loading {spec.title}")
             dit = parts.build_network(spec, device, dtype, files)

@@ -26,6 +26,7 @@ def open_pipeline(
     settings: StreamSettings,
     *,
     threads: int = 0,
+    address: str = "",
 ) -> PipelineStream:
     """Start one rank on every device and return the stream; this process is rank 0, on the first device.
 
@@ -39,9 +40,11 @@ def open_pipeline(
         codec: the autoencoder, a name in `engine.models.spec.CODECS`.
         settings: as for a stream in one process.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
+        address: "HOST:PORT" where ranks of other machines reach this one; empty if there are none.
 
     Raises:
-        ModelError: if there are fewer than two devices, or more devices than blocks.
+        ModelError: if there are fewer than two devices, or more devices than blocks, or a rank on another machine lacks
+            an address or a secret.
         RankLostError: if a rank does not start.
     """
     if not 2 <= len(devices) <= spec.network.layers:
@@ -65,7 +68,13 @@ def open_pipeline(
         files={role: str(path) for role, path in files.items()},
         family=spec.family if "." in spec.family else "",
     )
-    ring = Ring(job, [None if device == "remote" else device for device in devices])
+    host, _, port = (address or "127.0.0.1:0").rpartition(":")
+    ring = Ring(
+        job,
+        [None if device == "remote" else device for device in devices],
+        address=host.strip("[]"),
+        port=int(port) if port.isdecimal() else 0,
+    )
     try:
         builder, device = registry.builder(spec), torch.device(devices[0])
         network = builder.build_network(spec, torch.device("cpu"), dtype, files)

@@ -149,7 +149,7 @@ class Link:
     Args:
         rank, world: this rank's index and the number of ranks.
         device: where received parts are placed.
-        store: the store through which the ranks find each other (`open_store`).
+        store: the store through which the ranks find each other (`engine.distributed.rendezvous`).
 
     Raises:
         RankLostError: if the other ranks do not connect.
@@ -161,7 +161,7 @@ class Link:
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
         except (RuntimeError, ValueError) as error:
-            raise RankLostError(f"The {world} ranks of the pipeline did not connect ({_first_line(error)}).") from None
+            raise RankLostError(f"The {world} ranks of the pipeline did not connect ({first_line(error)}).") from None
         self._sent: deque[tuple[list[dist.Work | None], list[Tensor]]] = deque()
 
     def send(self, message: Message, to: int | None = None) -> None:
@@ -213,26 +213,6 @@ class Link:
             dist.destroy_process_group()
 
 
-def open_store(address: str, port: int, world: int, *, host: bool, seconds: float = 300.0) -> dist.TCPStore:
-    """The key-value store through which the ranks of a ring find each other.
-
-    Args:
-        address, port: where the store is served; port 0 chooses a free one (host only).
-        world: number of ranks.
-        host: whether this process serves the store; rank 0 does.
-        seconds: how long to wait for the host.
-
-    Raises:
-        RankLostError: if the host does not answer.
-    """
-    try:
-        return dist.TCPStore(
-            address, port, world, is_master=host, timeout=datetime.timedelta(seconds=seconds), wait_for_workers=False
-        )
-    except (RuntimeError, ValueError) as error:
-        raise RankLostError(f"No pipeline answers at {address}:{port} ({_first_line(error)}).") from None
-
-
 def pack(parts: Sequence[Tensor]) -> Tensor:
     """Tensors as one uint8 buffer; each part starts at a multiple of 8 bytes."""
     sizes = [_bytes(part.dtype, tuple(part.shape)) for part in parts]
@@ -262,10 +242,11 @@ def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
 
 def _lost(rank: int, error: RuntimeError) -> RankLostError:
     return RankLostError(
-        f"Rank {rank} of the pipeline is gone ({_first_line(error)}).",
+        f"Rank {rank} of the pipeline is gone ({first_line(error)}).",
         "The stream continues on the remaining ranks.",
     )
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -4,7 +4,8 @@ Rank 0 starts the ranks of its own machine. A rank of another machine is started
 
     torchrun --nnodes 2 --node-rank 1 --master-addr HOST --master-port PORT -m engine.distributed.rank
 
-torchrun sets the environment variables from which the rank, the number of ranks and the address are read.
+torchrun sets the environment variables from which the rank, the number of ranks and the address are read. HOST and PORT
+are the engine's `ring_address`; the variable TIDECAST_RING_SECRET must have the same value on both machines.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard
-from engine.distributed.link import Link, Message, Op, RankLostError, open_store
+from engine.distributed.link import Link, Message, Op, RankLostError
+from engine.distributed.rendezvous import given_secret, open_store, use_interface_of, verified
 from engine.distributed.ring import EXIT_RANK_LOST, Job, split_of
+from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import Codec
 from engine.network.protocol import keep_blocks
@@ -159,8 +162,10 @@ def main() -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
+        secret = given_secret()
+        use_interface_of(args.address)
         store = open_store(args.address, args.port, args.world, host=False)
-        job = Job.loads(store.get("job"))
+        job = Job.loads(verified(store.get("job"), secret))
         if job.threads:
             torch.set_num_threads(job.threads)
         link = Link(args.rank, args.world, device, store)
@@ -169,6 +174,9 @@ def main() -> None:
     except RankLostError as error:
         print(f"rank {args.rank}: {error}", file=sys.stderr)
         sys.exit(EXIT_RANK_LOST)
+    except ModelError as error:
+        print(f"rank {args.rank}: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

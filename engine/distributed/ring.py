@@ -20,8 +20,18 @@ import torch
 from torch import Tensor
 
 from engine.distributed.child import PARENT, block_group_signals
-from engine.distributed.link import Link, Message, Op, RankLostError, open_store
+from engine.distributed.link import Link, Message, Op, RankLostError
+from engine.distributed.rendezvous import (
+    SECRET,
+    given_secret,
+    is_loopback,
+    new_secret,
+    open_store,
+    signed,
+    use_interface_of,
+)
 from engine.distributed.split import Split
+from engine.errors import ModelError
 
 
 def split_of(edges: Tensor) -> Split:
@@ -91,20 +101,29 @@ class Ring:
         address, port: where ranks of other machines reach this one; loopback and a free port by default.
 
     Raises:
+        ModelError: if a rank is on another machine and there is no address, port or secret for it.
         RankLostError: if a rank does not start.
     """
 
     def __init__(self, job: Job, devices: Sequence[str | None], *, address: str = "127.0.0.1", port: int = 0) -> None:
         self.job, self.world, self.decodes = job, len(devices), job.decodes
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        remote = None in devices[1:]
+        if remote and (not port or is_loopback(address)):
+            raise ModelError(
+                f"A rank on another machine cannot reach this one at {address}:{port}.",
+                'Name this machine\'s address and a free port: ring_address = "192.168.1.10:29500".',
+            )
+        secret = given_secret() if remote else new_secret()
+        use_interface_of(address)
         # Ranks are killed when the thread that started them ends, so they get one that lives as long as the ring.
         self._starter = ThreadPoolExecutor(1, "ranks", initializer=block_group_signals)
         store = open_store(address, port, self.world, host=True)
-        store.set("job", job.dumps())
+        store.set("job", signed(job.dumps(), secret))
         try:
             for rank, device in enumerate(devices):
                 if rank and device is not None:
-                    started = self._starter.submit(_start, rank, self.world, address, store.port, device)
+                    started = self._starter.submit(_start, rank, self.world, address, store.port, device, secret)
                     self.processes[rank] = started.result()
             self._link = Link(0, self.world, torch.device(devices[0] or "cpu"), store)
         except BaseException:
@@ -158,7 +177,7 @@ class Ring:
         self._starter.shutdown()
 
 
-def _start(rank: int, world: int, address: str, port: int, device: str) -> subprocess.Popen[bytes]:
+def _start(rank: int, world: int, address: str, port: int, device: str, secret: str) -> subprocess.Popen[bytes]:
     command = [
         sys.executable,
         "-m",
@@ -176,5 +195,5 @@ def _start(rank: int, world: int, address: str, port: int, device: str) -> subpr
     ]
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), PARENT: str(os.getpid())}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), PARENT: str(os.getpid()), SECRET: secret}
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
