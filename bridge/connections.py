@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from bridge.allowance import Allowance
+
 SWEEP_S = 0.25
 """Interval at which deadlines are checked."""
 
@@ -55,38 +57,6 @@ class Limits:
     requests_burst: float = 400.0
     messages_per_s: float = 500.0
     messages_burst: float = 500.0
-
-
-class Allowance:
-    """A token bucket: `burst` at once, then `rate` per second."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._left = burst
-        self._then_s = time.monotonic()
-
-    def _refill(self) -> None:
-        now = time.monotonic()
-        self._left = min(self._burst, self._left + (now - self._then_s) * self._rate)
-        self._then_s = now
-
-    def take(self, amount: float = 1.0) -> float:
-        """Take `amount`; returns how many seconds to wait before more is used, 0 within the allowance."""
-        self._refill()
-        self._left -= amount
-        return max(0.0, -self._left / self._rate)
-
-    @property
-    def left(self) -> float:
-        """What may be used at once; negative while it is overdrawn."""
-        self._refill()
-        return self._left
-
-    @property
-    def full(self) -> bool:
-        """Whether nothing of it is in use."""
-        return self.left >= self._burst
 
 
 @dataclass(slots=True)

@@ -20,7 +20,8 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from bridge.connections import Allowance, Connections, Limits, address_key
+from bridge.allowance import Allowance
+from bridge.connections import Connections, Limits, address_key
 from bridge.http_server import MAX_HEAD, HttpServer
 from bridge.listening import listen
 from tests.support.browser import wait

@@ -6,6 +6,7 @@ A starlette application on top of `Hub` (state) and `Gallery` (pictures). bridge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -31,6 +32,7 @@ from bridge.web.server.gallery import Gallery, Viewer
 from bridge.web.server.hub import Client, Hub
 from bridge.web.server.page_messages import (
     PageDrew,
+    PageNews,
     PageWatches,
     news_json,
     parse_control,
@@ -52,6 +54,9 @@ MAX_SOCKETS = 48
 
 MAX_SOCKETS_PER_ADDRESS = 24
 """Most WebSockets of one address: twelve pages."""
+
+SILENCE_S = 1.5
+"""Longest time without a message to a page."""
 
 TRY_LATER = 1013
 
@@ -313,9 +318,14 @@ async def _texts(socket: WebSocket) -> Any:
 
 
 async def _send_news(socket: WebSocket, client: Client) -> None:
+    """Send what changes, and an empty object when nothing does, so that the page can tell silence from loss."""
     try:
         while True:
-            await socket.send_text(json.dumps(news_json(await client.news()), separators=(",", ":")))
+            news: list[PageNews] = []
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SILENCE_S):
+                    news = await client.news()
+            await socket.send_text(json.dumps(news_json(news), separators=(",", ":")))
     except (WebSocketDisconnect, RuntimeError):  # the peer left between two messages
         return
 

@@ -12,7 +12,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from bridge.connections import Allowance
+from bridge.allowance import Allowance
 
 TRIES = 20
 """Wrong tokens that an address may give at once."""

@@ -3,7 +3,10 @@
 
 const listeners = new Map();
 const pending = new Map();
+// The server says something at least every 2 s; a process that is frozen keeps its connections open.
+const SILENCE_MS = 5000;
 let socket = null;
+let heard = 0;
 let wait = 300;
 
 /** The newest state. `values` and `readings` by name; `lists` as the server sends them. */
@@ -57,21 +60,34 @@ export function askInputs() {
 /** Connect, and reconnect whenever the connection is lost. */
 export function connect() {
   socket = new WebSocket(socketUrl("/api/socket"));
-  socket.onmessage = (event) => absorb(JSON.parse(event.data));
+  heard = performance.now();
+  socket.onmessage = (event) => {
+    heard = performance.now();
+    absorb(JSON.parse(event.data));
+  };
   socket.onopen = () => {
     wait = 300;
     state.online = true;
     emit("online", true);
   };
-  socket.onclose = () => {
-    if (state.online) {
-      state.online = false;
-      emit("online", false);
-    }
-    setTimeout(connect, wait);
-    wait = Math.min(wait * 1.6, 4000);
-  };
+  socket.onclose = lost;
 }
+
+function lost() {
+  socket.onmessage = socket.onopen = socket.onclose = null;
+  socket.close();
+  socket = null;
+  if (state.online) {
+    state.online = false;
+    emit("online", false);
+  }
+  setTimeout(connect, wait);
+  wait = Math.min(wait * 1.6, 4000);
+}
+
+setInterval(() => {
+  if (socket && performance.now() - heard > SILENCE_MS) lost();
+}, 500);
 
 function absorb(news) {
   for (const [name, [value, origin]] of Object.entries(news.controls ?? {})) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from bridge.control.origin import Origin, Trust
 from bridge.drills.viewers import open_pages
 from bridge.table import TABLE
 from bridge.video.table import schemes
+from bridge.web import server_process
 from engine.controls import Controls
 from engine.models.ember.vocabulary import EMBER
 from tests.support.browser import Browser, Tab, wait
@@ -361,6 +363,45 @@ def test_a_killed_web_process_comes_back_and_the_stage_does_not_notice(page: Tab
     page.until("document.querySelector('[data-control=motion] output').textContent === '0.50'")
     assert max(stage.gaps_ms) < 10 * 1000 / FPS
     page.events.clear()  # the refused connections are told to the console, as they should be
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_frozen_web_process_is_said_and_the_page_comes_back_by_itself_with_all_values(
+    page: Tab, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen process keeps its connections open: the page notices that nothing comes."""
+    monkeypatch.setattr(server_process, "HANG_S", 7.0)
+    stage.store.set_many({"motion": 0.25, "seed": 4711, "prompt_2": "before", "mirror": True})
+    page.until("document.querySelector('#w-prompt_2').value === 'before'")
+    page.js("window.theSamePage = true")
+    page.click("#w-prompt_3")
+    page.type("half a prom")
+    frozen = stage.web.pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        page.until("document.body.dataset.state === 'offline' && !document.getElementById('notice').hidden")
+        assert "keeps trying to reconnect" in page.js("document.getElementById('notice').textContent")
+        stage.store.set("prompt_2", "meanwhile")
+        wait(lambda: stage.web.pid not in (0, frozen), "another process")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGCONT)
+    page.until("document.body.dataset.state === 'running'", "the page to be back by itself")
+    page.until("!document.getElementById('alert').hidden")
+    said = page.js("document.getElementById('alert').textContent")
+    assert "no sign of life" in said and "comes back by itself" in said
+    page.until("document.querySelector('#w-prompt_2').value === 'meanwhile'")
+    page.until("document.querySelector('#w-seed').value === '4711'")
+    page.until("document.querySelector('[data-control=motion] output').textContent === '0.25'")
+    page.until("document.querySelector('[data-control=mirror] button').getAttribute('aria-pressed') === 'true'")
+    assert page.js("theSamePage && document.querySelector('#w-prompt_3').value") == "half a prom"
+    page.key("Enter")
+    wait(lambda: stage.store.snapshot.value("prompt_3") == "half a prom", "the prompt")
+    before = page.js("tidecast.drawn.output")
+    page.until(f"tidecast.drawn.output > {before + 5}", "pictures again")
+    stage.store.set_many({"prompt_2": "", "prompt_3": "", "mirror": False, "seed": 0})
+    page.js("document.querySelector('#alert button').click()")
+    page.events.clear()  # the lost connections are told to the console, as they should be
 
 
 def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:

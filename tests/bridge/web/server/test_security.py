@@ -292,7 +292,7 @@ def test_silent_peers_and_floods_close_the_page_for_nobody(stage: Stage, url: st
                 while not stop.is_set():
                     number += 1
                     page.send(json.dumps({"address": "/tidecast/prompt/2", "args": [f"{number} " + "x" * 20_000]}))
-                    page.send(json.dumps({"address": "/tidecast/*", "args": [number]}))
+                    page.send(json.dumps({"address": "/tidecast/prompt/*/weight", "args": [number]}))
 
         sending = threading.Thread(target=run, daemon=True)
         sending.start()
