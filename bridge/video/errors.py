@@ -13,9 +13,10 @@ MAX_CHARACTERS = 300
 
 def reason(error: BaseException) -> str:
     """An exception in a few words, without a full stop."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    text = " ".join(text.split()).rstrip(".")[:MAX_CHARACTERS]
-    return text[:1].lower() + text[1:] if text[:2] != text[:2].upper() else text
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")[:MAX_CHARACTERS]
+    if not text:
+        return type(error).__name__
+    return text if text[:2].isupper() else text[0].lower() + text[1:]
 
 
 @contextlib.contextmanager

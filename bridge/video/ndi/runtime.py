@@ -172,7 +172,8 @@ class _Search:
         self._seen: dict[str, tuple[str, float]] = {}
         self.changed = threading.Condition(threading.RLock())
         self._service = Service("ndi-finder", self._run, wake=self._notice)
-        atexit.register(self._service.stop)  # libndi's clean-up at exit aborts if a thread is still inside it
+        # libndi's clean-up at exit aborts if a thread is still inside it; one that hangs there is not waited for.
+        atexit.register(self._service.stop, 2 * ROUND_S)
 
     def add(self, user: Finder) -> None:
         with self.changed:

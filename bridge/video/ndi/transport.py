@@ -11,6 +11,7 @@ only the newest frame is returned.
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -38,8 +39,13 @@ from bridge.video.pixels import FourChannelConverter, UyvyConverter
 from engine.errors import NameTakenError, TransportError
 from engine.frame import Frame, PixelFormat
 
+log = logging.getLogger(__name__)
+
 SILENT_S = 2.0
 """A source that was connected but gives no frame for this long counts as lost and is searched for again."""
+
+CLOSE_S = 5.0
+"""Longest wait for a read or a send in progress when the handle is to be destroyed, in s."""
 
 _GONE_S = 0.3  # without a frame for this long, it is checked whether the connection is still there
 _SLICE_S = 0.1  # longest single wait for a frame inside the library
@@ -124,15 +130,20 @@ class NdiSource(Source):
                     return None
 
     def close(self) -> None:
-        """Disconnect and stop searching."""
+        """Disconnect and stop searching. A read that hangs keeps the handle: the program's end must not wait for it."""
         self._closing = True
-        with self._lock:
+        if not self._lock.acquire(timeout=CLOSE_S):
+            log.warning("%s hangs in NDI and is left behind", self.uri)
+            return
+        try:
             handle, self._handle = self._handle, None
             if handle is None:
                 return
             self._finder.stop()
             self._connected = False
             destroy(library(), handle)
+        finally:
+            self._lock.release()
 
     @property
     def info(self) -> SourceInfo:
@@ -275,14 +286,19 @@ class NdiSink(Sink):
             ndi.send_send_video_async_v2(self._handle, video)
 
     def close(self) -> None:
-        """Finish the last frame and free the name."""
-        with self._lock:
+        """Finish the last frame and free the name. A send that hangs keeps the handle, as in `NdiSource.close`."""
+        if not self._lock.acquire(timeout=CLOSE_S):
+            log.warning("%s hangs in NDI and is left behind", self.uri)
+            return
+        try:
             handle, self._handle = self._handle, None
             if handle is None:
                 return
             library().send_destroy(handle)
             self._in_flight.clear()
             remove_own_output(self._full_name)
+        finally:
+            self._lock.release()
 
     @property
     def receivers(self) -> int:

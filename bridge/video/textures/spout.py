@@ -62,7 +62,7 @@ class SpoutSource(Source):
         """Create the receiver and its context."""
         if self._thread is None:
             spout = library()
-            self._thread = GlThread("spout source")
+            self._thread = GlThread("Spout source")
             self._seq, self._pixels = 0, None
             try:
                 self._receiver = self._thread.do(lambda: _with_context(spout.SpoutReceiver()))
@@ -87,9 +87,11 @@ class SpoutSource(Source):
         """Release the receiver and its context."""
         if self._thread is not None:
             receiver, self._receiver = self._receiver, None
-            self._thread.do(lambda: (receiver.releaseReceiver(), receiver.closeOpenGL()))
-            self._stop_thread()
             self._connected = False
+            try:
+                self._thread.do(lambda: (receiver.releaseReceiver(), receiver.closeOpenGL()))
+            finally:
+                self._stop_thread()
 
     @property
     def info(self) -> SourceInfo:
@@ -147,7 +149,7 @@ class SpoutSink(Sink):
         """Create the sender and its context."""
         if self._thread is None:
             spout = library()
-            self._thread = GlThread("spout sink")
+            self._thread = GlThread("Spout sink")
             try:
                 self._sender = self._thread.do(lambda: self._make(spout))
             except TransportError:
@@ -166,9 +168,11 @@ class SpoutSink(Sink):
         """Release the sender and its context."""
         if self._thread is not None:
             sender, self._sender = self._sender, None
-            self._thread.do(lambda: (sender.releaseSender(), sender.closeOpenGL()))
-            self._thread.close()
-            self._thread = None
+            try:
+                self._thread.do(lambda: (sender.releaseSender(), sender.closeOpenGL()))
+            finally:
+                self._thread.close()
+                self._thread = None
 
     @property
     def receivers(self) -> int:
@@ -226,7 +230,7 @@ def sink(name: str, options: Options) -> SpoutSink:
 def sources(options: Options) -> list[SourceInfo]:
     """Every sender on this machine."""
     spout = library()
-    thread = GlThread("spout list")
+    thread = GlThread("Spout list")
     try:
         return [SourceInfo(f"spout:{name}", name) for name in thread.do(lambda: _names(spout))]
     finally:

@@ -59,7 +59,7 @@ class SyphonSource(Source):
         """Start to search for the server."""
         if self._thread is None:
             library()
-            self._thread = GlThread("syphon source")
+            self._thread = GlThread("Syphon source")
             self._seq, self._next_look = 0, 0.0
 
     def read(self, timeout_s: float) -> Frame | None:
@@ -77,9 +77,11 @@ class SyphonSource(Source):
     def close(self) -> None:
         """Stop the client."""
         if self._thread is not None:
-            self._thread.do(self._drop)
-            self._thread.close()
-            self._thread = None
+            try:
+                self._thread.do(self._drop)
+            finally:
+                self._thread.close()
+                self._thread = None
 
     @property
     def info(self) -> SourceInfo:
@@ -148,7 +150,7 @@ class SyphonSink(Sink):
         """Create the server."""
         if self._thread is None:
             syphon, _, _ = library()
-            self._thread = GlThread("syphon sink")
+            self._thread = GlThread("Syphon sink")
             try:
                 self._server = self._thread.do(lambda: self._make(syphon))
             except TransportError:
@@ -169,9 +171,11 @@ class SyphonSink(Sink):
         """Stop the server."""
         if self._thread is not None:
             server, self._server, self._texture = self._server, None, None
-            self._thread.do(server.stop)
-            self._thread.close()
-            self._thread = None
+            try:
+                self._thread.do(server.stop)
+            finally:
+                self._thread.close()
+                self._thread = None
 
     @property
     def receivers(self) -> int:
