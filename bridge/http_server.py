@@ -16,7 +16,9 @@ from h11 import LocalProtocolError
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol  # limits the size of request heads; httptools does not
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.frames import CloseCode, Frame
 
 from bridge.connections import Connection, Connections, Limits
 from bridge.listening import BACKLOG
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 MAX_HEAD = 16 * 1024
 """Longest request head, in bytes."""
+
+MAX_FRAGMENTS = 1024
+"""Most fragments of a WebSocket message."""
 
 STOP_TIMEOUT_S = 3.0
 
@@ -56,6 +61,7 @@ class HttpServer:
             _Bounded(app, self._connections),
             http=self._accept,  # type: ignore[arg-type]  # any function that returns a protocol will do
             h11_max_incomplete_event_size=MAX_HEAD,
+            ws=_WebSocket,
             ws_max_size=max_message,
             ws_max_queue=16,
             ws_ping_interval=10.0,
@@ -107,6 +113,20 @@ class HttpServer:
         await self._server.serve(sockets=[self._listening])
         self._connections.abort_all()  # peers that do not read outlast uvicorn's own end
         await asyncio.sleep(0)
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Closes a connection whose message comes in too many fragments: empty ones count nothing towards its size."""
+
+    def handle_cont(self, event: Frame) -> None:
+        """Take a further fragment of a message."""
+        if self.close_sent:
+            return
+        if len(self.frames) >= MAX_FRAGMENTS:
+            self.conn.fail(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
+            self.handle_parser_exception()
+            return
+        super().handle_cont(event)
 
 
 class _Bounded:

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 
 from bridge.allowance import Allowance
 from bridge.connections import Connections, Limits, address_key
-from bridge.http_server import MAX_HEAD, HttpServer
+from bridge.http_server import MAX_FRAGMENTS, MAX_HEAD, HttpServer
 from bridge.listening import listen
 from tests.support.browser import wait
 
@@ -34,6 +34,10 @@ PATIENT = dataclasses.replace(QUICK, head_s=600.0, exchange_s=600.0, stall_s=600
 
 OTHERS = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no other loopback address unless it is added")
 BIG = 32 * 1024 * 1024
+UPGRADE = (
+    b"GET /much HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 
 
 async def fine(request: Request) -> Response:
@@ -248,11 +252,7 @@ def test_a_peer_that_does_not_take_its_answer_is_not_waited_for(quick: Toy) -> N
 
 def test_a_websocket_that_is_never_read_ends(quick: Toy) -> None:
     """A close frame could not be sent either: the buffers are full."""
-    head = (
-        b"GET /much HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    with quick.open(head):
+    with quick.open(UPGRADE):
         wait(lambda: quick.sockets == 1, "the socket")
         wait(lambda: quick.sockets == 0, "the application to be told that the peer is lost", 15.0)
 
@@ -268,6 +268,18 @@ def test_pings_of_a_peer_that_never_reads_do_not_fill_the_memory(quick: Toy) -> 
                 sent += peer.send(b"\x89\xfd\0\0\0\0" + bytes(125))
                 assert sent < 200_000_000
     assert quick.get().text == "fine"
+
+
+def test_a_message_that_never_ends_does_not_fill_the_memory(quick: Toy) -> None:
+    """Empty fragments count nothing towards the length of a message, but each is kept."""
+    with quick.open(UPGRADE.replace(b"/much", b"/echo")) as peer:
+        assert peer.recv(1000).startswith(b"HTTP/1.1 101")
+        peer.sendall(b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * 1000 + b"\x80\x80\0\0\0\0")
+        assert peer.recv(1000) == b"\x81\0", "a message in a thousand pieces is one"
+        peer.sendall(b"\x01\x80\0\0\0\0" + b"\0\x80\0\0\0\0" * (2 * MAX_FRAGMENTS))
+        said = peer.recv(1000)
+        assert said[:1] == b"\x88" and int.from_bytes(said[2:4], "big") == 1009
+        wait(lambda: ended(peer), "the connection to be closed")
 
 
 def test_a_websocket_that_floods_is_read_slowly_and_others_are_not() -> None:
