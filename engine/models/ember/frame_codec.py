@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,7 +85,7 @@ class StyleDecoder(nn.Module):
         self.at_eighth = nn.ModuleList((Residual(eighth), Residual(eighth)))
         self.to_quarter = nn.Conv2d(eighth + COMPONENTS, 4 * quarter, 1)
         self.at_quarter = Residual(quarter)
-        self.to_half = nn.Conv2d(quarter, 4 * widths.context, 1)
+        self.to_half = nn.Linear(quarter, 4 * widths.context)
         self.film = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 4 * eighth + 8 * quarter, 1))
         self.mixture = nn.Sequential(nn.Linear(look, 64), nn.SiLU(), nn.Linear(64, widths.kernels + 1))
         self.first = KernelSet(12 + widths.context, half, 3, widths.kernels)
@@ -94,30 +95,49 @@ class StyleDecoder(nn.Module):
         self.texture = nn.Parameter(torch.zeros(widths.kernels, half * TILE * TILE))
 
     def coarse(self, unit_NChw: Tensor, look_BLhw: Tensor) -> Tensor:
-        """Features [N, context, H / 2, W / 2] of the parts that see far."""
+        """Features at a quarter of the resolution, [N, quarter, H / 4, W / 4], of the parts that see far."""
         frames = len(unit_NChw) // len(look_BLhw)
         widths = self.widths
-        film = self.film(look_BLhw).repeat_interleave(frames, 0)
+        film = self.film(look_BLhw)
         sizes = [widths.eighth] * 4 + [4 * widths.quarter] * 2
-        scale1, shift1, scale2, shift2, scale3, shift3 = film.split(sizes, 1)
+        scale1, shift1, scale2, shift2, scale3, shift3 = film.repeat_interleave(frames, 0).split(sizes, 1)
         x = torch.addcmul(shift1, self.enter(unit_NChw), 1 + scale1)
         x = self.at_eighth[0](x)
         x = self.at_eighth[1](torch.addcmul(shift2, x, 1 + scale2))
-        x = self.to_quarter(torch.cat((x, unit_NChw), 1))
-        x = self.at_quarter(functional.pixel_shuffle(torch.addcmul(shift3, x, 1 + scale3), 2))
-        return functional.pixel_shuffle(self.to_half(x), 2)
+        x = torch.addcmul(shift3, self.to_quarter(torch.cat((x, unit_NChw), 1)), 1 + scale3)
+        x = rearrange(x, "n (y x c) h w -> n (h y) (w x) c", y=2, x=2).permute(0, 3, 1, 2)
+        quarter: Tensor = self.at_quarter(x)
+        return quarter
 
-    def fine(self, frames_N12HW: Tensor, context_NCHW: Tensor, mixture_A: Tensor) -> Tensor:
-        """Draw frames of one look, at half the resolution: [N, 12, H / 2, W / 2]."""
-        height, width = frames_N12HW.shape[-2:]
-        kernel, bias = self.first.mixed(mixture_A)
-        x = functional.conv2d(torch.cat((frames_N12HW, context_NCHW), 1), kernel, bias, padding=1)
+    def fine(self, unit_NChw: Tensor, quarter_NCHW: Tensor, basis_CI: Tensor, mixture_A: Tensor) -> Tensor:
+        """Draw frames of one look: pixels [N, 3, H, W].
+
+        Tensors are laid out channels last, and rearranged as seldom as can be.
+
+        Args:
+            unit_NChw: components of unit variance.
+            quarter_NCHW: from `coarse`.
+            basis_CI: the pixels of each component, from `FrameCodec`.
+            mixture_A: weights of the kernels.
+        """
+        count, _, h, w = unit_NChw.shape
+        height, width = STRIDE // 2 * h, STRIDE // 2 * w
+        unit = unit_NChw.permute(0, 2, 3, 1)
+        frames = rearrange(unit @ basis_CI, "n h w (a y b x c) -> n h a y w b x c", a=2, y=2, b=2, x=2)
+        context = functional.linear(quarter_NCHW.permute(0, 2, 3, 1), self.to_half.weight, self.to_half.bias)
+        context = rearrange(context, "n (h a) (w b) (y x c) -> n h a y w b x c", a=2, b=2, y=2, x=2)
+        x = torch.cat((frames, context), -1).view(count, height, width, -1).permute(0, 3, 1, 2)
+        x = functional.conv2d(x, *self.first.mixed(mixture_A), padding=1)
         texture = (mixture_A @ self.texture).view(-1, TILE, TILE)
-        x = x + texture.repeat(1, -(-height // TILE), -(-width // TILE))[:, :height, :width]
+        x = x.add_(texture.repeat(1, -(-height // TILE), -(-width // TILE))[:, :height, :width])
         x = functional.leaky_relu_(x, SLOPE)
         x = functional.leaky_relu_(functional.conv2d(x, *self.second.mixed(mixture_A), padding=1), SLOPE)
-        x = functional.conv2d(x, *self.last.mixed(mixture_A), padding=1)
-        return x + functional.conv2d(frames_N12HW, *self.colours.mixed(mixture_A))
+        x = functional.conv2d(x, *self.last.mixed(mixture_A), padding=1).permute(0, 2, 3, 1)
+        kernel, bias = self.colours.mixed(mixture_A)
+        plain = functional.linear(unit, (basis_CI.view(-1, 12) @ kernel.view(12, 12).T).view(len(basis_CI), -1).T)
+        plain = rearrange(plain, "n h w (i j c) -> n h i w j c", i=STRIDE // 2, j=STRIDE // 2)
+        made = x.unflatten(2, (w, -1)).unflatten(1, (h, -1)) + plain + bias
+        return rearrange(made, "n h i w j (c y x) -> n c (h i y) (w j x)", y=2, x=2)
 
 
 class FrameCodec(nn.Module):
@@ -131,7 +151,6 @@ class FrameCodec(nn.Module):
     stride = STRIDE
     frames_per_latent = GROUP
     basis: Tensor
-    mean: Tensor
     scale: Tensor
     signs: Tensor
 
@@ -142,7 +161,6 @@ class FrameCodec(nn.Module):
         self.latent_channels = self.picture + look
         self.decoder = StyleDecoder(look, widths or Widths())
         self.register_buffer("basis", torch.zeros(COMPONENTS, 3 * STRIDE * STRIDE))
-        self.register_buffer("mean", torch.zeros(COMPONENTS))
         self.register_buffer("scale", torch.ones(COMPONENTS))  # standard deviation of each component in a latent
         self.register_buffer("spread", torch.ones(COMPONENTS))  # and before
         self.register_buffer("signs", torch.ones(2, COMPONENTS))  # under a flip of the columns, and of the rows
@@ -189,7 +207,7 @@ class FrameCodec(nn.Module):
             state: from `encoder_state`; it is updated.
 
         Returns:
-            Latents [B, C, F, h, w], centred and scaled.
+            Latents [B, C, F, h, w], scaled.
         """
         batch, _, count, height, width = video_BCTHW.shape
         frames = video_BCTHW.to(self.basis.dtype).transpose(1, 2).flatten(0, 1)
@@ -221,10 +239,10 @@ class FrameCodec(nn.Module):
         return torch.cat(videos, dim=2)
 
     def encode_frames(self, frames_N3HW: Tensor) -> Tensor:
-        """Frames in [-1, 1] to components [N, COMPONENTS, h, w], centred and scaled."""
+        """Frames in [-1, 1] to components [N, COMPONENTS, h, w], scaled."""
         blocks = functional.pixel_unshuffle(frames_N3HW, STRIDE)
         gain = (self.scale / self.spread)[:, None]
-        return functional.conv2d(blocks, (self.basis * gain)[:, :, None, None], -self.mean * gain[:, 0])
+        return functional.conv2d(blocks, (self.basis * gain)[:, :, None, None])
 
     def decode_frames(self, picture_NChw: Tensor, look_BLhw: Tensor) -> Tensor:
         """Components of frames, as `encode_frames` returns them, to frames [N, 3, H, W].
@@ -238,20 +256,22 @@ class FrameCodec(nn.Module):
         mixture = self.decoder.mixture(look_BLhw.mean((2, 3)))
         mirrors = mixture[:, -1].sigmoid()[:, None, None, None].repeat_interleave(len(unit) // batch, 0)
         unit = torch.lerp(unit, self.mirrored(unit), mirrors)
-        context = self.decoder.coarse(unit, look_BLhw)
-        frames = self.linear_frames(unit)
+        quarter, basis = self.decoder.coarse(unit, look_BLhw), self._pixels()
         made = [
-            self.decoder.fine(*parts)
-            for parts in zip(frames.chunk(batch), context.chunk(batch), mixture[:, :-1], strict=True)
+            self.decoder.fine(each, features, basis, weights)
+            for each, features, weights in zip(unit.chunk(batch), quarter.chunk(batch), mixture[:, :-1], strict=True)
         ]
-        return functional.pixel_shuffle(torch.cat(made), 2)
+        return torch.cat(made) if batch > 1 else made[0]
 
     def linear_frames(self, unit_NChw: Tensor) -> Tensor:
-        """What the components alone describe, at half the resolution: [N, 12, H / 2, W / 2]."""
-        half = STRIDE // 2
-        basis = self.basis.view(COMPONENTS, 3, half, 2, half, 2).permute(0, 1, 3, 5, 2, 4).flatten(1)
-        weight = (basis * self.spread[:, None]).T[:, :, None, None]
-        return functional.pixel_shuffle(functional.conv2d(unit_NChw, weight, self.mean @ basis), half)
+        """What the components alone describe: pixels [N, 3, H, W]."""
+        blocks = unit_NChw.permute(0, 2, 3, 1) @ self._pixels()
+        return rearrange(blocks, "n h w (i j c y x) -> n c (h i y) (w j x)", i=4, j=4, y=2, x=2)
+
+    def _pixels(self) -> Tensor:
+        """The pixels of each component of unit variance [C, I]: rows and columns of 2 x 2 pixels, then colours."""
+        basis = (self.basis * self.spread[:, None]).view(COMPONENTS, 3, STRIDE // 2, 2, STRIDE // 2, 2)
+        return rearrange(basis, "k c i y j x -> k (i j c y x)")
 
     def mirrored(self, unit_NChw: Tensor) -> Tensor:
         """The upper left quarter of the components four times, mirrored about the picture's centre."""
@@ -298,8 +318,6 @@ def principal_components(codec: FrameCodec, frames_N3HW: Tensor, weakest: float)
     kept = found[:COMPONENTS]
     codec.basis.copy_(torch.stack([vector for _, vector, _, _ in kept]))
     codec.signs.copy_(torch.tensor([[column for *_, column, _ in kept], [row for *_, row in kept]]))
-    grey = mean.view(3, -1).mean(1, keepdim=True).expand(3, STRIDE * STRIDE).flatten()
-    codec.mean.copy_(codec.basis @ grey)
     spread = torch.tensor([value for value, *_ in kept]).sqrt()
     codec.spread.copy_(spread)
     codec.scale.copy_(spread.sqrt() * (weakest / spread[-1].sqrt()))
