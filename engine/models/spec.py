@@ -47,13 +47,18 @@ class Schedule:
         default_steps: how many of them are used unless the user chooses otherwise.
         shift: timestep shift of the sigma table.
         strength: value of the strength control at which the timesteps are exactly `steps`; also the share of noise
-            that is then mixed into the encoded input of a still scene.
+            that is then mixed into the encoded input of a still scene, times `noise`.
+        noise: share of noise at a strength of 1; below 1, some of the input is left at every strength.
         drop: how far the first timestep of every chunk but a stream's first lies below 1000 times the share of noise
             that is mixed in: the released networks were distilled to be told a level below the true one. It is a
             constant of the release and does not follow from `steps`; that 1000 * `strength` - `drop` equals the first
             of them holds for the released list only.
         depth: by how much full motion lowers the share of noise.
-        prediction: what the network predicts: "flow" (noise minus clean latent, as in Wan) or "x0" (the clean latent).
+        prediction: what the network predicts: "flow" (noise minus clean latent, as in Wan), "x0" (the clean latent), or
+            "correction" (what to add to the best linear estimate of the clean latent, so that detail need not pass
+            through the network; the skip connection of Karras et al., arXiv 2206.00364, channel by channel).
+        signal: for "correction", the standard deviation of each latent channel, against unit noise; 0 for a channel
+            that is empty before the network.
         fixed_noise: whether the noise is drawn once per seed; otherwise every chunk has new noise.
     """
 
@@ -61,9 +66,11 @@ class Schedule:
     default_steps: int = 2
     shift: float = 8.0
     strength: float = 0.8
+    noise: float = 1.0
     drop: int = 100
     depth: float = 0.1
     prediction: str = "flow"
+    signal: tuple[float, ...] = ()
     fixed_noise: bool = False
 
 

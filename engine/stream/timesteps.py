@@ -58,8 +58,9 @@ def steps_for(schedule: Schedule, strength: float, count: int) -> Steps:
         raise ValueError(f"{count} denoising steps were requested; the schedule has {len(schedule.steps)}")
     scale = max(strength, MIN_STRENGTH) / schedule.strength
     timesteps = tuple(min(round(t * scale), TIMESTEPS) for t in schedule.steps[:count])
-    noise = schedule.strength * scale
-    told = round((TIMESTEPS * schedule.strength - schedule.drop) * scale)  # the first timestep of a still scene
+    full = schedule.noise * schedule.strength
+    noise = full * scale
+    told = round((TIMESTEPS * full - schedule.drop) * scale)  # the first timestep of a still scene
     return Steps(timesteps, min(noise, 1.0), schedule.depth * scale, max(round(TIMESTEPS * noise) - told, 0))
 
 
@@ -70,6 +71,7 @@ class Sigmas:
         prediction: what the network predicts, as `Schedule.prediction`.
         sigma_N, timestep_N: the schedule's table, from `sigma_table`.
         by_timestep: sigma of every whole timestep from 0 to 1000, fp32 on the device: that of the nearest entry.
+        signal_C111: standard deviations of the latent channels, for the prediction "correction".
     """
 
     def __init__(self, schedule: Schedule, device: torch.device | str) -> None:
@@ -78,15 +80,18 @@ class Sigmas:
         whole = torch.arange(TIMESTEPS + 1, dtype=torch.float32)
         nearest = (self.timestep_N[None] - whole[:, None]).abs().argmin(dim=1)
         self.by_timestep = self.sigma_N[nearest].to(device)
+        self.signal_C111 = torch.tensor(schedule.signal, device=device)[:, None, None, None]
 
     def at(self, t: Tensor) -> Tensor:
         """Sigmas (fp32) of whole timesteps (int64, any shape)."""
         return self.by_timestep[t]
 
     def clean(self, x: Tensor, predicted: Tensor, sigma: Tensor) -> Tensor:
-        """Clean latents x_0 (fp32) from a prediction: x_0 = x - sigma flow, or the prediction itself if it is x_0."""
+        """Clean latents x_0 (fp32) [S, C, F, h, w] from a prediction of what `Schedule.prediction` says."""
         if self.prediction == "x0":
             return predicted.float()
+        if self.prediction == "correction":
+            return predicted.float() + linear_estimate(x.float(), sigma, self.signal_C111)
         return x.float() - sigma * predicted.float()
 
 
@@ -100,3 +105,15 @@ def sigma_table(shift: float, count: int = TIMESTEPS) -> tuple[Tensor, Tensor]:
 def mix(clean: Tensor, noise: Tensor, share: Tensor | float) -> Tensor:
     """Mix noise into clean latents: noise * share + clean * (1 - share)."""
     return noise * share + clean * (1 - share)
+
+
+def linear_estimate(noisy: Tensor, sigma: Tensor, signal: Tensor) -> Tensor:
+    """The best linear estimate of clean latents from their mixture with noise, each channel by itself.
+
+    Args:
+        noisy: (1 - sigma) clean + sigma noise.
+        sigma: share of noise, broadcastable.
+        signal: standard deviation of the clean channels, broadcastable. Where it is 0, so is the estimate.
+    """
+    power = signal.square()
+    return noisy * ((1 - sigma) * power / ((1 - sigma).square() * power + sigma.square()).clamp_min(1e-12))

@@ -32,6 +32,9 @@ COMPONENTS = 24
 TILE = 16
 """Period of the texture that stands still, at half the pixels' resolution."""
 
+LOOK_GAIN = 8.0
+"""Gain of the look in a latent, so that a further denoising step still sees it in spite of the noise."""
+
 SLOPE = 0.1
 """Slope of the fine layers' activation below 0. A plain ReLU once left every unit dead; see LOG.md."""
 
@@ -234,7 +237,7 @@ class FrameCodec(nn.Module):
             picture, look = latent.split([self.picture, self.look], 1)
             frames = picture.unflatten(1, (GROUP, COMPONENTS))
             frames = frames[:, -1:] if first else frames
-            made = self.decode_frames(frames.flatten(0, 1), look)
+            made = self.decode_frames(frames.flatten(0, 1), look / LOOK_GAIN)
             videos.append(made.unflatten(0, (len(latent), -1)).transpose(1, 2))
         return torch.cat(videos, dim=2)
 
@@ -249,7 +252,7 @@ class FrameCodec(nn.Module):
 
         Args:
             picture_NChw: the same number of successive frames for each look.
-            look_BLhw: what to draw.
+            look_BLhw: what to draw, of about unit variance.
         """
         batch = len(look_BLhw)
         unit = (picture_NChw / self.scale[:, None, None]).contiguous(memory_format=torch.channels_last)

@@ -26,6 +26,7 @@ from engine.models.ember.training.footage.styles import Stage
 from engine.models.ember.training.looks.table import LOOKS, apply
 from engine.models.ember.training.losses import pixel_loss, psnr
 from engine.models.ember.vocabulary import Vocabulary
+from engine.stream.timesteps import linear_estimate
 
 WEAKEST = 9.0
 """Standard deviation of the weakest component in a latent, against unit noise."""
@@ -46,18 +47,6 @@ def style_share(strength: Tensor) -> Tensor:
     return ((strength - 0.05) / 0.6).clamp(0, 1)
 
 
-def estimate(noisy: Tensor, sigma: Tensor, scale_C11: Tensor) -> Tensor:
-    """The best linear estimate of components from their mixture with noise, each by itself.
-
-    Args:
-        noisy: (1 - sigma) components + sigma noise, [N, C, h, w].
-        sigma: share of noise, broadcastable.
-        scale_C11: standard deviations of the components.
-    """
-    signal = (1 - sigma) * scale_C11.square()
-    return noisy * (signal / ((1 - sigma) * signal + sigma.square()))
-
-
 def random_prompt(rng: random.Random) -> list[str]:
     """No word, a colour, a look, a look in a colour, or two looks; in random order."""
     kind = rng.random()
@@ -75,16 +64,18 @@ def random_prompt(rng: random.Random) -> list[str]:
     return words
 
 
-def crop(films: np.ndarray, rng: random.Random, height: int, width: int) -> Tensor:
-    """A part of a random frame, from nearer or further away, graded, mirrored and recoloured; [3, H, W] in 0..1."""
-    frames = films[rng.randrange(len(films))]
-    frame = frames[rng.randrange(len(frames))]
-    most = min(frame.shape[0] / height, frame.shape[1] / width)
+def crop_of(film: np.ndarray, rng: random.Random, height: int, width: int) -> Tensor:
+    """A part of a film [T, H, W, 3], from nearer or further away, graded, mirrored and recoloured.
+
+    Returns:
+        Pixels in 0..1, [T, 3, height, width].
+    """
+    most = min(film.shape[1] / height, film.shape[2] / width)
     far = rng.uniform(1, most) if most > 1 and rng.random() < 0.4 else 1.0
     high, wide = int(height * far), int(width * far)
-    top, left = rng.randint(0, frame.shape[0] - high), rng.randint(0, frame.shape[1] - wide)
-    cut = np.ascontiguousarray(frame[top : top + high, left : left + wide]).astype(np.float32) / 255
-    x = torch.from_numpy(cut).permute(2, 0, 1)[None]
+    top, left = rng.randint(0, film.shape[1] - high), rng.randint(0, film.shape[2] - wide)
+    cut = np.ascontiguousarray(film[:, top : top + high, left : left + wide]).astype(np.float32) / 255
+    x = torch.from_numpy(cut).permute(0, 3, 1, 2)
     if far > 1:
         x = functional.interpolate(x, (height, width), mode="area")
     if rng.random() < 0.3:
@@ -93,7 +84,14 @@ def crop(films: np.ndarray, rng: random.Random, height: int, width: int) -> Tens
         x = x.flip(-1)
     if rng.random() < 0.5:
         x = x[:, rng.sample(range(3), 3)]
-    return x[0]
+    return x
+
+
+def crop(films: np.ndarray, rng: random.Random, height: int, width: int) -> Tensor:
+    """A part of a random frame, [3, height, width] in 0..1; see `crop_of`."""
+    film = films[rng.randrange(len(films))]
+    frame = rng.randrange(len(film))
+    return crop_of(film[frame : frame + 1], rng, height, width)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,7 +203,7 @@ class DrawTask:
                 clean = self.codec.encode_frames(content)
                 sigma = (0.9 * strength).view(1, 1, 1, 1)
                 noise = torch.randn(clean.shape, generator=generator)
-                picture = estimate(clean * (1 - sigma) + sigma * noise, sigma, scale)
+                picture = linear_estimate(clean * (1 - sigma) + sigma * noise, sigma, scale)
             look = self.draft(drawing.prompt, share)[None, :, None, None]
             height, width = clean.shape[-2:]
             made = self.codec.decode_frames(picture, look.expand(1, -1, height, width))

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from engine.models.ember.codec import EmberCodec
+from engine.models.ember.frame_codec import FrameCodec
 from engine.models.ember.specs import EMBER
 from engine.models.ember.vocabulary import WordTable
-from engine.models.spec import CacheShape
+from engine.models.spec import CacheShape, ModelSpec
 from engine.network.dit import CausalDiT
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
@@ -27,13 +28,22 @@ class Player:
     Args:
         dit, words, codec: the model's parts, in evaluation mode.
         cached: whether a chunk attends to earlier chunks.
+        spec: the model's row.
     """
 
-    def __init__(self, dit: CausalDiT, words: WordTable, codec: EmberCodec, *, cached: bool = True) -> None:
+    def __init__(
+        self,
+        dit: CausalDiT,
+        words: WordTable,
+        codec: EmberCodec | FrameCodec,
+        *,
+        cached: bool = True,
+        spec: ModelSpec = EMBER,
+    ) -> None:
         self.dit, self.words, self.codec = dit, words, codec
-        self.spec = EMBER
+        self.spec = spec
         if not cached:
-            self.spec = replace(EMBER, cache=CacheShape(slots=1, sinks=0, rule="honest"), first_latents=1)
+            self.spec = replace(spec, cache=CacheShape(slots=1, sinks=0, rule="honest"), first_latents=1)
         self._stream: LocalStream | None = None
         self._noise: Gaussian | None = None
 

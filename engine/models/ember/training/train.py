@@ -6,7 +6,8 @@
 
 The successor begins with a stage of its own:
 
-    python -m engine.models.ember.training.train drawing --minutes 600   # the decoder, with every word
+    python -m engine.models.ember.training.train drawing --minutes 600     # the decoder, with every word
+    python -m engine.models.ember.training.train successor --minutes 600   # then network, words and decoder
 
 Training can be divided into any number of runs; a checkpoint resumes exactly. With `--fall N` the learning rate decays
 to zero over the next N steps, and training ends there. The first run renders the pools of clips (about eight minutes on
@@ -33,14 +34,14 @@ from engine.models.ember.training.footage.data import Ahead, Lessons
 from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.training.pool import CACHE, FILMS, TRAINING
 from engine.models.ember.training.start import begin
+from engine.models.ember.training.successor import LOOK, SuccessorTask, successor
+from engine.models.ember.training.successor import begin as begin_successor
 from engine.models.ember.vocabulary import EMBER_2, WordTable
 from engine.models.ember.weights import WEIGHTS, read, write
 from engine.network.dit import CausalDiT
+from engine.network.dit_shape import dit_shape
 
 SEED = 1
-
-LOOK = 32
-"""Look channels of the successor."""
 
 SHIPPED = 14280
 """Number of training steps of the weights in the package."""
@@ -104,6 +105,23 @@ def drawing_trainer(folder: Path, seed: int, device: torch.device, half: bool) -
     return Trainer(task, path, seed, device, half=half, average=0.999)
 
 
+def successor_trainer(folder: Path, seed: int, device: torch.device, half: bool) -> Trainer:
+    """A trainer for the successor's network, words and decoder: resumed, or begun from the drawing's averages."""
+    drawing = torch.load(folder / "drawing.pt", weights_only=True)["averages"]
+    codec, draft = FrameCodec(LOOK), Draft(EMBER_2, LOOK)
+    codec.load_state_dict(drawing["codec"])
+    draft.load_state_dict(drawing["draft"])
+    spec = successor(codec.scale)
+    dit, words = CausalDiT(dit_shape(spec.network)), WordTable(spec.network.text_len, spec.network.text_dim, EMBER_2)
+    generator = torch.Generator().manual_seed(seed)
+    begin_successor(dit, spec.schedule.signal, generator)
+    words.init_weights(generator)
+    for module in (dit, words, codec, draft):
+        module.to(device)
+    task = SuccessorTask(spec, dit, words, codec, draft, FILMS.make(folder), seed)
+    return Trainer(task, folder / "successor.pt", seed, device, half=half, average=0.999)
+
+
 def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
     """Train for some minutes; Ctrl+C ends it early and saves the checkpoint."""
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -116,7 +134,7 @@ def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description="Train Ember, or write its trained weights into the package.")
-    parser.add_argument("what", choices=("codec", "network", "drawing", "export"))
+    parser.add_argument("what", choices=("codec", "network", "drawing", "successor", "export"))
     parser.add_argument("--minutes", type=float, default=10.0, help="length of this run (default 10)")
     parser.add_argument(
         "--fall", type=int, default=None, help="let the learning rate decay to zero over this many steps"
@@ -132,6 +150,9 @@ def main() -> None:
     device = torch.device(args.device)
     if args.what == "drawing":
         run(drawing_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
+        return
+    if args.what == "successor":
+        run(successor_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
         return
     if args.what == "codec":
         run(codec_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)

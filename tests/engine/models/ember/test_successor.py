@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,17 @@ import torch
 from torch import Tensor
 
 from engine.models.ember.frame_codec import FrameCodec, Widths, principal_components
-from engine.models.ember.training.drawing import Draft, Drawings, DrawTask, estimate, random_prompt, style_share
+from engine.models.ember.training.drawing import Draft, Drawings, DrawTask, random_prompt, style_share
 from engine.models.ember.training.footage.film import film
 from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
 from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.losses import psnr
+from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import FilmPool
-from engine.models.ember.vocabulary import EMBER_2
+from engine.models.ember.training.successor import LOOK, SuccessorTask, begin, successor
+from engine.models.ember.vocabulary import EMBER_2, WordTable
+from engine.network.dit import CausalDiT
+from engine.network.dit_shape import dit_shape
 
 SMALL = Widths(eighth=8, quarter=8, context=4, half=8, kernels=4)
 
@@ -132,20 +138,7 @@ def test_the_share_of_the_style_rises_to_one() -> None:
     assert bool((shares.diff() >= 0).all())
 
 
-def test_the_estimate_removes_noise(codec: FrameCodec) -> None:
-    generator = torch.Generator().manual_seed(0)
-    scale = torch.tensor([50.0, 9.0])[:, None, None]
-    clean = torch.randn(1, 2, 64, 64, generator=generator) * scale
-    noisy = 0.3 * clean + 0.7 * torch.randn(clean.shape, generator=generator)
-    found = estimate(noisy, torch.tensor(0.7), scale)
-    error = (found - clean).square().mean((0, 2, 3)) / clean.square().mean((0, 2, 3))
-    assert bool((error < 0.08).all())
-    assert torch.equal(estimate(clean, torch.tensor(0.0), scale), clean)
-
-
 def test_prompts_cover_the_vocabulary() -> None:
-    import random
-
     rng = random.Random(0)
     assert {word for _ in range(4000) for word in random_prompt(rng)} == set(EMBER_2.words)
 
@@ -158,6 +151,58 @@ def trainer(path: Path, films: np.ndarray) -> Trainer:
     task = DrawTask(codec, draft, Drawings(films, 1, prompts=2, pictures=1))
     task.start(films)
     return Trainer(task, path, 1, torch.device("cpu"))
+
+
+def network_trainer(path: Path, films: np.ndarray) -> Trainer:
+    """The second stage of a very small network, with every part of a step in use."""
+    generator = torch.Generator().manual_seed(1)
+    codec, draft = FrameCodec(LOOK, SMALL), Draft(EMBER_2, LOOK)
+    codec.init_weights(generator)
+    draft.init_weights(generator)
+    DrawTask(codec, draft, Drawings(films, 1)).start(films)
+    spec = successor(codec.scale)
+    spec = replace(spec, network=replace(dit_shape(spec.network), dim=64, layers=1, ffn=64))
+    dit, words = CausalDiT(dit_shape(spec.network)), WordTable(8, 64, EMBER_2)
+    begin(dit, spec.schedule.signal, generator)
+    words.init_weights(generator)
+    return Trainer(SuccessorTask(spec, dit, words, codec, draft, films, 1, batch=2), path, 1, torch.device("cpu"))
+
+
+def test_the_second_stage_resumes_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PIXELS_FROM", 2), ("EARLIER_SHARE", 0.5), ("SECOND_SHARE", 0.5)):
+        monkeypatch.setattr(f"engine.models.ember.training.successor.{name}", value)
+    films = np.stack([film(np.random.default_rng((3, n)), 8, 162, 288) for n in range(3)])
+    whole = network_trainer(tmp_path / "whole.pt", films)
+    whole.run(steps=5, report=lambda _: None)
+    network_trainer(tmp_path / "pieces.pt", films).run(steps=3, report=lambda _: None)
+    resumed = network_trainer(tmp_path / "pieces.pt", films)
+    resumed.run(steps=2, report=lambda _: None)
+    for name, module in whole.task.modules.items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, resumed.task.modules[name].state_dict()[key]), f"{name}.{key}"
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_successor_runs_in_the_stream(codec: FrameCodec, films: np.ndarray, steps: int) -> None:
+    """An untrained network changes nothing, so that a low strength gives the components' own picture."""
+    whole = FrameCodec(LOOK, SMALL)
+    whole.init_weights(torch.Generator().manual_seed(0))
+    whole.decoder.load_state_dict({k: torch.zeros_like(v) for k, v in whole.decoder.state_dict().items()})
+    with torch.no_grad():
+        for name in ("basis", "spread", "scale", "signs"):
+            getattr(whole, name).copy_(getattr(codec, name))
+        whole.decoder.colours.weight.copy_(torch.eye(12)[:, :, None, None])
+        whole.decoder.mixture[-1].bias.fill_(-20.0)
+    spec = successor(codec.scale)
+    dit, words = CausalDiT(dit_shape(spec.network)), WordTable(8, 64, EMBER_2)
+    begin(dit, spec.schedule.signal, torch.Generator().manual_seed(0))
+    torch.nn.init.zeros_(dit.head.head.weight)
+    words.init_weights()
+    player = Player(dit.eval(), words.eval(), whole.eval(), spec=spec)
+    video = torch.from_numpy(films[:9, 0, :64, :96].astype(np.float32) / 255).permute(0, 3, 1, 2)
+    made = player.play(video, "", 0.05, steps)
+    assert made.shape == video.shape
+    assert float(psnr(made * 2 - 1, linear(codec, video * 2 - 1))) > 25
 
 
 def test_drawing_is_learned_and_resumes_exactly(tmp_path: Path, films: np.ndarray) -> None:
