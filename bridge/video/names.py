@@ -41,9 +41,12 @@ def check_path(name: str) -> None:
 def is_network_path(name: str) -> bool:
     """Whether a path names a machine, as `\\\\host\\share` and `//host/share` do, or a device (`\\\\.\\pipe\\x`).
 
-    Such paths exist on Windows only; they are recognised everywhere.
+    Such paths exist on Windows only; they are recognised everywhere. On other systems `///tmp/x` is a file of this
+    machine, as in a URL.
     """
-    return len(name) > 1 and name[0] in "\\/" and name[1] in "\\/"
+    if not (len(name) > 1 and name[0] in "\\/" and name[1] in "\\/"):
+        return False
+    return sys.platform == "win32" or not name.startswith("///")
 
 
 def check_camera(name: str) -> None:

@@ -29,6 +29,14 @@ class OpenedBy(enum.IntEnum):
     """Only the command line and the configuration: opening it connects to a machine that its name chooses."""
 
 
+_OTHER_MACHINES = {
+    OpenedBy.ANYONE: "yes",
+    OpenedBy.LISTED: "what the list of sources shows, and what `input.allow` names",
+    OpenedBy.ALLOWED: "what `input.allow` names",
+    OpenedBy.OPERATOR: "no",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Transport:
     """The declaration of one transport.
@@ -200,6 +208,11 @@ def output_text(uri: str) -> str:
 
 def markdown() -> str:
     """The table for the documents."""
-    lines = ["| transport | input: what the name means | output | run where |", "|---|---|---|---|"]
-    lines += [f"| `{row.scheme}:` | {row.reads or 'no'} | {row.writes or 'no'} | {row.run_on} |" for row in _ROWS]
+    lines = ["| transport | input: what the name means | other machines may choose it | output | run where |"]
+    lines += ["|---|---|---|---|---|"]
+    for row in _ROWS:
+        lines += [
+            f"| `{row.scheme}:` | {row.reads or 'no'} | {_OTHER_MACHINES[row.opened_by] if row.reads else ''} "
+            f"| {row.writes or 'no'} | {row.run_on} |"
+        ]
     return "\n".join(lines) + "\n"

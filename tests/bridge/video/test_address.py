@@ -108,6 +108,7 @@ def test_checking_touches_neither_disk_nor_network(monkeypatch: pytest.MonkeyPat
         ("screen:", OpenedBy.ALLOWED),
         ("screen::1.0+10,20", OpenedBy.ALLOWED),
         ("file:/shows/a.mp4", OpenedBy.ALLOWED),
+        ("file:///shows/a.mp4", OpenedBy.ALLOWED),
         ("FILE: C:\\shows\\a.mp4", OpenedBy.ALLOWED),
         ("file:\\\\host\\share\\a.mp4", OpenedBy.OPERATOR),
         ("file: //host/share/a.mp4", OpenedBy.OPERATOR),
@@ -116,7 +117,8 @@ def test_checking_touches_neither_disk_nor_network(monkeypatch: pytest.MonkeyPat
         ("file:\\\\?\\UNC\\host\\share\\a.mp4", OpenedBy.OPERATOR),
     ],
 )
-def test_who_may_choose_an_input(uri: str, who: OpenedBy) -> None:
+def test_who_may_choose_an_input(uri: str, who: OpenedBy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
     assert opened_by(uri) is who
 
 

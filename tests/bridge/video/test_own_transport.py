@@ -42,7 +42,10 @@ def test_it_is_input_and_output_of_a_whole_program() -> None:
 def test_lists_doctor_and_documents_know_it() -> None:
     assert "shelf:100" in [source.uri for source in list_sources()]
     assert "shelf:" in [finding.what for finding in diagnose(load(None, {}))]
-    assert "| `shelf:` | the grey of its pictures, 0 to 255 | the shelf's name | in one test |" in table.markdown()
+    assert (
+        "| `shelf:` | the grey of its pictures, 0 to 255 | what `input.allow` names | the shelf's name | in one test |"
+        in table.markdown()
+    )
     assert table.output_text("shelf:out") == "the shelf 'out'"
     assert "shelf:" in table.schemes() and "shelf:" in table.schemes(writes=True)
     listed = CliRunner().invoke(command, ["sources"])
