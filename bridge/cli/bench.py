@@ -26,6 +26,7 @@ class Benches(LazyGroup):
         "fuzz": ("bridge.drills.fuzz", "fuzz_command", "Made-up inputs for everything that takes bytes from outside."),
         "soak": ("bridge.drills.soak", "soak", "A long run: memory, threads, handles, drift."),
         "web": ("bridge.drills.web", "web", "What open pages cost the output."),
+        "strangers": ("bridge.drills.strangers", "strangers", "What another machine can do to a running bridge."),
         "start": ("bridge.drills.start", "start", "Start and stop many times; nothing may be left behind."),
     }
 
