@@ -12,9 +12,11 @@ import http.client
 import json
 import select
 import socket
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +39,14 @@ QUIET_S = 1.5
 SEED = 12345
 COMPAT_PORT = 8247
 """StreamDiffusionTD's; it reports to the next one."""
+
+RING = """import sys
+from engine.distributed.rendezvous import open_store
+store = open_store("127.0.0.1", 0, 1, host=True)
+print(store.port, flush=True)
+sys.stdin.read()
+"""
+"""The store of a ring on this machine, until its input is closed."""
 
 SILENT = 300
 """Silent TCP connections; the page has 256 places."""
@@ -248,6 +258,27 @@ def attack_loops(app: App, other: App) -> Iterator[Row]:
     yield Row(9, "its own port and another instance subscribed", 0, 0, f"seed {seeds[0]}", held)
 
 
+def attack_ring(made: Outsider) -> Iterator[Row]:
+    """The store through which the ranks of several GPUs find each other."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as ring:
+        assert ring.stdout is not None and ring.stdin is not None
+        port = int(ring.stdout.readline() or 0)
+        reached = _connects(lambda: socket.create_connection(("127.0.0.1", port), 2.0))
+        refused = not _connects(lambda: made.tcp(port))
+        ring.stdin.close()
+    yield Row(11, "the store of the ranks", 0, 0, "refused" if refused else "connected", reached and refused)
+
+
+def _connects(connect: Callable[[], socket.socket]) -> bool:
+    try:
+        connect().close()
+    except OSError:
+        return False
+    return True
+
+
 def attack_page(made: Outsider, app: App) -> Iterator[Row]:
     """Silent connections, no token, and inputs with the token."""
     assert app.web is not None
@@ -289,6 +320,7 @@ def _ask(connected: socket.socket, method: str, path: str, token: str, body: str
 
 def attacks(made: Outsider) -> Iterator[Row]:
     """Every attack, one after the other."""
+    yield from attack_ring(made)
     with bridge(made, page=True) as app:
         yield from attack_unlisted(made, app)
         yield from attack_page(made, app)
