@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import typer
 from rich.logging import RichHandler
@@ -28,6 +28,7 @@ from bridge.cli.status import StatusLine, going_on, introduction
 from bridge.cli.terminal import PrintableConsole, cell
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
+from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import PrintableFormatter
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
@@ -307,8 +308,17 @@ def main() -> None:
         complain(error.message, "red")
         if error.remedy:
             complain(error.remedy)
-        sys.stdout.flush()
-        os._exit(2) if multiprocessing.active_children() else sys.exit(2)
+        end(2)
+    except SystemExit as ended:
+        end(ended.code)
+
+
+def end(code: str | int | None) -> NoReturn:
+    """End the program, without waiting for processes that are left, as one whose driver hangs cannot be killed."""
+    discard_broken_streams()
+    if multiprocessing.active_children():
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
 
 
 if __name__ == "__main__":

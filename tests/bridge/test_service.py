@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from bridge.service import Service
 
 
@@ -77,3 +79,51 @@ def test_a_defect_whose_text_changes_does_not_flood_the_log() -> None:
     for number in range(100):
         service.report_defect(ValueError(str(number)))
     assert told == ["ValueError: 0"]
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it: no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [Panic("rust"), MemoryError(), SystemExit(1)], ids=lambda error: type(error).__name__)
+def test_a_loop_survives_whatever_is_raised_and_a_listener_that_raises_too(error: BaseException) -> None:
+    failures, goes_on = [error, error], threading.Event()
+
+    def loop() -> None:
+        if failures:
+            raise failures.pop()
+        goes_on.set()
+
+    def tell(topic: str, text: str) -> None:
+        raise ValueError("the listener broke")
+
+    service = Service("toy", loop, tell)
+    service.start()
+    assert goes_on.wait(5.0)
+    assert service.stop()
+
+
+def test_stop_says_whether_the_thread_has_ended() -> None:
+    release = threading.Event()
+    service = Service("toy", lambda: release.wait() and None)
+    service.start()
+    assert not service.stop(0.01)
+    release.set()
+    assert service.stop(5.0)
+    assert service.stop()
+
+
+def test_a_service_whose_thread_cannot_be_started_can_be_stopped_and_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    ran = threading.Event()
+    service = Service("toy", ran.set)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_thread)
+        with pytest.raises(RuntimeError, match="can't start"):
+            service.start()
+    assert service.stop()
+    service.start()
+    assert ran.wait(5.0)
+    assert service.stop()

@@ -170,11 +170,15 @@ def test_a_bridge_that_was_paused_itself_keeps_its_engine(start: Callable[..., S
 
 @posix_only
 def test_without_descriptors_the_start_fails_is_told_and_tried_again(start: Callable[..., Show]) -> None:
+    import resource
+
     show = start()
     pid = show.ready()
     show.passes_frames()
-    held = []
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 32, limits[1]))
         with pytest.raises(OSError) as full:
             while True:
                 held.append(os.open(os.devnull, os.O_RDONLY))
@@ -183,6 +187,7 @@ def test_without_descriptors_the_start_fails_is_told_and_tried_again(start: Call
         until(lambda: len(show.reasons()) >= 3, "the failed starts were not told")
         assert show.supervisor.state in (EngineState.FAILED, EngineState.LOADING)
     finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for descriptor in held:
             os.close(descriptor)
     assert "signal 9" in show.reasons()[0]
