@@ -1,7 +1,7 @@
 """An adapter for the published implementation of StreamDiffusionV2, for side-by-side benchmarks only.
 
-Needs the PyPI package `streamdiffusionv2`, installed without its dependencies (`pip install --no-deps streamdiffusionv2
-ftfy wcwidth`), and diffusers, einops, transformers. The package's classes load weights from fixed folders in their
+Needs the PyPI package `streamdiffusionv2`, without its dependencies (it pins old versions), and those that it imports:
+see `INSTALL`. The package's classes load weights from fixed folders in their
 constructors, so they are assembled here from their parts, with the caller's weights. Their arithmetic is unchanged.
 """
 
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.models.spec import CacheShape, Schedule
 from engine.network.dit_shape import DiTShape
+
+INSTALL = 'pip install -e ".[versus]" && pip install --no-deps streamdiffusionv2==0.1.1'
+"""The command that installs all that this module needs, in a checkout."""
 
 
 def installed() -> bool:
@@ -72,8 +75,8 @@ class Reference:
             from models.wan.wan_wrapper import CausalWanDiffusionWrapper
         except ImportError as error:
             raise ModelError(
-                f"The published implementation is not installed ({error}).",
-                "For this benchmark only: pip install --no-deps streamdiffusionv2 ftfy wcwidth.",
+                f"The published implementation, or a package that it imports, is not installed ({error}).",
+                f"For this benchmark only: {INSTALL}",
             ) from None
 
         self.device, self.dtype, self.batch = torch.device(device), dtype, batch

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from importlib.abc import MetaPathFinder
+from pathlib import Path
 
 import pytest
 import torch
 
-from engine.bench import gpu, report
+from engine.bench import gpu, reference, report, versus
 from engine.bench.engine import COLUMNS, Ask, measure
 from engine.config import Config
 from engine.errors import ConfigError, ModelError
@@ -25,6 +28,25 @@ def test_a_model_is_timed_frame_to_frame(tmp_path, capsys):
     assert row["fps"] > 0 and 0 < row["of_limit"]["network"] < 1.5
     assert set(row["stages_ms"]) == {"upload", "encode", "dit", "decode", "download"}
     assert row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
+
+
+@pytest.mark.parametrize("missing", ["models", "diffusers"])
+def test_the_comparison_names_every_package_that_it_needs(missing, monkeypatch):
+    if missing == "diffusers":  # the published implementation is there, what it imports is not
+
+        class Absent(MetaPathFinder):
+            def find_spec(self, name, path=None, target=None):
+                if name.startswith("models"):
+                    raise ModuleNotFoundError("No module named 'diffusers'")
+
+        monkeypatch.setattr(sys, "meta_path", [Absent(), *sys.meta_path])
+    elif reference.installed():
+        pytest.skip("it is installed")
+    with pytest.raises(ModelError, match=missing) as raised:
+        versus.run(versus.CPU_CASES[0], torch.device("cpu"), torch.float32)
+    assert '".[versus]"' in raised.value.remedy and "streamdiffusionv2" in raised.value.remedy
+    documents = [path.read_text() for path in Path("docs").glob("*.md")]
+    assert any(reference.INSTALL in text for text in documents)
 
 
 @pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
