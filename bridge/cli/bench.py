@@ -21,7 +21,7 @@ class Benches(LazyGroup):
         "slo": ("bridge.bench.model", "slo", "The schedule on simulated machines."),
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
-        "faults": ("bridge.drills.faults", "faults", "The fault drill."),
+        "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),
         "flood": ("bridge.drills.flood", "flood", "OSC floods and malformed datagrams against the bridge."),
         "fuzz": ("bridge.drills.fuzz", "fuzz_command", "Made-up inputs for everything that takes bytes from outside."),
         "soak": ("bridge.drills.soak", "soak", "A long run: memory, threads, handles, drift."),

@@ -92,7 +92,7 @@ def as_command(arguments: list[str], times: int) -> list[float]:
                 if line.startswith(states):
                     break
             guard.cancel()
-            descendants, memory = _descendants(process.pid)
+            descendants, memory = descendants_of(process.pid)
             began = time.monotonic()
             process.send_signal(signal.SIGINT)
             try:
@@ -110,7 +110,7 @@ def as_command(arguments: list[str], times: int) -> list[float]:
     return took
 
 
-def _descendants(pid: int) -> tuple[list[psutil.Process], set[str]]:
+def descendants_of(pid: int) -> tuple[list[psutil.Process], set[str]]:
     """The processes that a process started, and the files of shared memory that these map (on Linux)."""
     descendants: list[psutil.Process] = []
     memory: set[str] = set()

@@ -5,26 +5,30 @@ from __future__ import annotations
 import enum
 import os
 import time
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
+
+from bridge.process.engine_session import EngineSession
 
 PAUSE_S = 4.0
 """How long `Fault.PAUSE` sleeps, in s."""
 
 
 class Fault(enum.StrEnum):
-    """What goes wrong: sleep for ever or for `PAUSE_S`, exit at once, allocate more memory than there is, raise."""
+    """What goes wrong: sleep for ever or for `PAUSE_S`, exit at once, allocate more memory than there is, raise, have
+    the next prompt run out of memory."""
 
     HANG = "hang"
     PAUSE = "pause"
     EXIT = "exit"
     OOM = "oom"
     ERROR = "error"
+    PROMPT_OOM = "prompt-oom"
 
 
-def inject(fault: Fault) -> None:
-    """Cause a fault in this process.
+def inject(fault: Fault, session: EngineSession) -> None:
+    """Cause a fault in this process, or in its session.
 
     Raises:
         MemoryError: for `Fault.OOM`.
@@ -41,5 +45,13 @@ def inject(fault: Fault) -> None:
             np.ones(1 << 50)  # 8 PiB: the allocation itself fails
         case Fault.ERROR:
             raise RuntimeError("drill")
+        case Fault.PROMPT_OOM:
+            encode = session.encode_prompt
+
+            def fail_once(text: str) -> Any:
+                session.encode_prompt = encode  # type: ignore[method-assign]
+                raise MemoryError("drill")
+
+            session.encode_prompt = fail_once  # type: ignore[method-assign]
         case _:
             assert_never(fault)

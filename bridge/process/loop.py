@@ -81,7 +81,7 @@ class Loop:
             self._gather()
             if self._start.debug and (fault := self._parent.take_fault()) is not None:
                 self._heartbeat.beat(Phase.WAITING)
-                inject(fault)
+                inject(fault, self._session)
             if not self._running or (len(self._running) == 1 and self._nearly_done()):
                 self._begin()
             if self._running and self._session.arrived:
