@@ -9,7 +9,7 @@ from bridge.drills.fuzzing.campaign import CORPUS, corpus, fuzz, guidance, repla
 from bridge.drills.fuzzing.targets import TARGETS
 from tests.bridge.drills import planted
 
-SECONDS = 30.0
+SECONDS = 20.0
 
 
 def told(findings) -> str:
