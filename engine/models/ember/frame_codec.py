@@ -97,6 +97,11 @@ class StyleDecoder(nn.Module):
         self.colours = KernelSet(12, 12, 1, widths.kernels)
         self.texture = nn.Parameter(torch.zeros(widths.kernels, half * TILE * TILE))
 
+    def mixed(self, look_BLhw: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights of the kernels [B, A], of unit mean square, and the share of the mirrors [B]."""
+        weights, mirrors = self.mixture(look_BLhw.mean((2, 3))).split([self.widths.kernels, 1], 1)
+        return functional.rms_norm(weights, (self.widths.kernels,)), mirrors[:, 0].sigmoid()
+
     def coarse(self, unit_NChw: Tensor, look_BLhw: Tensor) -> Tensor:
         """Features at a quarter of the resolution, [N, quarter, H / 4, W / 4], of the parts that see far."""
         frames = len(unit_NChw) // len(look_BLhw)
@@ -182,17 +187,17 @@ class FrameCodec(nn.Module):
             elif isinstance(module, KernelSet):
                 fan_in = module.weight[0].numel()
                 module.weight.normal_(std=fan_in**-0.5, generator=generator)
-                module.weights.normal_(std=0.3 * fan_in**-0.5, generator=generator)
+                module.weights.normal_(std=(2 * fan_in * len(module.weights)) ** -0.5, generator=generator)
         decoder = self.decoder
         for residual in (*decoder.at_eighth, decoder.at_quarter):
             residual.second.weight.mul_(0.3)
-        decoder.film[-1].weight.mul_(0.3)
+        decoder.film[-1].weight.mul_(0.5)
         decoder.mixture[-1].bias[-1] = -2.0  # no mirrors
-        decoder.texture.normal_(std=0.1, generator=generator)
+        decoder.texture.normal_(std=0.2 * len(decoder.texture) ** -0.5, generator=generator)
         decoder.last.weight.mul_(0.1)
         decoder.last.weights.mul_(0.3)
         decoder.colours.weight.copy_(torch.eye(12)[:, :, None, None])
-        decoder.colours.weights.mul_(0.3)
+        decoder.colours.weights.mul_(0.2)
 
     def encoder_state(self, batch: int, height: int, width: int) -> Memory:
         """A new state for encoding: it only tells whether there has been a frame."""
@@ -256,13 +261,13 @@ class FrameCodec(nn.Module):
         """
         batch = len(look_BLhw)
         unit = (picture_NChw / self.scale[:, None, None]).contiguous(memory_format=torch.channels_last)
-        mixture = self.decoder.mixture(look_BLhw.mean((2, 3)))
-        mirrors = mixture[:, -1].sigmoid()[:, None, None, None].repeat_interleave(len(unit) // batch, 0)
+        mixture, mirrors = self.decoder.mixed(look_BLhw)
+        mirrors = mirrors.repeat_interleave(len(unit) // batch)[:, None, None, None]
         unit = torch.lerp(unit, self.mirrored(unit), mirrors)
         quarter, basis = self.decoder.coarse(unit, look_BLhw), self._pixels()
         made = [
             self.decoder.fine(each, features, basis, weights)
-            for each, features, weights in zip(unit.chunk(batch), quarter.chunk(batch), mixture[:, :-1], strict=True)
+            for each, features, weights in zip(unit.chunk(batch), quarter.chunk(batch), mixture, strict=True)
         ]
         return torch.cat(made) if batch > 1 else made[0]
 

@@ -2,6 +2,7 @@
 
     python -m engine.models.ember.training.evaluate            # all words: about ten minutes on one core
     python -m engine.models.ember.training.evaluate --quick    # every fourth word
+    python -m engine.models.ember.training.evaluate --codec --successor drawing.pt --film street.mp4
 
 The content is photographs that move by whole pixels (see `photographs`) and procedural clips from a seed of their own,
 run through the engine's own stream. Prints, in this order:
@@ -12,6 +13,8 @@ recognition   share of pictures whose nearest style target, among all words, is 
 consistency   flicker: mean change between frames of a still scene; warp: mean difference from the previous frame moved
               along, on a moving photograph; with and without the cache, and of the style operators
 strength      mean distance from the input at rising strengths, and for how many words it ever falls by more than 0.005
+codec         how well encoder and decoder keep photographs at 512 x 288, at rest or sliding, and films: PSNR in
+              dB and the ghost index (`ghosts`); of the shipped model, and of the successor's components
 blocks        differences of neighbouring pixels across the borders of the network's tokens, relative to those elsewhere
 """
 
@@ -23,18 +26,23 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
+from skimage import data
+from skimage.transform import resize
 from torch import Tensor
 
+from engine.models.ember.frame_codec import FrameCodec
 from engine.models.ember.training.denoise import style_share
 from engine.models.ember.training.footage.marks import CELL
 from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
 from engine.models.ember.training.footage.styles import apply
-from engine.models.ember.training.losses import pixel_loss
+from engine.models.ember.training.losses import pixel_loss, psnr
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
 from engine.models.ember.training.sheet import open_player
+from engine.models.ember.training.successor import LOOK
 from engine.models.ember.vocabulary import WORDS
 from engine.models.ember.weights import WEIGHTS
 
@@ -181,6 +189,83 @@ def blocks(player: Player, clips: Sequence[Tensor]) -> None:
     print("  most: " + ", ".join(f"{word} {made[word]:.2f} (operator {drawn[word]:.2f})" for word in worst))
 
 
+def ghosts(made_T3HW: Tensor, wanted_T3HW: Tensor, reach: int = 2) -> float:
+    """Energy of displaced copies in a clip, relative to the change from one frame to the next.
+
+    The error of each frame is explained, by least squares, as a mixture of the frames up to `reach` away from it.
+    A clip in which each frame is half the one before it has a ghost index of 0.25; without ghosts it is about 0.
+    """
+    inner = slice(reach, len(wanted_T3HW) - reach)
+    here = wanted_T3HW[inner]
+    steps = [step for step in range(-reach, reach + 1) if step]
+    copies = torch.stack(
+        [(wanted_T3HW[reach + step : len(wanted_T3HW) - reach + step] - here).flatten() for step in steps], 1
+    ).double()
+    error = (made_T3HW[inner] - here).flatten().double()
+    shares = torch.linalg.lstsq(copies.T @ copies + 1e-6 * torch.eye(len(steps)).double(), copies.T @ error).solution
+    change = (wanted_T3HW[inner] - wanted_T3HW[reach - 1 : -reach - 1]).square().sum().clamp_min(1e-6)
+    return float((copies @ shares).square().sum() / change)
+
+
+def wide_photograph(name: str, height: int = 288, width: int = 512) -> Tensor:
+    """The middle of a photograph in 16:9, resized to [3, height, width], in 0..1."""
+    picture = getattr(data, name)()
+    wide = min(picture.shape[1], picture.shape[0] * width // height)
+    high = wide * height // width
+    top, left = (picture.shape[0] - high) // 2, (picture.shape[1] - wide) // 2
+    cut = resize(picture[top : top + high, left : left + wide], (height, width), anti_aliasing=True)
+    return torch.from_numpy(cut.astype(np.float32)).permute(2, 0, 1)
+
+
+def film_of(path: Path, first: int, frames: int, height: int = 288, width: int = 512) -> Tensor:
+    """Frames of a film from its frame `first` on, the middle in 16:9, [T, 3, height, width] in 0..1."""
+    pictures = []
+    with av.open(str(path)) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number >= first:
+                picture = frame.to_ndarray(format="rgb24")
+                wide = min(picture.shape[1], picture.shape[0] * width // height)
+                high = wide * height // width
+                top, left = (picture.shape[0] - high) // 2, (picture.shape[1] - wide) // 2
+                cut = picture[top : top + high, left : left + wide]
+                pictures.append(resize(cut, (height, width), anti_aliasing=True).astype(np.float32))
+            if len(pictures) == frames:
+                break
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+@torch.inference_mode()
+def fidelity(successor: Path | None, films: Sequence[Path]) -> None:
+    """Print PSNR and ghost index of the codecs: the shipped one with an empty prompt at the lowest strength."""
+
+    player = open_player()
+
+    def shipped(video: Tensor) -> Tensor:
+        return player.play(video / 2 + 0.5, "", 0.05, 1) * 2 - 1
+
+    def components(video: Tensor) -> Tensor:
+        assert successor is not None
+        codec = FrameCodec(LOOK)
+        codec.load_state_dict(torch.load(successor, weights_only=True)["averages"]["codec"])
+        return codec.linear_frames(codec.encode_frames(video) / codec.scale[:, None, None])
+
+    clips = {
+        f"photographs, {speed} pixels a frame": [moving(wide_photograph(name), FRAMES, (speed, 0)) for name in NAMES]
+        for speed in (0, 16, 32)
+    }
+    clips |= {film.name: [film_of(film, first, FRAMES) for first in (0, 40, 80)] for film in films}
+    print("\nthe codec alone: PSNR in dB, ghost index")
+    for name, made_by in (("shipped", shipped), ("successor's components", components)):
+        if made_by is components and successor is None:
+            continue
+        for content, videos in clips.items():
+            made = [made_by(video * 2 - 1).clamp(-1, 1) / 2 + 0.5 for video in videos]
+            pairs = list(zip(made, videos, strict=True))
+            decibels = float(np.mean([float(psnr(a * 2 - 1, b * 2 - 1)) for a, b in pairs]))
+            ghost = float(np.mean([ghosts(a, b) for a, b in pairs]))
+            print(f"  {name:<24}{content:<36}{decibels:>6.1f} {ghost:>8.4f}", flush=True)
+
+
 def main() -> None:
     """Print all figures."""
     parser = argparse.ArgumentParser(description="Evaluate Ember.")
@@ -189,8 +274,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--count", type=int, default=2, help="photographs, and as many procedural clips")
     parser.add_argument("--quick", action="store_true", help="every fourth word only")
+    parser.add_argument("--codec", action="store_true", help="only what the codecs keep")
+    parser.add_argument("--successor", type=Path, default=None, help="checkpoint of the successor's decoder")
+    parser.add_argument("--film", type=Path, action="append", default=[], help="a film; may be given several times")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.codec:
+        fidelity(args.successor, args.film)
+        return
     words = WORDS[::4] if args.quick else WORDS
     clips = content(args.size, args.count, args.folder)
     player = open_player(args.weights)

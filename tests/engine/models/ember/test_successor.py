@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.models.ember.frame_codec import FrameCodec, Widths, principal_components
 from engine.models.ember.training.drawing import Draft, Drawings, DrawTask, random_prompt, style_share
+from engine.models.ember.training.evaluate import ghosts
 from engine.models.ember.training.footage.film import film
 from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
 from engine.models.ember.training.loop import Trainer
@@ -127,6 +128,16 @@ def test_flat_grey_stays_flat_grey() -> None:
     principal_components(codec, torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1, 9.0)
     grey = torch.zeros(1, 3, 32, 32)
     assert float(linear(codec, grey).abs().max()) < 0.02
+
+
+def test_the_ghost_index_sees_displaced_copies() -> None:
+    video = moving(photograph("chelsea", 96), 9, (8, 0))
+    blended = video.clone()
+    blended[1:] = (video[1:] + video[:-1]) / 2
+    assert ghosts(video, video) < 1e-6
+    assert ghosts(blended, video) == pytest.approx(0.25, abs=0.01)
+    soft = torch.nn.functional.avg_pool2d(video, 3, 1, 1)
+    assert ghosts(soft, video) < 0.02
 
 
 # --- training --------------------------------------------------------------------------------------------------

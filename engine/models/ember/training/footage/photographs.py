@@ -30,8 +30,7 @@ def moving(picture_3HW: Tensor, frames: int, speed: tuple[int, int] = (2, 1)) ->
         frames: length of the clip.
         speed: pixels per frame to the left and upwards.
     """
-    reach = max(speed) * frames
-    wide = functional.pad(picture_3HW[None], (0, reach, 0, reach), mode="reflect")[0]
+    wide = functional.pad(picture_3HW[None], (0, speed[0] * frames, 0, speed[1] * frames), mode="reflect")[0]
     height, width = picture_3HW.shape[-2:]
     cuts = [wide[:, speed[1] * n : speed[1] * n + height, speed[0] * n : speed[0] * n + width] for n in range(frames)]
     return torch.stack(cuts)
