@@ -49,10 +49,10 @@ class Widths:
     """
 
     eighth: int = 64
-    quarter: int = 32
-    context: int = 16
+    quarter: int = 40
+    context: int = 20
     half: int = 32
-    kernels: int = 48
+    kernels: int = 64
 
 
 class KernelSet(nn.Module):
@@ -86,10 +86,10 @@ class StyleDecoder(nn.Module):
         eighth, quarter, half = widths.eighth, widths.quarter, widths.half
         self.enter = nn.Conv2d(COMPONENTS, eighth, 3, padding=1)
         self.at_eighth = nn.ModuleList((Residual(eighth), Residual(eighth)))
-        self.to_quarter = nn.Conv2d(eighth + COMPONENTS, 4 * quarter, 1)
+        self.to_quarter = nn.Linear(eighth + COMPONENTS, 4 * quarter)
         self.at_quarter = Residual(quarter)
         self.to_half = nn.Linear(quarter, 4 * widths.context)
-        self.film = nn.Sequential(nn.Conv2d(look, 64, 1), nn.SiLU(), nn.Conv2d(64, 4 * eighth + 8 * quarter, 1))
+        self.film = nn.Sequential(nn.Linear(look, 64), nn.SiLU(), nn.Linear(64, 4 * eighth + 8 * quarter))
         self.mixture = nn.Sequential(nn.Linear(look, 64), nn.SiLU(), nn.Linear(64, widths.kernels + 1))
         self.first = KernelSet(12 + widths.context, half, 3, widths.kernels)
         self.second = KernelSet(half, half, 3, widths.kernels)
@@ -104,15 +104,18 @@ class StyleDecoder(nn.Module):
 
     def coarse(self, unit_NChw: Tensor, look_BLhw: Tensor) -> Tensor:
         """Features at a quarter of the resolution, [N, quarter, H / 4, W / 4], of the parts that see far."""
-        frames = len(unit_NChw) // len(look_BLhw)
         widths = self.widths
-        film = self.film(look_BLhw)
         sizes = [widths.eighth] * 4 + [4 * widths.quarter] * 2
-        scale1, shift1, scale2, shift2, scale3, shift3 = film.repeat_interleave(frames, 0).split(sizes, 1)
-        x = torch.addcmul(shift1, self.enter(unit_NChw), 1 + scale1)
-        x = self.at_eighth[0](x)
-        x = self.at_eighth[1](torch.addcmul(shift2, x, 1 + scale2))
-        x = torch.addcmul(shift3, self.to_quarter(torch.cat((x, unit_NChw), 1)), 1 + scale3)
+        scale1, shift1, scale2, shift2, scale3, shift3 = (
+            self.film(look_BLhw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).split(sizes, 1)
+        )
+        x = self.at_eighth[0](_modulated(self.enter(unit_NChw), scale1, shift1))
+        x = self.at_eighth[1](_modulated(x, scale2, shift2))
+        # A matmul of each part, added up: to put the parts side by side first would cost as much again.
+        parts = self.to_quarter.weight.split([widths.eighth, COMPONENTS], 1)
+        seen = functional.linear(unit_NChw.permute(0, 2, 3, 1), parts[1], self.to_quarter.bias)
+        seen = seen.add_(functional.linear(x.permute(0, 2, 3, 1), parts[0])).permute(0, 3, 1, 2)
+        x = _modulated(seen, scale3, shift3)
         x = rearrange(x, "n (y x c) h w -> n (h y) (w x) c", y=2, x=2).permute(0, 3, 1, 2)
         quarter: Tensor = self.at_quarter(x)
         return quarter
@@ -146,6 +149,12 @@ class StyleDecoder(nn.Module):
         plain = rearrange(plain, "n h w (i j c) -> n h i w j c", i=STRIDE // 2, j=STRIDE // 2)
         made = x.unflatten(2, (w, -1)).unflatten(1, (h, -1)) + plain + bias
         return rearrange(made, "n h i w j (c y x) -> n c (h i y) (w j x)", y=2, x=2)
+
+
+def _modulated(x_NChw: Tensor, scale_BChw: Tensor, shift_BChw: Tensor) -> Tensor:
+    """x * (1 + scale) + shift, with one scale and shift for all frames of a look, not copied for each."""
+    frames = x_NChw.unflatten(0, (len(scale_BChw), -1))
+    return torch.addcmul(shift_BChw[:, None], frames, 1 + scale_BChw[:, None]).flatten(0, 1)
 
 
 class FrameCodec(nn.Module):
