@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is loaded: its threads spin while they wait for each other, and take the processor from the one that they
-# wait for when other programs keep every core busy.
+# Before torch is loaded, and for every process that a test starts. The tests' tensors are small: two threads share an
+# operation of microseconds and then wait for each other. On an idle machine that gains nothing; where other programs
+# keep every core busy, each operation waits until both threads have had their turn: a test of seconds takes minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 HERE = Path(__file__).parent

@@ -29,6 +29,7 @@ from bridge.control.osc.client import OscClient
 from bridge.control.osc.gate import HOST_BYTES
 from bridge.control.osc.packet import PacketError, build, parse
 from bridge.drills.outsider import Outsider, outsider
+from bridge.drills.start import free_port
 from bridge.drills.stress import malformed
 from engine.bench.report import say
 from engine.control import PREFIX
@@ -37,8 +38,8 @@ QUIET_S = 1.5
 """How long answers are collected after the last datagram."""
 
 SEED = 12345
-COMPAT_PORT = 8247
-"""StreamDiffusionTD's; it reports to the next one."""
+COMPAT_ANSWERS = 8248
+"""The port to which StreamDiffusionTD reports."""
 
 RING = """import sys
 from engine.distributed.rendezvous import open_store
@@ -119,6 +120,7 @@ def bridge(made: Outsider, *allow: str, page: bool = False) -> Iterator[App]:
             "osc.host": "0.0.0.0",
             "osc.allow": list(allow),
             "osc.compat": ["streamdiffusiontd"],
+            "osc.compat_port": free_port(socket.SOCK_DGRAM),
             "web.enabled": page,
             "web.host": "0.0.0.0",
             "web.port": 0,
@@ -160,7 +162,7 @@ def attack_unlisted(made: Outsider, app: App) -> Iterator[Row]:
 def attack_any(made: Outsider, app: App) -> Iterator[Row]:
     """`any` on the list: obeyed, and sent no more than came, until the word is returned."""
     assert app.osc is not None
-    peer = Stranger(made, (made.here, COMPAT_PORT), COMPAT_PORT + 1)
+    peer = Stranger(made, (made.here, app.config.osc.compat_port), COMPAT_ANSWERS)
     for _ in range(3):
         peer.raw(build("/seed", (1,)))
     came = peer.listen(2.0)

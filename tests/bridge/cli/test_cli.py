@@ -204,6 +204,7 @@ def test_doctor_has_a_remedy_for_everything_that_is_wrong():
 
 
 def test_doctor_tries_to_reserve_the_memory_for_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_ask", lambda *_: {"error": "not asked here"})  # loads torch, seconds each time
     config = load(None, {"engine.model": "ember", "engine.width": 1280, "engine.height": 720})
     (finding,) = [finding for finding in diagnose(config) if finding.what == "shared memory"]
     assert (finding.level, finding.found) == ("ok", "74 MiB for frames of 1280x720 can be reserved")

@@ -26,18 +26,22 @@ LIMIT_S = 0.02
 ADDRESSES = [address for address, target in TABLE.targets.items() if target.control is not None]
 
 
-def fastest(function: Callable[[], object], tries: int = 5) -> float:
-    """The shortest of several runs, in s of this thread's own time: the machine may be busy with something else."""
-    times = []
+def quick(function: Callable[[], object], tries: int = 30) -> bool:
+    """Whether it takes less than `LIMIT_S` of this thread's own time.
+
+    Other programs also slow down the thread's own time, since they empty its caches: a run that was too slow is
+    repeated, and one that is not is enough.
+    """
     gc.disable()
     try:
         for _ in range(tries):
             started = time.thread_time()
             function()
-            times.append(time.thread_time() - started)
+            if time.thread_time() - started < LIMIT_S:
+                return True
     finally:
         gc.enable()
-    return min(times)
+    return False
 
 
 def as_regex(pattern: str) -> re.Pattern[str]:
@@ -158,8 +162,7 @@ def test_no_text_takes_long(number: int) -> None:
     """`/tidecast/` with sixty times `{,}` and an x kept a regular expression busy for longer than anybody waited."""
     store, answers = ControlStore(TABLE), []
     address = WORST[number]
-    taken = fastest(lambda: store.handle(address, [0.5], reply=lambda *answer: answers.append(answer)))
-    assert taken < LIMIT_S
+    assert quick(lambda: store.handle(address, [0.5], reply=lambda *answer: answers.append(answer)))
     assert all(len(reason) + len(where) < 1000 for _, (where, reason) in answers)
 
 
@@ -167,7 +170,7 @@ def test_no_text_takes_long(number: int) -> None:
 @given(st.text("{},[]!-*?/ab", max_size=MAX_LENGTH))
 def test_no_text_of_wildcards_takes_long(text: str) -> None:
     store = ControlStore(TABLE)
-    assert fastest(lambda: store.handle(PREFIX + "/" + text, [0.5])) < LIMIT_S
+    assert quick(lambda: store.handle(PREFIX + "/" + text, [0.5]))
 
 
 def bundle(message: bytes) -> bytes:
@@ -190,14 +193,15 @@ def test_no_datagram_takes_long(address: str, count: int) -> None:
     store, answers = ControlStore(TABLE), []
 
     def obey() -> None:
+        answers.clear()
         try:
             messages = parse(datagram)
         except PacketError:
             return
         store.handle_all(messages, INTERNAL, reply=lambda *answer: answers.append(answer))
 
-    assert fastest(obey) < LIMIT_S
-    assert sum(len(repr(answer)) for answer in answers) / 5 < 2 * MAX_DATAGRAM
+    assert quick(obey)
+    assert sum(len(repr(answer)) for answer in answers) < 2 * MAX_DATAGRAM
 
 
 def test_a_bundle_of_patterns_is_obeyed_to_its_limit_and_the_rest_refused_with_one_error() -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bridge.app import App
 from bridge.bench.overhead import identity
+from bridge.cli import doctor
 from bridge.cli.doctor import diagnose
 from bridge.cli.main import app as command
 from bridge.config_file import load
@@ -30,6 +31,12 @@ def shelf() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor does not load torch, which takes seconds each time."""
+    monkeypatch.setattr(doctor, "_ask", lambda *_: {"error": "not asked here"})
+
+
 def test_it_is_input_and_output_of_a_whole_program() -> None:
     settings = identity("shelf:100", "shelf:out", width=64, height=48)
     with App(load(None, settings)):
@@ -39,6 +46,7 @@ def test_it_is_input_and_output_of_a_whole_program() -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("no_torch")
 def test_lists_doctor_and_documents_know_it() -> None:
     assert "shelf:100" in [source.uri for source in list_sources()]
     assert "shelf:" in [finding.what for finding in diagnose(load(None, {}))]
@@ -80,6 +88,7 @@ def test_the_page_names_it_where_a_source_is_typed() -> None:
     assert "shelf:" in WebProcess(ControlStore(TABLE), Telemetry(TABLE), 64, 48).about["inputs"]
 
 
+@pytest.mark.usefixtures("no_torch")
 def test_doctor_says_what_to_do_where_it_does_not_work() -> None:
     moon = dataclasses.replace(toy_transport.ROW, scheme="moon", platforms=("moon",), elsewhere="Fly there.")
     table.register(moon)
