@@ -26,10 +26,13 @@ from engine.models.ember.training.footage.styles import Stage
 from engine.models.ember.training.looks.table import LOOKS, apply
 from engine.models.ember.training.losses import pixel_loss, psnr
 from engine.models.ember.vocabulary import Vocabulary
-from engine.stream.timesteps import linear_estimate
+from engine.stream.timesteps import linear_estimate, mix
 
 WEAKEST = 9.0
 """Standard deviation of the weakest component in a latent, against unit noise."""
+
+NOISE = 0.9
+"""Share of noise at a strength of 1."""
 
 REPEATS = 4
 """How often a styled picture is used: to paint one costs as much as to learn from one."""
@@ -45,6 +48,12 @@ _WEIGHTS = [LOOKS[word].weight for word in FULL]
 def style_share(strength: Tensor) -> Tensor:
     """Share of the style in the target at a strength: 0 up to 0.05, 1 from 0.65 on, linear in between."""
     return ((strength - 0.05) / 0.6).clamp(0, 1)
+
+
+def as_in_the_stream(codec: FrameCodec, clean_NChw: Tensor, noise: Tensor, strength: Tensor) -> Tensor:
+    """Components after noise has been mixed in at a strength (scalar) and removed by the linear estimate."""
+    sigma = NOISE * strength
+    return linear_estimate(mix(clean_NChw, noise, sigma), sigma, codec.scale[:, None, None])
 
 
 def random_prompt(rng: random.Random) -> list[str]:
@@ -195,7 +204,6 @@ class DrawTask:
     def loss(self, number: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """One step; see `engine.models.ember.training.loop.Task`."""
         losses, plain = [], []
-        scale = self.codec.scale[:, None, None]
         for drawing in self.drawings.at(number):
             strength = torch.rand((), generator=generator)
             strength = 0.4 + 0.5 * strength if torch.rand((), generator=generator) < 0.75 else strength
@@ -204,9 +212,8 @@ class DrawTask:
             wanted = content + (drawing.styled_N3HW - content) * share
             with torch.no_grad():
                 clean = self.codec.encode_frames(content)
-                sigma = (0.9 * strength).view(1, 1, 1, 1)
                 noise = torch.randn(clean.shape, generator=generator)
-                picture = linear_estimate(clean * (1 - sigma) + sigma * noise, sigma, scale)
+                picture = as_in_the_stream(self.codec, clean, noise, strength)
             look = self.draft(drawing.prompt, share)[None, :, None, None]
             height, width = clean.shape[-2:]
             made = self.codec.decode_frames(picture, look.expand(1, -1, height, width))

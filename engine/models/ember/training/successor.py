@@ -26,7 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from engine.models.ember.codec import GROUP
 from engine.models.ember.frame_codec import COMPONENTS, LOOK_GAIN, FrameCodec
 from engine.models.ember.training.denoise import Past
-from engine.models.ember.training.drawing import Draft, crop_of, random_prompt, style_share
+from engine.models.ember.training.drawing import NOISE, Draft, crop_of, random_prompt, style_share
 from engine.models.ember.training.looks.table import apply
 from engine.models.ember.training.losses import pixel_loss
 from engine.models.ember.vocabulary import WordTable
@@ -77,7 +77,7 @@ def successor(signal: Tensor) -> ModelSpec:
             default_steps=1,
             shift=1.0,
             strength=1.0,
-            noise=0.9,
+            noise=NOISE,
             drop=0,
             prediction="correction",
             signal=components * GROUP + (0.0,) * LOOK,

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from engine.models.ember.frame_codec import FrameCodec, Widths, principal_components
 from engine.models.ember.training.drawing import Draft, Drawings, DrawTask, random_prompt, style_share
-from engine.models.ember.training.evaluate import ghosts
+from engine.models.ember.training.evaluate import ghosts, wide_photograph
 from engine.models.ember.training.footage.film import film
 from engine.models.ember.training.footage.photographs import NAMES, moving, photograph
+from engine.models.ember.training.looks.trial import open_restyle
 from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.losses import psnr
 from engine.models.ember.training.player import Player
@@ -226,3 +227,38 @@ def test_drawing_is_learned_and_resumes_exactly(tmp_path: Path, films: np.ndarra
     for name, module in whole.task.modules.items():
         for key, tensor in module.state_dict().items():
             assert torch.equal(tensor, resumed.task.modules[name].state_dict()[key]), f"{name}.{key}"
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------
+
+
+def untrained(path: Path, codec: FrameCodec, *, network: bool) -> Path:
+    """A checkpoint of one of the stages, with untrained weights."""
+    generator = torch.Generator().manual_seed(0)
+    whole = FrameCodec(LOOK)
+    whole.init_weights(generator)
+    for name, buffer in codec.named_buffers():
+        whole.get_buffer(name).copy_(buffer)
+    averages = {"codec": whole.state_dict()}
+    if network:
+        spec = successor(whole.scale)
+        dit, words = CausalDiT(dit_shape(spec.network)), WordTable(8, 64, EMBER_2)
+        begin(dit, spec.schedule.signal, generator)
+        words.init_weights(generator)
+        averages |= {"dit": dit.state_dict(), "words": words.state_dict()}
+    else:
+        draft = Draft(EMBER_2, LOOK)
+        draft.init_weights(generator)
+        averages["draft"] = draft.state_dict()
+    torch.save({"averages": averages}, path)
+    return path
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_checkpoints_of_both_stages_restyle_clips(tmp_path: Path, codec: FrameCodec, network: bool) -> None:
+    restyle = open_restyle(untrained(tmp_path / "stage.pt", codec, network=network))
+    clip = moving(wide_photograph("coffee", 32, 64), 5, (2, 1))
+    with torch.inference_mode():
+        made, other = restyle(clip, "neon", 0.7, 1), restyle(clip, "woodblock", 0.7, 1)
+    assert made.shape == clip.shape and 0 <= float(made.min()) <= float(made.max()) <= 1
+    assert float((made - other).abs().mean()) > 1e-3
