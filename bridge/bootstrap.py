@@ -35,6 +35,9 @@ PIP_CPU_TORCH = "torch==2.13.0"
 """What pip is asked for where uv cannot install torch and there is no NVIDIA driver. With a pip that is set up for an
 index with builds for CPUs, this exact version is such a build."""
 
+PIP_DRIVER = 580
+"""The oldest driver for the build that pip installs on Linux (CUDA 13.0); with an older one torch finds no GPU."""
+
 LIBRARIES_GB = {"bridge": 0.5, "tests": 1.0}
 """What the other libraries of each part take on the disk, as measured on Linux."""
 
@@ -125,7 +128,9 @@ def install_torch() -> None:
     cuda = sys.platform.startswith("linux") and platform.machine() == "x86_64"
     say(f"uv could not do it ({said.splitlines()[0]})")
     say(f"asking pip ({'if its index has no other build, ' if cuda else ''}{torch_size(cuda=cuda)})")
-    if nvidia and not cuda:
+    if nvidia and cuda:
+        say(f"pip's build needs NVIDIA driver {PIP_DRIVER} or newer; tidecast doctor tells whether it finds the card")
+    elif nvidia:
         say("that build cannot use the NVIDIA card; tidecast doctor names the command for the one that can")
     pip("install", requirement("torch") if nvidia else PIP_CPU_TORCH)
 

@@ -16,7 +16,7 @@ from engine.errors import ModelError, OutOfMemoryError
 from engine.models import registry, weights
 from engine.models.spec import ModelSpec
 from engine.runtime import graph_capture, quantise
-from engine.runtime.device import device_for, dtype_for
+from engine.runtime.device import device_for, dtype_for, use_video_stream
 from engine.runtime.host_memory import keep_memory
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
@@ -172,6 +172,7 @@ def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torc
         quantise.check(device, dtype, devices=len(config.devices))
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # CUDA streams, events and graphs are created on the current device
+    use_video_stream(device)
     if config.threads:
         torch.set_num_threads(config.threads)
     if device.type == "cpu":

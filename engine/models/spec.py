@@ -163,7 +163,8 @@ class Conditioning:
 
     Attributes:
         text: the prompt.
-        embedding: [text_len, text_dim]; rows after the prompt's last token are zero and are not masked in attention.
+        embedding: [text_len, text_dim], in host memory; rows after the prompt's last token are zero and are not masked
+            in attention.
         unknown: words of the prompt that are not in the model's vocabulary, for models with a fixed one.
         trouble: what went wrong although the prompt can be used; empty when nothing went wrong.
     """

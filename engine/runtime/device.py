@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,3 +39,19 @@ def _matrix_units() -> bool:
     """Whether the CPU has units for matmuls in bfloat16 (AMX), which are several times as fast as float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
+
+
+def use_video_stream(device: torch.device) -> None:
+    """Let this thread's work on a GPU take precedence over other streams, in which prompts are encoded.
+
+    CUDA's default stream already has the lowest priority there is; so the video needs one with a higher priority.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_stream(_video_stream(device))
+
+
+@cache
+def _video_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(
+        device, priority=-1
+    )  # one for the whole process: freed memory is reused only in its stream

@@ -62,7 +62,7 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
-        self._side = torch.cuda.Stream(device)
+        self._side = torch.cuda.Stream(device, priority=-1)  # as `use_video_stream`: kernels may keep it in the graph
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
         """See `Backend`."""

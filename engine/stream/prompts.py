@@ -12,13 +12,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from engine.models.spec import Conditioning, TextEncoder
+from engine.runtime.transfers import PendingCopy, transfers
 
 MAX_CACHED = 64
 """Number of encoded prompts kept in memory; the least recently used one is dropped first."""
@@ -123,6 +123,14 @@ class Travel:
         self._last, self._resting = facts["last"], facts["resting"]
 
 
+class _Known(NamedTuple):
+    """An encoded prompt, and its embedding on the device: uploaded by the thread that encoded it, which may be another
+    than the video's."""
+
+    encoded: Conditioning
+    on_device: PendingCopy
+
+
 class Prompts:
     """Encodes prompts, caches the embeddings, blends them and interpolates between blends.
 
@@ -143,8 +151,10 @@ class Prompts:
     def __init__(
         self, encoder: TextEncoder, blend: Blend, *, device: torch.device | str = "cpu", defer: bool = False
     ) -> None:
-        self._encoder, self._blend, self._device, self._defer = encoder, blend, device, defer
-        self._known: OrderedDict[str, Conditioning] = OrderedDict()
+        self._encoder, self._blend, self._defer = encoder, blend, defer
+        self._device = torch.device(device)
+        self._up, _ = transfers(self._device)
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._memory_lock, self._encoder_lock = threading.Lock(), threading.Lock()
         self.travel = Travel(blend)
         self.target: tuple[tuple[str, float], ...] = ()
@@ -153,7 +163,7 @@ class Prompts:
         self._failed = False
 
     def encode(self, text: str) -> Conditioning:
-        """Encode one prompt, or return the cached result. May be called from any thread.
+        """Encode one prompt, or return the cached result. May be called from any thread. Starts its upload.
 
         Raises:
             ModelError: if the text encoder is missing or fails.
@@ -161,13 +171,15 @@ class Prompts:
         with self._encoder_lock:
             found = self._recall(text)
             if found is None:
-                found = self._encoder.encode(text)
-                found = replace(found, embedding=found.embedding.to(self._device))
+                encoded = self._encoder.encode(text)
+                on_gpu = self._device.type == "cuda"
+                embedding = encoded.embedding.pin_memory() if on_gpu else encoded.embedding
+                found = _Known(encoded, self._up.send(embedding))
                 with self._memory_lock:
                     self._known[text] = found
                     while len(self._known) > MAX_CACHED:
                         self._known.popitem(last=False)
-            return found
+            return found.encoded
 
     def update(self, wanted: tuple[tuple[str, float], ...], seconds: float, now: float) -> Tensor | None:
         """Set the wanted blend and advance to the stream time `now`.
@@ -191,22 +203,23 @@ class Prompts:
                 found |= self._encode_now()
             if not self.missing:
                 parts = [(known, share) for (text, share) in wanted if (known := found[text]) is not None]
-                self.travel.set_target(
-                    blended([(c.embedding.float(), share) for c, share in parts], self._blend), seconds
-                )
-                self.unknown = tuple(dict.fromkeys(word for c, _ in parts for word in c.unknown))
+                embeddings = [(known.on_device.wait().float(), share) for known, share in parts]
+                self.travel.set_target(blended(embeddings, self._blend), seconds)
+                self.unknown = tuple(dict.fromkeys(word for known, _ in parts for word in known.encoded.unknown))
                 self.target = wanted
         return self.travel.advance(now)
 
-    def _encode_now(self) -> dict[str, Conditioning | None]:
+    def _encode_now(self) -> dict[str, _Known | None]:
         """Encode the missing texts. With `defer`, a failure is not raised; from then on the caller has to encode."""
         try:
-            found: dict[str, Conditioning | None] = {text: self.encode(text) for text in self.missing}
+            for text in self.missing:
+                self.encode(text)
         except Exception:  # also out of memory: a stream without a prompt is better than none
             if not self._defer:
                 raise
             self._failed = True
             return {}
+        found = {text: self._recall(text) for text in self.missing}
         self.missing = ()
         return found
 
@@ -232,7 +245,7 @@ class Prompts:
             return self.target[0][0] if self.target else ""
         return " + ".join(f"{share:.0%} {text}" for text, share in self.target)
 
-    def _recall(self, text: str) -> Conditioning | None:
+    def _recall(self, text: str) -> _Known | None:
         with self._memory_lock:
             found = self._known.get(text)
             if found is not None:

@@ -98,6 +98,7 @@ def test_uv_chooses_the_build_of_torch_on_every_system_and_pip_takes_its_place(
         assert "uv could not do it (error: Request failed after 3 retries)" in said
         assert f"asking pip ({size}" in said
         assert ("that build cannot use the NVIDIA card; tidecast doctor" in said) == (driver and "CUDA" not in size)
+        assert ("pip's build needs NVIDIA driver 580 or newer; tidecast doctor" in said) == (driver and "CUDA" in size)
 
 
 def test_at_a_terminal_the_installers_show_their_progress(

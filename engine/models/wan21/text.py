@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from engine.errors import ModelError, WeightsMissingError
 from engine.models.spec import Conditioning
 from engine.models.wan21 import checkpoint, umt5
+from engine.runtime.transfers import HostSideStream, SideStream, side_stream
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ class WanTextEncoder:
         device: where the network runs.
         where: "cuda" keeps the encoder on `device`; "cpu" runs it on the CPU; "offload" keeps its weights on the CPU
             and copies them to `device` block by block for every prompt; "auto" is "offload" if `device` is a GPU,
-            otherwise "cpu".
+            otherwise "cpu". On a GPU the encoder works in a stream of its own, beside the video.
         storage: type of the stored weights, "bfloat16", or "float8" for half the memory; arithmetic is in bfloat16.
     """
 
@@ -174,11 +175,16 @@ class WanTextEncoder:
         self._device = device
         self._where = ("cpu" if device.type == "cpu" else "offload") if where == "auto" else where
         self._storage = storage
+        self._side: SideStream = HostSideStream()
+        if self._where != "cpu":
+            self._side = side_stream(device)
         self._tokenizer: Tokenizer | None = None
         self._network: nn.Module | None = None
 
     def encode(self, text: str) -> Conditioning:
         """Encode one prompt, or read it from the cache. One that cannot be stored in the cache is used all the same.
+
+        The embedding is in host memory: whoever uses it on the device copies it in a stream of their choice.
 
         Raises:
             WeightsMissingError: if the prompt is not cached and the encoder is not on this machine.
@@ -200,7 +206,7 @@ class WanTextEncoder:
                 f"[{self._length}, {self._width}].",
                 "The text encoder belongs to another model.",
             )
-        padded_XE = F.pad(embedding_XE.float(), (0, 0, 0, self._length - length)).to(self._device)
+        padded_XE = F.pad(embedding_XE.float(), (0, 0, 0, self._length - length))
         return Conditioning(text, padded_XE, trouble=trouble)
 
     def _compute(self, text: str) -> Tensor:
@@ -212,18 +218,19 @@ class WanTextEncoder:
             )
         if self._tokenizer is None:
             self._tokenizer = Tokenizer(self._tokenizer_path, self._length)
-        if self._network is None:
-            self._network = self._load(self._weights)
-        device = next(self._network.parameters()).device
-        ids_1L = torch.tensor([self._tokenizer(text)], device=device)
-        return umt5.embed(self._network, ids_1L, torch.ones_like(ids_1L))[0].cpu()
+        with self._side.active():
+            if self._network is None:
+                self._network = self._load(self._weights)
+            device = next(self._network.parameters()).device
+            ids_1L = torch.tensor([self._tokenizer(text)], device=device)
+            return umt5.embed(self._network, ids_1L, torch.ones_like(ids_1L))[0].cpu()
 
     def _load(self, weights: Path) -> nn.Module:
         network = umt5.build(checkpoint.read(weights), torch.bfloat16, str(weights))
         if self._storage == "float8":
             umt5.store_as_float8(network)
         if self._where == "offload":
-            umt5.offload_by_block(network, self._device)
+            umt5.offload_by_block(network, self._device, self._side)
         elif self._where == "cuda":
             network = network.to(self._device)
         return network

@@ -8,8 +8,9 @@ Shape letters: B batch, X tokens, E width of the encoder.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models.wan21 import checkpoint
+from engine.runtime.transfers import PiecewiseUpload, SideStream
 
 NAMES = (
     (r"token_embedding\.", "shared."),
@@ -140,24 +142,42 @@ def store_as_float8(network: nn.Module) -> None:
                 setattr(module, name, Float8StoredLinear(child.weight))
 
 
-def offload_by_block(network: Any, device: torch.device) -> None:
+def offload_by_block(network: Any, device: torch.device, side: SideStream) -> None:
     """Run the encoder on `device` while its weights stay on the CPU: those of a block are copied while it runs.
 
-    So the device needs memory for one block only. The token embedding runs on the CPU.
+    So the device needs memory for one block only. The token embedding runs on the CPU. Whatever ends a block's forward,
+    its weights are back on the CPU afterwards.
+
+    Args:
+        network: the encoder, on the CPU.
+        device: where it runs.
+        side: the stream in which the weights are copied; it is active whenever the network is called.
     """
-    encoder = network.encoder
-    encoder.embed_tokens.register_forward_hook(lambda _module, _inputs, output: output.to(device))
+    encoder, uploads = network.encoder, PiecewiseUpload(side)
+
+    def upload(tensor: Tensor) -> Tensor:
+        copy = torch.empty_like(tensor, device=device, memory_format=torch.contiguous_format)
+        uploads.send(tensor, copy)
+        return copy
+
+    encoder.embed_tokens.register_forward_hook(lambda _module, _inputs, output: upload(output))
     for block in (*encoder.block, encoder.final_layer_norm):
-        on_cpu: dict[str, Tensor] = {}
+        block.forward = _with_weights_on_device(block, upload)
 
-        def load(module: nn.Module, _inputs: Any, on_cpu: dict[str, Tensor] = on_cpu) -> None:
-            for name, parameter in module.named_parameters():
-                on_cpu[name] = parameter.data
-                parameter.data = parameter.data.to(device, non_blocking=True)
 
-        def unload(module: nn.Module, _inputs: Any, _output: Any, on_cpu: dict[str, Tensor] = on_cpu) -> None:
-            for name, parameter in module.named_parameters():
-                parameter.data = on_cpu.pop(name)
+def _with_weights_on_device(block: nn.Module, upload: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """The block's forward with its weights uploaded before it and dropped from the device after it."""
+    forward = block.forward
 
-        block.register_forward_pre_hook(load)
-        block.register_forward_hook(unload)
+    @functools.wraps(forward)
+    def run(*inputs: Any, **options: Any) -> Any:
+        on_cpu = [(parameter, parameter.data) for parameter in block.parameters()]
+        try:
+            for parameter, weights in on_cpu:
+                parameter.data = upload(weights)
+            return forward(*inputs, **options)
+        finally:
+            for parameter, weights in on_cpu:
+                parameter.data = weights
+
+    return run

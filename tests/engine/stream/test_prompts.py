@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from engine.errors import ModelError
 from engine.models.spec import Conditioning
@@ -99,3 +100,30 @@ def test_deferred_prompts_wait_for_whoever_encodes_them() -> None:
     assert prompts.missing == ("b",)
     prompts.encode("b")
     assert torch.equal(prompts.update((("b", 1.0),), 0.0, 2.0), B)
+
+
+def test_an_embedding_is_uploaded_by_who_encodes_it_and_the_video_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+
+    class Recorded:
+        arrived = False
+
+        def __init__(self, copy: Tensor) -> None:
+            self._copy = copy
+
+        def wait(self) -> Tensor:
+            events.append("the video waits")
+            return self._copy
+
+    class Up:
+        def send(self, source: Tensor) -> Recorded:
+            events.append("sent")
+            return Recorded(source)
+
+    monkeypatch.setattr("engine.stream.prompts.transfers", lambda device: (Up(), Up()))
+    prompts = Prompts(Letters(), linear, defer=True)
+    assert prompts.encode("a").embedding is A
+    prompts.encode("b")
+    assert events == ["sent", "sent"]
+    assert prompts.update((("a", 0.5), ("b", 0.5)), 0.0, 0.0) is not None
+    assert events[2:] == ["the video waits", "the video waits"], "every tensor of another stream is waited for"

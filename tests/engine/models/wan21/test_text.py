@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,11 @@ from bridge.cli.models import app
 from engine.errors import CheckpointError, ModelError, WeightsMissingError
 from engine.models import registry
 from engine.models.spec import WeightFile
-from engine.models.wan21 import build, umt5
+from engine.models.wan21 import build, text, umt5
 from engine.models.wan21.text import EmbeddingCache, Tokenizer, WanTextEncoder
+from engine.runtime import transfers
+from engine.runtime.transfers import HostSideStream, PiecewiseUpload
+from tests.support.side_stream import RecordingSideStream
 
 tokenizers = pytest.importorskip("tokenizers")
 pytest.importorskip("transformers")
@@ -100,9 +104,56 @@ def test_offloaded_weights_compute_the_same(weights: dict[str, Tensor]) -> None:
     network = umt5.build(weights, torch.float32, "golden")
     stayed = umt5.embed(network, data["ids"], data["mask"])
     before = [parameter.data_ptr() for parameter in network.parameters()]
-    umt5.offload_by_block(network, torch.device("cpu"))
+    umt5.offload_by_block(network, torch.device("cpu"), HostSideStream())
     assert torch.equal(umt5.embed(network, data["ids"], data["mask"]), stayed)
     assert [parameter.data_ptr() for parameter in network.parameters()] == before
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), KeyboardInterrupt()])
+@pytest.mark.parametrize("fails", ["the forward", "the copy"])
+def test_weights_return_to_the_cpu_when_a_block_fails(
+    weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch, error: BaseException, fails: str
+) -> None:
+    data = load_file(GOLDEN)
+    network: Any = umt5.build(weights, torch.float32, "golden")
+    stayed = umt5.embed(network, data["ids"], data["mask"])
+    before = [parameter.data_ptr() for parameter in network.parameters()]
+    umt5.offload_by_block(network, torch.device("cpu"), HostSideStream())
+    sent = 0
+
+    def fail(*_: Any, **__: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if fails == "the forward" or sent == 4:  # the embedding, then two weights of the first block
+            raise error
+
+    with monkeypatch.context() as patch:
+        if fails == "the forward":
+            patch.setattr(network.encoder.block[1].layer[1], "forward", fail)
+        else:
+            patch.setattr(PiecewiseUpload, "send", fail)
+        with pytest.raises(type(error)):
+            umt5.embed(network, data["ids"], data["mask"])
+    assert [parameter.data_ptr() for parameter in network.parameters()] == before
+    assert torch.equal(umt5.embed(network, data["ids"], data["mask"]), stayed)
+
+
+def test_a_prompt_on_the_card_is_encoded_in_the_side_stream_from_page_locked_memory(
+    tmp_path: Path, encoder_file: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_cpu = encoder(tmp_path / "a", encoder_file, tokenizer).encode("neon city").embedding
+    side = RecordingSideStream()
+    monkeypatch.setattr(text, "side_stream", lambda device: side)
+    monkeypatch.setattr(transfers.PiecewiseUpload.__init__, "__defaults__", (1000,))  # several pieces a weight
+    offloaded = encoder(tmp_path / "b", encoder_file, tokenizer, where="offload")
+    with side.recording():
+        found = offloaded.encode("neon city")
+    assert torch.equal(found.embedding, on_cpu)
+    assert found.embedding.device.type == "cpu"
+    assert side.buffers == 2, "two page-locked buffers, however many copies there are"
+    assert side.uploads > 100
+    assert side.faults == []
+    assert not side.is_active
 
 
 def test_eight_bit_weights_need_a_quarter_and_are_close(weights: dict[str, Tensor]) -> None:
