@@ -9,15 +9,25 @@ X tokens and E width of a text embedding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from engine.distributed.link import Link, Message, Op
-from engine.distributed.split import Split, moves
+from engine.distributed.link import Link
+from engine.distributed.message import Message
+from engine.distributed.split import Split, exchange_order
 from engine.network.protocol import StreamingNetwork, Tables
 from engine.runtime.metrics import StageTimers
 from engine.stream.kv_cache import KVCache, NewFrames
 from engine.stream.state import empty_text
+
+
+def to_device(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Integers as an int64 tensor on the device; the host does not wait for the device."""
+    held = torch.tensor(numbers, dtype=torch.int64, pin_memory=device.type == "cuda")
+    return held.to(device, non_blocking=True)
 
 
 class BlockShard:
@@ -65,16 +75,14 @@ class BlockShard:
         device, frames = x_SLD.device, message.frames
         if message.copy is not None:
             self.cache.copy_row(*message.copy)
-        rows = torch.tensor([[r.number, r.position, r.anchor] for r in message.rows], device=device)
+        rows = to_device([[r.number, r.position, r.anchor] for r in message.rows], device)
         cache = self.cache.from_row(message.first)
         cache.begin(
             NewFrames(rows[:, 0], rows[:, 2] > 0, message.visible, even=message.even, again=message.again), frames
         )
         context = self.tables.at(t_S, rows[:, 1:2] + torch.arange(frames, device=device))
         versions = [r.text for r in message.rows]
-        chosen = (
-            slice(versions[0], versions[0] + 1) if len(set(versions)) == 1 else torch.tensor(versions, device=device)
-        )
+        chosen = slice(versions[0], versions[0] + 1) if len(set(versions)) == 1 else to_device(versions, device)
         for layer, texts in enumerate(self.texts):
             text = tuple(part[chosen] for part in texts)
             x_SLD = self.network.run_block(layer, x_SLD, context, text, cache)
@@ -90,34 +98,47 @@ class BlockShard:
         """Exchange blocks, with their weights, KV caches and text keys, so that each rank has its new shard.
 
         Every rank calls it after the same message, with no other message in transit. The stream's history is kept.
+        Blocks move one tensor at a time, in one order for all ranks, so that a rank needs memory only for what it has
+        received, and for its new keys before the old ones are freed (then the same for the values).
         """
         start = old[link.rank][0]
-        held = {start + i: self._layer(i) for i in range(len(self.network.blocks))}
-        exchange = [(move, number) for move in moves(old, new) for number in range(move.start, move.end)]
-        for move, number in exchange:
-            if move.source == link.rank:
-                link.send(Message(Op.SPLIT, parts=held.pop(number)), move.target)
-        for move, number in exchange:
-            if move.target == link.rank:
-                held[number] = link.receive(move.source).parts
-        self._set_layers([held[number] for number in sorted(held)])
-
-    def _layer(self, index: int) -> list[Tensor]:
-        """All tensors of one block: its parameters as one vector, its text keys and values, its KV cache."""
-        weights = torch.cat([tensor.flatten() for tensor in self.network.blocks[index].state_dict().values()])
-        return [weights, *self.texts[index], *self.cache.layer(index)]
-
-    def _set_layers(self, layers: list[list[Tensor]]) -> None:
-        """Replace the rank's blocks by these, in order (each as `_layer` returns it)."""
-        blocks, read = [], len(self.network.text_shapes)
-        for weights, *_ in layers:
-            block = self.network.new_block()
-            shapes = {name: tensor.shape for name, tensor in block.state_dict().items()}
-            parts = weights.split([shape.numel() for shape in shapes.values()])
-            named = {name: part.view(shapes[name]).clone() for name, part in zip(shapes, parts, strict=True)}
-            block.load_state_dict(named, assign=True)
-            blocks.append(block.eval().requires_grad_(False))
-        self.network.blocks = nn.ModuleList(blocks)
+        held = {start + i: self._held(i) for i in range(len(self.network.blocks))}
+        layout = held[start].tensors()
+        for move in exchange_order(old, new):
+            for number in range(move.start, move.end):
+                if move.source == link.rank:
+                    link.give(held.pop(number).tensors(), move.target)
+                elif move.target == link.rank:
+                    taken = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in layout]
+                    link.take(taken, move.source)
+                    held[number] = self._block_of(taken)
+        del layout
+        shard = [held[number] for number in sorted(held)]
+        self.network.blocks = nn.ModuleList(block.module for block in shard)
         self.network.fuse()
-        self.texts = [tuple(part.clone() for part in layer[1 : 1 + read]) for layer in layers]
-        self.cache.load_layers([layer[1 + read :] for layer in layers])
+        self.texts = [block.texts for block in shard]
+        self.cache.load_layers([block.cache for block in shard])
+
+    def _held(self, index: int) -> _HeldBlock:
+        return _HeldBlock(self.network.blocks[index], self.texts[index], self.cache.layer(index))
+
+    def _block_of(self, tensors: list[Tensor]) -> _HeldBlock:
+        """The block that has these tensors, in the order of `_HeldBlock.tensors`."""
+        module = self.network.new_block()
+        names = list(module.state_dict())
+        module.load_state_dict(dict(zip(names, tensors[: len(names)], strict=True)), assign=True)
+        end = len(names) + len(self.network.text_shapes)
+        module.eval().requires_grad_(False)
+        return _HeldBlock(module, tuple(tensors[len(names) : end]), tensors[end:])
+
+
+@dataclass(slots=True)
+class _HeldBlock:
+    """A block, its text keys and values, and its layer of the KV cache."""
+
+    module: nn.Module
+    texts: tuple[Tensor, ...]
+    cache: list[Tensor]
+
+    def tensors(self) -> list[Tensor]:
+        return [*self.module.state_dict().values(), *self.texts, *self.cache]

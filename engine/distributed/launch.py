@@ -80,7 +80,9 @@ def open_pipeline(
         network = builder.build_network(spec, torch.device("cpu"), dtype, files)
         keep_blocks(network, *split[0])
         own_codec = builder.build_codec(spec, codec, device, dtype, files)
-        return PipelineStream(ring, spec, network.to(device), own_codec, **settings)
+        stream = PipelineStream(ring, spec, network.to(device), own_codec, **settings)
+        ring.await_ready()
+        return stream
     except BaseException:
         ring.close()
         raise

@@ -1,146 +1,38 @@
-"""Messages between the ranks of a pipeline: a small header in host memory and one packed buffer on the device.
+"""One rank's connections in the ring, and the way that each message takes.
 
-The ranks form a ring: rank 0 sends to rank 1, ..., the last rank to rank 0, and messages arrive in the order in which
-they were sent. Headers are sent over gloo, so that no rank has to read its device to know what to do; buffers are sent
-over NCCL between GPUs and over gloo between CPUs. What a message means is up to the callers.
+The ranks form a ring: rank 0 sends to rank 1, ..., the last rank to rank 0. Messages arrive in the order in which they
+were sent. Each has a header in host memory, so that no rank has to read its device to know what to do.
+
+Buffers go from GPU to GPU (NCCL) along the line from rank 0 to the last rank, and through host memory (gloo) on the way
+back. This is what keeps the ring free of deadlocks. A NCCL send may occupy the device until its receive is posted. If
+both directions used NCCL, two ranks could stand in a send to each other: certainly if they share a communicator and
+with it a CUDA stream, as the two directions of a pair do; and with a communicator for each direction still when both
+hosts enter a CUDA call that waits for the whole device (freeing memory, loading a kernel), or when the driver puts two
+CUDA streams into one hardware queue. Along a line there is no such cycle: the last rank never waits for a receiver, so
+it always receives, and so does every rank before it. The answer to a call is about 10 MB; copying it to the host and
+back takes some milliseconds, and no GPU waits for that while other calls are in flight.
 """
 
 from __future__ import annotations
 
 import datetime
-import enum
+import queue
+import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from engine.distributed.message import HEADER, HOST_OPS, Message, pack, packed_bytes, unpack
+from engine.distributed.transport import JOIN_TIMEOUT, Delivery, TorchTransport, Transport
 from engine.errors import EngineError
-
-MAX_ROWS = 4
-"""Rows of the stream batch that a header can describe."""
-
-MAX_PARTS = 10
-"""Tensors that a header can describe, and so one message can carry."""
-
-TIMEOUT = datetime.timedelta(days=1)
-"""How long a rank waits for a message. A stream may pause for hours; a dead neighbour closes its connection at once."""
-
-_FIXED = 9
-_HEADER = _FIXED + 4 * MAX_ROWS + MAX_PARTS * 7
-_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8)
+from engine.runtime.transfers import FinishedCopy, PendingCopy, staging, transfers
 
 
 class RankLostError(EngineError):
     """A rank of the pipeline died or does not answer."""
-
-
-class Op(enum.IntEnum):
-    """The operation that a message requests from every rank that receives it."""
-
-    FORWARD = 1
-    TEXT = 2
-    RESET = 3
-    COPY = 4
-    DECODE = 5
-    TIMES = 6
-    SPLIT = 7
-    STOP = 8
-
-
-@dataclass(frozen=True, slots=True)
-class RowOrder:
-    """One row of a forward.
-
-    Attributes:
-        number: latent frames before this chunk since the stream began.
-        position: RoPE position of the chunk's first latent frame.
-        anchor: whether the chunk becomes the new sink.
-        text: version of the prompt that it uses.
-    """
-
-    number: int
-    position: int
-    anchor: bool
-    text: int
-
-
-@dataclass(slots=True)
-class Message:
-    """One message.
-
-    Attributes:
-        op: the requested operation.
-        rows: the rows of a FORWARD.
-        frames: latent frames of each row.
-        visible, even, again: as in `engine.stream.kv_cache.NewFrames`.
-        copy: cache rows (from, to) to copy, by COPY or before a FORWARD; None for none.
-        text: version of the prompt that a TEXT message carries.
-        finished: bit mask; bit i is set if this forward finishes the chunk of `rows[i]`.
-        first: row of the stream batch of `rows[0]`.
-        parts: tensors on the device.
-    """
-
-    op: Op
-    rows: tuple[RowOrder, ...] = ()
-    frames: int = 1
-    visible: int = 0
-    even: bool = True
-    again: bool = False
-    copy: tuple[int, int] | None = None
-    text: int = 0
-    finished: int = 0
-    first: int = 0
-    parts: list[Tensor] = field(default_factory=list)
-
-    def header(self) -> Tensor:
-        """Everything but the contents of the parts, as an int64 vector in host memory.
-
-        Raises:
-            ValueError: if the message has more than `MAX_ROWS` rows or `MAX_PARTS` parts.
-        """
-        if len(self.rows) > MAX_ROWS or len(self.parts) > MAX_PARTS:
-            raise ValueError(f"{len(self.rows)} rows and {len(self.parts)} parts do not fit into a header")
-        copy = self.copy or (-1, -1)
-        flags = int(self.even) | int(self.again) << 1
-        fixed = [self.op, self.frames, self.visible, flags, *copy, self.text, self.finished, self.first]
-        rows = [v for r in self.rows for v in (r.number, r.position, int(r.anchor), r.text)]
-        parts = []
-        for part in self.parts:
-            parts += [_TYPES.index(part.dtype) + 1, part.ndim, *part.shape, *(0,) * (5 - part.ndim)]
-        rows += [-1] * (4 * MAX_ROWS - len(rows))
-        parts += [0] * (7 * MAX_PARTS - len(parts))
-        return torch.tensor(fixed + rows + parts, dtype=torch.int64)
-
-    @classmethod
-    def read(cls, header: Tensor) -> tuple[Message, list[tuple[torch.dtype, tuple[int, ...]]]]:
-        """Parse a header: the message without its parts, and the type and shape of each part."""
-        values = header.tolist()
-        op, frames, visible, flags, copy_from, copy_to, text, finished, first = values[:_FIXED]
-        rows = []
-        for at in range(_FIXED, _FIXED + 4 * MAX_ROWS, 4):
-            number, position, anchor, version = values[at : at + 4]
-            if number >= 0:
-                rows.append(RowOrder(number, position, bool(anchor), version))
-        layouts = []
-        for at in range(_FIXED + 4 * MAX_ROWS, _HEADER, 7):
-            if values[at]:
-                layouts.append((_TYPES[values[at] - 1], tuple(values[at + 2 : at + 2 + values[at + 1]])))
-        message = cls(
-            Op(op),
-            tuple(rows),
-            frames,
-            visible,
-            bool(flags & 1),
-            bool(flags & 2),
-            (copy_from, copy_to) if copy_from >= 0 else None,
-            text,
-            finished,
-            first,
-        )
-        return message, layouts
 
 
 class Link:
@@ -149,95 +41,188 @@ class Link:
     Args:
         rank, world: this rank's index and the number of ranks.
         device: where received parts are placed.
-        store: the store through which the ranks find each other (`engine.distributed.rendezvous`).
-
-    Raises:
-        RankLostError: if the other ranks do not connect.
+        transport: moves the messages.
     """
 
-    def __init__(self, rank: int, world: int, device: torch.device, store: dist.Store) -> None:
+    def __init__(self, rank: int, world: int, device: torch.device, transport: Transport) -> None:
         self.rank, self.world, self.device = rank, world, device
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        try:
-            dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
-        except (RuntimeError, ValueError) as error:
-            raise RankLostError(f"The {world} ranks of the pipeline did not connect ({first_line(error)}).") from None
-        self._sent: deque[tuple[list[dist.Work | None], list[Tensor]]] = deque()
+        self._transport = transport
+        self._next, self._previous = (rank + 1) % world, (rank - 1) % world
+        self._up, down = transfers(device)
+        self._sent: deque[tuple[Delivery, Tensor]] = deque()
+        self._answers: _AnswerThread | None = None
+        if self._next == 0:
+            self._down = down
+            self._answers = _AnswerThread(self._send_answer)
 
-    def send(self, message: Message, to: int | None = None) -> None:
-        """Send to the next rank (or to `to`); waits only if more than `world` + 2 earlier messages are undelivered.
-
-        A rank never has more than `world` answers undelivered, so the ranks cannot deadlock by waiting for each other.
+    def send(self, message: Message) -> None:
+        """Send to the next rank; waits only if more than `world` + 2 earlier messages are undelivered.
 
         Raises:
             RankLostError: if that rank has ended.
         """
-        to = (self.rank + 1) % self.world if to is None else to
-        header = message.header()
+        header, buffer = message.header(), pack(message.parts) if message.parts else None
+        if self._answers is not None:
+            copy = None
+            if buffer is not None:
+                copy = FinishedCopy(buffer) if buffer.device.type == "cpu" else self._down.send(buffer)
+            try:
+                self._answers.put(header, copy)
+            except RuntimeError as error:
+                raise _lost(0, error) from None
+            return
         try:
-            works, kept = [dist.isend(header, to)], [header]
-            if message.parts:
-                buffer = pack(message.parts)
-                works.append(dist.isend(buffer, to))
-                kept.append(buffer)
-            self._sent.append((works, kept))
-            while len(self._sent) > self.world + 2:
-                for work in filter(None, self._sent.popleft()[0]):
-                    work.wait()
+            self._start(self._transport.send_host, header)
+            if buffer is not None:
+                on_host = message.op in HOST_OPS
+                self._start(self._transport.send_host if on_host else self._transport.send_device, buffer)
+            self._limit()
+        except RuntimeError as error:
+            raise _lost(self._next, error) from None
+
+    def receive(self) -> Message:
+        """Wait for the next message of the previous rank.
+
+        Raises:
+            RankLostError: if that rank has ended.
+        """
+        header = torch.empty(HEADER, dtype=torch.int64)
+        try:
+            self._transport.receive_host(header, self._previous)
+            message, layouts = Message.read(header)
+            if layouts:
+                size = sum(packed_bytes(*part) for part in layouts)
+                message.parts = unpack(self._receive_buffer(size, message), layouts)
+        except RuntimeError as error:
+            raise _lost(self._previous, error) from None
+        return message
+
+    def give(self, tensors: Sequence[Tensor], to: int) -> None:
+        """Send tensors on the device to any rank, one at a time, and wait until each is delivered.
+
+        So only one of them is copied and in transit at a time. All ranks have to give and take in one common order,
+        with no message in transit.
+
+        Raises:
+            RankLostError: if that rank has ended.
+        """
+        try:
+            for tensor in tensors:
+                self._transport.send_device(tensor.contiguous(), to).wait()
         except RuntimeError as error:
             raise _lost(to, error) from None
 
-    def receive(self, source: int | None = None) -> Message:
-        """Wait for the next message of the previous rank (or of `source`).
+    def take(self, tensors: Sequence[Tensor], source: int) -> None:
+        """Fill contiguous tensors on the device with those that `source` gives, and wait until they are there.
 
         Raises:
             RankLostError: if that rank has ended.
         """
-        source = (self.rank - 1) % self.world if source is None else source
-        header = torch.empty(_HEADER, dtype=torch.int64)
         try:
-            dist.recv(header, source)
-            message, layouts = Message.read(header)
-            if layouts:
-                buffer = torch.empty(sum(_bytes(*part) for part in layouts), dtype=torch.uint8, device=self.device)
-                dist.recv(buffer, source)
-                message.parts = unpack(buffer, layouts)
+            for tensor in tensors:
+                self._transport.receive_device(tensor, source)
+                if self.device.type == "cuda":
+                    torch.cuda.current_stream(self.device).synchronize()
         except RuntimeError as error:
             raise _lost(source, error) from None
-        return message
 
     def close(self) -> None:
-        """Leave the ring."""
+        """Leave the ring. Answers that were sent before still leave, unless rank 0 is gone.
+
+        Raises:
+            RankLostError: if the connections cannot be ended; then this process has to end.
+        """
+        if self._answers is not None:
+            self._answers.close()
         self._sent.clear()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        try:
+            self._transport.close()
+        except RuntimeError as error:
+            raise RankLostError(f"The ring cannot be closed: {error}.", "Restart the engine.") from None
+
+    def _receive_buffer(self, size: int, message: Message) -> Tensor:
+        if message.op in HOST_OPS:
+            buffer = torch.empty(size, dtype=torch.uint8)
+            self._transport.receive_host(buffer, self._previous)
+        elif self.rank == 0:
+            arrived = staging((size,), self.device)
+            self._transport.receive_host(arrived, self._previous)
+            buffer = self._up.send(arrived).wait()
+        else:
+            buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
+            self._transport.receive_device(buffer, self._previous)
+        return buffer
+
+    def _start(self, send: Callable[[Tensor, int], Delivery], data: Tensor) -> None:
+        self._sent.append((send(data, self._next), data))
+
+    def _limit(self) -> None:
+        while len(self._sent) > 2 * (self.world + 2):
+            self._sent.popleft()[0].wait()
+
+    def _send_answer(self, header: Tensor, copy: PendingCopy | None) -> None:
+        """Send an answer to rank 0 as soon as the device has computed it; in the answers' own thread."""
+        self._start(self._transport.send_host, header)
+        if copy is not None:
+            self._start(self._transport.send_host, copy.wait())
+        self._limit()
 
 
-def pack(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors as one uint8 buffer; each part starts at a multiple of 8 bytes."""
-    sizes = [_bytes(part.dtype, tuple(part.shape)) for part in parts]
-    buffer = torch.empty(sum(sizes), dtype=torch.uint8, device=parts[0].device)
-    at = 0
-    for part, size in zip(parts, sizes, strict=True):
-        target = buffer[at : at + part.numel() * part.element_size()]
-        target.view(part.dtype).view(part.shape).copy_(part)
-        at += size
-    return buffer
+class _AnswerThread:
+    """Waits for the device in place of the rank's thread, which meanwhile enqueues the work of the next messages.
+
+    Args:
+        send: sends one answer; called in the order of `put`.
+    """
+
+    def __init__(self, send: Callable[[Tensor, PendingCopy | None], None]) -> None:
+        self._send = send
+        self._waiting: queue.SimpleQueue[tuple[Tensor, PendingCopy | None] | None] = queue.SimpleQueue()
+        self._error: RuntimeError | None = None
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._thread.start()
+
+    def put(self, header: Tensor, copy: PendingCopy | None) -> None:
+        """Send this answer after the earlier ones.
+
+        Raises:
+            RuntimeError: that of an earlier answer.
+        """
+        if self._error is not None:
+            raise self._error
+        self._waiting.put((header, copy))
+
+    def close(self) -> None:
+        """Send what is waiting, and end the thread; do not wait for a device that has hung."""
+        self._waiting.put(None)
+        self._thread.join(5.0)
+
+    def _run(self) -> None:
+        while (answer := self._waiting.get()) is not None and self._error is None:
+            try:
+                self._send(*answer)
+            except RuntimeError as error:
+                self._error = error
 
 
-def unpack(buffer: Tensor, layouts: Sequence[tuple[torch.dtype, tuple[int, ...]]]) -> list[Tensor]:
-    """The parts of a packed buffer, as views of it."""
-    parts, at = [], 0
-    for dtype, shape in layouts:
-        count = torch.Size(shape).numel() * dtype.itemsize
-        parts.append(buffer[at : at + count].view(dtype).view(shape))
-        at += _bytes(dtype, shape)
-    return parts
+def connect(
+    rank: int,
+    world: int,
+    device: torch.device,
+    store: dist.TCPStore,
+    *,
+    check: Callable[[], None] = lambda: None,
+    join: datetime.timedelta = JOIN_TIMEOUT,
+) -> Link:
+    """Join the ring; arguments as for `TorchTransport`.
 
-
-def _bytes(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
-    """Size in bytes, rounded up to a multiple of 8."""
-    return -(-torch.Size(shape).numel() * dtype.itemsize // 8) * 8
+    Raises:
+        RankLostError: if the other ranks do not join.
+    """
+    try:
+        return Link(rank, world, device, TorchTransport(rank, world, device, store, check=check, join=join))
+    except RuntimeError as error:
+        raise RankLostError(f"The {world} ranks of the pipeline did not connect ({first_line(error)}).") from None
 
 
 def _lost(rank: int, error: RuntimeError) -> RankLostError:

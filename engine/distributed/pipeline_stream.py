@@ -18,9 +18,9 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from engine.distributed.block_shard import BlockShard
+from engine.distributed.block_shard import BlockShard, to_device
 from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, plan_steps, text_versions
-from engine.distributed.link import Message, Op, RowOrder
+from engine.distributed.message import Message, Op, RowOrder
 from engine.distributed.ring import Ring
 from engine.distributed.split import Split, better_split
 from engine.errors import ModelError
@@ -176,7 +176,7 @@ class PipelineStream:
     def resplit(self, split: Split) -> None:
         """Divide the blocks in another way, between two calls; the stream's history is kept."""
         self._drain()
-        self.ring.tell(Message(Op.SPLIT, parts=[torch.tensor(split, dtype=torch.int64, device=self.device)]))
+        self.ring.tell(Message(Op.SPLIT, parts=[torch.tensor(split, dtype=torch.int64)]))
         self.shard.resplit(self.ring.link, self.split, split)
         self.split = split
 
@@ -206,7 +206,7 @@ class PipelineStream:
         """
         self._drain()
         world = self.ring.world
-        times = torch.zeros(world, 2, dtype=torch.float32, device=self.device)
+        times = torch.zeros(world, 2, dtype=torch.float32)
         own = self.timers.read()
         encode_s, decode_s = (own[stage] / 1e3 / REBALANCE_CALLS for stage in ("encode", "decode"))
         times[0] = torch.tensor([self.shard.seconds(), decode_s])
@@ -331,9 +331,9 @@ class PipelineStream:
     def _call(self, slot: InterleaveSlot, plans: list[ChunkPlan], first: Tensor | None = None) -> None:
         """Start the next step of these chunks of a slot; their rows are consecutive."""
         row = plans[0].taken
-        t_S = torch.tensor([s.timesteps[s.taken] for s in plans], device=self.device)
+        t_S = to_device([s.timesteps[s.taken] for s in plans], self.device)
         if first is not None:
-            t_S[0] = first
+            t_S[:1].copy_(first)
         rows = [RowOrder(s.flight.number, s.flight.position, s.flight.anchor, s.texts[s.taken]) for s in plans]
         last = plans[-1]
         self._send(

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard
-from engine.distributed.link import Link, Message, Op, RankLostError
+from engine.distributed.link import Link, RankLostError, connect
+from engine.distributed.message import Message, Op
 from engine.distributed.rendezvous import given_secret, open_store, use_interface_of, verified
 from engine.distributed.ring import EXIT_RANK_LOST, Job, split_of
 from engine.errors import ModelError
 from engine.models import registry
 from engine.models.spec import Codec
+from engine.network import attention
 from engine.network.protocol import keep_blocks
 from engine.runtime.metrics import StageTimers
 from engine.stream.kv_cache import Rule
@@ -40,11 +42,13 @@ class Rank:
     """
 
     def __init__(self, job: Job, link: Link) -> None:
-        self.link, self.last = link, link.rank == link.world - 1
+        self.link, self.last, self.tuned = link, link.rank == link.world - 1, job.tuned
         if job.family:
             registry.register(job.family)
         self.spec = registry.get(job.model)
         device, dtype = link.device, getattr(torch, job.dtype)
+        if self.tuned:
+            torch.backends.cudnn.benchmark = True  # as `engine.runtime.graph_capture.prepare` does in a single process
         builder = registry.builder(self.spec)
         self.split = job.split
         start, end = job.split[link.rank]
@@ -81,9 +85,18 @@ class Rank:
         Raises:
             RankLostError: if a neighbour has ended.
         """
+        if self.tuned:
+            with attention.measuring():
+                ended = self._serve(Op.RESET, Op.STOP)  # the warm-up ends with a reset
+            if ended is Op.STOP:
+                return
+        self._serve(Op.STOP)
+
+    def _serve(self, *until: Op) -> Op:
+        """Serve messages up to the first of one of these kinds, which is returned."""
         while True:
             message = self.link.receive()
-            answers = message.op in (Op.FORWARD, Op.DECODE, Op.TIMES)
+            answers = message.op in (Op.FORWARD, Op.DECODE, Op.TIMES, Op.READY)
             if message.op is Op.FORWARD:
                 self._forward(message)
             elif message.op is Op.DECODE and self.last:
@@ -102,8 +115,8 @@ class Rank:
                 new = split_of(message.parts[0])
                 self.shard.resplit(self.link, self.split, new)
                 self.split = new
-            if message.op is Op.STOP:
-                return
+            if message.op in until:
+                return message.op
 
     def _forward(self, message: Message) -> None:
         """Run this rank's blocks; the last rank also computes the clean latents and decodes the finished chunks."""
@@ -168,12 +181,12 @@ def main() -> None:
         job = Job.loads(verified(store.get("job"), secret))
         if job.threads:
             torch.set_num_threads(job.threads)
-        link = Link(args.rank, args.world, device, store)
+        link = connect(args.rank, args.world, device, store)
         Rank(job, link).run()
         link.close()
     except RankLostError as error:
-        print(f"rank {args.rank}: {error}", file=sys.stderr)
-        sys.exit(EXIT_RANK_LOST)
+        print(f"rank {args.rank}: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_RANK_LOST)  # a regular exit would wait for what the GPU still exchanges with the dead rank
     except ModelError as error:
         print(f"rank {args.rank}: {error}", file=sys.stderr)
         sys.exit(1)

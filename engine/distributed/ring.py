@@ -7,6 +7,7 @@ Ranks on this machine are child processes, which end with this one. Ranks on oth
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import subprocess
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor
 
 from engine.distributed.child import PARENT, block_group_signals
-from engine.distributed.link import Link, Message, Op, RankLostError
+from engine.distributed.link import Link, RankLostError, connect
+from engine.distributed.message import Message, Op
 from engine.distributed.rendezvous import (
     SECRET,
     given_secret,
@@ -31,6 +33,7 @@ from engine.distributed.rendezvous import (
     use_interface_of,
 )
 from engine.distributed.split import Split
+from engine.distributed.transport import JOIN_TIMEOUT
 from engine.errors import ModelError
 
 
@@ -57,6 +60,7 @@ class Job:
         codec: the autoencoder, a name in `engine.models.spec.CODECS`.
         dtype: floating point type of the network, by its name in torch.
         decodes: whether the last rank decodes; otherwise rank 0 does.
+        tuned: whether the ranks choose their kernels by measurement during the warm-up, as a single process does.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
         files: local paths of the model's files by role.
         family: package of the model's family; empty for those of `engine.models`.
@@ -72,6 +76,7 @@ class Job:
     codec: str
     dtype: str
     decodes: bool
+    tuned: bool = False
     threads: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     family: str = ""
@@ -99,13 +104,22 @@ class Ring:
         job: the configuration that all ranks share.
         devices: one per rank, this rank's first; None for a rank on another machine.
         address, port: where ranks of other machines reach this one; loopback and a free port by default.
+        join: how long to wait until all ranks are connected.
 
     Raises:
         ModelError: if a rank is on another machine and there is no address, port or secret for it.
         RankLostError: if a rank does not start.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str | None], *, address: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        job: Job,
+        devices: Sequence[str | None],
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        join: datetime.timedelta = JOIN_TIMEOUT,
+    ) -> None:
         self.job, self.world, self.decodes = job, len(devices), job.decodes
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         remote = None in devices[1:]
@@ -125,11 +139,21 @@ class Ring:
                 if rank and device is not None:
                     started = self._starter.submit(_start, rank, self.world, address, store.port, device, secret)
                     self.processes[rank] = started.result()
-            self._link = Link(0, self.world, torch.device(devices[0] or "cpu"), store)
+            first = torch.device(devices[0] or "cpu")
+            self._link = connect(0, self.world, first, store, check=self._check, join=join)
         except BaseException:
             self._kill()
             raise
         self._store = store
+
+    def await_ready(self) -> None:
+        """Wait until every rank has loaded its shard; no device message is sent before that.
+
+        Raises:
+            RankLostError: if a rank ends instead.
+        """
+        self.tell(Message(Op.READY))
+        self.receive()
 
     def tell(self, message: Message) -> None:
         """Send a message to rank 1, from where it passes through all ranks."""
@@ -167,8 +191,19 @@ class Ring:
                 process.wait(timeout=5.0)
         except (RankLostError, subprocess.TimeoutExpired):
             self._kill()
-        link.close()
         self._starter.shutdown()
+        link.close()
+
+    def _check(self) -> None:
+        """Raises:
+        RankLostError: if a rank of this machine has ended.
+        """
+        for rank, process in self.processes.items():
+            status = process.poll()
+            if status is not None:
+                raise RankLostError(
+                    f"Rank {rank} of the pipeline ended with status {status}.", "Its own message is in the log above."
+                )
 
     def _kill(self) -> None:
         for process in self.processes.values():

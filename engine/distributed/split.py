@@ -154,6 +154,17 @@ def moves(old: Split, new: Split) -> tuple[Move, ...]:
     return tuple(result)
 
 
+def exchange_order(old: Split, new: Split) -> tuple[Move, ...]:
+    """The moves in the one order in which all ranks make them: a rank gives blocks away before it takes others.
+
+    Blocks that move to later ranks start at the last rank, those that move to earlier ones at the first.
+    """
+    found = moves(old, new)
+    later = sorted((m for m in found if m.source < m.target), key=lambda m: (-m.source, m.start))
+    earlier = sorted((m for m in found if m.source > m.target), key=lambda m: (m.source, m.start))
+    return (*later, *earlier)
+
+
 def worthwhile(current_period_s: float, new_period_s: float, *, gain: float = 0.05) -> bool:
     """Whether a new split is faster by more than `gain` (a share); this hysteresis prevents moving back and forth."""
     return new_period_s < current_period_s * (1.0 - gain)

@@ -184,12 +184,22 @@ class KVCache:
         return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
 
     def load_layers(self, layers: list[list[Tensor]]) -> None:
-        """Replace all layers by these, in order. This is the only call that moves the cache to other addresses."""
-        stacks = [torch.stack(tensors) for tensors in zip(*layers, strict=True)]
-        k_ASRfJK, v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD = stacks[:4]
-        self.k_ASRfJK, self.v_ASRfJK = (_by_head(x.shape, x.device, x.dtype).copy_(x) for x in (k_ASRfJK, v_ASRfJK))
-        if self.per_layer:
-            self.queue_ASQ, self.slot_ASF = stacks[4:]
+        """Replace all layers by these, in order. This is the only call that moves the cache to other addresses.
+
+        The lists are emptied: old keys are freed before new values are allocated, since both would not fit twice.
+        """
+        for name in ("k_ASRfJK", "v_ASRfJK", "k_mean_ASRD", "v_mean_ASRD", "queue_ASQ", "slot_ASF"):
+            if name in ("queue_ASQ", "slot_ASF") and not self.per_layer:
+                continue
+            parts = [layer.pop(0) for layer in layers]
+            size, first = (len(parts), *parts[0].shape), parts[0]
+            if name in ("k_ASRfJK", "v_ASRfJK"):
+                joined = _by_head(size, first.device, first.dtype)
+            else:
+                joined = torch.empty(size, dtype=first.dtype, device=first.device)
+            for place, part in zip(joined, parts, strict=True):
+                place.copy_(part)
+            setattr(self, name, joined)
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy all of row `source` to row `target`."""

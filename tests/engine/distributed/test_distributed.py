@@ -16,132 +16,37 @@ import torch
 
 from engine.config import Config
 from engine.controls import Controls
-from engine.distributed.chunk_plan import text_versions
-from engine.distributed.link import Message, Op, RankLostError, RowOrder, pack, unpack
+from engine.distributed.link import RankLostError
+from engine.distributed.message import Message, Op, RowOrder, pack, unpack
 from engine.distributed.pipeline_stream import PipelineStream
-from engine.distributed.ring import Job, Ring
 from engine.errors import ModelError
 from engine.frame import Frame
-from engine.models import registry
 from engine.models.wan21.build import WordVectors
-from engine.network.protocol import keep_blocks
 from engine.session import Session
 from engine.stream.kv_cache import Rule
-from engine.stream.noise import RULES, Gaussian
-from engine.stream.stream import LocalStream
-from engine.stream.timesteps import steps_for
-
-SPEC = registry.get("wan21-tiny")
-CPU = torch.device("cpu")
-STEPS = (2, 2, 2, 3, 3, 1, 1, 4, 4, 4, 2, 2, 4, 4, 1, 3, 3, 3, 2, 2)
-STRENGTHS = (0.8, 0.5, 1.0)
-PROMPTS = (0, 5, 9, 10, 14)
+from tests.engine.distributed.shows import SPEC, largest_difference, make, play, splits_over
 
 
-def make(size: int, split=None, *, rule=Rule.REFERENCE, decodes=False):
-    """A stream of the tiny model: in one process, or with one rank per interval of `split`."""
-    noise = Gaussian((16, size // 8, size // 8), CPU, steps=4, fixed=False)
-    parts = registry.builder(SPEC)
-    dit = parts.build_network(SPEC, CPU, torch.float32, {})
-    codec = parts.build_codec(SPEC, "full", CPU, torch.float32, {})
-    settings = dict(
-        height=size, width=size, noise=noise, rule=rule, noise_rule=RULES["released"], batch=True, max_steps=4
-    )
-    if split is None:
-        return LocalStream(SPEC, dit, codec, **settings), noise
-    job = Job(
-        SPEC.name, size, size, split, 4, text_versions(4, len(split)), str(rule), "full", "float32", decodes, threads=1
-    )
-    ring = Ring(job, ["cpu"] * len(split))
-    keep_blocks(dit, *split[0])
-    return PipelineStream(ring, SPEC, dit, codec, **settings), noise
-
-
-def play(stream: LocalStream | PipelineStream, noise: Gaussian, between=None):
-    """A show with a change of steps, strength, prompt, seed or anchor at almost every chunk."""
-    words, generator, out = WordVectors(SPEC), torch.Generator().manual_seed(3), []
-    size = stream.ends.controller.last_frame.shape[-1]
-    scene = torch.rand(3, 1, size, size, generator=generator) * 2 - 1
-    for index, count in enumerate(STEPS):
-        if between is not None:
-            between(stream, index)
-        if index in PROMPTS:
-            stream.set_prompt(words.encode(f"prompt {index}").embedding)
-        if index == 11:
-            noise.set_seed(7)
-        steps = steps_for(SPEC.schedule, STRENGTHS[index % 3], count)
-        video = scene + 0.3 * torch.rand(3, 4 + (index == 0), size, size, generator=generator)
-        noisy, first = stream.encode(video.clamp(-1, 1), steps)
-        for ticket, clean in stream.denoise(noisy, first, steps.timesteps, index, anchor=index == 8):
-            out.append((ticket, clean.clone(), stream.decode(clean).clone()))
-    out += [(ticket, clean.clone(), stream.decode(clean).clone()) for ticket, clean in stream.flush()]
-    stream.reset()
-    return out
-
-
-def largest_difference(got, want) -> float:
-    assert [g[0] for g in got] == [w[0] for w in want] == list(range(len(STEPS)))
-    pairs = [(g[i], w[i]) for g, w in zip(got, want, strict=True) for i in (1, 2)]
-    return max((g - w).abs().max().item() for g, w in pairs)
-
-
-@pytest.fixture(scope="module")
-def single():
-    """The results of a single process, by rule."""
-    return {rule: play(*make(64, rule=rule)) for rule in (Rule.REFERENCE, Rule.HONEST)}
-
-
-@pytest.mark.parametrize(
-    "rule, split, decodes",
-    [
-        (Rule.REFERENCE, ((0, 1), (1, 4)), True),
-        (Rule.HONEST, ((0, 2), (2, 3), (3, 4)), False),
-        (Rule.REFERENCE, ((0, 1), (1, 2), (2, 3), (3, 4)), True),
-    ],
-    ids=["2-ranks", "3-ranks", "4-ranks"],
-)
-def test_several_processes_equal_one_for_every_split(single, rule, split, decodes):
-    splits = [
-        tuple(zip((0, *cuts), (*cuts, 4), strict=True))
-        for cuts in {2: [(2,), (3,), (1,)], 3: [(1, 2), (1, 3), (2, 3)], 4: [(1, 2, 3)]}[len(split)]
-    ]
-    stream, noise = make(64, split, rule=rule, decodes=decodes)
+def test_several_processes_equal_one_while_blocks_move_until_a_rank_dies():
+    """Every split, number of ranks and rule: `test_strict_rendezvous`."""
+    splits = splits_over(3)
+    wanted = play(*make(32, rule=Rule.HONEST))
+    stream, noise = make(32, splits[2], rule=Rule.HONEST, decodes=True)
 
     def move(stream: PipelineStream, index: int) -> None:
         if index in (4, 9, 13):
-            stream.resplit(splits[(4, 9, 13).index(index) % len(splits)])
+            stream.resplit(splits[(4, 9, 13).index(index)])
 
     try:
-        assert largest_difference(play(stream, noise), single[rule]) <= 1e-5
-        noise.set_seed(0)
-        noise.reset()
-        assert largest_difference(play(stream, noise, move), single[rule]) <= 1e-5
-        assert stream.split == splits[2 % len(splits)]
-    finally:
-        stream.ring.close()
-
-
-def test_a_thousand_chunks_a_rebalance_and_the_death_of_a_rank():
-    stream, _ = make(32, ((0, 1), (1, 2), (2, 4)), rule=Rule.HONEST)
-    try:
-        stream.set_prompt(WordVectors(SPEC).encode("sea").embedding)
-        first = torch.tensor(700)
-        done = []
-        for index in range(1000):
-            steps = steps_for(SPEC.schedule, 0.8, 1 + index // 50 % 4)
-            noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
-            done += stream.denoise(noisy, first, steps.timesteps, index)
-            if index == 500:
-                stream.rebalance()
-        assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 980
-        assert all(torch.isfinite(clean).all() for _, clean in done[-20:])
-        assert sum(end - start for start, end in stream.split) == 4
+        assert largest_difference(play(stream, noise, move), wanted) <= 1e-5
+        assert stream.split == splits[2]
 
         victim = stream.ring.processes[2]
         victim.send_signal(signal.SIGKILL)
         with pytest.raises(RankLostError, match="is gone"):
             for index in range(20):
-                stream.denoise(torch.randn(1, 16, 1, 4, 4), first, (700,), index)
+                noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
+                stream.denoise(noisy, torch.tensor(700), (700,), index)
         assert stream.ring.lost() == (2,)
     finally:
         stream.ring.close()
@@ -192,7 +97,7 @@ def test_ranks_leave_signals_of_the_group_to_the_engine_and_outlive_the_thread_t
 
 PARENT = """
 import time
-from tests.engine.distributed.test_distributed import make
+from tests.engine.distributed.shows import make
 stream, _ = make(32, ((0, 2), (2, 4)))
 print(stream.ring.processes[1].pid, flush=True)
 time.sleep(600)

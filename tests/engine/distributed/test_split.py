@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.distributed.split import even_split, moves, place, rebalance, worthwhile
+from engine.distributed.split import even_split, exchange_order, moves, place, rebalance, worthwhile
 
 
 def test_even_split_gives_the_remainder_to_the_first_ranks():
@@ -78,6 +78,19 @@ def test_moves_name_every_block_once():
     found = moves(((0, 10), (10, 20), (20, 30)), ((0, 4), (4, 22), (22, 30)))
     assert [(m.start, m.end, m.source, m.target) for m in found] == [(4, 10, 0, 1), (20, 22, 2, 1)]
     assert moves(((0, 5),), ((0, 5),)) == ()
+
+
+@given(st.sets(st.integers(1, 11), min_size=3, max_size=3), st.sets(st.integers(1, 11), min_size=3, max_size=3))
+def test_a_rank_gives_blocks_before_it_takes_others(old_cuts, new_cuts):
+    old, new = (tuple(pairwise((0, *sorted(cuts), 12))) for cuts in (old_cuts, new_cuts))
+    order = exchange_order(old, new)
+    assert sorted(order, key=repr) == sorted(moves(old, new), key=repr)
+    for rank in range(4):
+        for forward in (True, False):
+            way = [m for m in order if (m.source < m.target) == forward]
+            gives = [i for i, m in enumerate(way) if m.source == rank]
+            takes = [i for i, m in enumerate(way) if m.target == rank]
+            assert not gives or not takes or max(gives) < min(takes)
 
 
 def test_small_gains_do_not_move_blocks():

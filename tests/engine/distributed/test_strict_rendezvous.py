@@ -1,0 +1,98 @@
+"""No order of sends and receives between the ranks can hang, even where a send waits for its receive, as on GPUs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from engine.distributed.link import Link, RankLostError
+from engine.distributed.message import HOST_OPS, Message
+from engine.models.wan21.build import WordVectors
+from engine.stream.kv_cache import Rule
+from engine.stream.timesteps import steps_for
+from tests.engine.distributed.shows import SPEC, largest_difference, make, play, splits_over
+from tests.engine.distributed.strict_ring import StrictTransport, ThreadRing
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def single():
+    """The results of a single process, by rule."""
+    return {rule: play(*make(SIZE, rule=rule)) for rule in (Rule.REFERENCE, Rule.HONEST)}
+
+
+@pytest.mark.parametrize(
+    "ranks, rule, decodes",
+    [
+        (2, Rule.REFERENCE, True),
+        (2, Rule.HONEST, False),
+        (3, Rule.HONEST, True),
+        (3, Rule.REFERENCE, False),
+        (4, Rule.REFERENCE, True),
+    ],
+)
+def test_ranks_complete_every_split_and_every_change_of_it(single, ranks, rule, decodes):
+    splits = splits_over(ranks)
+    stream, noise = make(SIZE, splits[-1], rule=rule, decodes=decodes, ring=ThreadRing)
+
+    def move(stream, index: int) -> None:
+        if index in (4, 9, 13):
+            stream.resplit(splits[(4, 9, 13).index(index) % len(splits)])
+        if index in (6, 16):
+            stream.set_depth(1 if index == 6 else ranks)
+
+    assert largest_difference(play(stream, noise), single[rule]) <= 1e-5
+    assert all(to == rank + 1 for rank, to in stream.ring.meeting.device_messages)
+    noise.set_seed(0)
+    noise.reset()
+    assert largest_difference(play(stream, noise, move), single[rule]) <= 1e-5
+    assert stream.split == splits[2 % len(splits)]
+    stream.close()
+
+
+class TwoWayLink(Link):
+    """Sends answers from device to device too, as the other messages."""
+
+    def __init__(self, rank: int, world: int, device: torch.device, transport: StrictTransport) -> None:
+        super().__init__(rank, world, device, transport)
+        if self._answers is not None:
+            self._answers.close()
+        self._answers = None
+
+    def _receive_buffer(self, size: int, message: Message) -> torch.Tensor:
+        if self.rank or message.op in HOST_OPS:
+            return super()._receive_buffer(size, message)
+        buffer = torch.empty(size, dtype=torch.uint8)
+        self._transport.receive_device(buffer, self._previous)
+        return buffer
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_answers_from_device_to_device_would_hang(ranks):
+    stream, noise = make(
+        SIZE, splits_over(ranks)[0], decodes=True, ring=partial(ThreadRing, link=TwoWayLink, patience=1)
+    )
+    with pytest.raises(RankLostError, match=f"rank 0 waits to send to 1; .*rank {ranks - 1} waits to send to 0"):
+        play(stream, noise)
+    with pytest.raises(RankLostError, match="waits to send to"):
+        stream.close()
+
+
+def test_a_thousand_chunks_and_a_rebalance():
+    stream, _ = make(SIZE, ((0, 1), (1, 2), (2, 4)), rule=Rule.HONEST, ring=ThreadRing)
+    stream.set_prompt(WordVectors(SPEC).encode("sea").embedding)
+    first = torch.tensor(700)
+    done = []
+    for index in range(1000):
+        steps = steps_for(SPEC.schedule, 0.8, 1 + index // 50 % 4)
+        noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
+        done += stream.denoise(noisy, first, steps.timesteps, index)
+        if index == 500:
+            stream.rebalance()
+    assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 980
+    assert all(torch.isfinite(clean).all() for _, clean in done[-20:])
+    assert sum(end - start for start, end in stream.split) == 4
+    stream.close()
