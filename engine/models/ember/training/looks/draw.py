@@ -13,7 +13,6 @@ from engine.models.ember.training.footage.marks import (
     box,
     edges,
     gradient,
-    grain,
     grid,
     hue,
     kuwahara,
@@ -49,12 +48,11 @@ def sketch(x: Tensor) -> Tensor:
     """Grey pencil strokes along the contours, on white paper."""
     flow = flow_of(x)
     grey = luma(x)
-    line = (box(grey, 3) / (blur(grey, 11) + 0.04)).clamp(0, 1) ** 3
-    stroke = strands(x, flow, 6, 0.02)
-    dark = step(0.62, 0.02, grey)
-    shade = 1 - dark * (0.42 + 0.42 * stroke) - 0.06 * stroke
-    paper = step(0.0, 0.92, line * shade.clamp(0, 1))
-    return (0.1 + 0.9 * paper * rgb_of(x, 0.99, 0.98, 0.96)).clamp(0, 1)
+    line = ((box(grey, 3) + 0.03) / (blur(grey, 9) + 0.03)).clamp(0, 1) ** 4
+    line = 1 - step(0.25, 0.9, 1 - along(line, flow, 3))
+    stroke = strands(x, flow, 7, 0.012)
+    shade = 1 - step(0.7, 0.0, grey) * (0.42 + 0.5 * stroke) - 0.08 * stroke
+    return (0.12 + 0.88 * line * shade.clamp(0.1, 1) * rgb_of(x, 0.99, 0.98, 0.96)).clamp(0, 1)
 
 
 def charcoal(x: Tensor) -> Tensor:
@@ -100,8 +98,9 @@ def comic(x: Tensor) -> Tensor:
 
 def chalk(x: Tensor) -> Tensor:
     """Dusty coloured chalk on a green-black board."""
-    line = step(0.02, 0.2, edges(x)) * (0.45 + 0.55 * step(0.25, 0.6, grain(x)))
-    dust = 0.35 * step(0.45, 0.95, luma(x)) * step(0.4, 0.8, grain(x))
+    crumb = strands(x, flow_of(x), 2, 0.02)
+    line = step(0.02, 0.16, edges(x)) * (0.75 + 0.3 * crumb)
+    dust = 0.5 * step(0.4, 0.95, luma(x)) * step(-0.4, 0.6, crumb)
     colour = saturate(box(x, 7), 1.6) * 0.6 + 0.45
     return (rgb_of(x, 0.06, 0.12, 0.1) + (line + dust) * colour).clamp(0, 1)
 

@@ -53,7 +53,7 @@ LOOKS: dict[str, Look] = {
     "hatch": Look(D, draw.hatch, 2.0, moves=False),
     "blueprint": Look(D, draw.blueprint, 1.5, moves=False),
     "comic": Look(D, draw.comic, 2.5, moves=False),
-    "chalk": Look(D, draw.chalk, 1.5, moves=False),
+    "chalk": Look(D, draw.chalk, 1.5),
     "contour": Look(D, draw.contour, 2.0),
     "emboss": Look(D, draw.emboss),
     "marble": Look(D, draw.marble, 2.0),
