@@ -11,8 +11,8 @@ frame separately. The look acts in two ways. Where it varies over the picture, i
 (CondConv, arXiv 1904.04971), together with a texture that repeats every 32 pixels and stands still; this costs nothing
 per pixel, so that every word can have kernels of its own.
 
-Shape letters: B batch, N frames (B times 4, or fewer), C channels, T pixel frames, H W pixels, h w latent size (pixels
-/ 8), A kernels of a set.
+Shape letters: B batch, N frames (B times 4, or fewer), C channels, T pixel frames, F latent frames, H W pixels,
+h w latent size (pixels / 8), I pixels of a block.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Widths:
 
 
 class KernelSet(nn.Module):
-    """A convolution whose kernel is a mixture: a common one, and one for each of A weights."""
+    """A convolution whose kernel is a mixture: a common one, and `kernels` others, each with a weight."""
 
     def __init__(self, inputs: int, outputs: int, size: int, kernels: int) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ class KernelSet(nn.Module):
         self.weights = nn.Parameter(torch.empty(kernels, self.weight.numel()))
         self.biases = nn.Parameter(torch.zeros(kernels, outputs))
 
-    def mixed(self, mixture_A: Tensor) -> tuple[Tensor, Tensor]:
-        """Kernel and bias for one mixture."""
-        weight = self.weight + (mixture_A @ self.weights).view(self.weight.shape)
-        return weight, self.bias + mixture_A @ self.biases
+    def mixed(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
+        """Kernel and bias for one mixture [kernels]."""
+        weight = self.weight + (mixture @ self.weights).view(self.weight.shape)
+        return weight, self.bias + mixture @ self.biases
 
 
 class StyleDecoder(nn.Module):
@@ -98,7 +98,7 @@ class StyleDecoder(nn.Module):
         self.texture = nn.Parameter(torch.zeros(widths.kernels, half * TILE * TILE))
 
     def mixed(self, look_BLhw: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of the kernels [B, A], of unit mean square, and the share of the mirrors [B]."""
+        """Weights of the kernels [B, kernels], of unit mean square, and the share of the mirrors [B]."""
         weights, mirrors = self.mixture(look_BLhw.mean((2, 3))).split([self.widths.kernels, 1], 1)
         return functional.rms_norm(weights, (self.widths.kernels,)), mirrors[:, 0].sigmoid()
 
@@ -120,7 +120,7 @@ class StyleDecoder(nn.Module):
         quarter: Tensor = self.at_quarter(x)
         return quarter
 
-    def fine(self, unit_NChw: Tensor, quarter_NCHW: Tensor, basis_CI: Tensor, mixture_A: Tensor) -> Tensor:
+    def fine(self, unit_NChw: Tensor, quarter_NCHW: Tensor, basis_CI: Tensor, mixture: Tensor) -> Tensor:
         """Draw frames of one look: pixels [N, 3, H, W].
 
         Tensors are laid out channels last, and rearranged as seldom as can be.
@@ -129,7 +129,7 @@ class StyleDecoder(nn.Module):
             unit_NChw: components of unit variance.
             quarter_NCHW: from `coarse`.
             basis_CI: the pixels of each component, from `FrameCodec`.
-            mixture_A: weights of the kernels.
+            mixture: weights of the kernels [kernels].
         """
         count, _, h, w = unit_NChw.shape
         height, width = STRIDE // 2 * h, STRIDE // 2 * w
@@ -138,13 +138,13 @@ class StyleDecoder(nn.Module):
         context = functional.linear(quarter_NCHW.permute(0, 2, 3, 1), self.to_half.weight, self.to_half.bias)
         context = rearrange(context, "n (h a) (w b) (y x c) -> n h a y w b x c", a=2, b=2, y=2, x=2)
         x = torch.cat((frames, context), -1).view(count, height, width, -1).permute(0, 3, 1, 2)
-        x = functional.conv2d(x, *self.first.mixed(mixture_A), padding=1)
-        texture = (mixture_A @ self.texture).view(-1, TILE, TILE)
+        x = functional.conv2d(x, *self.first.mixed(mixture), padding=1)
+        texture = (mixture @ self.texture).view(-1, TILE, TILE)
         x = x.add_(texture.repeat(1, -(-height // TILE), -(-width // TILE))[:, :height, :width])
         x = functional.leaky_relu_(x, SLOPE)
-        x = functional.leaky_relu_(functional.conv2d(x, *self.second.mixed(mixture_A), padding=1), SLOPE)
-        x = functional.conv2d(x, *self.last.mixed(mixture_A), padding=1).permute(0, 2, 3, 1)
-        kernel, bias = self.colours.mixed(mixture_A)
+        x = functional.leaky_relu_(functional.conv2d(x, *self.second.mixed(mixture), padding=1), SLOPE)
+        x = functional.conv2d(x, *self.last.mixed(mixture), padding=1).permute(0, 2, 3, 1)
+        kernel, bias = self.colours.mixed(mixture)
         plain = functional.linear(unit, (basis_CI.view(-1, 12) @ kernel.view(12, 12).T).view(len(basis_CI), -1).T)
         plain = rearrange(plain, "n h w (i j c) -> n h i w j c", i=STRIDE // 2, j=STRIDE // 2)
         made = x.unflatten(2, (w, -1)).unflatten(1, (h, -1)) + plain + bias
