@@ -272,8 +272,8 @@ def test_cuda_is_asked_as_torch_defines_it(monkeypatch: pytest.MonkeyPatch) -> N
     signature = inspect.signature(torch.cuda.graph.__init__)
 
     class Stream:
-        def __init__(self, device: object = None) -> None:
-            self.device = device
+        def __init__(self, device: object = None, priority: int = 0) -> None:
+            self.device, self.priority = device, priority
 
         def wait_stream(self, other: object) -> None:
             told.append("wait")
