@@ -168,6 +168,7 @@ class FrameCodec(nn.Module):
     stride = STRIDE
     frames_per_latent = GROUP
     basis: Tensor
+    spread: Tensor
     scale: Tensor
     signs: Tensor
 
@@ -178,12 +179,10 @@ class FrameCodec(nn.Module):
         self.latent_channels = self.picture + look
         self.decoder = StyleDecoder(look, widths or Widths())
         self.register_buffer("basis", torch.zeros(COMPONENTS, 3 * STRIDE * STRIDE))
-        self.register_buffer("scale", torch.ones(COMPONENTS))  # standard deviation of each component in a latent
-        self.register_buffer("spread", torch.ones(COMPONENTS))  # and before
+        self.register_buffer("spread", torch.ones(COMPONENTS))  # standard deviation of each component in pixels
+        self.register_buffer("scale", torch.ones(COMPONENTS))  # and in a latent
         self.register_buffer("signs", torch.ones(2, COMPONENTS))  # under a flip of the columns, and of the rows
         self.to(memory_format=torch.channels_last)
-
-    spread: Tensor
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
