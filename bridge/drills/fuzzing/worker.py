@@ -170,6 +170,7 @@ def guided(feed: Callable[[bytes], None], seeds: Path, found: Path, seconds: flo
         "-use_value_profile=1",
         "-len_control=0",
         f"-dict={words}",
+        f"-artifact_prefix={found.parent}/",  # else what ends it is also written into the checkout
     ]
     atheris.Setup([sys.argv[0], str(found), str(seeds), *options], feed)
     atheris.Fuzz()
