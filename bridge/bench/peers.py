@@ -27,7 +27,7 @@ from engine.frame import Frame, PixelFormat
 
 _SPAWN = multiprocessing.get_context("spawn")
 
-ANSWER_S = 30.0
+ANSWER_S = 120.0
 """Longest wait for a peer's answer."""
 
 SAMPLE = 32

@@ -22,6 +22,7 @@ def test_what_once_found_a_defect_finds_none_now(name):
     assert not findings, told(findings)
 
 
+@pytest.mark.timeout(900)  # it starts dozens of processes, each of which loads the bridge
 def test_a_short_fuzz_finds_nothing(capsys):
     with capsys.disabled():
         print(f"\nfuzz: {how()}")  # visible: without atheris it finds less

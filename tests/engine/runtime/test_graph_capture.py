@@ -63,7 +63,7 @@ def captured(made: LocalStream, monkeypatch: pytest.MonkeyPatch) -> Counting:
     return counting
 
 
-def show(made: LocalStream, chunks: int = 40) -> list[tuple[int, Tensor, Tensor]]:
+def show(made: LocalStream, chunks: int = 28) -> list[tuple[int, Tensor, Tensor]]:
     """Run a stream with all live changes: prompt, strength, 1 to 4 steps up and down, anchor, reset."""
     spec, out = made.spec, []
     generator = torch.Generator().manual_seed(5)
@@ -114,7 +114,7 @@ def test_replayed_streams_equal_plain_ones_through_every_live_change(
     spec, settings = CASES[case]
     plain, fast = stream(spec, **settings), stream(spec, **settings)  # type: ignore[arg-type]
     plain.whole_text = True
-    chunks = 24 if spec is THREE else 40
+    chunks = 24 if spec is THREE else 28
     wanted = show(plain, chunks)
     counting = captured(fast, monkeypatch)
     captures, addresses = counting.captures, {n: t.data_ptr() for n, t in fast.state.tensors()}
