@@ -86,7 +86,15 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         if len(devices) > 1:
             say(f"loading {spec.title} on {len(devices)} devices")
             stream = open_pipeline(
-                spec, devices, dtype, files, which, settings, threads=config.threads, address=config.ring_address
+                spec,
+                devices,
+                dtype,
+                files,
+                which,
+                settings,
+                threads=config.threads,
+                address=config.ring_address,
+                warmup=config.warmup,
             )
         else:
             say(f"loading {spec.title}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 
 from engine.distributed.chunk_plan import text_versions
 from engine.distributed.pipeline_stream import PipelineStream
@@ -27,6 +29,7 @@ def open_pipeline(
     *,
     threads: int = 0,
     address: str = "",
+    warmup: bool = True,
 ) -> PipelineStream:
     """Start one rank on every device and return the stream; this process is rank 0, on the first device.
 
@@ -41,10 +44,11 @@ def open_pipeline(
         settings: as for a stream in one process.
         threads: CPU threads of every rank; 0 leaves the choice to torch.
         address: "HOST:PORT" where ranks of other machines reach this one; empty if there are none.
+        warmup: whether the stream will be warmed up; then the ranks choose their kernels as a single process does.
 
     Raises:
         ModelError: if there are fewer than two devices, or more devices than blocks, or a rank on another machine lacks
-            an address or a secret.
+            an address or a secret, or this computer cannot connect several GPUs.
         RankLostError: if a rank does not start.
     """
     if not 2 <= len(devices) <= spec.network.layers:
@@ -52,6 +56,7 @@ def open_pipeline(
             f"{len(devices)} devices cannot share the {spec.network.layers} blocks of {spec.title}.",
             f"Name 2 to {spec.network.layers} devices, or none for a single one.",
         )
+    refuse_without_nccl(devices, sys.platform, nccl=dist.is_nccl_available())
     split = even_split(spec.network.layers, len(devices))
     job = Job(
         model=spec.name,
@@ -64,6 +69,7 @@ def open_pipeline(
         codec=codec,
         dtype=str(dtype).removeprefix("torch."),
         decodes=True,
+        tuned=warmup and torch.device(devices[0]).type == "cuda",
         threads=threads,
         files={role: str(path) for role, path in files.items()},
         family=spec.family if "." in spec.family else "",
@@ -86,3 +92,28 @@ def open_pipeline(
     except BaseException:
         ring.close()
         raise
+
+
+def refuse_without_nccl(devices: Sequence[str], platform: str, *, nccl: bool) -> None:
+    """Check, before anything is loaded, that GPUs can send to each other.
+
+    Args:
+        devices: as for `open_pipeline`.
+        platform: `sys.platform`.
+        nccl: whether torch has NCCL.
+
+    Raises:
+        ModelError: if a device is a GPU and there is no NCCL.
+    """
+    if nccl or not any(device.startswith("cuda") for device in devices):
+        return
+    if platform == "win32":
+        raise ModelError(
+            "Several GPUs cannot share a model on Windows: NCCL, by which they exchange data, does not exist there.",
+            "Use one GPU (devices = []), or run Tidecast in WSL 2 or on Linux. A model that is too large for one GPU: "
+            'weights_dtype = "float8", vae = "tiny", fewer steps, or a smaller size.',
+        )
+    raise ModelError(
+        "Several GPUs cannot share a model: this build of torch has no NCCL.",
+        "Install a build of torch for CUDA, or use one device (devices = []).",
+    )

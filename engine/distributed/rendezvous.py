@@ -18,6 +18,7 @@ import ipaddress
 import os
 import secrets
 import socket
+import sys
 
 import psutil
 import torch.distributed as dist
@@ -27,6 +28,9 @@ from engine.errors import ModelError
 
 SECRET = "TIDECAST_RING_SECRET"
 """Environment variable with the secret of a ring."""
+
+LIBUV = sys.platform != "win32"
+"""Whether the store uses libuv, which torch's builds for Windows lack."""
 
 MIN_SECRET = 16
 """Least characters of a secret that a user sets."""
@@ -92,7 +96,7 @@ def open_store(address: str, port: int, world: int, *, host: bool, seconds: floa
     wait = datetime.timedelta(seconds=seconds)
     try:
         if not host:
-            return dist.TCPStore(address, port, world, timeout=wait, wait_for_workers=False)
+            return dist.TCPStore(address, port, world, timeout=wait, wait_for_workers=False, use_libuv=LIBUV)
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         with socket.create_server((address, port), family=family) as listening:
             port = listening.getsockname()[1]
@@ -104,6 +108,7 @@ def open_store(address: str, port: int, world: int, *, host: bool, seconds: floa
                 timeout=wait,
                 wait_for_workers=False,
                 master_listen_fd=listening.detach(),
+                use_libuv=LIBUV,
             )
     except (RuntimeError, ValueError, OSError) as error:
         does = "This machine cannot listen" if host else "No pipeline answers"

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ def split_of(edges: Tensor) -> Split:
     """A split from its int64 tensor [ranks, 2] in a message."""
     return tuple((int(start), int(end)) for start, end in edges.tolist())
 
+
+END_SECONDS = 3.0
+"""Seconds after the end of a rank in which the others may end by themselves, before they are killed."""
 
 EXIT_RANK_LOST = 3
 """Exit status of a rank that ends because another rank has ended."""
@@ -122,6 +126,8 @@ class Ring:
     ) -> None:
         self.job, self.world, self.decodes = job, len(devices), job.decodes
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._killed: set[int] = set()
+        self._closing = threading.Event()
         remote = None in devices[1:]
         if remote and (not port or is_loopback(address)):
             raise ModelError(
@@ -144,6 +150,7 @@ class Ring:
         except BaseException:
             self._kill()
             raise
+        threading.Thread(target=self._watch, name="ranks-watch", daemon=True).start()
         self._store = store
 
     def await_ready(self) -> None:
@@ -176,7 +183,7 @@ class Ring:
                 status = process.wait(timeout=2.0)
             except subprocess.TimeoutExpired:
                 continue
-            if status != EXIT_RANK_LOST:
+            if status != EXIT_RANK_LOST and rank not in self._killed:
                 found.append(rank)
         return tuple(found)
 
@@ -185,6 +192,7 @@ class Ring:
         if self._link is None:
             return
         link, self._link = self._link, None  # type: ignore[assignment]
+        self._closing.set()
         try:
             link.send(Message(Op.STOP))
             for process in self.processes.values():
@@ -193,6 +201,18 @@ class Ring:
             self._kill()
         self._starter.shutdown()
         link.close()
+
+    def _watch(self) -> None:
+        """When a rank ends, end the others too: one of them may wait for it on its GPU, and rank 0 for that one."""
+        while not self._closing.wait(0.25):
+            if all(process.poll() is None for process in self.processes.values()):
+                continue
+            self._closing.wait(END_SECONDS)
+            for rank, process in self.processes.items():
+                if process.poll() is None:
+                    self._killed.add(rank)
+                    process.kill()
+            return
 
     def _check(self) -> None:
         """Raises:

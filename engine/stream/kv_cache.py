@@ -191,15 +191,8 @@ class KVCache:
         for name in ("k_ASRfJK", "v_ASRfJK", "k_mean_ASRD", "v_mean_ASRD", "queue_ASQ", "slot_ASF"):
             if name in ("queue_ASQ", "slot_ASF") and not self.per_layer:
                 continue
-            parts = [layer.pop(0) for layer in layers]
-            size, first = (len(parts), *parts[0].shape), parts[0]
-            if name in ("k_ASRfJK", "v_ASRfJK"):
-                joined = _by_head(size, first.device, first.dtype)
-            else:
-                joined = torch.empty(size, dtype=first.dtype, device=first.device)
-            for place, part in zip(joined, parts, strict=True):
-                place.copy_(part)
-            setattr(self, name, joined)
+            join = _join_by_head if name in ("k_ASRfJK", "v_ASRfJK") else torch.stack
+            setattr(self, name, join([layer.pop(0) for layer in layers]))
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy all of row `source` to row `target`."""
@@ -335,6 +328,15 @@ def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype
     return torch.zeros((layers, heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(
         0, 2, 3, 4, 1, 5
     )
+
+
+def _join_by_head(layers: list[Tensor]) -> Tensor:
+    """Layers [S, R, f, J, K] as one tensor of the memory order of `_by_head`."""
+    first = layers[0]
+    joined = _by_head((len(layers), *first.shape), first.device, first.dtype)
+    for place, layer in zip(joined, layers, strict=True):
+        place.copy_(layer)
+    return joined
 
 
 def _by_frame(x_SLJK: Tensor, frames: int) -> Tensor:
