@@ -13,8 +13,9 @@ import torch
 from engine.config import Config
 from engine.distributed.launch import open_pipeline
 from engine.errors import ModelError, OutOfMemoryError
-from engine.models import registry, weights
+from engine.models import registry, vram, weights
 from engine.models.spec import ModelSpec
+from engine.planning.vram import GIB, Need
 from engine.runtime import graph_capture, quantise
 from engine.runtime.device import device_for, dtype_for, use_video_stream
 from engine.runtime.host_memory import keep_memory
@@ -58,7 +59,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
     for package in config.families:
         registry.register(package)
     spec = registry.get(config.model)
-    device, dtype = _prepare_device(config, spec)
+    device, dtype = _prepare_device(config, spec, say)
     which = spec.default_vae if config.vae == "auto" else config.vae
     if files is None:
         files = weights.locate(spec, weights.folder(config.weights_dir), vae=which)
@@ -166,18 +167,23 @@ def state_settings(
     return kept
 
 
-def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
+def _prepare_device(config: Config, spec: ModelSpec, say: Progress) -> tuple[torch.device, torch.dtype]:
     """Choose device and type, check that the configuration can run, and set up the process."""
     device = device_for(config.devices[0] if config.devices else config.device)
+    needed = vram.need_of(spec, config)
     if device.type == "cpu" and config.device == "auto" and not config.devices and spec.needs_gpu:
         raise ModelError(
-            f"{spec.title} needs a GPU with {spec.vram_gib:g} GiB, but torch finds no GPU.",
+            f"{spec.title} needs a GPU{_with(needed)}, but torch finds no GPU.",
             'Run tidecast doctor to see why. device = "cpu" runs the model, but far too slowly for a performance.',
         )
     dtype = dtype_for(config.dtype, device)
     graph_capture.choose(config.compile, device, devices=len(config.devices), warmup=config.warmup)
     if config.weights_dtype == "float8":
         quantise.check(device, dtype, devices=len(config.devices))
+    if device.type == "cuda" and needed is not None:
+        for name in config.devices or (str(device),):
+            if name != "remote":
+                check_free_memory(spec, config, needed, torch.device(name), say)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # CUDA streams, events and graphs are created on the current device
     use_video_stream(device)
@@ -188,9 +194,29 @@ def _prepare_device(config: Config, spec: ModelSpec) -> tuple[torch.device, torc
     return device, dtype
 
 
+def _with(needed: Need | None) -> str:
+    return f" with {needed.gib:.1f} GiB of free memory" if needed else ""
+
+
+def check_free_memory(spec: ModelSpec, config: Config, needed: Need, device: torch.device, say: Progress) -> None:
+    """Say how much memory the configuration needs, and check that the GPU has it free, before anything is loaded.
+
+    Raises:
+        OutOfMemoryError: if it has not; the remedy names what would fit.
+    """
+    free, total = torch.cuda.mem_get_info(device)
+    of = f"{free / GIB:.1f} of {total / GIB:.1f} GiB are free on {device}"
+    say(f"{spec.title} needs {needed}; {of}")
+    if needed.total > free:
+        raise OutOfMemoryError(
+            f"{spec.title} at {config.width}x{config.height} needs {needed}, but {of}.",
+            vram.what_fits(spec, config, free),
+        )
+
+
 def out_of_memory(spec: ModelSpec, config: Config, error: BaseException) -> OutOfMemoryError:
     """The error for a device without enough memory."""
     return OutOfMemoryError(
         f"{spec.title} at {config.width}x{config.height} does not fit into the memory: {error}",
-        'Choose a smaller size, vae = "tiny", or a smaller model.',
+        'Choose a smaller size, vae = "tiny", a lower max_steps, or a smaller model.',
     )

@@ -19,9 +19,11 @@ from bridge.ipc.frame_ring import FrameRing
 from bridge.process.supervisor import INBOX_DEPTH, OUTBOX_DEPTH
 from bridge.video.opening import availability_error
 from bridge.video.table import rows
+from engine.config import Config as EngineConfig
 from engine.errors import SharedMemoryError
 
 Level = Literal["ok", "note", "bad"]
+GIB = 2**30
 
 _TORCH = """
 import json, torch
@@ -29,17 +31,26 @@ found = {"version": torch.__version__, "cuda": torch.version.cuda or "", "gpus":
 if torch.cuda.is_available():
     for n in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(n)
-        found["gpus"].append([gpu.name, gpu.total_memory / 2**30])
+        found["gpus"].append([gpu.name, gpu.total_memory / 2**30, torch.cuda.mem_get_info(n)[0] / 2**30])
 print(json.dumps(found))
 """
 
 _MODEL = """
 import json, sys
-from engine.models.registry import get
+from engine.config import Config
+from engine.models import registry, vram
 from engine.errors import TidecastError
 try:
-    spec = get(sys.argv[1])
-    print(json.dumps({"title": spec.title, "vram": spec.vram_gib, "gpu": spec.needs_gpu}))
+    config, free = Config.model_validate_json(sys.argv[1]), float(sys.argv[2])
+    for package in config.families:
+        registry.register(package)
+    spec = registry.get(config.model)
+    found = {"title": spec.title, "gpu": spec.needs_gpu}
+    needed = vram.need_of(spec, config)
+    if needed is not None:
+        found |= {"bytes": needed.total, "parts": str(needed)}
+        found["fits"] = vram.what_fits(spec, config, free) if free else ""
+    print(json.dumps(found))
 except TidecastError as error:
     print(json.dumps({"error": error.message, "remedy": error.remedy}))
 """
@@ -71,7 +82,7 @@ def diagnose(config: AppConfig) -> list[Finding]:
     findings = [_python()]
     torch = _ask(_TORCH)
     findings += _torch(torch)
-    findings += _model(config.engine.model, torch)
+    findings += _model(config.engine, torch)
     findings.append(_shared_memory(config.engine.width, config.engine.height))
     findings += [*_transports(config), _ffmpeg()]
     findings += _ports(config)
@@ -109,8 +120,8 @@ def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
     if driver:
         yield Finding("ok", "NVIDIA driver", driver)
     if torch["gpus"]:
-        for name, gib in torch["gpus"]:
-            yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB")
+        for name, gib, free in torch["gpus"]:
+            yield Finding("ok", "GPU", f"{name}, {gib:.1f} GiB, of which {free:.1f} are free")
     elif driver:
         yield Finding("bad", "GPU", "present, but this build of torch cannot use it", other_build("auto"))
     else:
@@ -127,17 +138,27 @@ def _driver() -> str:
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
 
 
-def _model(name: str, torch: dict[str, Any]) -> Iterable[Finding]:
-    model = _ask(_MODEL, name)
+def _model(config: EngineConfig, torch: dict[str, Any]) -> Iterable[Finding]:
+    """Whether the model runs here, and fits into the memory that is free on the GPUs that the configuration names."""
+    free = [gib for _, _, gib in torch.get("gpus", [])]
+    used = free[: max(1, len(config.devices))]
+    least = min(used, default=0.0)
+    model = _ask(_MODEL, config.model_dump_json(), str(least * GIB))
+    what = f"model {config.model}"
     if "error" in model:
-        yield Finding("bad", f"model {name}", model["error"], model.get("remedy", ""))
+        yield Finding("bad", what, model["error"], model.get("remedy", ""))
         return
-    needs = f"{model['title']}; needs {model['vram']:.0f} GiB" if model["vram"] else model["title"]
-    largest = max((gib for _, gib in torch.get("gpus", [])), default=0.0)
-    if model["gpu"] and largest < model["vram"]:
-        yield Finding("bad", f"model {name}", needs, "Choose a smaller model (tidecast models list) or another GPU.")
+    needs = f"{model['title']}; needs {model['parts']}" if "parts" in model else model["title"]
+    if len(config.devices) > 1:
+        needs += f" on each of {len(config.devices)} GPUs"
+    if model["gpu"] and not free:
+        yield Finding("bad", what, needs, "Choose a smaller model (tidecast models list) or another GPU.")
+    elif len(config.devices) > len(free) and model["gpu"]:
+        yield Finding("bad", what, needs, f"{len(free)} GPUs are here; choose a preset for one (tidecast plan).")
+    elif free and model.get("bytes", 0.0) > least * GIB:
+        yield Finding("bad", what, needs, model["fits"])
     else:
-        yield Finding("ok", f"model {name}", needs)
+        yield Finding("ok", what, needs)
 
 
 def _shared_memory(width: int, height: int) -> Finding:

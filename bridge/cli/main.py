@@ -122,7 +122,7 @@ def run(
     seconds: Seconds = UNSET,
     set: Setting = UNSET,
 ) -> None:
-    """Restyle a live source until Ctrl+C."""
+    """Restyle a live source until Ctrl+C; without a configuration or model, with the preset that the GPU can hold."""
     given = {
         "input.uri": input,
         "output.uri": output,
@@ -142,7 +142,15 @@ def run(
         **size_settings(size),
         **assignments(set or []),
     }
-    serve(load(config, {key: value for key, value in given.items() if value is not None}), plain, seconds=seconds)
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if config is None and not any(key.startswith("engine.") for key in chosen):
+        from bridge.cli import card
+
+        choice = card.for_this_machine()
+        if choice.said:
+            out.print(choice.said, markup=False, highlight=False)
+        config = choice.preset
+    serve(load(config, chosen), plain, seconds=seconds)
 
 
 @app.command(cls=Command)

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bridge.cli.terminal import PrintableConsole
+from engine.config import Config
 from engine.errors import ModelError
-from engine.models import registry, weights
+from engine.models import registry, vram, weights
 from engine.models.spec import CODECS, ModelSpec, WeightFile
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 Folder = Annotated[str, typer.Option("--dir", help="Folder of model files (default: the user's cache folder).")]
 Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tidecast models list")]
 GIB = 2**30
+WIDTH, HEIGHT, STEPS = 832, 480, 2
 
 
 def _out() -> PrintableConsole:
@@ -41,16 +43,25 @@ def list_models(directory: Folder = "") -> None:
         table.add_column(heading, no_wrap=True)
     table.add_column("licence", ratio=2)
     for spec in registry.REGISTRY.values():
-        memory = f"{spec.vram_gib:g} GiB" if spec.vram_gib else "-"
         name = f"[bold]{spec.name}[/]\n{spec.title}"
-        table.add_row(name, _size(spec, root), memory, _here(spec, root), spec.licence or "-")
+        table.add_row(name, _size(spec, root), _memory(spec), _here(spec, root), spec.licence or "-")
     out = PrintableConsole()
     out.print(table)
     out.print(
         "Download: includes every autoencoder and the text encoder (10.6 GiB), which models share. "
-        "GPU memory: estimated for bfloat16 at 832x480.",
+        f"GPU memory: computed for bfloat16 at {WIDTH}x{HEIGHT} with max_steps = {STEPS}.",
         style="dim",
     )
+
+
+def _memory(spec: ModelSpec) -> str:
+    """GPU memory with each kind of autoencoder, a line each."""
+    lines = []
+    for vae in ("full", "light", "tiny"):
+        needed = vram.need_of(spec, Config(model=spec.name, width=WIDTH, height=HEIGHT, max_steps=STEPS, vae=vae))
+        if needed is not None:
+            lines.append(f"{needed.gib:.1f} GiB ({vae})")
+    return "\n".join(lines) or "-"
 
 
 def _size(spec: ModelSpec, root: Path) -> str:

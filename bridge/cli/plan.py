@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,14 +13,15 @@ from rich.table import Table
 
 from bridge.cli.size import parse_size
 from bridge.cli.terminal import PrintableConsole
+from engine.config import Config
 from engine.errors import ConfigError
 from engine.models.registry import get
 from engine.models.spec import ModelSpec
+from engine.models.vram import need_of, what_fits
 from engine.network.dit_shape import dit_shape
 from engine.planning.predict import CHUNK, GPUS, Forecast, Gpu, StageTimes, forecast, published_times
 from engine.planning.roofline import (
     TINY_VAE_SHARE,
-    cache_bytes,
     dit_flops,
     dit_parameters,
     tokens,
@@ -28,7 +29,11 @@ from engine.planning.roofline import (
     vae_encode_flops,
 )
 from engine.planning.simulate import Machine, Show, simulate, steady
+from engine.planning.vram import GIB
 from engine.schedule import Goal
+
+STEPS = 2
+"""Denoising steps for which memory is computed."""
 
 
 def parse_gpus(text: str) -> list[Gpu]:
@@ -132,14 +137,13 @@ def plan(
                 got.bottleneck,
             )
     console.print(table)
-    _explain(console, spec, chosen, width, height, {times[0].source for times in bases})
+    devices = tuple(f"cuda:{n}" for n in range(len(chosen))) if len(chosen) > 1 else ()
+    vae: Literal["tiny", "auto"] = "tiny" if tiny else "auto"
+    config = Config(model=spec.name, width=width, height=height, vae=vae, max_steps=STEPS, devices=devices)
+    _explain(console, spec, chosen, config, {times[0].source for times in bases})
 
 
-def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], width: int, height: int, sources: set[str]) -> None:
-    gib = 1024.0**3
-    length = tokens(dit_shape(spec.network), height, width, spec.stride)
-    weights = 2 * dit_parameters(dit_shape(spec.network)) / gib
-    cache = cache_bytes(dit_shape(spec.network), length, spec.cache.slots) / gib
+def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], config: Config, sources: set[str]) -> None:
     texts = {
         "published": "published: stage times of the paper's implementation, fitted to its single-GPU figures.",
         "scaled": "scaled: the paper's stage times, scaled by the ratio of the datasheets' rates; a guess.",
@@ -148,8 +152,10 @@ def _explain(console: Console, spec: ModelSpec, gpus: list[Gpu], width: int, hei
     }
     for source in sorted(sources):
         console.print("- " + texts[source], highlight=False)
-    console.print(
-        f"- memory: network {weights:.1f} GiB over {len(gpus)} GPU(s), cache {cache:.1f} GiB a step, "
-        f"least GPU {min(g.gib for g in gpus):g} GiB; the text encoder (11 GiB) can be offloaded.",
-        highlight=False,
-    )
+    if needed := need_of(spec, config):
+        least = min(gpu.gib for gpu in gpus)
+        verdict = "fits" if needed.gib <= least else f"does not fit. {what_fits(spec, config, least * GIB)}"
+        each = f" on each of {len(gpus)}" if len(gpus) > 1 else ""
+        console.print(
+            f"- memory at {STEPS} steps: {needed}{each}; the smallest GPU has {least:g} GiB: {verdict}", highlight=False
+        )

@@ -104,6 +104,30 @@ class WeightFile:
 
 
 @dataclass(frozen=True, slots=True)
+class CodecFootprint:
+    """GPU memory of an autoencoder in bfloat16, for `engine.planning.vram`.
+
+    All but `weights` are bytes per pixel of the picture.
+
+    Attributes:
+        weights: bytes of its weights, in the layout in which they are used.
+        encoder, decoder: state of either side.
+        windows: buffers that are kept between calls.
+        encode, decode: temporary tensors of a chunk, at the peak.
+        together: whether the latent frames of a chunk are encoded and decoded together; then `windows`, `encode` and
+            `decode` are those of one latent frame.
+    """
+
+    weights: float
+    encoder: float
+    decoder: float
+    windows: float
+    encode: float
+    decode: float
+    together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One row of the model table.
 
@@ -123,7 +147,8 @@ class ModelSpec:
         normalised_latents: whether the encoder returns normalised latents; otherwise its raw mean.
         files: the files of its weights; empty if it has none to download.
         licence: licence of the weights.
-        vram_gib: approximate GPU memory that it needs, in GiB.
+        codecs: memory of its autoencoders, by the names in `CODECS`; empty if it is not known.
+        needs_gpu: whether it is too large to run on a CPU.
         notes: a remark for users.
     """
 
@@ -143,13 +168,9 @@ class ModelSpec:
     normalised_latents: bool = False
     files: tuple[WeightFile, ...] = ()
     licence: str = ""
-    vram_gib: float = 0.0
+    codecs: Mapping[str, CodecFootprint] = field(default_factory=dict)
+    needs_gpu: bool = False
     notes: str = ""
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether it is too large to run on a CPU."""
-        return self.vram_gib > 1.0
 
     @property
     def first_frames(self) -> int:

@@ -44,14 +44,14 @@ def dit_flops(shape: _DiT, length: int, window: int) -> float:
     return float(shape.layers * (attention + cross + ffn) + 2 * 2 * length * patch * d)
 
 
-def dit_parameters(shape: _DiT) -> float:
-    """Number of parameters of the network."""
+def dit_parameters(shape: _DiT, layers: int | None = None) -> float:
+    """Number of parameters of the network; `layers` counts another number of blocks than it has."""
     d = shape.dim
     block = 8 * (d * d + d) + 4 * d + 2 * d * shape.ffn + shape.ffn + d + 6 * d + 2 * d
     patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
     text = shape.text_dim * d + d * d + 2 * d
     time = 256 * d + d * d + 2 * d + 6 * d * d + 6 * d
-    return float(shape.layers * block + 2 * patch * d + patch + d + text + time + 2 * d)
+    return float((shape.layers if layers is None else layers) * block + 2 * patch * d + patch + d + text + time + 2 * d)
 
 
 def cache_bytes(shape: _DiT, length: int, slots: int, element_bytes: int = 2) -> float:

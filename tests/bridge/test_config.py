@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read_is_named(written, text):
 
 
 def test_every_preset_is_valid_and_changes_something():
-    assert {"demo", "laptop", "tower"} <= set(presets())
+    assert {"demo", "laptop", "gpu-24"} <= set(presets())
     for name in presets():
         config = load(name)
         assert config != AppConfig(), name

@@ -144,7 +144,7 @@ def test_doctor_looks_at_this_machine(installed: Run) -> None:
 
 def test_a_preset_is_found_and_its_model_asked_for(installed: Run) -> None:
     where = ["--output", "null:", "--input", "pattern:bars", "--osc-port", "0", "--web-port", "0"]
-    done = installed("tidecast", "run", "--config", "tower", "--plain", "--seconds", "60", *where)
+    done = installed("tidecast", "run", "--config", "gpu-24", "--plain", "--seconds", "60", *where)
     said = done.stdout + done.stderr
     assert "There is no configuration" not in said
     assert "wan21-1.3b" in said

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.models.spec import CacheShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, CodecFootprint, ModelSpec, Schedule
 from engine.models.wan21 import files
 from engine.network.dit_shape import DiTShape
 
 DIT_1_3B = DiTShape(dim=1536, heads=12, layers=30, ffn=8960)
 DIT_14B = DiTShape(dim=5120, heads=40, layers=40, ffn=13824)
 DIT_TINY = DiTShape(dim=128, heads=4, layers=4, ffn=256, text_dim=64)
+
+_TINY_CODEC = CodecFootprint(
+    weights=34.7e6, encoder=126, decoder=168, windows=682, encode=920, decode=1537, together=True
+)
+CODECS = {
+    "full": CodecFootprint(weights=501e6, encoder=2808, decoder=4729, windows=6872, encode=2328, decode=7297),
+    "light": CodecFootprint(weights=32e6, encoder=711, decoder=1183, windows=1760, encode=600, decode=1825),
+    "tiny": _TINY_CODEC,
+    "light-tiny": _TINY_CODEC,
+}
+"""As `tests/engine/rehearsal/test_vram.py` measures them on shapes."""
 
 WAN_1_3B = ModelSpec(
     name="wan21-1.3b",
@@ -21,7 +32,8 @@ WAN_1_3B = ModelSpec(
     schedule=Schedule(),
     files=files.STREAM_1_3B,
     licence="Apache-2.0 (Wan2.1); StreamDiffusionV2 weights as published",
-    vram_gib=10.0,
+    codecs=CODECS,
+    needs_gpu=True,
 )
 """Video to video with two denoising steps; most other rows are variations of this one."""
 
@@ -32,7 +44,6 @@ WAN_14B = replace(
     network=DIT_14B,
     schedule=replace(WAN_1_3B.schedule, default_steps=1),
     files=files.STREAM_14B,
-    vram_gib=46.0,
 )
 
 WAN_1_3B_FAST = replace(
@@ -41,7 +52,6 @@ WAN_1_3B_FAST = replace(
     title="StreamDiffusionV2 1.3B with a smaller cache and the tiny autoencoder",
     cache=CacheShape(slots=5, sinks=2),
     default_vae="tiny",
-    vram_gib=7.0,
 )
 
 SELF_FORCING = replace(
@@ -55,7 +65,6 @@ SELF_FORCING = replace(
     normalised_latents=True,
     files=files.SELF_FORCING,
     licence="Apache-2.0 (Wan2.1); Self-Forcing weights as published",
-    vram_gib=16.0,
     notes="Distilled for text to video; at strengths below 1 it starts from the latents of the input.",
 )
 
@@ -77,7 +86,8 @@ TINY = replace(
     vae={"base": 8},
     files=(),
     licence="",
-    vram_gib=0.1,
+    codecs={},
+    needs_gpu=False,
     notes="Its pictures are meaningless, since its weights are random.",
 )
 
