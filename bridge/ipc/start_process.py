@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
 from bridge.ipc.group_signals import held_back
@@ -19,6 +20,8 @@ def start_process(process: BaseProcess) -> None:
         OSError: if there are no descriptors, no memory or no processes left.
     """
     discard_broken_streams()
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()  # not later: it leaves SIGINT and SIGTERM unblocked in this thread
     with held_back():
         process.start()
 

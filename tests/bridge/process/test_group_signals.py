@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -108,6 +109,35 @@ def test_an_engine_that_is_asked_to_end_alone_is_replaced(group: Group) -> None:
     group.until("running ")
     psutil.wait_procs(asked, timeout=WAIT_S)
     assert [process for process in asked if process.is_running()] == []
+
+
+HELD = """
+import multiprocessing, signal
+from bridge.ipc.start_process import start_process
+
+def main(theirs) -> None:
+    theirs.send(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+if __name__ == "__main__":
+    spawn = multiprocessing.get_context("spawn")
+    for _ in range(2):
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=main, args=(theirs,), daemon=True)
+        start_process(process)
+        print(*ours.recv())
+        process.join()
+"""
+
+
+def test_the_signals_are_held_back_in_the_first_process_too(tmp_path: Path) -> None:
+    """With the first one, multiprocessing starts its resource tracker, and unblocks both signals after that."""
+    program = tmp_path / "program.py"
+    program.write_text(HELD)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    ended = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=WAIT_S
+    )
+    assert ended.stdout.split("\n") == [f"{signal.SIGINT:d} {signal.SIGTERM:d}"] * 2 + [""], ended.stderr
 
 
 def test_the_signals_are_held_back_only_meanwhile() -> None:
