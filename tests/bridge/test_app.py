@@ -323,7 +323,7 @@ class Announced:
 @needs_oscsend
 def test_oscquery_is_there_without_the_page():
     def get(path: str) -> dict[str, Any]:
-        with urllib.request.urlopen(show.oscquery + path, timeout=10) as answer:
+        with urllib.request.urlopen(show.oscquery + path, timeout=60) as answer:
             return json.load(answer)
 
     announced = Announced()
@@ -345,7 +345,7 @@ def test_oscquery_is_there_without_the_page():
             assert parse(client.recv(TIMEOUT_S)) == [("/tidecast/mix", (0.5,))]
         rebound = urllib.request.Request(show.oscquery, headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="421"):
-            urllib.request.urlopen(rebound, timeout=10)
+            urllib.request.urlopen(rebound, timeout=60)
     with pytest.raises(urllib.error.URLError):
         get("?HOST_INFO")
 

@@ -64,6 +64,7 @@ class Toy:
 
     def __init__(self, limits: Limits) -> None:
         self.sockets = 0
+        self.echoed: list[str] = []
         routes = [
             Route("/", fine),
             Route("/no", refused),
@@ -101,6 +102,7 @@ class Toy:
     async def _echo(self, client: WebSocket) -> None:
         await client.accept()
         async for text in client.iter_text():
+            self.echoed.append(text)
             await client.send_text(text)
 
     def get(self, path: str = "/", source: str = "127.0.0.1") -> httpx.Response:
@@ -152,7 +154,7 @@ def test_three_hundred_half_open_connections_close_the_page_for_nobody(
             assert patient.get().text == "fine"
         with connect(f"ws://127.0.0.1:{patient.port}/echo") as page:
             page.send("hello")
-            assert page.recv(timeout=10) == "hello"
+            assert page.recv(timeout=60) == "hello"
         wait(lambda: sum(not ended(peer) for peer in peers) <= PATIENT.unproven, "the oldest to be closed")
 
 
@@ -254,7 +256,7 @@ def test_a_websocket_that_is_never_read_ends(quick: Toy) -> None:
     """A close frame could not be sent either: the buffers are full."""
     with quick.open(UPGRADE):
         wait(lambda: quick.sockets == 1, "the socket")
-        wait(lambda: quick.sockets == 0, "the application to be told that the peer is lost", 15.0)
+        wait(lambda: quick.sockets == 0, "the application to be told that the peer is lost", 60.0)
 
 
 def test_pings_of_a_peer_that_never_reads_do_not_fill_the_memory(quick: Toy) -> None:
@@ -292,10 +294,10 @@ def test_a_websocket_that_floods_is_read_slowly_and_others_are_not() -> None:
         for number in range(60):
             flood.send(str(number))
         page.send("hello")
-        assert page.recv(timeout=10) == "hello"
-        assert time.monotonic() - began < 0.9, "the other page waited"
-        assert [flood.recv(timeout=10) for _ in range(60)] == [str(number) for number in range(60)], "nothing is lost"
+        assert page.recv(timeout=60) == "hello"
+        assert [flood.recv(timeout=60) for _ in range(60)] == [str(number) for number in range(60)], "nothing is lost"
         assert time.monotonic() - began > 0.9
+        assert toy.echoed.index("hello") < toy.echoed.index("59"), "the other page waited"
 
 
 def test_an_address_that_sends_too_much_is_read_slowly() -> None:

@@ -23,7 +23,7 @@ def test_a_loop_that_raises_is_reported_once_and_run_again() -> None:
     service = Service("toy", loop, lambda topic, text: told.append((topic, text)))
     service.start()
     service.start()
-    assert third.wait(5.0)
+    assert third.wait(60.0)
     service.stop()
     service.stop()
     assert tries == ["toy"] * 3
@@ -59,7 +59,7 @@ def test_stop_wakes_a_loop_that_waits_for_something_else() -> None:
 
     service = Service("toy", loop, wake=wake)
     service.start()
-    assert begun.wait(5.0)
+    assert begun.wait(60.0)
     service.stop(5.0)
     assert "toy" not in {thread.name for thread in threading.enumerate()}
 
@@ -99,7 +99,7 @@ def test_a_loop_survives_whatever_is_raised_and_a_listener_that_raises_too(error
 
     service = Service("toy", loop, tell)
     service.start()
-    assert goes_on.wait(5.0)
+    assert goes_on.wait(60.0)
     assert service.stop()
 
 
@@ -125,5 +125,5 @@ def test_a_service_whose_thread_cannot_be_started_can_be_stopped_and_started(mon
             service.start()
     assert service.stop()
     service.start()
-    assert ran.wait(5.0)
+    assert ran.wait(60.0)
     assert service.stop()

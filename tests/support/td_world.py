@@ -35,7 +35,7 @@ class World:
         self.par = comp.par
         self.par.Listenport = free_port()
 
-    def until(self, holds: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 60.0, what: str = "") -> None:
         limit = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < limit, f"{what or 'it'} did not come; log: {self.log()[-12:]}"

@@ -67,7 +67,7 @@ def watch(conn: Connection, name: str, frames: int) -> None:
     with open_source(f"ndi:{name}") as source:
         conn.send("open")
         numbers, last = [], None
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 90.0
         while len(numbers) < frames and time.monotonic() < deadline:
             frame = source.read(0.2)
             if frame is not None:
@@ -132,7 +132,7 @@ def _cyndilib_receiver(name: str, folder: str) -> Iterator[Callable[[], np.ndarr
 
     finder = Finder()
     finder.open()
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 90.0
     source = None
     while source is None:
         assert time.monotonic() < deadline, f"{name} was not found"
@@ -161,7 +161,7 @@ def watch_with_cyndilib(conn: Connection, name: str, frames: int, folder: str) -
         conn.send("open")
         numbers: list[int | None] = []
         pixels = None
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 90.0
         while len(set(numbers)) < frames and time.monotonic() < deadline:
             if (got := picture()) is not None:
                 pixels = got

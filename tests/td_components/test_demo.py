@@ -121,8 +121,8 @@ def test_start_drive_lose_find_again_and_stop(world):
     for control in TABLE.controls:
         world.comp.pars[pages.control_name(control.name)].val = wanted(control)
     world.until(lambda: holds(observer), what="every parameter")
-    world.until(lambda: "river of glass" in world.par.Statusprompt.eval(), seconds=60, what="the prompt in force")
-    world.until(lambda: world.par.Statusfpsengine.eval() > 0, seconds=60, what="restyled frames")
+    world.until(lambda: "river of glass" in world.par.Statusprompt.eval(), seconds=200, what="the prompt in force")
+    world.until(lambda: world.par.Statusfpsengine.eval() > 0, seconds=200, what="restyled frames")
 
     max(children(world), key=lambda process: process.memory_info().rss).kill()  # the engine is by far the largest
     world.until(lambda: world.comp.fetch("ready", 0) >= 2, seconds=200, what="the engine's return")
@@ -148,6 +148,6 @@ def test_start_drive_lose_find_again_and_stop(world):
 
     family = children(world)
     world.press("Stop")
-    world.until(lambda: world.par.Process.eval() == "stopped", seconds=25, what="the end")
+    world.until(lambda: world.par.Process.eval() == "stopped", seconds=60, what="the end")
     assert not any("its processes are killed" in line for line in world.log()), "it should obey the OSC message"
     assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

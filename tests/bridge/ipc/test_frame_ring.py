@@ -239,7 +239,7 @@ def test_both_ends_in_other_processes():
             assert got is not None and got.seq == number and got.metadata == {"n": str(number)} and whole(got)
         writer.close()
         there.close()  # the last writing end: the child sees the end of the ring and returns
-        process.join(10.0)
+        process.join(60.0)
         assert process.exitcode == 0
 
 
@@ -254,7 +254,7 @@ def test_a_slow_reader_never_sees_a_torn_frame():
             got = reader.get(30.0)
             assert got is not None and got.seq > last and whole(got)
             last, count = got.seq, count + 1
-        process.join(10.0)
+        process.join(60.0)
         assert count + reader.dropped == 3000
 
 
@@ -266,7 +266,7 @@ def test_a_killed_writer_leaves_the_ring_usable():
             process.start()
             assert whole(reader.get(30.0))
             os.kill(process.pid, signal.SIGKILL)
-            process.join(10.0)
+            process.join(60.0)
             while (got := reader.get(0.05)) is not None:
                 assert whole(got)
         writer = ring.writer()
@@ -283,7 +283,7 @@ def test_a_killed_reader_hands_over_to_its_successor():
             writer.put(frame(life))
             assert reader.get(30.0).seq == life
             os.kill(process.pid, signal.SIGKILL)
-            process.join(10.0)
+            process.join(60.0)
         for number in range(1000):
             assert writer.put(frame(number)) is True
         successor = there.reader()

@@ -49,7 +49,7 @@ def test_a_defect_in_a_source_is_reported_and_capture_goes_on(monkeypatch: pytes
         lambda topic, text: told.append((topic, text)),
     )
     capture.start()
-    assert enough.wait(10.0)
+    assert enough.wait(60.0)
     capture.stop()
     assert told == [("/input", "pattern:bars has failed: a defect.")]
     assert calls.count("close") == 2, "the source was closed after the defect"

@@ -49,7 +49,7 @@ class Loop:
     def meet(self, sink: Sink, source: Source, frame: Frame | None = None) -> Frame:
         """Send until a frame of the same size arrives."""
         frame = frame or solid((200, 40, 90))
-        deadline = time.monotonic() + 15.0
+        deadline = time.monotonic() + 60.0
         while time.monotonic() < deadline:
             sink.send(frame)
             got = source.read(0.05)
@@ -163,7 +163,7 @@ def test_a_lost_sender_is_reported_and_found_again(loop):
     with open_source(loop.source_uri) as source:
         loop.meet(sink, source)
         sink.close()
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while source.connected and time.monotonic() < deadline:
             source.read(0.1)
         assert not source.connected
@@ -233,7 +233,7 @@ def test_close_from_another_thread_ends_a_read_cleanly(loop):
     thread.start()
     time.sleep(0.2)
     source.close()
-    thread.join(5.0)
+    thread.join(60.0)
     assert "not open" in outcome[0]
 
 
@@ -251,7 +251,7 @@ def test_senders_are_listed(loop):
 def test_a_source_gives_numbered_frames_at_its_rate(source):
     source.open()
     frames = []
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while len(frames) < 30 and time.monotonic() < deadline:
         frame = source.read(0.5)
         if frame is not None:
@@ -278,7 +278,7 @@ def test_a_slow_reader_gets_the_newest_and_the_rest_is_counted(source):
 def test_a_source_can_be_closed_and_opened_again(source):
     for _ in range(3):
         source.open(), source.open()
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         frame = None
         while frame is None and time.monotonic() < deadline:
             frame = source.read(0.2)
@@ -338,7 +338,7 @@ def test_a_device_that_ends_is_opened_again(monkeypatch):
     device = Device("lavfi", "testsrc=size=64x48:rate=30:duration=0.2,realtime")
     with LiveSource("camera:test", "Test", device) as source:
         frames, problems = 0, set()
-        deadline = time.monotonic() + 10.0
+        deadline = time.monotonic() + 60.0
         while frames < 15 and time.monotonic() < deadline:
             frames += source.read(0.05) is not None
             problems.add(source.problem)

@@ -261,14 +261,14 @@ def test_a_slow_disk_while_learning_delays_no_control(stage, monkeypatch):
     store, midi, _, path = stage
     midi.start()
     device = plugged(midi)
-    monkeypatch.setattr(files, "LOCK_WAIT_S", 5.0)
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 60.0)
     with files.locked(path):
         port = threading.Thread(target=learn, args=(midi, device, "/seed", 50))
         port.start()
         eventually(lambda: PREFIX + "/seed" in midi.knobs)
         writer = threading.Thread(target=store.set, args=("mix", 0.5, Origin("osc:me", Trust.MACHINE)))
         writer.start()
-        writer.join(2.0)
+        writer.join(30.0)
         assert not writer.is_alive()
     port.join()
     assert path.exists()

@@ -269,7 +269,7 @@ def test_liblos_oscsend_sets_controls(stage):
         ("/motion", "d", "0.5"),
         ("/reset",),
     ):
-        subprocess.run(["oscsend", host, str(port), PREFIX + message[0], *message[1:]], check=True, timeout=10)
+        subprocess.run(["oscsend", host, str(port), PREFIX + message[0], *message[1:]], check=True, timeout=60)
     eventually(lambda: store.snapshot.value("resets") == 1)
     now = store.snapshot
     assert (now.value("strength"), now.value("steps"), now.value("prompt_1"), now.value("bypass")) == (

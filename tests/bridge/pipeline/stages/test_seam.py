@@ -74,7 +74,7 @@ TOY = StageRow("between", Place.RESTYLED, lambda width, height: Between(), Betwe
 
 
 def soon(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)

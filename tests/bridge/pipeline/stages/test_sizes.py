@@ -66,7 +66,7 @@ def near(pixels: np.ndarray, left: int, right: int) -> bool:
 
 
 def soon(happened: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 60.0
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
@@ -180,7 +180,7 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
 
     capture = Capture(uri, Options(), WIDTH, HEIGHT, ControlStore(TABLE), rows, lambda: (), take, tell)
     capture.start()
-    assert enough.wait(10.0)
+    assert enough.wait(60.0)
     if not count:
         time.sleep(0.3)  # more frames of that size come
     capture.stop()

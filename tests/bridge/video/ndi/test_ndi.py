@@ -100,7 +100,7 @@ def test_colours_arrive_as_they_were_sent_at_every_size(size):
     sent = Frame(np.broadcast_to(colours[np.arange(width) * 5 // width], (height, width, 3)).copy())
     own = f"ndi:{socket.gethostname().split('.')[0].upper()} ({name})"  # our own outputs have to be named in full
     with open_sink(f"ndi:{name}") as sink, open_source(own) as source:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 90.0
         while (frame := source.read(0.02)) is None:
             assert time.monotonic() < deadline
             sink.send(sent)
@@ -128,7 +128,7 @@ def test_size_changes_in_mid_stream_between_processes():
         frames_of(source, 3)
         for size in ((640, 360), (256, 128)):
             peer.conn.send(("size", *size))
-            deadline = time.monotonic() + 30.0
+            deadline = time.monotonic() + 90.0
             while (frame := frames_of(source, 1)[0]).width != size[0]:
                 assert time.monotonic() < deadline
             assert (frame.width, frame.height) == size and read_counter(frame.pixels) is not None
