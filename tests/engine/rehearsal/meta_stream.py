@@ -200,6 +200,9 @@ def run(
     ledger = Ledger()
     with ledger, torch.no_grad():
         network = _network(spec, float8=float8, blocks=blocks)
+        gc.collect()
+        if blocks is not None:
+            ledger.most = ledger.live  # a rank drops the blocks of others in host memory, before anything is on the GPU
         stream = LocalStream(
             spec,
             network,
