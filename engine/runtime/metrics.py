@@ -30,7 +30,7 @@ class Health:
         prompt: the prompt; if several are blended, with shares in per cent.
         unknown_words: words of the prompt that the model does not know.
         missing_prompts: wanted prompts that are not encoded yet (only with `defer_prompts`).
-        vram: GPU memory in use in GiB; 0 without a GPU.
+        vram: GPU memory that this process has reserved, in GiB; 0 without a GPU.
         devices: number of devices that share the network.
         trouble: what went wrong and what was done about it, for the user; empty if nothing did.
     """
@@ -83,5 +83,5 @@ class StageTimers:
 
 
 def memory_gib(device: torch.device) -> float:
-    """GPU memory in use in GiB; 0 for a CPU."""
-    return torch.cuda.memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
+    """GPU memory that this process has reserved, with the pools of its graphs, in GiB; 0 for a CPU."""
+    return torch.cuda.memory_reserved(device) / 2**30 if device.type == "cuda" else 0.0
