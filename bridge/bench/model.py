@@ -1,4 +1,4 @@
-"""`tidecast bench engine | pipeline | slo | compare`: figures of a model, and of the schedule on simulated machines."""
+"""`tidecast bench engine | pipeline | card | slo | compare`: a model, a card, the schedule on simulated machines."""
 
 from __future__ import annotations
 
@@ -85,6 +85,22 @@ def pipeline(
     config = Config(model=model, width=width, height=height, threads=threads)
     rows = measure(config, [part.strip() for part in devices.split(",")], steps, chunks)
     report.show(f"pipeline: {devices}", rows, COLUMNS, path=json)
+
+
+def card(
+    out: Annotated[Path, typer.Option(help="File for everything that is measured, written as it comes.")] = Path(
+        "card.jsonl"
+    ),
+    device: Annotated[str, typer.Option(help="cuda or cuda:N; cpu tests the run itself.")] = "cuda",
+) -> None:
+    """Check and measure everything on an NVIDIA card, in about a quarter of an hour; send the file that it writes."""
+    from engine.bench import report
+    from engine.bench.card import ON_CPU, ON_GPU, run
+
+    verdicts = run(out, device, ON_CPU if device == "cpu" else ON_GPU)
+    lines = [list(row.values()) for row in verdicts]
+    report.say(f"card: {device}", lines, verdicts, headings=("", "fault", "verdict", "evidence"))
+    print(f"Everything is in {out}. Attach this file to an issue.")
 
 
 def slo() -> None:

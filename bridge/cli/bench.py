@@ -18,6 +18,7 @@ class Benches(LazyGroup):
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
         "engine": ("bridge.bench.model", "engine", "A model, frame to frame."),
         "pipeline": ("bridge.bench.model", "pipeline", "Several devices against one."),
+        "card": ("bridge.bench.model", "card", "Everything on an NVIDIA card, in a quarter of an hour."),
         "slo": ("bridge.bench.model", "slo", "The schedule on simulated machines."),
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),

@@ -265,7 +265,7 @@ def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: r
 
 
 def _memory(device: torch.device) -> float:
-    """Memory in GiB: the peak on a GPU; on a CPU the memory that this process uses now."""
+    """Memory in GiB: the peak of what torch reserved on a GPU, graphs included; on a CPU what this process uses now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**30
     return psutil.Process().memory_info().rss / 2**30

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench import gpu, reference, report, versus
+from engine.bench import gpu, gpu_check, reference, report, versus
 from engine.bench.engine import COLUMNS, Ask, measure
 from engine.config import Config
 from engine.errors import ConfigError, ModelError
@@ -52,34 +52,50 @@ def test_the_comparison_names_every_package_that_it_needs(missing, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
 def test_a_mode_is_compared_with_the_cpu_in_full_precision(mode):
-    row = gpu.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32, vae="tiny")
-    assert 0 < row["relative_rms"] < gpu.RELATIVE_RMS[mode]
+    row = gpu_check.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32, vae="tiny")
+    assert 0 < row["relative_rms"] < gpu_check.RELATIVE_RMS[mode]
 
 
 def test_wrong_results_of_a_device_are_noticed(monkeypatch):
-    real = gpu.play
+    real = gpu_check.play
 
     def wrong(stream, steps):
         factor = 1.2 if stream.dtype == torch.bfloat16 else 1
         return tuple(x * factor for x in real(stream, steps))
 
-    monkeypatch.setattr(gpu, "play", wrong)
-    gpu.exact.cache_clear()
+    monkeypatch.setattr(gpu_check, "play", wrong)
+    gpu_check.exact.cache_clear()
     with pytest.raises(ModelError, match="differs from the CPU"):
-        gpu.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32, vae="tiny")
+        gpu_check.check(torch.device("cpu"), torch.bfloat16, "eager", 1, 32, vae="tiny")
 
 
 def test_the_gpu_script_runs_every_part_and_continues_after_a_row_that_fails(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu.quantise, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
-    monkeypatch.setattr(gpu, "tiny_stream", partial(gpu.tiny_stream, vae="tiny"))  # the full one takes much longer
-    asked = "gpu --device cpu --parts waits,float8,engine --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --json"
-    monkeypatch.setattr("sys.argv", [*asked.split(), str(tmp_path / "out.json"), "--steps", "2", "--chunks", "2"])
+    monkeypatch.setattr(gpu_check.quantise, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
+    monkeypatch.setattr(gpu_check, "tiny_stream", partial(gpu_check.tiny_stream, vae="tiny"))  # the full one is slow
+    parts = "machine,waits,float8,engine,kernels,beside,capture"
+    asked = f"gpu --device cpu --parts {parts} --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --steps 2 --chunks 2"
+    files = ["--json", str(tmp_path / "out.json"), "--lines", str(tmp_path / "lines")]
+    monkeypatch.setattr("sys.argv", [*asked.split(), *files])
     with pytest.raises(SystemExit):
         gpu.main()
     rows = report.read(tmp_path / "out.engine.json")["rows"]
     assert [row["mode"] for row in rows] == ["eager", "graphs", "fp8"]
     assert all(row["fps"] > 0 for row in rows[:2]) and rows[2]["failed"] == "ModelError"
     assert [row["captured"] for row in report.read(tmp_path / "out.waits.json")["rows"]] == [3, 4, 6]
+    stages = {row["stage"] for row in report.read(tmp_path / "out.kernels.json")["rows"] if row["kernel"] == "all"}
+    assert stages == {"encode", "forward", "decode"}
+    assert report.read(tmp_path / "out.beside.json")["rows"][0]["upload_ms"] > 0
+    assert "wait" in report.read(tmp_path / "out.capture.json")["rows"][0]["error"]
+    written = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+    assert {line["part"] for line in written} == {
+        "machine",
+        "waits",
+        "float8",
+        "engine",
+        "kernels",
+        "beside",
+        "capture",
+    }
     assert "too old" in capsys.readouterr().out.split("FAILED")[1]
 
 

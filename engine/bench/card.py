@@ -1,0 +1,137 @@
+"""Everything that a card can tell, in a quarter of an hour: what was never run on a GPU, the surest part first.
+
+Each part is a process of its own with a time-out, because a failed capture or a hanging kernel spoils the process in
+which it happens. Every row is appended to one file as soon as it is measured, so that nothing is lost if the run is cut
+off. At the end the faults that a reading of the code found are judged by the rows.
+
+The file: one JSON object a line. `{"part", "row"}` is a measurement, `{"part", "ended", "seconds", "tail"}` the end of
+a part, `{"verdicts"}` the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.bench import card_verdicts, report
+
+TAIL = 2000
+"""Characters kept of what a part printed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the run.
+
+    Attributes:
+        name: shown, and written with every row's end.
+        arguments: of `python -m engine.bench.gpu`.
+        timeout_s: after this many seconds it is killed.
+        command: what is run instead of that module; for tests.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    timeout_s: float
+    command: tuple[str, ...] = (sys.executable, "-m", "engine.bench.gpu")
+
+
+def _part(name: str, timeout_s: float, arguments: str) -> Part:
+    return Part(name, tuple(arguments.split()), timeout_s)
+
+
+LARGE = "--sizes 832x480,512x512 --steps 1,2 --chunks 20"
+
+ON_GPU: tuple[Part, ...] = (
+    _part("machine", 120, "--parts machine"),
+    _part("check", 150, "--parts check --modes eager,graphs"),
+    _part("waits", 90, "--parts waits"),
+    _part("ember", 90, "--parts engine --models ember --sizes 256x256,512x288 --vaes auto --modes graphs --chunks 20"),
+    _part("1.3b tiny", 180, f"--parts engine --models wan21-1.3b --vaes tiny --modes graphs {LARGE}"),
+    _part("1.3b full", 240, f"--parts engine --models wan21-1.3b --vaes full --modes graphs {LARGE}"),
+    _part("kernels", 120, "--parts kernels --models wan21-1.3b --vaes full --sizes 832x480 --steps 2"),
+    _part("float8", 90, "--parts float8 --sizes 832x480"),
+    _part("1.3b float8", 150, f"--parts engine --models wan21-1.3b --vaes tiny --modes fp8 {LARGE}"),
+    _part(
+        "14b", 180, "--parts engine --models wan21-14b --sizes 832x480 --vaes tiny --modes graphs --steps 2 --chunks 10"
+    ),
+    _part("beside", 60, "--parts beside"),
+    _part("capture", 60, "--parts capture"),
+    _part(
+        "full", 300, "--parts engine --models wan21-1.3b --sizes 832x480 --vaes tiny --modes full --steps 2 --chunks 20"
+    ),
+)
+"""The parts on a card. Their time-outs are about twice what an H200 should need; together it should need 13 minutes."""
+
+ON_CPU: tuple[Part, ...] = (
+    _part("machine", 120, "--parts machine"),
+    _part("check, waits", 300, "--parts check,waits --modes eager,graphs"),
+    _part("engine", 300, "--parts engine --sizes 32x32 --vaes tiny --modes graphs,fp8 --steps 2 --chunks 2"),
+    _part("kernels", 300, "--parts kernels --sizes 32x32 --vaes tiny --steps 2"),
+    _part("float8, beside, capture", 300, "--parts float8,beside,capture --sizes 32x32"),
+)
+"""The same code on tiny shapes, to test the run itself."""
+
+
+def run(out: Path, device: str, parts: Sequence[Part], say: Callable[[str], None] = print) -> list[dict[str, str]]:
+    """Run the parts one after the other; returns the verdicts, which are also the file's last line.
+
+    A part that fails, dies or hangs is written down, and the next one runs.
+
+    Args:
+        out: the file; replaced if it exists.
+        device: name of the device.
+        parts: `ON_GPU` or `ON_CPU`.
+        say: called with a line at each part's start and end.
+    """
+    began = time.monotonic()
+    out.write_text(json.dumps({"benchmark": "card", "machine": report.machine()}) + "\n", encoding="utf-8")
+    for number, part in enumerate(parts, 1):
+        say(f"{number}/{len(parts)} {part.name} (at most {part.timeout_s:.0f} s)")
+        ended = _run(part, out, device)
+        _append(out, ended)
+        say(f"    {ended['ended']} after {ended['seconds']:.0f} s")
+    lines = read(out)
+    verdicts = card_verdicts.judge(lines, time.monotonic() - began, on_card=device != "cpu")
+    _append(out, {"verdicts": verdicts})
+    return verdicts
+
+
+def _run(part: Part, out: Path, device: str) -> dict[str, Any]:
+    command = [*part.command, "--device", device, "--lines", str(out), *part.arguments]
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=part.timeout_s)
+            code = process.returncode
+            ended = "ok" if code == 0 else f"failed (exit status {code})" if code > 0 else f"died (signal {-code})"
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+            ended = "timed out"
+    seconds = time.monotonic() - began
+    return {"part": part.name, "ended": ended, "seconds": round(seconds, 1), "tail": said[-TAIL:]}
+
+
+def _append(out: Path, line: dict[str, Any]) -> None:
+    with out.open("a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps(line) + "\n")  # on a line of its own, even after one that a dead part cut off
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of a file; one that a dying part left unfinished is skipped."""
+    found = []
+    for line in out.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
