@@ -42,9 +42,17 @@ class Link:
         rank, world: this rank's index and the number of ranks.
         device: where received parts are placed.
         transport: moves the messages.
+        failed: called, in another thread, if an answer cannot be computed or sent: rank 0 waits for it.
     """
 
-    def __init__(self, rank: int, world: int, device: torch.device, transport: Transport) -> None:
+    def __init__(
+        self,
+        rank: int,
+        world: int,
+        device: torch.device,
+        transport: Transport,
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
         self.rank, self.world, self.device = rank, world, device
         self._transport = transport
         self._next, self._previous = (rank + 1) % world, (rank - 1) % world
@@ -53,7 +61,7 @@ class Link:
         self._answers: _AnswerThread | None = None
         if self._next == 0:
             self._down = down
-            self._answers = _AnswerThread(self._send_answer)
+            self._answers = _AnswerThread(self._send_answer, failed)
 
     def send(self, message: Message) -> None:
         """Send to the next rank; waits only if more than `world` + 2 earlier messages are undelivered.
@@ -65,7 +73,7 @@ class Link:
         if self._answers is not None:
             copy = None
             if buffer is not None:
-                copy = FinishedCopy(buffer) if buffer.device.type == "cpu" else self._down.send(buffer)
+                copy = FinishedCopy(buffer) if message.op in HOST_OPS else self._down.send(buffer)
             try:
                 self._answers.put(header, copy)
             except RuntimeError as error:
@@ -173,10 +181,11 @@ class _AnswerThread:
 
     Args:
         send: sends one answer; called in the order of `put`.
+        failed: as for `Link`.
     """
 
-    def __init__(self, send: Callable[[Tensor, PendingCopy | None], None]) -> None:
-        self._send = send
+    def __init__(self, send: Callable[[Tensor, PendingCopy | None], None], failed: Callable[[Exception], None]) -> None:
+        self._send, self._failed = send, failed
         self._waiting: queue.SimpleQueue[tuple[Tensor, PendingCopy | None] | None] = queue.SimpleQueue()
         self._error: RuntimeError | None = None
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -201,8 +210,9 @@ class _AnswerThread:
         while (answer := self._waiting.get()) is not None and self._error is None:
             try:
                 self._send(*answer)
-            except RuntimeError as error:
-                self._error = error
+            except Exception as error:
+                self._error = RuntimeError(first_line(error))
+                self._failed(error)
 
 
 def connect(
@@ -212,15 +222,17 @@ def connect(
     store: dist.TCPStore,
     *,
     check: Callable[[], None] = lambda: None,
+    failed: Callable[[Exception], None] = lambda error: None,
     join: datetime.timedelta = JOIN_TIMEOUT,
 ) -> Link:
-    """Join the ring; arguments as for `TorchTransport`.
+    """Join the ring; arguments as for `TorchTransport` and `Link`.
 
     Raises:
         RankLostError: if the other ranks do not join.
     """
     try:
-        return Link(rank, world, device, TorchTransport(rank, world, device, store, check=check, join=join))
+        transport = TorchTransport(rank, world, device, store, check=check, join=join)
+        return Link(rank, world, device, transport, failed)
     except RuntimeError as error:
         raise RankLostError(f"The {world} ranks of the pipeline did not connect ({first_line(error)}).") from None
 

@@ -158,6 +158,12 @@ class Rank:
             self.decoder.reset()
 
 
+def end_process(error: Exception) -> None:
+    """End this process at once: its GPU has failed, or rank 0 is gone. Then rank 0 stops waiting for its answer."""
+    print(f"an answer was lost: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def main() -> None:
     """Join the ring that rank 0 opened and serve it until it stops."""
     environment = os.environ
@@ -181,7 +187,7 @@ def main() -> None:
         job = Job.loads(verified(store.get("job"), secret))
         if job.threads:
             torch.set_num_threads(job.threads)
-        link = connect(args.rank, args.world, device, store)
+        link = connect(args.rank, args.world, device, store, failed=end_process)
         Rank(job, link).run()
         link.close()
     except RankLostError as error:

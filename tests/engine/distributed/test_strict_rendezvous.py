@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import queue
+import time
 from functools import partial
 
 import pytest
 import torch
 
 from engine.distributed.link import Link, RankLostError
-from engine.distributed.message import HOST_OPS, Message
+from engine.distributed.message import HOST_OPS, Message, Op
 from engine.models.wan21.build import WordVectors
 from engine.stream.kv_cache import Rule
 from engine.stream.timesteps import steps_for
 from tests.engine.distributed.shows import SPEC, largest_difference, make, play, splits_over
-from tests.engine.distributed.strict_ring import StrictTransport, ThreadRing
+from tests.engine.distributed.strict_ring import Rendezvous, StrictTransport, ThreadRing
 
 SIZE = 32
 
@@ -95,4 +97,60 @@ def test_a_thousand_chunks_and_a_rebalance():
     assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 980
     assert all(torch.isfinite(clean).all() for _, clean in done[-20:])
     assert sum(end - start for start, end in stream.split) == 4
+    stream.close()
+
+
+class LateCopy:
+    """A copy that the device makes as late as it may: when somebody waits for it."""
+
+    arrived = False
+
+    def __init__(self, source: torch.Tensor) -> None:
+        self.source, self.wanted = source, source.clone()
+
+    def wait(self) -> torch.Tensor:
+        """See `engine.runtime.transfers.PendingCopy`."""
+        time.sleep(0.005)
+        assert torch.equal(self.source, self.wanted), "the buffer was overwritten before its copy was made"
+        return self.source.clone()
+
+
+class LateTransfer:
+    """A `Transfer` of `LateCopy`."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, source: torch.Tensor) -> LateCopy:
+        """See `Transfer`."""
+        self.sent += 1
+        return LateCopy(source)
+
+
+def test_an_answer_that_cannot_be_sent_is_reported_although_nobody_sends_another():
+    class Failed(LateTransfer):
+        def send(self, source: torch.Tensor) -> LateCopy:
+            copy = LateCopy(source)
+            copy.wanted = source + 1
+            return copy
+
+    told: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    last = Link(1, 2, torch.device("cpu"), StrictTransport(1, Rendezvous(2)), told.put)
+    last._down = Failed()
+    last.send(Message(Op.FORWARD, parts=[torch.zeros(4)]))
+    assert "overwritten" in str(told.get(timeout=30))
+    last.close()
+
+
+def test_no_buffer_is_reused_before_its_copy_to_the_host_is_made(single):
+    down = LateTransfer()
+
+    def link(rank: int, world: int, device: torch.device, transport: StrictTransport) -> Link:
+        made = Link(rank, world, device, transport)
+        made._down = down
+        return made
+
+    stream, noise = make(SIZE, splits_over(2)[0], decodes=True, ring=partial(ThreadRing, link=link))
+    assert largest_difference(play(stream, noise), single[Rule.REFERENCE]) <= 1e-5
+    assert down.sent >= 20
     stream.close()
