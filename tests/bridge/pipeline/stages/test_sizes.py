@@ -160,12 +160,12 @@ def test_a_stage_before_the_fit_may_change_the_size() -> None:
 def test_frames_that_no_stage_has_fitted_are_reported_once() -> None:
     taken, told = frames_of((), "pattern:bars", 0)
     assert not taken
-    ((topic, text),) = told
-    assert topic == "/input" and "no stage" in text and f"{WIDTH}x{HEIGHT}" in text
+    (text,) = [text for topic, text in told if topic == "/input" and "no stage" in text]
+    assert f"{WIDTH}x{HEIGHT}" in text
 
 
 def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Frame], list[tuple[str, str]]]:
-    """What a capture with these stages passes on and reports: until so many frames came, or until it has reported."""
+    """What a capture with these stages passes on and reports: until so many frames came, or one that fits nowhere."""
     taken, told, enough = list[Frame](), list[tuple[str, str]](), threading.Event()
 
     def take(frame: Frame) -> None:
@@ -175,7 +175,7 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
 
     def tell(topic: str, text: str) -> None:
         told.append((topic, text))
-        if not count:
+        if not count and "no stage" in text:  # a busy machine may also be told that the input does not answer
             enough.set()
 
     capture = Capture(uri, Options(), WIDTH, HEIGHT, ControlStore(TABLE), rows, lambda: (), take, tell)
