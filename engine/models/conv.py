@@ -1,20 +1,21 @@
 """Fast convolutions for the video autoencoders.
 
-In float32 on a CPU, two identities save multiplications; otherwise plain convolutions are used.
+Two identities save multiplications:
 
-* The three temporal taps of a 3x3x3 convolution use the Toom-Cook algorithm: F(4, 3) computes four output frames with
-  six 2-D convolutions of linear combinations of frames instead of twelve, F(2, 3) two frames with four instead of six
-  (S. Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, arXiv 1509.09308, section 3, apply the
-  same algorithms along the spatial axes).
+* In float32 on a CPU, the three temporal taps of a 3x3x3 convolution use the Toom-Cook algorithm: F(4, 3) computes four
+  output frames with six 2-D convolutions of linear combinations of frames instead of twelve, F(2, 3) two frames with
+  four instead of six (S. Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, arXiv 1509.09308,
+  section 3, apply the same algorithms along the spatial axes).
 * A 3x3 convolution after nearest-neighbour upsampling by 2 equals four 2x2 convolutions of the small picture, one per
-  output phase: 16 products instead of 36.
+  output phase: 16 products instead of 36. It is used in float32 on a CPU, and on a GPU where there are fewer outputs
+  than inputs, because there it also moves fewer bytes than writing and reading the large picture.
 
 Shape letters: N images (T * B, time-major), C input channels, O output channels, H W sides, k taps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -35,6 +36,11 @@ _KERNELS = {
         (0, 0, 1),
     ),
 }
+
+
+def on_cpu(tensor: Tensor) -> bool:
+    """Whether the autoencoders' layers use the algorithms for a CPU; tests replace it to run those for a GPU."""
+    return tensor.device.type == "cpu"
 
 
 class _TransformedKernels:
@@ -86,25 +92,28 @@ class TemporalConv:
     Args:
         weight_OCkHW: kernels.
         bias_O: bias.
+        stride: stride in time.
     """
 
-    def __init__(self, weight_OCkHW: Tensor, bias_O: Tensor) -> None:
-        self.bias_O = bias_O
+    def __init__(self, weight_OCkHW: Tensor, bias_O: Tensor, stride: int = 1) -> None:
+        self.bias_O, self.stride = bias_O, stride
         self.past = weight_OCkHW.shape[2] - 1
         self.padding = weight_OCkHW.shape[3] // 2
         self.weight_OCkHW = weight_OCkHW.contiguous(memory_format=torch.channels_last_3d)
         self.taps: list[Tensor] = []
         self._toom_cook = False
         self._transformed: dict[int, _TransformedKernels] = {}
-        if weight_OCkHW.device.type == "cpu":
+        if on_cpu(weight_OCkHW):
             self.weight_OCkHW = weight_OCkHW
             self.taps = [k.contiguous(memory_format=torch.channels_last) for k in weight_OCkHW.unbind(dim=2)]
             wide = min(weight_OCkHW.shape[:2]) >= _MIN_CHANNELS
             self._toom_cook = wide and weight_OCkHW.dtype == torch.float32 and weight_OCkHW.shape[2:] == (3, 3, 3)
 
     def __call__(self, window_NCHW: Tensor, batch: int) -> Tensor:
-        """[(past + T) * batch, C, H, W] to [T * batch, O, H, W], both channels last."""
+        """[(past + T) * batch, C, H, W] to [T / stride * batch, O, H, W], rounded up; both channels last."""
         if not self.taps:
+            if self.weight_OCkHW[0, 0].numel() == 1:
+                return self._pointwise(window_NCHW)
             return self._volume(window_NCHW, batch)
         frames = window_NCHW.shape[0] // batch - self.past
         if not self._toom_cook or frames == 1:
@@ -131,16 +140,29 @@ class TemporalConv:
 
     def _by_taps(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """One 2-D convolution per temporal tap, summed."""
-        n = window_NCHW.shape[0] - self.past * batch
-        y_NCHW = F.conv2d(window_NCHW[:n], self.taps[0], self.bias_O, padding=self.padding)
-        for k, tap in enumerate(self.taps[1:], start=1):
-            y_NCHW += F.conv2d(window_NCHW[k * batch : k * batch + n], tap, padding=self.padding)
+        window_TBCHW = window_NCHW.unflatten(0, (-1, batch))
+        last = window_TBCHW.shape[0] - self.past
+        read = [window_TBCHW[k : k + last : self.stride].flatten(0, 1) for k in range(len(self.taps))]
+        y_NCHW = F.conv2d(read[0], self.taps[0], self.bias_O, padding=self.padding)
+        for images, tap in zip(read[1:], self.taps[1:], strict=True):
+            y_NCHW += F.conv2d(images, tap, padding=self.padding)
         return y_NCHW
+
+    def _pointwise(self, images_NCHW: Tensor) -> Tensor:
+        """A matmul: torch's convolutions would take a 1x1x1 kernel out of the layout channels last and back."""
+        images_NHWC = images_NCHW.permute(0, 2, 3, 1)
+        return F.linear(images_NHWC, self.weight_OCkHW.flatten(1), self.bias_O).permute(0, 3, 1, 2)
 
     def _volume(self, window_NCHW: Tensor, batch: int) -> Tensor:
         """One call of torch's 3-D convolution."""
         volume_BCTHW = window_NCHW.unflatten(0, (-1, batch)).permute(1, 2, 0, 3, 4)
-        y_BCTHW = F.conv3d(volume_BCTHW, self.weight_OCkHW, self.bias_O, padding=(0, self.padding, self.padding))
+        y_BCTHW = F.conv3d(
+            volume_BCTHW,
+            self.weight_OCkHW,
+            self.bias_O,
+            stride=(self.stride, 1, 1),
+            padding=(0, self.padding, self.padding),
+        )
         y_NCHW = y_BCTHW.permute(2, 0, 1, 3, 4).flatten(0, 1)
         return y_NCHW.contiguous(memory_format=torch.channels_last)
 
@@ -157,12 +179,14 @@ class UpsampleConv:
         self.weight_OCHW = weight_OCHW.contiguous(memory_format=torch.channels_last)
         self.bias_O = bias_O
         self.phases: Tensor | None = None
-        if weight_OCHW.device.type == "cpu" and weight_OCHW.dtype == torch.float32:
+        outputs, inputs = weight_OCHW.shape[:2]
+        if weight_OCHW.dtype == torch.float32 if on_cpu(weight_OCHW) else outputs < inputs:
             # Output row 2i reads source rows i-1, i, i; row 2i+1 reads i, i, i+1. Two taps each; the same for columns.
-            even = weight_OCHW.new_tensor([[1, 0, 0], [0, 1, 1]])
-            odd = weight_OCHW.new_tensor([[1, 1, 0], [0, 0, 1]])
+            wide_OCHW = weight_OCHW.float()
+            even = wide_OCHW.new_tensor([[1, 0, 0], [0, 1, 1]])
+            odd = wide_OCHW.new_tensor([[1, 1, 0], [0, 0, 1]])
             sides = torch.stack([even, odd])
-            phases = torch.einsum("apy,bqx,ocyx->abocpq", sides, sides, weight_OCHW)
+            phases = torch.einsum("apy,bqx,ocyx->abocpq", sides, sides, wide_OCHW).to(weight_OCHW.dtype)
             self.phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
             self.bias_4O = bias_O.repeat(4)
 
@@ -181,18 +205,16 @@ class UpsampleConv:
         return out_NH2W2O.flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
-def pointwise_taps(taps_NCHW: Sequence[Tensor], weight_OCk11: Tensor, bias_O: Tensor) -> Tensor:
-    """A convolution along time only, as the sum of one 1x1 convolution per tap.
+def split_frames(images_NCHW: Tensor, parts: int, batch: int) -> Tensor:
+    """Frames whose channels hold several frames, earliest first, as single frames, channels last: one copy.
 
     Args:
-        taps_NCHW: the images that each tap reads, oldest tap first.
-        weight_OCk11: kernels [O, C, k, 1, 1].
-        bias_O: bias.
+        images_NCHW: [T * batch, parts * C, H, W], channels last.
+        parts: frames in each.
+        batch: images per point in time.
 
     Returns:
-        [N, O, H, W].
+        [T * parts * batch, C, H, W].
     """
-    y_NCHW = F.conv2d(taps_NCHW[0], weight_OCk11[:, :, 0], bias_O)
-    for k, tap_NCHW in enumerate(taps_NCHW[1:], start=1):
-        y_NCHW += F.conv2d(tap_NCHW, weight_OCk11[:, :, k])
-    return y_NCHW
+    parts_TBHWpC = images_NCHW.permute(0, 2, 3, 1).unflatten(-1, (parts, -1)).unflatten(0, (-1, batch))
+    return parts_TBHWpC.permute(0, 4, 1, 2, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)

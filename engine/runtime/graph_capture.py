@@ -206,6 +206,8 @@ def choose(wanted: str, device: torch.device, *, devices: int = 1, warmup: bool 
         raise ModelError(f"compile = {wanted!r} needs the warm-up, but warmup is off.", "Turn warmup on.")
     if device.type not in ("cuda", "cpu"):
         raise ModelError(f"compile = {wanted!r} is not supported on {device.type}.", 'Choose compile = "off".')
+    if wanted == "full":
+        compile_blocks.check(device)
     return wanted
 
 
@@ -237,7 +239,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     stream.whole_text = True  # else a prompt of another length would have to be captured or compiled again
     if mode == "full":
         say("compiling (takes minutes the first time)")
-        compile_blocks.compile_blocks(stream.network)
+        compile_blocks.compile_blocks(stream.network, stream.codec)
     captured = None
     if mode == "graphs" or device.type == "cuda":
         backend = CudaGraphs(device) if device.type == "cuda" else GraphChecker()

@@ -13,7 +13,8 @@ An entry of an eviction queue is the END of the block of slots to be replaced, i
 frame), as in the reference implementation; -1 is no entry.
 
 Shape letters: A layers of the network, S rows of the stream batch, R slots, f tokens of a latent frame, J heads,
-K width of a head, F latent frames of the call, Q places in an eviction queue, Z sinks, V rows of all queues.
+K width of a head, D = J K, F latent frames of the call, N = S F, Q places in an eviction queue, Z sinks, G = 1 + Z,
+V rows of all queues.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.nn.functional import cosine_similarity
 
 from engine.errors import ModelError
 from engine.models.spec import CacheShape
+from engine.stream import eviction_queue
 
 
 class Rule(enum.StrEnum):
@@ -87,7 +89,7 @@ class KVCache:
             and HONEST; else all layers share one.
         paper: whether sinks are adaptive as in the paper.
         k_ASRfJK, v_ASRfJK: keys and values.
-        k_mean_ASRD, v_mean_ASRD: their means over each frame's tokens, by which adaptive sinks are compared.
+        mean_ASR2D: means of the keys and of the values over each frame's tokens, by which adaptive sinks are compared.
         queue_ASQ: eviction queues, head first.
         slot_ASF: slots of the new frames.
 
@@ -129,9 +131,8 @@ class KVCache:
         self.threshold = -1.0 if shape.threshold is None else shape.threshold
         size = (layers, rows, shape.slots, tokens, heads, width)
         self.k_ASRfJK, self.v_ASRfJK = (_by_head(size, device, dtype) for _ in range(2))
-        means = (layers, rows, shape.slots if self.per_layer or self.paper else 0, heads * width)
-        self.k_mean_ASRD = torch.zeros(means, device=device)
-        self.v_mean_ASRD = torch.zeros(means, device=device)
+        compared = shape.slots if self.per_layer or self.paper else 0
+        self.mean_ASR2D = torch.zeros((layers, rows, compared, 2, heads * width), device=device)
         places = 2 * shape.slots + 2 * rows
         queues = layers if self.per_layer else 1
         self.queue_ASQ = torch.empty((queues, rows, places), device=device, dtype=torch.int64)
@@ -139,11 +140,22 @@ class KVCache:
         self._first_slot_S1 = torch.arange(rows, device=device)[:, None] * shape.slots
         self._slots_R = torch.arange(shape.slots, device=device)
         self._new: NewFrames | None = None
-        self._slots_of_all = torch.empty(
-            0, dtype=torch.int64
-        )  # see `_flat_slots`; the same in all layers while sinks are fixed
+        # What `begin` computes for the forward. `_where_AN`: the slots of the new frames, as indices into the slots of
+        # all rows. `_options_ASG`: the possible ones, if the sinks are compared first.
+        self._where_AN = self._options_ASG = torch.empty(0, dtype=torch.int64)
+        self._written_SZ = torch.empty(0, dtype=torch.bool)
+        self._compares = False
         self._frames = 0
+        self._ends_G = torch.arange(shape.sinks + 1, device=device)
+        self._make_scratch()
         self.reset()
+
+    def _make_scratch(self) -> None:
+        """Tensors in which the layers note how similar their sinks are, and END of the evicted one (0 for none)."""
+        layers, rows = self.queue_ASQ.shape[:2]
+        device = self.queue_ASQ.device
+        self._similar_ASG = torch.full((layers, rows, self.shape.sinks + 1), self.threshold, device=device)
+        self._evicted_AS1 = torch.zeros((layers, rows, 1), device=device, dtype=torch.int64)
 
     @property
     def warms_rows(self) -> bool:
@@ -164,8 +176,8 @@ class KVCache:
         return {
             "k": self.k_ASRfJK,
             "v": self.v_ASRfJK,
-            "k_mean": self.k_mean_ASRD,
-            "v_mean": self.v_mean_ASRD,
+            "k_mean": self.mean_ASR2D[:, :, :, 0],
+            "v_mean": self.mean_ASR2D[:, :, :, 1],
             "queue": self.queue_ASQ,
             "slot": self.slot_ASF,
         }
@@ -174,13 +186,13 @@ class KVCache:
         """A view of the rows from `first` on: its row 0 is row `first` of this cache."""
         view = copy.copy(self)
         view.k_ASRfJK, view.v_ASRfJK = self.k_ASRfJK[:, first:], self.v_ASRfJK[:, first:]
-        view.k_mean_ASRD, view.v_mean_ASRD = self.k_mean_ASRD[:, first:], self.v_mean_ASRD[:, first:]
+        view.mean_ASR2D = self.mean_ASR2D[:, first:]
         view.queue_ASQ, view.slot_ASF = self.queue_ASQ[:, first:], self.slot_ASF[:, first:]
         return view
 
     def layer(self, index: int) -> list[Tensor]:
         """The tensors of one layer, without those that all layers share; for `load_layers`."""
-        own = [self.k_ASRfJK, self.v_ASRfJK, self.k_mean_ASRD, self.v_mean_ASRD]
+        own = [self.k_ASRfJK, self.v_ASRfJK, self.mean_ASR2D]
         return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
 
     def load_layers(self, layers: list[list[Tensor]]) -> None:
@@ -188,11 +200,13 @@ class KVCache:
 
         The lists are emptied: old keys are freed before new values are allocated, since both would not fit twice.
         """
-        for name in ("k_ASRfJK", "v_ASRfJK", "k_mean_ASRD", "v_mean_ASRD", "queue_ASQ", "slot_ASF"):
+        for name in ("k_ASRfJK", "v_ASRfJK", "mean_ASR2D", "queue_ASQ", "slot_ASF"):
             if name in ("queue_ASQ", "slot_ASF") and not self.per_layer:
                 continue
             join = _join_by_head if name in ("k_ASRfJK", "v_ASRfJK") else torch.stack
             setattr(self, name, join([layer.pop(0) for layer in layers]))
+        if self.per_layer:
+            self._make_scratch()
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy all of row `source` to row `target`."""
@@ -202,12 +216,20 @@ class KVCache:
     def begin(self, new_frames: NewFrames, frames: int) -> None:
         """Prepare for a forward of `len(new_frames.number_S)` rows with `frames` new latent frames each."""
         self._new, self._frames = new_frames, frames
+        rows = len(new_frames.number_S)
+        # The longer first chunk is not compared with sinks, and a further step of a chunk keeps its slots.
+        self._compares = bool(self.mean_ASR2D.shape[2] and self.shape.sinks) and frames == self.block
+        self._compares = self._compares and not new_frames.again
         if not new_frames.again:
             self._update_queues()
-            if not self.per_layer:
-                self._choose_slots(0, evicted_S=None)
-        if not self.per_layer:
-            self._slots_of_all = self._flat_slots(0, len(new_frames.number_S))
+        if self._compares:
+            self._written_SZ = self._slots_R[: self.shape.sinks] < new_frames.number_S[:, None]
+        if self.per_layer and self._compares:
+            self._options_ASG = self._slot_options(rows)
+            return
+        if not new_frames.again:
+            self._choose_slots(None)
+        self._where_AN = (self._first_slot_S1[:rows] + self.slot_ASF[:, :rows, :frames]).flatten(1)
 
     def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store a layer's keys and values [S, F f, J, K] of the new frames.
@@ -218,29 +240,22 @@ class KVCache:
         """
         new_frames, rows, frames = self._current(), k_SLJK.shape[0], self._frames
         k_SRfJK, v_SRfJK = self.k_ASRfJK[layer, :rows], self.v_ASRfJK[layer, :rows]
-        means = None
-        if self.per_layer or self.paper:
-            means = (_frame_means(k_SLJK, frames), _frame_means(v_SLJK, frames))
-        compared = means if frames == self.block else None  # the longer first chunk is not compared with sinks
-        if self.per_layer and not new_frames.again:
-            self._choose_slots(layer, self._sink_to_evict(layer, *compared) if compared else None)
-        elif compared and not new_frames.again:
-            self._replace_sinks(layer, k_SLJK, v_SLJK, *compared)
-        where = self._flat_slots(layer, rows) if self.per_layer else self._slots_of_all
+        means_SF2D = _frame_means(k_SLJK, v_SLJK, frames) if self.mean_ASR2D.shape[2] else None
+        if means_SF2D is not None and self._compares and self.per_layer:
+            where_N = self._slot_by_sinks(layer, means_SF2D)
+        else:
+            where_N = self._where_AN[layer if self.per_layer else 0]
+            if means_SF2D is not None and self._compares:
+                self._replace_sinks(layer, k_SLJK, v_SLJK, means_SF2D)
         for held, new in ((k_SRfJK, k_SLJK), (v_SRfJK, v_SLJK)):
-            held.flatten(0, 1).index_copy_(0, where, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
-        if means is not None:
-            for held, new in zip((self.k_mean_ASRD, self.v_mean_ASRD), means, strict=True):
-                held[layer, :rows].flatten(0, 1).index_copy_(0, where, new.flatten(0, 1))
+            held.flatten(0, 1).index_copy_(0, where_N, _by_frame(new, frames).flatten(0, 1).to(held.dtype))
+        if means_SF2D is not None:
+            self.mean_ASR2D[layer, :rows].flatten(0, 1).index_copy_(0, where_N, means_SF2D.flatten(0, 1))
         mask = None
         if not new_frames.even:
             written_SR = self._slots_R[: new_frames.visible] < (new_frames.number_S[:, None] + frames)
             mask = written_SR.repeat_interleave(self.tokens, dim=1)[:, None, None]
         return k_SRfJK[:, : new_frames.visible].flatten(1, 2), v_SRfJK[:, : new_frames.visible].flatten(1, 2), mask
-
-    def _flat_slots(self, layer: int, rows: int) -> Tensor:
-        """The slots of the new frames, as indices into the slots of all rows: [S F]."""
-        return (self._first_slot_S1[:rows] + self.slot_ASF[layer, :rows, : self._frames]).flatten()
 
     def _current(self) -> NewFrames:
         assert self._new is not None, "begin() comes before the first append()"
@@ -259,67 +274,80 @@ class KVCache:
         anchor_V, end_V = (
             x_S.expand(queues, -1).flatten() for x_S in (new_frames.anchor_S, new_frames.number_S + frames)
         )
-        queue_VQ = _anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_V)
+        queue_VQ = eviction_queue.anchor(queue_ASQ.flatten(0, 1), shape.sinks, self.block, anchor_V)
         if self.rule is Rule.REFERENCE:
             entry_V = end_V + frames
-            enters_V = (entry_V > shape.sinks) & (entry_V <= shape.slots) & (entry_V != _last(queue_VQ))
-            queue_VQ = _push_back(queue_VQ, entry_V, enters_V)
+            enters_V = (entry_V > shape.sinks) & (entry_V <= shape.slots) & (entry_V != eviction_queue.last(queue_VQ))
+            queue_VQ = eviction_queue.push_back(queue_VQ, entry_V, enters_V)
         queue_ASQ.copy_(queue_VQ.unflatten(0, (queues, rows)))
 
-    def _choose_slots(self, layer: int, evicted_S: Tensor | None) -> None:
-        """Choose the slots of the new frames and advance the queue.
+    def _choose_slots(self, evicted_AS: Tensor | None) -> None:
+        """Choose the slots of the new frames and advance the queues, all together, as V = A S rows of one tensor.
 
         Args:
-            layer: index of the queue.
-            evicted_S: END of the adaptive sink to be replaced in each row, 0 for none; None for fixed sinks.
+            evicted_AS: END of the adaptive sink to be replaced in each queue, 0 for none; None for fixed sinks.
         """
         new_frames, frames, shape = self._current(), self._frames, self.shape
-        rows = new_frames.number_S.shape[0]
-        queue = queue_SQ = self.queue_ASQ[layer, :rows]
-        if evicted_S is not None:
-            queue = _push_front(queue, evicted_S, evicted_S > 0)
-        end_S = new_frames.number_S + frames
-        full_S = end_S > shape.slots
-        head_S = queue[:, 0]
-        popped = torch.cat((queue[:, 1:], torch.full_like(queue[:, :1], -1)), dim=1)
-        popped = _push_back(popped, head_S, head_S > shape.sinks)
-        first_S = torch.where(full_S, head_S, end_S) - frames
-        queue_SQ.copy_(torch.where(full_S[:, None], popped, queue))
-        self.slot_ASF[layer, :rows, :frames] = first_S[:, None] + self._slots_R[:frames]
+        rows, queues = new_frames.number_S.shape[0], self.queue_ASQ.shape[0]
+        queue_VQ = self.queue_ASQ[:, :rows].flatten(0, 1)
+        if evicted_AS is not None:
+            evicted_V = evicted_AS.flatten()
+            queue_VQ = eviction_queue.push_front(queue_VQ, evicted_V, evicted_V > 0)
+        end_V = (new_frames.number_S + frames).expand(queues, -1).flatten()
+        full_V = end_V > shape.slots
+        head_V = queue_VQ[:, 0]
+        popped_VQ = torch.cat((queue_VQ[:, 1:], torch.full_like(queue_VQ[:, :1], -1)), dim=1)
+        popped_VQ = eviction_queue.push_back(popped_VQ, head_V, head_V > shape.sinks)
+        first_V = torch.where(full_V, head_V, end_V) - frames
+        self.queue_ASQ[:, :rows] = torch.where(full_V[:, None], popped_VQ, queue_VQ).unflatten(0, (queues, rows))
+        slot_VF = first_V[:, None] + self._slots_R[:frames]
+        self.slot_ASF[:, :rows, :frames] = slot_VF.unflatten(0, (queues, rows))
 
-    def _similarity(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor:
-        """Similarity of each sink to the newest frame: mean of the cosines of mean keys and of mean values [S, Z]."""
-        rows, sinks = k_SFD.shape[0], self.shape.sinks
-        k_SZ = cosine_similarity(self.k_mean_ASRD[layer, :rows, :sinks], k_SFD[:, -1:], dim=-1)
-        v_SZ = cosine_similarity(self.v_mean_ASRD[layer, :rows, :sinks], v_SFD[:, -1:], dim=-1)
-        return (k_SZ + v_SZ) / 2
+    def _slot_options(self, rows: int) -> Tensor:
+        """Where the new frame goes in each queue, as an index into the slots of all rows, by what happens to the sinks.
 
-    def _sink_to_evict(self, layer: int, k_SFD: Tensor, v_SFD: Tensor) -> Tensor | None:
-        """END of the sink that is least similar to the new frame if it is below the threshold, else 0: [S]."""
-        if self.shape.sinks == 0:
-            return None
-        similar_SZ = self._similarity(layer, k_SFD, v_SFD)
+        Each layer decides during the forward. So that it needs few kernels for it, everything else is computed here
+        for all layers together.
+
+        Returns:
+            [A, S, 1 + Z]: for no sink to be evicted, and for each of the sinks.
+        """
+        end_S1 = self._current().number_S[:, None] + 1
+        sinks_ASZ = self._ends_G[1:].expand(self.queue_ASQ.shape[0], rows, -1)
+        head_ASG = torch.cat((self.queue_ASQ[:, :rows, :1], sinks_ASZ), dim=2)
+        return torch.where(end_S1 > self.shape.slots, head_ASG, end_S1) + (self._first_slot_S1[:rows] - 1)
+
+    def _slot_by_sinks(self, layer: int, means_SF2D: Tensor) -> Tensor:
+        """Evict the sink that is least similar to the new frame if it is below the threshold.
+
+        Returns:
+            The slots of the new frames, as indices into the slots of all rows: [S].
+        """
+        rows = means_SF2D.shape[0]
+        similar_SG = self._similar_ASG[layer, :rows]  # the first column is the threshold: the smallest one wins
+        torch.mean(self._similarities(layer, means_SF2D), dim=-1, out=similar_SG[:, 1:])
         if self.rule is Rule.HONEST:
-            unwritten = self._slots_R[: self.shape.sinks] >= self._current().number_S[:, None]
-            similar_SZ = similar_SZ.masked_fill(unwritten, 1.0)
-        least_S, which_S = similar_SZ.min(dim=1)
-        return (which_S + 1).masked_fill(~(least_S < self.threshold), 0)
+            similar_SG[:, 1:].masked_fill_(~self._written_SZ, 1.0)
+        evicted_S1 = self._evicted_AS1[layer, :rows]
+        torch.argmin(similar_SG, dim=1, keepdim=True, out=evicted_S1)
+        if layer == len(self.queue_ASQ) - 1:
+            self._choose_slots(self._evicted_AS1[:, :rows])
+        return self._options_ASG[layer].gather(1, evicted_S1).flatten()
 
-    def _replace_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, k_SFD: Tensor, v_SFD: Tensor) -> None:
+    def _similarities(self, layer: int, means_SF2D: Tensor) -> Tensor:
+        """Cosines of each sink's mean keys and mean values with those of the newest frame: [S, Z, 2]."""
+        rows, sinks = means_SF2D.shape[0], self.shape.sinks
+        return cosine_similarity(self.mean_ASR2D[layer, :rows, :sinks], means_SF2D[:, -1:], dim=-1)
+
+    def _replace_sinks(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor, means_SF2D: Tensor) -> None:
         """Overwrite every written sink whose similarity is below the threshold with the newest frame."""
         rows, sinks = k_SLJK.shape[0], self.shape.sinks
-        if sinks == 0:
-            return
-        written_SZ = self._slots_R[:sinks] < self._current().number_S[:, None]
-        replaced_SZ = (self._similarity(layer, k_SFD, v_SFD) < self.threshold) & written_SZ
-        for held, mean, new, new_mean in (
-            (self.k_ASRfJK, self.k_mean_ASRD, k_SLJK, k_SFD),
-            (self.v_ASRfJK, self.v_mean_ASRD, v_SLJK, v_SFD),
-        ):
-            sinks_SZfJK, means_SZD = held[layer, :rows, :sinks], mean[layer, :rows, :sinks]
-            newest_S1fJK = _by_frame(new, self._frames)[:, -1:].to(held.dtype)
+        replaced_SZ = (self._similarities(layer, means_SF2D).mean(-1) < self.threshold) & self._written_SZ
+        for held, new in ((self.k_ASRfJK, k_SLJK), (self.v_ASRfJK, v_SLJK)):
+            sinks_SZfJK, newest_S1fJK = held[layer, :rows, :sinks], _by_frame(new, self._frames)[:, -1:].to(held.dtype)
             sinks_SZfJK.copy_(torch.where(replaced_SZ[:, :, None, None, None], newest_S1fJK, sinks_SZfJK))
-            means_SZD.copy_(torch.where(replaced_SZ[:, :, None], new_mean[:, -1:], means_SZD))
+        means_SZ2D = self.mean_ASR2D[layer, :rows, :sinks]
+        means_SZ2D.copy_(torch.where(replaced_SZ[:, :, None, None], means_SF2D[:, -1:], means_SZ2D))
 
 
 def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
@@ -344,35 +372,10 @@ def _by_frame(x_SLJK: Tensor, frames: int) -> Tensor:
     return x_SLJK.unflatten(1, (frames, -1))
 
 
-def _frame_means(x_SLJK: Tensor, frames: int) -> Tensor:
-    """Mean over each frame's tokens, heads concatenated, fp32: [S, F, J K]."""
-    return _by_frame(x_SLJK, frames).float().mean(2).flatten(2)
-
-
-def _push_front(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:
-    pushed = torch.cat((entry_S[:, None], queue_SQ[:, :-1]), dim=1)
-    return torch.where(mask_S[:, None], pushed, queue_SQ)
-
-
-def _push_back(queue_SQ: Tensor, entry_S: Tensor, mask_S: Tensor) -> Tensor:
-    length_S1 = (queue_SQ >= 0).sum(dim=1, keepdim=True)
-    kept_S1 = queue_SQ.gather(1, length_S1)
-    return queue_SQ.scatter(1, length_S1, torch.where(mask_S[:, None], entry_S[:, None], kept_S1))
-
-
-def _last(queue_SQ: Tensor) -> Tensor:
-    """The last entry of each queue, -1 if it is empty."""
-    length_S1 = (queue_SQ >= 0).sum(dim=1, keepdim=True)
-    return queue_SQ.gather(1, (length_S1 - 1).clamp(min=0))[:, 0]
-
-
-def _anchor(queue_SQ: Tensor, sinks: int, block: int, anchor_S: Tensor) -> Tensor:
-    """Move all sinks to the heads of the queues of the anchoring rows, so that the next frames replace them."""
-    if sinks < block:
-        return queue_SQ
-    ring_first = (queue_SQ <= sinks).to(torch.int8).argsort(dim=1, stable=True)
-    ring = queue_SQ.gather(1, ring_first)
-    ring = ring.masked_fill(ring <= sinks, -1)
-    ends = torch.arange(block, sinks + 1, block, device=queue_SQ.device).expand(queue_SQ.shape[0], -1)
-    anchored = torch.cat((ends, ring[:, : queue_SQ.shape[1] - ends.shape[1]]), dim=1)
-    return torch.where(anchor_S[:, None], anchored, queue_SQ)
+def _frame_means(k_SLJK: Tensor, v_SLJK: Tensor, frames: int) -> Tensor:
+    """Means of keys and values over each frame's tokens, heads concatenated, fp32: [S, F, 2, J K]."""
+    rows, _, heads, width = k_SLJK.shape
+    means_SF2JK = k_SLJK.new_empty((rows, frames, 2, heads, width), dtype=torch.float32)
+    for part, x_SLJK in enumerate((k_SLJK, v_SLJK)):
+        torch.mean(_by_frame(x_SLJK, frames), dim=2, dtype=torch.float32, out=means_SF2JK[:, :, part])
+    return means_SF2JK.flatten(3)

@@ -161,9 +161,7 @@ class TinyDecoder(nn.ModuleDict):
             if isinstance(layer, MemoryBlock):
                 x_NCHW = layer(x_NCHW, f"decoder.{key}", memory, batch)
             elif isinstance(layer, _Pointwise):
-                grown_NCHW = self._upsamples[int(key)](x_NCHW).unflatten(0, (-1, batch))
-                x_NCHW = torch.stack(grown_NCHW.chunk(self._grows[int(key)], dim=2), dim=1).flatten(0, 2)
-                x_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+                x_NCHW = conv.split_frames(self._upsamples[int(key)](x_NCHW), self._grows[int(key)], batch)
         return self[self._last](F.relu_(x_NCHW)).clamp_(0, 1)
 
 

@@ -7,16 +7,27 @@ Shape letters: N images (T * B, image t * B + b), C channels, H W height and wid
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import mark_dynamic, mark_static
 
 from engine.errors import ModelError
 from engine.models.codec_memory import CodecMemory, CodecStates, to_images, to_video
-from engine.models.wan21.vae_layers import Attention, CausalConv, Downsample, NormSiLU, ResidualBlock, Run, Upsample
+from engine.models.wan21.vae_layers import (
+    Attention,
+    CausalConv,
+    Downsample,
+    NormSiLU,
+    ResidualBlock,
+    Run,
+    Upsample,
+    norm_silu,
+)
 from engine.models.wan21.vae_shape import VAEShape
 
 
@@ -140,6 +151,20 @@ class WanCodec(CodecStates):
         for module in network.modules():
             if isinstance(module, CausalConv | Upsample):
                 module.prepare()
+
+    def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Compile the norms with their activations, so that each is one kernel (on a GPU; a CPU has its own)."""
+        compiled = compiler(norm_silu)
+
+        def rows(x_MC: Tensor, gamma_C: Tensor, out_MC: Tensor) -> None:
+            for tensor in (x_MC, out_MC):  # one kernel for each number of channels, not one for each size
+                mark_dynamic(tensor, 0)
+                mark_static(tensor, 1)
+            compiled(x_MC, gamma_C, out_MC)
+
+        for module in self.network.modules():
+            if isinstance(module, NormSiLU):
+                module.rows = rows
 
     def _new_memory(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
         weight = self.network.conv2.weight

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -195,8 +196,9 @@ def test_warm_up_leaves_a_new_stream(mode: str) -> None:
     assert (made.state.number, made.state.position, made.state.flights) == (0, 0, [])
 
 
-def test_what_is_wanted_is_what_one_gets_or_is_told() -> None:
+def test_what_is_wanted_is_what_one_gets_or_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert choose("auto", cuda) == "graphs"
     assert choose("auto", cuda, devices=2) == choose("auto", cuda, warmup=False) == choose("auto", CPU) == "off"
     assert [choose(wanted, cuda) for wanted in ("off", "graphs", "full")] == ["off", "graphs", "full"]
@@ -206,6 +208,14 @@ def test_what_is_wanted_is_what_one_gets_or_is_told() -> None:
         choose("graphs", cuda, warmup=False)
     with pytest.raises(ModelError, match="mps"):
         choose("graphs", torch.device("mps"))
+
+
+def test_full_without_triton_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"needs Triton.*graphs"):
+        choose("full", torch.device("cuda"))
+    assert choose("graphs", torch.device("cuda")) == "graphs"
+    assert choose("full", CPU) == "full", "on a CPU torch's compiler writes C++"
 
 
 class Wrong(GraphChecker):
