@@ -114,9 +114,15 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The engine process ends because of the error in `reason`."""
+    """The engine process ends because of the error in `reason`.
+
+    Attributes:
+        reason: for the user.
+        captures: whether the next process may capture its work in CUDA graphs; False after a capture has failed.
+    """
 
     reason: str
+    captures: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,8 +263,11 @@ class Supervisor:
                 self._announce(message)
             case LogLine(level, logger, text):
                 logging.getLogger(logger).log(level, "%s", text)
-            case Failed(reason):
+            case Failed(reason, captures):
                 self._failure = reason
+                if not captures:
+                    self._failure += " It starts again without CUDA graphs, which is slower."
+                    self._config = self._config.model_copy(update={"compile": "off"})
             case _:
                 assert_never(message)
 

@@ -22,7 +22,7 @@ from bridge.process.messages import Failed, Loading, Ready, Start
 from bridge.process.parent import LogToParent, Parent
 from bridge.process.priority import fine_timers
 from engine.config import Config
-from engine.errors import TidecastError
+from engine.errors import CaptureError, TidecastError
 
 
 def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, heartbeat: Heartbeat) -> None:
@@ -37,6 +37,8 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
             heartbeat.beat(Phase.WAITING)  # first, so that an engine that is ready is no longer given the time to load
             parent.tell(Ready(session.spec.name))
             Loop(start, session, inbox, outbox, parent, heartbeat).serve()
+    except CaptureError as error:
+        parent.tell(Failed(str(error), captures=False))
     except TidecastError as error:
         parent.tell(Failed(str(error)))
     except MemoryError as error:

@@ -10,7 +10,8 @@ Two identities save multiplications:
   output phase: 16 products instead of 36. It is used in float32 on a CPU, and on a GPU where there are fewer outputs
   than inputs, because there it also moves fewer bytes than writing and reading the large picture.
 
-Shape letters: N images (T * B, time-major), C input channels, O output channels, H W sides, k taps.
+Shape letters: N images (T * B, time-major), B batch, C input channels, O output channels, H W sides, k taps, G frames that
+one image holds.
 """
 
 from __future__ import annotations
@@ -216,5 +217,5 @@ def split_frames(images_NCHW: Tensor, parts: int, batch: int) -> Tensor:
     Returns:
         [T * parts * batch, C, H, W].
     """
-    parts_TBHWpC = images_NCHW.permute(0, 2, 3, 1).unflatten(-1, (parts, -1)).unflatten(0, (-1, batch))
-    return parts_TBHWpC.permute(0, 4, 1, 2, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
+    parts_TBHWGC = images_NCHW.permute(0, 2, 3, 1).unflatten(-1, (parts, -1)).unflatten(0, (-1, batch))
+    return parts_TBHWGC.permute(0, 4, 1, 2, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)

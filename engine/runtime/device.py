@@ -15,7 +15,7 @@ def device_for(name: str) -> torch.device:
     """The device with this name. "auto" is the GPU if there is one, else the CPU.
 
     Raises:
-        ModelError: if there is no such device.
+        ModelError: if there is no such device, or it cannot run the models (Apple's "mps" has no float64).
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,6 +23,8 @@ def device_for(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ModelError(f"There is no device {name!r}.", "Choose auto, cpu, cuda or cuda:N.") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"The models do not run on {device.type}.", "Choose auto, cpu, cuda or cuda:N.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"There is no {name}: torch finds {torch.cuda.device_count()} GPUs.", "Choose cpu.")
     return device

@@ -6,8 +6,9 @@ differs from chunk to chunk is in the inputs, which are copied to the tensors th
 once in a stream (the first chunk, and chunks while the cache fills) is called directly.
 
 Each capture is verified before it is used: from the same state and inputs, the replay must give the same results as the
-direct call. If it does not, or if the work cannot be captured, all work is called directly, and the caller of `prepare`
-is told so.
+direct call. If it does not, or if the work cannot be captured, nothing is captured. On a CPU all work is then called
+directly, and the caller of `prepare` is told so. A GPU's process must end: after a failed capture torch may believe
+that one is still under way, and then never frees memory that two CUDA streams have used (pytorch/pytorch#180395).
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 
 
 class Backend(Protocol):
-    """Captures work on tensors that keep their addresses."""
+    """Captures work on tensors that keep their addresses.
+
+    Attributes:
+        outlives_failure: whether the process can go on after a failed capture.
+    """
+
+    outlives_failure: bool
 
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
         """Capture `work`, running it exactly once: a second run would overwrite another slot of the KV cache.
@@ -59,6 +66,8 @@ class Backend(Protocol):
 
 class CudaGraphs:
     """CUDA graphs that share one memory pool, which is possible because they are never replayed concurrently."""
+
+    outlives_failure = False
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -128,11 +137,18 @@ class Captured:
         return work(*inputs)
 
     def _capture(self, key: WorkKey, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
-        """Call the work, capture it, and keep the capture if a replay from the same state gives the same results."""
+        """Call the work, capture it, and keep the capture if a replay from the same state gives the same results.
+
+        What is compared waits in host memory: the state of a large autoencoder takes gigabytes of the GPU.
+
+        Raises:
+            CaptureError: if the work cannot be captured, and the process must end therefore.
+        """
         state = self._state_of(key.stage)
-        before = [tensor.clone() for tensor in state]
+        before = [tensor.to("cpu", copy=True) for tensor in state]
         expected = work(*inputs)
-        after = [tensor.clone() for tensor in state]
+        after = [tensor.to("cpu", copy=True) for tensor in state]
+        wanted_on_host = expected.cpu()
         try:
             _overwrite(state, before)
             own = tuple(tensor.clone() for tensor in inputs)
@@ -140,12 +156,14 @@ class Captured:
             _overwrite(state, before)
             held = _CapturedWork(own, replay)
             found = held(inputs)
-            for wanted, got in zip((expected, *after), (found, *state), strict=True):
+            for wanted, got in zip((wanted_on_host, *after), (found, *state), strict=True):
                 self._compare(wanted, got)
         except (RuntimeError, CaptureError) as error:  # CUDA raises RuntimeErrors, also when memory does not suffice
-            _overwrite(state, after)
             self._held.clear()
             self.recording = False
+            if not self._backend.outlives_failure:
+                raise CaptureError(f"The {key.stage} cannot be captured: {error}", 'Choose compile = "off".') from error
+            _overwrite(state, after)
             self.trouble = f"The {key.stage} cannot be captured; everything runs without graphs, slower: {error}"
             log.warning(self.trouble)
         else:
@@ -167,16 +185,24 @@ class Captured:
         return self._state.encoder.started, self._state.decoder.started
 
     def _compare(self, wanted: Tensor, got: Tensor) -> None:
-        """Raises:
-        CaptureError: if they differ by more than rounding explains.
+        """Compare a tensor in host memory with one on the device.
+
+        Raises:
+            CaptureError: if they differ by more than rounding explains.
         """
         if not wanted.is_floating_point():
-            if not torch.equal(wanted, got):
+            if not torch.equal(wanted, got.cpu()):
                 raise CaptureError("a replay leaves other integers in the state than the direct call.")
             return
-        error, size = (wanted.double() - got.double()).norm().item(), wanted.double().norm().item()
-        if not error <= self._tolerance * size:  # also true for NaN
-            raise CaptureError(f"a replay differs from the direct call: relative error {error / max(size, 1e-30):.1e}.")
+        error = size = 0.0
+        slices = (torch.atleast_1d(tensor).split(1) for tensor in (wanted, got))
+        for part, other in zip(*slices, strict=True):  # a slice at a time, as fp64 takes four times the memory
+            there = part.to(got.device).double()
+            size += there.square().sum().item()
+            error += (there - other.double()).square().sum().item()
+        if not error <= self._tolerance**2 * size:  # also true for NaN
+            relative = math.sqrt(error / max(size, 1e-60))
+            raise CaptureError(f"a replay differs from the direct call: relative error {relative:.1e}.")
 
 
 def _overwrite(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:
@@ -225,6 +251,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
         What went wrong and what was done about it, for the user; empty if all is well.
 
     Raises:
+        CaptureError: if the work cannot be captured on a GPU. Then this process must not go on with another stream.
         ModelError: if a stream over several processes is to be captured or compiled.
     """
     device = stream.device

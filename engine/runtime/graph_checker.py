@@ -58,6 +58,8 @@ RANDOM_OPS = (
 class GraphChecker:
     """A `Backend` of `graph_capture` that checks on a CPU what a CUDA graph requires."""
 
+    outlives_failure = True
+
     def capture(self, work: Callable[[], Tensor], host: Sequence[Tensor] = ()) -> Callable[[], Tensor]:
         """Run the work once and log its operations.
 

@@ -4,11 +4,20 @@ Weights are stored as float8_e4m3 with one scale per output. Activations are qua
 per token (row-wise scaling, as in torchao and vLLM). The matmul runs on the GPU's 8-bit units; it accumulates and
 returns wider numbers. Norms, embeddings, the head and the text's keys and values are not quantised.
 
+Some builds of torch have no row-wise matmul: those for Windows have none, and Linux builds lack it for some GPUs. There
+one scale serves a whole matrix (`Scaling.TENSOR`), which is less exact for tokens of small numbers. `scaling_for` tries
+out which of the two works.
+
+Quantising activations takes five kernels before each matmul, unless `compile = "full"` fuses them with what comes
+before. So without compilation float8 saves memory rather than time: see docs/performance.md.
+
 Shape letters: L tokens, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
+import enum
+import logging
 from typing import cast
 
 import torch
@@ -16,6 +25,8 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.network.protocol import StreamingNetwork
+
+log = logging.getLogger(__name__)
 
 FLOAT8_MAX = torch.finfo(torch.float8_e4m3fn).max
 """Largest finite number of float8_e4m3: 448."""
@@ -26,8 +37,18 @@ MIN_SCALE = 1e-12
 MIN_CAPABILITY = (8, 9)
 """Lowest CUDA compute capability with 8-bit floating point matmuls (Ada)."""
 
+REMEDY = 'Choose weights_dtype = "auto".'
+"""What to do if float8 is not possible."""
+
 WIDTH_MULTIPLE = 16
 """Inputs and outputs of an 8-bit linear layer must be multiples of this."""
+
+
+class Scaling(enum.Enum):
+    """What shares a scale: a row of a matrix, or all of it."""
+
+    ROW = "row"
+    TENSOR = "tensor"
 
 
 class Float8Linear(nn.Module):
@@ -36,11 +57,13 @@ class Float8Linear(nn.Module):
     Args:
         weight_OI: weights to quantise.
         bias_O: bias; it keeps its type.
+        scaling: what shares a scale, in weights and activations.
     """
 
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor) -> None:
+    def __init__(self, weight_OI: Tensor, bias_O: Tensor, scaling: Scaling = Scaling.ROW) -> None:
         super().__init__()
-        weight8_OI, scale_O1 = to_float8(weight_OI.detach())
+        self.scaling = scaling
+        weight8_OI, scale_O1 = to_float8(weight_OI.detach(), scaling)
         self.register_buffer("weight8_OI", weight8_OI, persistent=False)
         self.register_buffer("scale_1O", scale_O1.T.contiguous(), persistent=False)
         self.register_buffer("bias_O", bias_O.detach().clone(), persistent=False)
@@ -48,7 +71,7 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], in the type of the bias."""
         weight8_OI, bias_O = cast(Tensor, self.weight8_OI), cast(Tensor, self.bias_O)
-        x8_LI, scale_L1 = to_float8(x.flatten(0, -2))
+        x8_LI, scale_L1 = to_float8(x.flatten(0, -2), self.scaling)
         y_LO = torch._scaled_mm(
             x8_LI,
             weight8_OI.T,
@@ -61,37 +84,68 @@ class Float8Linear(nn.Module):
         return y_LO.view(*x.shape[:-1], -1)
 
 
-def to_float8(x_LI: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantise a matrix by rows: float8_e4m3 [L, I] and scales (fp32 [L, 1]), whose product approximates `x_LI`."""
-    scale_L1 = x_LI.abs().amax(dim=1, keepdim=True).float().div(FLOAT8_MAX).clamp(min=MIN_SCALE)
-    return (x_LI.float() / scale_L1).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn), scale_L1
+def to_float8(x_LI: Tensor, scaling: Scaling = Scaling.ROW) -> tuple[Tensor, Tensor]:
+    """Quantise a matrix: float8_e4m3 [L, I], and scales (fp32 [L, 1], or [1, 1] for one scale).
+
+    Their product approximates `x_LI`. No quotient needs clamping: the largest one is 448 to within fp32's rounding, and
+    rounding to float8 takes that to 448.
+    """
+    rows = None if scaling is Scaling.TENSOR else 1
+    largest = torch.linalg.vector_norm(x_LI, torch.inf, dim=rows, keepdim=True, dtype=torch.float32)
+    scale_L1 = largest.div_(FLOAT8_MAX).clamp_(min=MIN_SCALE)
+    return (x_LI / scale_L1).to(torch.float8_e4m3fn), scale_L1
+
+
+def scaling_for(device: torch.device, dtype: torch.dtype) -> Scaling:
+    """The finest scaling with which 8-bit matmuls work here, found by trying a product of two 16x16 matrices.
+
+    Raises:
+        ModelError: if neither works.
+    """
+    reasons = []
+    for scaling in Scaling:
+        layer = Float8Linear(
+            torch.ones(WIDTH_MULTIPLE, WIDTH_MULTIPLE, device=device, dtype=dtype),
+            torch.zeros(WIDTH_MULTIPLE, device=device, dtype=dtype),
+            scaling,
+        )
+        try:
+            product = layer(torch.ones(WIDTH_MULTIPLE, WIDTH_MULTIPLE, device=device, dtype=dtype))
+            if bool(((product - WIDTH_MULTIPLE).abs() < 0.5).all()):
+                return scaling
+            reasons.append(f"by {scaling.value}: wrong results")
+        except (RuntimeError, ValueError) as error:  # torch raises either, by version
+            log.info("8-bit matmuls with a scale for each %s do not work: %s", scaling.value, error)
+            reasons.append(f"by {scaling.value}: {str(error).splitlines()[0]}")
+    raise ModelError(f"8-bit matmuls do not work on {device} with this build of torch ({'; '.join(reasons)}).", REMEDY)
 
 
 def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None:
-    """Check that 8-bit matmuls are possible. On a CPU they work but are slow.
+    """Check that 8-bit matmuls are possible, by trying one. On a CPU they work but are slow.
 
     Raises:
-        ModelError: if the GPU is too old, there are several devices, or the type of the network is not supported.
+        ModelError: if the GPU is too old, there are several devices, the type of the network is not supported, or this
+            build of torch has no kernel for the device.
     """
-    remedy = 'Choose weights_dtype = "auto".'
     if devices > 1:
-        raise ModelError(f'weights_dtype = "float8" works on one device, but {devices} are configured.', remedy)
+        raise ModelError(f'weights_dtype = "float8" works on one device, but {devices} are configured.', REMEDY)
     if device.type == "cpu":
         return
     if device.type != "cuda":
-        raise ModelError(f'weights_dtype = "float8" is not supported on {device.type}.', remedy)
+        raise ModelError(f'weights_dtype = "float8" is not supported on {device.type}.', REMEDY)
     found = torch.cuda.get_device_capability(device)
     if found < MIN_CAPABILITY:
         raise ModelError(
             f"{torch.cuda.get_device_name(device)} has compute capability {found[0]}.{found[1]}; 8-bit matmuls need "
             f"{MIN_CAPABILITY[0]}.{MIN_CAPABILITY[1]} (Ada, Hopper) or newer.",
-            remedy,
+            REMEDY,
         )
     if dtype is not torch.bfloat16:
         raise ModelError(
             f"On a GPU 8-bit matmuls return bfloat16, but the network runs in {str(dtype).removeprefix('torch.')}.",
             'Choose dtype = "bfloat16" or "auto".',
         )
+    scaling_for(device, dtype)
 
 
 @torch.no_grad()
@@ -110,6 +164,9 @@ def quantise(network: StreamingNetwork) -> None:
             f"8-bit matmuls need linear layers whose widths are multiples of {WIDTH_MULTIPLE}, {found}.",
             'Choose weights_dtype = "auto".',
         )
+    scaling = Scaling.ROW if network.device.type == "meta" else scaling_for(network.device, network.dtype)
+    if scaling is Scaling.TENSOR:
+        log.warning("8-bit matmuls use one scale for a whole matrix here, which is less exact than one for each row.")
     for place in places:
         layer = place.layer
-        place.replace(Float8Linear(layer.weight, layer.bias))
+        place.replace(Float8Linear(layer.weight, layer.bias, scaling))

@@ -20,11 +20,13 @@ import psutil
 import pytest
 
 from bridge.config import EngineProcessConfig
-from bridge.process import messages, supervisor
+from bridge.process import messages, supervisor, worker
+from bridge.process.heartbeat import Heartbeat
 from bridge.process.supervisor import INBOX_DEPTH, EngineProcess, EngineState, Supervisor
 from bridge.process.watchdog import Watchdog
 from engine.config import Config
 from engine.controls import Controls
+from engine.errors import CaptureError
 from engine.frame import Frame
 from engine.planning.simulate import INPUT_FRAMES
 
@@ -250,3 +252,38 @@ def test_who_is_told_and_raises_does_not_end_the_watch(start: Callable[..., Show
     show.ready(2)
     show.passes_frames()
     assert any("the listener broke" in complaint.reason for complaint in show.of(messages.Complaint))
+
+
+def test_after_a_failed_capture_the_next_engine_captures_nothing_and_that_is_said() -> None:
+    show = Show()
+    watched = show.supervisor
+    assert watched._config.compile == "auto"
+    watched._handle(messages.Failed("It ran out of memory."))
+    assert watched._config.compile == "auto", "other failures change nothing"
+    watched._handle(messages.Failed("The decode cannot be captured.", captures=False))
+    assert watched._config.compile == "off"
+    assert "cannot be captured. It starts again without CUDA graphs" in watched._failure
+    watched.stop()
+
+
+def test_a_worker_whose_capture_failed_ends_and_asks_for_one_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def refused(*_: object) -> object:
+        raise CaptureError("The decode cannot be captured: no memory.")
+
+    class Parent:
+        def __init__(self, *_: object) -> None:
+            self.tell = told.append
+
+    for name, fake in {
+        "Parent": Parent,
+        "open_session": refused,
+        "leave_to_parent": lambda end: None,
+        "fine_timers": lambda: None,
+    }.items():
+        monkeypatch.setattr(worker, name, fake)
+    monkeypatch.setattr(worker.os, "_exit", lambda code: told.append(code))
+    start = messages.Start(Config(), False, False, 0.0, Controls())
+    worker.main(start, None, None, None, Heartbeat())  # type: ignore[arg-type]
+    assert told == [messages.Failed("The decode cannot be captured: no memory.", captures=False), 1]

@@ -245,6 +245,37 @@ def test_a_replay_that_is_not_the_same_is_said_and_not_used(how: str, monkeypatc
     assert same(show(plain), show(made))
 
 
+@pytest.mark.parametrize("how", ["refuses", "a little"])
+def test_a_gpu_process_does_not_go_on_after_a_failed_capture(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnGpu(Wrong):
+        outlives_failure = graph_capture.CudaGraphs.outlives_failure
+
+    monkeypatch.setattr(graph_capture, "GraphChecker", lambda: OnGpu(how))
+    with pytest.raises(CaptureError, match=r'encode cannot be captured.*compile = "off"'):
+        prepare(SPEC, stream(), "graphs", SIDE, SIDE, lambda _: None)
+
+
+def test_the_proof_of_a_capture_compares_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stream()
+    wide: list[int] = []
+    double = Tensor.double
+
+    def watched(tensor: Tensor) -> Tensor:
+        wide.append(tensor.numel())
+        return double(tensor)
+
+    runner = Captured(made.state, GraphChecker(), 1e-4)
+    first = torch.randn(4, 8, 8, 8)
+    monkeypatch.setattr(Tensor, "double", watched)
+    runner._compare(first, first.clone())
+    assert sum(wide) == 2 * first.numel()
+    assert max(wide) == first[0].numel()
+    with pytest.raises(CaptureError, match=r"relative error 1\.0e-02"):
+        runner._compare(first, first * 1.01)
+    with pytest.raises(CaptureError, match="integers"):
+        runner._compare(torch.arange(3), torch.arange(3) + 1)
+
+
 def test_trouble_at_warm_up_reaches_the_artist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_capture, "GraphChecker", lambda: Wrong("refuses"))
     said: list[str] = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,10 +79,55 @@ def test_where_it_cannot_be_had_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ModelError, match=r"RTX 3090 has compute capability 8\.6"):
         quantise.check(cuda, torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 9))
+    tried: list[torch.device] = []
+    monkeypatch.setattr(quantise, "scaling_for", lambda device, dtype: tried.append(device))
     quantise.check(cuda, torch.bfloat16)
+    assert tried == [cuda], "it is tried before it is promised"
     with pytest.raises(ModelError, match="float16"):
         quantise.check(cuda, torch.float16)
     with pytest.raises(ModelError, match="one device"):
         quantise.check(cuda, torch.bfloat16, devices=2)
     with pytest.raises(ModelError, match="multiples of 16"):
         quantise.quantise(network(replace(SHAPE, dim=40)))
+
+
+def refusing(*refused: quantise.Scaling) -> Callable[..., torch.Tensor]:
+    """`torch._scaled_mm` of a build that lacks the kernels for some scalings."""
+    matmul = torch._scaled_mm
+
+    def build(x: torch.Tensor, *args: Any, scale_a: torch.Tensor, **settings: Any) -> torch.Tensor:
+        scaling = quantise.Scaling.TENSOR if scale_a.numel() == 1 else quantise.Scaling.ROW
+        if scaling in refused:
+            raise RuntimeError("Rowwise scaling is not currently supported on your device")
+        return matmul(x, *args, scale_a=scale_a, **settings)
+
+    return build
+
+
+def test_without_row_wise_matmuls_one_scale_serves_a_matrix_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "_scaled_mm", refusing(quantise.Scaling.ROW))
+    assert quantise.scaling_for(torch.device("cpu"), torch.float32) is quantise.Scaling.TENSOR
+    spec = replace(SPEC, network=SHAPE)
+    wide, narrow = network(SHAPE), network(SHAPE)
+    quantise.quantise(narrow)
+    assert "one scale for a whole matrix" in caplog.text
+    xs = latents(1, 2) + latents(10, seed=1)
+    exact, rough = (run(stream(spec, dit=dit), xs, (700, 500)) for dit in (wide, narrow))
+    for (_, a), (_, b) in zip(exact, rough, strict=True):
+        assert 1e-4 < float((a - b).norm() / a.norm()) < 0.08
+
+
+def test_without_any_8_bit_matmul_it_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "_scaled_mm", refusing(*quantise.Scaling))
+    with pytest.raises(ModelError, match=r"not currently supported.*weights_dtype"):
+        quantise.scaling_for(torch.device("cpu"), torch.float32)
+
+
+def test_rounding_without_a_clamp_equals_rounding_with_one() -> None:
+    x = torch.randn(4096, 64, generator=torch.Generator().manual_seed(3)).to(torch.bfloat16) * 7
+    found, scale = quantise.to_float8(x)
+    wanted = (x.float() / scale).clamp(-quantise.FLOAT8_MAX, quantise.FLOAT8_MAX).to(torch.float8_e4m3fn)
+    assert torch.equal(found.view(torch.uint8), wanted.view(torch.uint8))
+    assert torch.equal(scale[:, 0], (x.abs().amax(1).float() / quantise.FLOAT8_MAX).clamp(min=quantise.MIN_SCALE))
