@@ -10,8 +10,8 @@ Two identities save multiplications:
   output phase: 16 products instead of 36. It is used in float32 on a CPU, and on a GPU where there are fewer outputs
   than inputs, because there it also moves fewer bytes than writing and reading the large picture.
 
-Shape letters: N images (T * B, time-major), B batch, C input channels, O output channels, H W sides, k taps, G frames that
-one image holds.
+Shape letters: N images (T * B, time-major), B batch, C input channels, O output channels, H W sides, k taps,
+G frames that one image holds.
 """
 
 from __future__ import annotations
