@@ -26,9 +26,6 @@ CONTEXT = 0.6 * GIB
 TIMESTEPS = 1001
 """Rows of the table of time embeddings: timesteps 0 to 1000."""
 
-PROOF_COPIES = 2
-"""Copies of the decoder's state that are held while a replay of the captured decoder is compared with a direct call."""
-
 
 class _Footprint(Protocol):
     """`engine.models.spec.CodecFootprint`."""
@@ -195,7 +192,7 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     pool, work = 0.0, once
     if setting.graphs and setting.gpus == 1:
         pool = recurring
-        proof = PROOF_COPIES * codec.decoder * pixels + decode + max(encode, forward) - recurring
+        proof = decode + max(encode, forward) - recurring  # a direct call beside the replay; its copies are on the host
         work = max(once, proof)
     return Need(
         weights=weights,

@@ -145,10 +145,10 @@ class Captured:
             CaptureError: if the work cannot be captured, and the process must end therefore.
         """
         state = self._state_of(key.stage)
-        before = [tensor.to("cpu", copy=True) for tensor in state]
+        before = [_to_host(tensor) for tensor in state]
         expected = work(*inputs)
-        after = [tensor.to("cpu", copy=True) for tensor in state]
-        wanted_on_host = expected.cpu()
+        after = [_to_host(tensor) for tensor in state]
+        wanted_on_host = _to_host(expected)
         try:
             _overwrite(state, before)
             own = tuple(tensor.clone() for tensor in inputs)
@@ -203,6 +203,11 @@ class Captured:
         if not error <= self._tolerance**2 * size:  # also true for NaN
             relative = math.sqrt(error / max(size, 1e-60))
             raise CaptureError(f"a replay differs from the direct call: relative error {relative:.1e}.")
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in host memory."""
+    return tensor.to("cpu", copy=True)
 
 
 def _overwrite(tensors: Iterable[Tensor], values: Iterable[Tensor]) -> None:

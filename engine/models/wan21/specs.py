@@ -13,7 +13,7 @@ DIT_14B = DiTShape(dim=5120, heads=40, layers=40, ffn=13824)
 DIT_TINY = DiTShape(dim=128, heads=4, layers=4, ffn=256, text_dim=64)
 
 _TINY_CODEC = CodecFootprint(
-    weights=34.7e6, encoder=126, decoder=168, windows=682, encode=920, decode=1537, together=True
+    weights=34.7e6, encoder=126, decoder=168, windows=682, encode=920, decode=1030, together=True
 )
 CODECS = {
     "full": CodecFootprint(weights=501e6, encoder=2808, decoder=4729, windows=6872, encode=2328, decode=7297),
