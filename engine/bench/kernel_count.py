@@ -80,7 +80,7 @@ class KernelCounter(TorchDispatchMode):
     """Counts every operation on the device `meta` within the context; what runs on the CPU is not counted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
 
     def __torch_dispatch__(
