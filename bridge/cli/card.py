@@ -22,6 +22,9 @@ GIB = 2**30
 SPARE = 0.08
 """Share of a GPU's memory that a preset leaves to the desktop and to other programs."""
 
+NOMINAL = 0.9
+"""Least share of the memory in a preset's name that a GPU must have: cards report less than they are sold with."""
+
 _NAME = re.compile(r"gpu-(?:(\d+)x)?(\d+)")
 
 _CHILD = """
@@ -91,7 +94,7 @@ def for_this_machine() -> Choice:
 
 
 def choose(cards: Sequence[Card], needs: Mapping[str, float], missing: Sequence[str]) -> Choice:
-    """The largest preset that fits into the free memory of the GPUs.
+    """The largest preset that is made for GPUs of this size and fits into their free memory.
 
     Args:
         cards: the GPUs, in torch's order.
@@ -101,9 +104,11 @@ def choose(cards: Sequence[Card], needs: Mapping[str, float], missing: Sequence[
     if not cards:
         return Choice(None, "Torch cannot use the NVIDIA GPU; tidecast doctor says why. Running Ember.")
     best = None
-    for name, (count, _) in gpu_presets().items():
+    for name, (count, size) in gpu_presets().items():
         used = cards[:count]
-        if len(used) == count and all(needs[name] <= min(card.free, (1 - SPARE) * card.total) for card in used):
+        made_for = all(card.total >= NOMINAL * size * GIB for card in used)
+        fits = all(needs[name] <= min(card.free, (1 - SPARE) * card.total) for card in used)
+        if len(used) == count and made_for and fits:
             best = name
     here = " and ".join(f"{card.name} ({card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free)" for card in cards)
     if best is None:

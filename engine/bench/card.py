@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.bench import card_verdicts, report
+from engine.bench import report
+from engine.planning import card_verdicts
 
 TAIL = 2000
 """Characters kept of what a part printed last."""

@@ -194,7 +194,7 @@ def test_to_begin_a_chunk_the_host_waits_for_nothing(session: Session) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_large_model_does_not_run_on_a_processor_in_silence() -> None:
-    with pytest.raises(ModelError, match="needs a GPU with 10 GiB") as raised:
+    with pytest.raises(ModelError, match=r"needs a GPU with \d+\.\d GiB") as raised:
         Session.open(Config(model="wan21-1.3b", device="auto"), files={})
     assert "tidecast doctor" in raised.value.remedy
 

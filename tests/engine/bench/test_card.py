@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from engine.bench import card, card_verdicts
+from engine.bench import card
 from engine.bench.card import Part
+from engine.planning import card_verdicts
 
 WRITES = "import sys; f = open(sys.argv[sys.argv.index('--lines') + 1], 'a'); "
 
