@@ -10,19 +10,15 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
-import multiprocessing
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
 from typing import assert_never
 
 import psutil
 
 from bridge.config import EngineProcessConfig
-from bridge.ipc.background_channel import BackgroundChannel
-from bridge.ipc.channel import Channel
+from bridge.ipc.child_process import ChildProcess
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
-from bridge.ipc.start_process import start_process
 from bridge.process import worker
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
@@ -61,16 +57,9 @@ STABLE_S = 30.0
 STOP_S = 2.0
 """How long an engine process may take to end when it is asked to."""
 
-KILL_S = 5.0
-"""How long it may take to end when it is killed. One that waits for a driver that hangs may never end."""
-
 INBOX_DEPTH = 12
 OUTBOX_DEPTH = 12
 """Frames that each ring holds: three chunks of four."""
-
-EngineChannel = BackgroundChannel[ToEngine, FromEngine]
-
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 class EngineState(enum.StrEnum):
@@ -281,7 +270,7 @@ class Supervisor:
             self._service.report_defect(error)
 
 
-class EngineProcess:
+class EngineProcess(ChildProcess[ToEngine, FromEngine]):
     """One engine process, from start to end, and the channel to it.
 
     Args:
@@ -308,22 +297,15 @@ class EngineProcess:
         report: Callable[[str, str], None],
     ) -> None:
         self.heartbeat = Heartbeat()
-        ours, theirs = _SPAWN.Pipe()
-        self.channel: EngineChannel = BackgroundChannel("engine", Channel(ours, FROM_ENGINE), handle, report)
-        try:
-            with theirs, inbox.reader() as reader, outbox.writer() as writer:
-                arguments = (start, reader, writer, theirs, self.heartbeat)
-                self._process = _SPAWN.Process(target=worker.main, args=arguments, name="tidecast-engine", daemon=True)
-                start_process(self._process)
-        except BaseException:
-            ours.close()
-            raise
-        self.pid = self._process.pid or 0
-        try:
-            self.channel.start()
-        except BaseException:
-            self.end(gently=False)
-            raise
+        with inbox.reader() as reader, outbox.writer() as writer:
+            super().__init__(
+                "engine",
+                worker.main,
+                lambda connection: (start, reader, writer, connection, self.heartbeat),
+                FROM_ENGINE,
+                handle,
+                report,
+            )
 
     @property
     def exit_text(self) -> str:
@@ -335,10 +317,7 @@ class EngineProcess:
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end; returns whether it has."""
-        ended = bool(wait([self._process.sentinel], timeout_s))
-        if ended:
-            self._process.join(KILL_S)  # the sentinel is ready a little before the exit code
-        return ended
+        return self._exited(timeout_s)
 
     def end(self, gently: bool) -> bool:
         """End the process: if `gently`, ask it first; then kill it. Takes a few seconds at most, whatever it does.
@@ -346,21 +325,14 @@ class EngineProcess:
         Returns:
             Whether it is gone. A process that waits for a driver that hangs cannot be killed.
         """
-        if gently:
-            self.channel.post(Stop())
-            self._process.join(STOP_S)
-        if self._process.is_alive():
-            children = _children(self.pid)
-            self._process.kill()
-            for child in children:
-                with contextlib.suppress(psutil.Error):
-                    child.kill()
-            self._process.join(KILL_S)
-        if self._process.is_alive():
-            self.channel.close(0.0)
-            return False
-        self._process.close()
-        return self.channel.close(KILL_S)
+        return self._end(Stop() if gently else None, STOP_S)
+
+    def _kill(self) -> None:
+        children = _children(self.pid)
+        super()._kill()
+        for child in children:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
 
 
 def _children(pid: int) -> list[psutil.Process]:

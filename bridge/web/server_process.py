@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 import time
 from collections.abc import Callable
-from multiprocessing.connection import wait
 from typing import Any
 
-from bridge.ipc.background_channel import BackgroundChannel
-from bridge.ipc.channel import Channel
-from bridge.ipc.start_process import start_process
+from bridge.ipc.child_process import KILL_S, ChildProcess
 from bridge.web.messages import FROM_WEB, FromWeb, Settings, Stop, ToWeb
 from bridge.web.preview import Preview
 
@@ -27,11 +23,6 @@ LOOK_S = 1.0
 STOP_S = 4.0
 """How long it may take to end when it is asked to."""
 
-KILL_S = 5.0
-"""How long it may take to end when it is killed."""
-
-_SPAWN = multiprocessing.get_context("spawn")
-
 
 def _web_process(*args: Any) -> None:
     """Main function of the web process; imports the web framework only there."""
@@ -40,7 +31,7 @@ def _web_process(*args: Any) -> None:
     serve(*args)
 
 
-class ServerProcess:
+class ServerProcess(ChildProcess[ToWeb, FromWeb]):
     """A running web process. Nothing that it does or leaves undone makes the caller wait, except in `end`.
 
     Args:
@@ -66,34 +57,24 @@ class ServerProcess:
         handle: Callable[[FromWeb], None],
         report: Callable[[str, str], None],
     ) -> None:
-        ours, theirs = _SPAWN.Pipe()
         self._handle = handle
-        self.channel: BackgroundChannel[ToWeb, FromWeb] = BackgroundChannel(
-            "web", Channel(ours, FROM_WEB), self._heard, report
-        )
         self._serving = False
         self._silent_s = 0.0
         self._looked_s = time.monotonic()
-        try:
-            with theirs, preview.readers() as readers:
-                self._process = _SPAWN.Process(
-                    target=_web_process, args=(theirs, listening, readers, settings), name="tidecast-web", daemon=True
-                )
-                start_process(self._process)
-        except BaseException:
-            ours.close()
-            raise
-        self.pid = self._process.pid or 0
-        try:
-            self.channel.start()
-        except BaseException:
-            self.end(gently=False)
-            raise
+        with preview.readers() as readers:
+            super().__init__(
+                "web",
+                _web_process,
+                lambda connection: (connection, listening, readers, settings),
+                FROM_WEB,
+                self._heard,
+                report,
+            )
 
     def wait(self, timeout_s: float) -> str:
         """Wait for the process to end or to hang; returns why it has to be replaced, else an empty text."""
-        if wait([self._process.sentinel], timeout_s) or self.channel.ended.is_set():
-            self._process.join(KILL_S)  # the sentinel is ready a little before the exit code
+        if self._exited(timeout_s) or self.channel.ended.is_set():
+            self._process.join(KILL_S)
             code = self._process.exitcode
             return f"The web process died ({'its pipe is closed' if code is None else f'exit code {code}'})."
         now_s = time.monotonic()
@@ -108,17 +89,7 @@ class ServerProcess:
         Returns:
             Whether it is gone.
         """
-        if gently:
-            self.channel.post(Stop())
-            self._process.join(STOP_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(KILL_S)
-        if self._process.is_alive():
-            self.channel.close(0.0)
-            return False
-        self._process.close()
-        return self.channel.close(KILL_S)
+        return self._end(Stop() if gently else None, STOP_S)
 
     def _heard(self, message: FromWeb) -> None:
         self._silent_s = 0.0

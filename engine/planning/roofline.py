@@ -10,31 +10,51 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class _DiT(Protocol):
-    """The fields of `engine.network.dit_shape.DiTShape` that are used here."""
+class NetworkShape(Protocol):
+    """The fields of `engine.network.dit_shape.DiTShape` that planning uses."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Width of the network."""
+        ...
+
     @property
-    def layers(self) -> int: ...
+    def layers(self) -> int:
+        """Number of blocks."""
+        ...
+
     @property
-    def ffn(self) -> int: ...
+    def ffn(self) -> int:
+        """Width inside the feed-forward network."""
+        ...
+
     @property
-    def latent_channels(self) -> int: ...
+    def latent_channels(self) -> int:
+        """Channels of a latent frame."""
+        ...
+
     @property
-    def patch(self) -> tuple[int, int, int]: ...
+    def patch(self) -> tuple[int, int, int]:
+        """Latent frames, rows and columns of a token."""
+        ...
+
     @property
-    def text_dim(self) -> int: ...
+    def text_dim(self) -> int:
+        """Width of a text embedding."""
+        ...
+
     @property
-    def text_len(self) -> int: ...
+    def text_len(self) -> int:
+        """Text tokens of a prompt."""
+        ...
 
 
-def tokens(shape: _DiT, height: int, width: int, stride: int = 8) -> int:
+def tokens(shape: NetworkShape, height: int, width: int, stride: int = 8) -> int:
     """Tokens of one latent frame."""
     return (height // (stride * shape.patch[1])) * (width // (stride * shape.patch[2]))
 
 
-def dit_flops(shape: _DiT, length: int, window: int) -> float:
+def dit_flops(shape: NetworkShape, length: int, window: int) -> float:
     """Operations of one row with `length` tokens that attend to `window` keys. Text keys are cached, so not counted."""
     d = shape.dim
     attention = 2 * 4 * length * d * d + 2 * 2 * length * window * d
@@ -44,7 +64,7 @@ def dit_flops(shape: _DiT, length: int, window: int) -> float:
     return float(shape.layers * (attention + cross + ffn) + 2 * 2 * length * patch * d)
 
 
-def dit_parameters(shape: _DiT, layers: int | None = None) -> float:
+def dit_parameters(shape: NetworkShape, layers: int | None = None) -> float:
     """Number of parameters of the network; `layers` counts another number of blocks than it has."""
     d = shape.dim
     block = 8 * (d * d + d) + 4 * d + 2 * d * shape.ffn + shape.ffn + d + 6 * d + 2 * d
@@ -54,7 +74,7 @@ def dit_parameters(shape: _DiT, layers: int | None = None) -> float:
     return float((shape.layers if layers is None else layers) * block + 2 * patch * d + patch + d + text + time + 2 * d)
 
 
-def cache_bytes(shape: _DiT, length: int, slots: int, element_bytes: int = 2) -> float:
+def cache_bytes(shape: NetworkShape, length: int, slots: int, element_bytes: int = 2) -> float:
     """Bytes of the keys and values of one row of the rolling cache."""
     return 2.0 * shape.layers * length * slots * shape.dim * element_bytes
 

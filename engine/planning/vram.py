@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
-from engine.planning.roofline import cache_bytes, dit_parameters, tokens
+from engine.planning.roofline import NetworkShape, cache_bytes, dit_parameters, tokens
 
 GIB = 2**30
 
@@ -46,25 +46,6 @@ class _Footprint(Protocol):
     def together(self) -> bool: ...
 
 
-class _Shape(Protocol):
-    """The fields of `engine.network.dit_shape.DiTShape` that are used here."""
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def ffn(self) -> int: ...
-    @property
-    def latent_channels(self) -> int: ...
-    @property
-    def patch(self) -> tuple[int, int, int]: ...
-    @property
-    def text_dim(self) -> int: ...
-    @property
-    def text_len(self) -> int: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What the memory of a model depends on; see `engine.models.spec.ModelSpec`.
@@ -78,7 +59,7 @@ class Sizes:
         codecs: its autoencoders, by name.
     """
 
-    network: _Shape
+    network: NetworkShape
     slots: int
     first: int
     frames: int
@@ -205,7 +186,7 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     )
 
 
-def _forward(shape: _Shape, setting: Setting) -> float:
+def _forward(shape: NetworkShape, setting: Setting) -> float:
     """Bytes of temporary tensors per token of a forward, at the peak: in RoPE (fp32) or in the feed-forward."""
     if setting.float8:
         return ELEMENT * (3.0 * shape.dim + 5.04 * shape.ffn)

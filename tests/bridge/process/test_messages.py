@@ -16,7 +16,7 @@ from bridge.config import EngineProcessConfig
 from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel, MessageError
 from bridge.process import messages
-from bridge.process.supervisor import EngineChannel, EngineState, Supervisor
+from bridge.process.supervisor import EngineState, Supervisor
 from engine.config import Config
 from engine.controls import Controls
 
@@ -83,7 +83,7 @@ def test_the_supervisor_reports_what_it_cannot_read_and_goes_on():
     told: list[messages.EngineEvent] = []
     supervisor = Supervisor(Config(), EngineProcessConfig(), 0.0, Controls, told.append)
     ours, theirs = SPAWN.Pipe()
-    channel: EngineChannel = BackgroundChannel(
+    channel: BackgroundChannel[messages.ToEngine, messages.FromEngine] = BackgroundChannel(
         "engine", Channel(ours, messages.FROM_ENGINE), supervisor._handle, supervisor._complain
     )
     try:

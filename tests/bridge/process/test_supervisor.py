@@ -20,9 +20,10 @@ import psutil
 import pytest
 
 from bridge.config import EngineProcessConfig
+from bridge.ipc import child_process
 from bridge.process import messages, supervisor, worker
 from bridge.process.heartbeat import Heartbeat
-from bridge.process.supervisor import INBOX_DEPTH, EngineProcess, EngineState, Supervisor
+from bridge.process.supervisor import INBOX_DEPTH, EngineState, Supervisor
 from bridge.process.watchdog import Watchdog
 from engine.config import Config
 from engine.controls import Controls
@@ -133,7 +134,7 @@ def test_stopping_waits_neither_for_a_frozen_engine_nor_for_a_full_pipe(start: C
     time.sleep(1.0)  # 50 times 20 kB
     began = time.monotonic()
     show.supervisor.stop()
-    assert time.monotonic() - began < supervisor.STOP_S + supervisor.KILL_S
+    assert time.monotonic() - began < supervisor.STOP_S + child_process.KILL_S
     assert not psutil.pid_exists(frozen)
 
 
@@ -226,12 +227,12 @@ def test_without_threads_the_process_is_ended_and_the_start_tried_again(
 
 def test_an_engine_that_cannot_be_killed_is_left_behind(start: Callable[..., Show], monkeypatch) -> None:
     """As one is that waits inside a driver that hangs."""
-    monkeypatch.setattr(supervisor, "KILL_S", 0.2)
+    monkeypatch.setattr(child_process, "KILL_S", 0.2)
     show = start(hang_seconds=1.0)
     stuck = show.ready()
     process = psutil.Process(stuck)
     process.suspend()
-    kill = EngineProcess.__init__.__globals__["_SPAWN"].Process.kill
+    kill = child_process.SPAWN.Process.kill
     monkeypatch.setattr("multiprocessing.process.BaseProcess.kill", lambda self: self.pid == stuck or kill(self))
     try:
         show.ready(2)

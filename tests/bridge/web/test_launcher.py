@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from bridge.ipc import child_process
 from bridge.web import launcher, server_process
 from bridge.web.launcher import WebProcess
 from engine.errors import PortInUseError
@@ -90,7 +91,7 @@ def test_a_show_ends_although_the_web_process_is_frozen() -> None:
     with Stage() as stage:
         os.kill(stage.web.pid, signal.SIGSTOP)
         began = time.monotonic()
-    assert time.monotonic() - began < server_process.STOP_S + server_process.KILL_S
+    assert time.monotonic() - began < server_process.STOP_S + child_process.KILL_S
 
 
 @POSIX
