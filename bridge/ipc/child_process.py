@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import _ConnectionBase, wait
 from typing import Any, Generic
 
 from bridge.ipc.background_channel import BackgroundChannel
@@ -40,7 +40,7 @@ class ChildProcess(Generic[Sent, Received]):
         self,
         name: str,
         main: Callable[..., None],
-        arguments: Callable[[Connection], tuple[Any, ...]],
+        arguments: Callable[[_ConnectionBase[Any, Any]], tuple[Any, ...]],
         receives: tuple[type[Received], ...],
         handle: Callable[[Received], None],
         report: Callable[[str, str], None],
