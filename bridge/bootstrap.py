@@ -45,7 +45,7 @@ PIP_OPTIONS = ("--disable-pip-version-check",)
 
 NEEDED = {
     "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
-    "tests": ("torch", "typer", "pytest", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
+    "tests": ("torch", "typer", "pytest", "xdist", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
 }
 """Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""
 

@@ -7,13 +7,19 @@ import sys
 
 from bridge import bootstrap
 
+IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "worksteal")
+"""One worker process a core: while a real-time test of one worker waits, another computes. `-n 0` runs them one by one.
+
+A worker's tests keep their order, so that the tests of a module share what it prepares.
+"""
+
 
 def main(arguments: list[str]) -> int:
     """Run the tests; return the exit code."""
     import pytest
 
     os.chdir(bootstrap.ROOT)
-    return 0 if arguments == ["--prepare"] else int(pytest.main(arguments))
+    return 0 if arguments == ["--prepare"] else int(pytest.main([*IN_PARALLEL, *arguments]))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,8 +55,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))
 
 
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a line at the end of the run. What a test prints itself is lost where it runs in a worker process."""
+    return lambda line: record_property("tell", line)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests had to be run again, which and why: a reason that comes back is mended, not run over."""
+    """Print what tests tell, then how many had to be run again, which and why: a reason that comes back is mended."""
+    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
+        for name, line in report.user_properties:
+            if name == "tell":
+                terminalreporter.line(str(line))
     again = terminalreporter.stats.get("rerun", [])
     terminalreporter.line(f"tests that had to be run again: {len(again) or 'none'}")
     for report in again:

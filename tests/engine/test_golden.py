@@ -37,12 +37,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("golden", "name"), [(SETS[folder], name) for name in cases], ids=cases)
 
 
-def test_case(golden: GoldenSet, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_case(golden: GoldenSet, name: str, tell: Callable[[str], None]) -> None:
     report = Report(name)
     with torch.inference_mode():
         _checker(name)(golden, name, report)
-    with capsys.disabled():
-        print(f"\n{report.line()}", end="")
+    tell(report.line())
     assert report.compared, f"{name}: nothing was compared"
     assert not report.failures, "\n".join(report.failures)
 

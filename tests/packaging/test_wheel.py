@@ -95,17 +95,16 @@ def test_it_holds_what_it_needs_and_nothing_for_developers(built: tuple[Path, Pa
         assert any(name.endswith("/configs/demo.toml") for name in source.getnames())
 
 
-def test_the_size_of_the_environment(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_size_of_the_environment(tell: Callable[[str], None]) -> None:
     """Printed, so that the sizes that `bridge.bootstrap` and the quickstart name can be compared with it."""
     libraries = Path(sysconfig.get_path("platlib"))
     sizes = {place.name: size_of(place) for place in libraries.iterdir() if place.is_dir()}
     cuda = sum(size for name, size in sizes.items() if name.startswith(("nvidia", "triton")))
     build = importlib.metadata.version("torch")
-    with capsys.disabled():
-        print(
-            f"\nlibraries {sum(sizes.values()) / 1e9:.1f} GB, of which torch {build} {sizes['torch'] / 1e9:.1f} GB"
-            f" and CUDA {cuda / 1e9:.1f} GB"
-        )
+    tell(
+        f"libraries {sum(sizes.values()) / 1e9:.1f} GB, of which torch {build} {sizes['torch'] / 1e9:.1f} GB"
+        f" and CUDA {cuda / 1e9:.1f} GB"
+    )
     assert sizes["torch"] > 1e8
 
 

@@ -23,9 +23,8 @@ def test_what_once_found_a_defect_finds_none_now(name):
 
 
 @pytest.mark.timeout(900)  # it starts dozens of processes, each of which loads the bridge
-def test_a_short_fuzz_finds_nothing(capsys):
-    with capsys.disabled():
-        print(f"\nfuzz: {how()}")  # visible: without atheris it finds less
+def test_a_short_fuzz_finds_nothing(tell):
+    tell(f"fuzz: {how()}")  # without atheris it finds less
     results = campaign(list(TARGETS), SECONDS, seed=1, jobs=2)
     assert all(result.inputs > len(TARGETS[result.target].seeds) for result in results), results
     findings = [finding for result in results for finding in result.findings]
