@@ -13,7 +13,7 @@ J heads, K width of a head, P complex pairs of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from engine.network.dit_pieces import compile_blocks
 from engine.network.dit_shape import DiTShape
 from engine.network.protocol import TIMESTEPS, LinearPlace, Memory, TextKeys
 from engine.network.rope import Rope, rope_for
+from engine.runtime.device import release_freed
 
 
 class CausalDiT(nn.Module):
@@ -134,10 +135,11 @@ class CausalDiT(nn.Module):
 
     def fuse(self) -> None:
         """Fuse linear layers that have the same input, for inference. The parameters keep their names."""
-        for block in self.blocks:
-            attention = cast(Block, block).self_attn
-            if attention.qkv is None:
-                attention.fuse()
+        separate = [block.self_attn for block in cast(Iterable[Block], self.blocks) if block.self_attn.qkv is None]
+        for attention in separate:
+            attention.fuse()
+        if separate:
+            release_freed(self.device)  # as gaps between tensors, the old weights would be too small for larger tensors
 
     def tables(self, height: int, width: int) -> DiTTables:
         """See `StreamingNetwork`."""

@@ -52,6 +52,12 @@ def use_video_stream(device: torch.device) -> None:
         torch.cuda.set_stream(_video_stream(device))
 
 
+def release_freed(device: torch.device) -> None:
+    """Return memory that torch has freed and kept to the driver; the device must finish its work for it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 @cache
 def _video_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(

@@ -145,11 +145,12 @@ class Captured:
             CaptureError: if the work cannot be captured, and the process must end therefore.
         """
         state = self._state_of(key.stage)
-        before = [_to_host(tensor) for tensor in state]
-        expected = work(*inputs)
-        after = [_to_host(tensor) for tensor in state]
-        wanted_on_host = _to_host(expected)
+        after: list[Tensor] | None = None
         try:
+            before = [_to_host(tensor) for tensor in state]
+            expected = work(*inputs)
+            wanted_on_host = _to_host(expected)
+            after = [_to_host(tensor) for tensor in state]
             _overwrite(state, before)
             own = tuple(tensor.clone() for tensor in inputs)
             replay = self._backend.capture(lambda: work(*own), self._on_host())
@@ -163,6 +164,8 @@ class Captured:
             self.recording = False
             if not self._backend.outlives_failure:
                 raise CaptureError(f"The {key.stage} cannot be captured: {error}", 'Choose compile = "off".') from error
+            if after is None:
+                raise  # the direct call itself failed, and would fail again
             _overwrite(state, after)
             self.trouble = f"The {key.stage} cannot be captured; everything runs without graphs, slower: {error}"
             log.warning(self.trouble)

@@ -1,4 +1,4 @@
-"""Quantises the large linear layers of a network to 8-bit floating point, after the weights are loaded.
+"""Quantises the large linear layers of a network to 8-bit floating point while the weights are loaded, block by block.
 
 Weights are stored as float8_e4m3 with one scale per output. Activations are quantised in every forward with one scale
 per token (row-wise scaling, as in torchao and vLLM). The matmul runs on the GPU's 8-bit units; it accumulates and
@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import enum
 import logging
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
-from engine.network.protocol import StreamingNetwork
+from engine.network.protocol import LinearPlace, StreamingNetwork
 
 log = logging.getLogger(__name__)
 
@@ -149,24 +150,40 @@ def check(device: torch.device, dtype: torch.dtype, *, devices: int = 1) -> None
 
 
 @torch.no_grad()
-def quantise(network: StreamingNetwork) -> None:
+def quantise(network: StreamingNetwork, device: torch.device | None = None) -> None:
     """Replace the network's large linear layers by 8-bit ones, one by one, freeing the original weights.
+
+    Args:
+        network: the network. If it is not on `device`, it is moved there block by block, so that the device never
+            holds more than the 8-bit network and one block of the original one.
+        device: where the network will run; None for where it is.
 
     Raises:
         ModelError: if the layers' widths do not fit, or the network has no such layers.
     """
-    network.fuse()
-    places = list(network.linears())
+    device = device or network.device
+    scaling = Scaling.ROW if device.type == "meta" else scaling_for(device, network.dtype)
+    if scaling is Scaling.TENSOR:
+        log.warning("8-bit matmuls use one scale for a whole matrix here, which is less exact than one for each row.")
+    blocks = network.blocks
+    if not len(blocks):
+        _check_widths([])
+    for block in blocks:
+        network.blocks = nn.ModuleList([block.to(device)])
+        network.fuse()
+        places = list(network.linears())
+        _check_widths(places)
+        for place in places:
+            layer = place.layer
+            place.replace(Float8Linear(layer.weight, layer.bias, scaling))
+    network.blocks = blocks
+    network.to(device)
+
+
+def _check_widths(places: Sequence[LinearPlace]) -> None:
     sides = sorted({side for place in places for side in place.layer.weight.shape})
     if not places or any(side % WIDTH_MULTIPLE for side in sides):
         found = f"not {', '.join(map(str, sides))}" if places else "but this network has none"
         raise ModelError(
-            f"8-bit matmuls need linear layers whose widths are multiples of {WIDTH_MULTIPLE}, {found}.",
-            'Choose weights_dtype = "auto".',
+            f"8-bit matmuls need linear layers whose widths are multiples of {WIDTH_MULTIPLE}, {found}.", REMEDY
         )
-    scaling = Scaling.ROW if network.device.type == "meta" else scaling_for(network.device, network.dtype)
-    if scaling is Scaling.TENSOR:
-        log.warning("8-bit matmuls use one scale for a whole matrix here, which is less exact than one for each row.")
-    for place in places:
-        layer = place.layer
-        place.replace(Float8Linear(layer.weight, layer.bias, scaling))

@@ -133,3 +133,14 @@ def test_the_table_has_one_row_per_name_and_says_so_when_there_is_none() -> None
     assert registry.get("self-forcing-1.3b").frames_per_block == 3
     with pytest.raises(ModelError, match=r"wan21-1\.3b"):
         registry.get("wan22")
+
+
+def test_the_separate_weights_are_returned_to_the_driver_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They leave gaps in the GPU's memory that are too small for what comes later."""
+    returned: list[None] = []
+    monkeypatch.setattr(CausalDiT, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: returned.append(None))
+    dit = CausalDiT(TINY)
+    dit.fuse()
+    dit.fuse()
+    assert len(returned) == 1

@@ -201,10 +201,7 @@ def run(
     _stand_in(patch)
     ledger = Ledger()
     with ledger, torch.no_grad():
-        network = _network(spec, float8=float8, blocks=blocks)
-        gc.collect()
-        if blocks is not None:
-            ledger.most = ledger.live  # a rank drops the blocks of others in host memory, before anything is on the GPU
+        network = _network(ledger, spec, float8=float8, blocks=blocks)
         stream = LocalStream(
             spec,
             network,
@@ -242,14 +239,27 @@ def _first_chunk(spec: ModelSpec, stream: LocalStream, height: int, width: int) 
         stream.decode(clean)
 
 
-def _network(spec: ModelSpec, *, float8: bool, blocks: tuple[int, int] | None) -> CausalDiT:
+def _network(ledger: Ledger, spec: ModelSpec, *, float8: bool, blocks: tuple[int, int] | None) -> CausalDiT:
     with META, _default_type(torch.bfloat16):
         network = CausalDiT(dit_shape(spec.network)).eval().requires_grad_(False)
     if blocks is not None:
         keep_blocks(network, *blocks)
     if float8:
-        quantise.quantise(network)
+        in_host_memory(network)
+    gc.collect()
+    if float8 or blocks is not None:
+        ledger.most = ledger.live  # what was in host memory before anything is on the GPU: all, or other ranks' blocks
+    if float8:
+        quantise.quantise(network, META)
     return network
+
+
+def in_host_memory(network: CausalDiT) -> None:
+    """Give the network weights in host memory, as mapped from a file; they take none, since all have one element."""
+    for module in network.modules():
+        for name, weights in list(module.named_parameters(recurse=False)):
+            mapped = torch.zeros((), dtype=weights.dtype).expand(weights.shape)
+            setattr(module, name, nn.Parameter(mapped, requires_grad=False))
 
 
 @contextmanager

@@ -21,6 +21,7 @@ def configurations() -> dict[str, Config]:
     found["most steps"] = Config(model="wan21-1.3b", width=832, height=480)
     found["light"] = Config(model="wan21-1.3b", width=832, height=480, vae="light", max_steps=2)
     found["self-forcing"] = Config(model="self-forcing-1.3b", width=832, height=480)
+    found["float8"] = Config(model="wan21-14b", width=512, height=288, vae="tiny", max_steps=1, weights_dtype="float8")
     found["long blocks, tiny"] = Config(model="longlive-1.3b", width=832, height=480, vae="tiny")
     return {name: config for name, config in found.items() if vram.need_of(registry.get(config.model), config)}
 

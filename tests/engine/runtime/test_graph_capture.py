@@ -26,6 +26,7 @@ from engine.runtime.graph_checker import GraphChecker
 from engine.session import Session
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, Gaussian
+from engine.stream.state import WorkKey
 from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 from tests.engine.stream.test_stream import DIT, SHAPE, SIDE, SPEC, stream
@@ -253,6 +254,22 @@ def test_a_gpu_process_does_not_go_on_after_a_failed_capture(how: str, monkeypat
     monkeypatch.setattr(graph_capture, "GraphChecker", lambda: OnGpu(how))
     with pytest.raises(CaptureError, match=r'encode cannot be captured.*compile = "off"'):
         prepare(SPEC, stream(), "graphs", SIDE, SIDE, lambda _: None)
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_memory_that_ends_before_the_capture_begins_is_a_failed_capture_on_a_gpu(outlives: bool) -> None:
+    """There the engine starts again without graphs, which need more memory; the direct call would only fail again."""
+
+    class Backend(GraphChecker):
+        outlives_failure = outlives
+
+    def work(*_: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    runner = Captured(stream().state, Backend(), 1e-4)
+    with pytest.raises(torch.OutOfMemoryError if outlives else CaptureError, match="out of memory"):
+        runner(WorkKey("decode", 1, steady=True), work)
+    assert not runner.recording
 
 
 def test_the_proof_of_a_capture_compares_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from engine import opening
 from engine.config import Config
 from engine.errors import ModelError
+from engine.models import registry
+from engine.models.wan21.specs import DIT_14B
+from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
 from engine.runtime import quantise
 from engine.session import Session
+from tests.engine.rehearsal.meta_stream import Ledger, in_host_memory
 from tests.engine.stream.test_stream import SPEC, latents, network, run, stream
 from tests.engine.test_session import play
 
@@ -131,3 +137,39 @@ def test_rounding_without_a_clamp_equals_rounding_with_one() -> None:
     wanted = (x.float() / scale).clamp(-quantise.FLOAT8_MAX, quantise.FLOAT8_MAX).to(torch.float8_e4m3fn)
     assert torch.equal(found.view(torch.uint8), wanted.view(torch.uint8))
     assert torch.equal(scale[:, 0], (x.abs().amax(1).float() / quantise.FLOAT8_MAX).clamp(min=quantise.MIN_SCALE))
+
+
+def test_the_device_never_holds_more_than_the_8_bit_network_and_one_block_in_16_bits() -> None:
+    with torch.device("meta"):
+        dit = CausalDiT(replace(DIT_14B, layers=6)).to(torch.bfloat16)
+    in_host_memory(dit)
+    block = sum(tensor.nbytes for tensor in dit.blocks[0].parameters())
+    with Ledger() as ledger:
+        quantise.quantise(dit, torch.device("meta"))
+    assert ledger.most <= ledger.live + 1.5 * block, "the block, and its fused or rounded copies"
+    assert {tensor.device.type for tensor in (*dit.parameters(), *dit.buffers())} == {"meta"}
+
+
+def test_moved_block_by_block_or_in_place_the_8_bit_network_is_the_same() -> None:
+    here, moved = network(SHAPE), network(SHAPE)
+    quantise.quantise(here)
+    quantise.quantise(moved, torch.device("cpu"))
+    wanted, found = dict(here.named_buffers()), dict(moved.named_buffers())
+    assert wanted.keys() == found.keys() and len(wanted) == 6 * 3 * SHAPE.layers
+    assert all(torch.equal(tensor.view(torch.uint8), found[name].view(torch.uint8)) for name, tensor in wanted.items())
+
+
+def test_a_file_is_quantised_from_host_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network in 16 bits may be larger than the device."""
+    dit = network(registry.get("wan21-tiny").network)
+    torch.save(dit.state_dict(), tmp_path / "model.pt")
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(opening, "_prepare_device", lambda *_: (torch.device("meta"), torch.bfloat16))
+    monkeypatch.setattr(opening, "Gaussian", lambda *_, **__: None)  # there are no random numbers on this device
+    monkeypatch.setattr(
+        quantise, "quantise", lambda given, device: asked.append((given.device.type, device.type)) or 1 / 0
+    )
+    config = Config(model="wan21-tiny", width=32, height=32, weights_dtype="float8")
+    with pytest.raises(ZeroDivisionError):
+        opening.opened(config, say=lambda _: None, defer_prompts=False, files={"dit": tmp_path / "model.pt"})
+    assert asked == [("cpu", "meta")]
