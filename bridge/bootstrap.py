@@ -3,6 +3,9 @@
 Standard library only, because it runs before anything else is installed. It does nothing when the libraries can already
 be imported.
 
+Every library has the version and one of the hashes in `bridge/pins`. Torch's GPU builds are in an index of their own;
+they have the version alone.
+
 System packages are installed only on Debian, as root and with permission. `TIDECAST_APT=yes` or `no` decides; if it is
 not set, the user is asked at the terminal. Without a terminal (CI, a container) starting as root counts as permission,
 and the packages are named before they are installed.
@@ -20,7 +23,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,8 @@ OLDEST_PYTHON = (3, 11)
 UV_TORCH = ("uv", "pip", "install", "--torch-backend")
 """Installs torch in the build for a backend, which torch's makers keep apart from the default one; uv knows where."""
 
-PIP_CPU_TORCH = "torch==2.13.0"
-"""What pip is asked for where uv cannot install torch and there is no NVIDIA driver. With a pip that is set up for an
-index with builds for CPUs, this exact version is such a build."""
+HASHED = ("--no-deps", "--require-hashes")
+"""With these, pip installs exactly what the files of pins name."""
 
 PIP_DRIVER = 580
 """The oldest driver for the build that pip installs on Linux (CUDA 13.0); with an older one torch finds no GPU."""
@@ -85,18 +86,31 @@ def python() -> Path:
 
 
 def stamp(part: str) -> Path:
-    """The file that marks `part` as installed; its name depends on pyproject.toml, so a change there installs again."""
-    digest = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + EXTRAS[part].encode()).hexdigest()[:16]
+    """The file that marks `part` as installed. Its name depends on pyproject.toml and on the pins, so that a change
+    there installs again."""
+    contents = [path.read_bytes() for path in (ROOT / "pyproject.toml", *pins(part))]
+    digest = hashlib.sha256(b"".join(contents) + EXTRAS[part].encode()).hexdigest()[:16]
     return VENV / f".tidecast-{part}-{digest}"
+
+
+def pins(part: str) -> list[Path]:
+    """The files that pin the libraries of `part`, without torch."""
+    from bridge.pins import files  # here: only a checkout has them
+
+    return [files.BASE, *(files.extra(name) for name in EXTRAS[part].split(","))]
 
 
 def create() -> None:
     """Create the virtual environment if it does not exist."""
     if python().exists():
         return
+    if importlib.util.find_spec("venv") is None:
+        stop("Libraries are missing, and this Python cannot make an environment for them. Copy the folder again.")
     if importlib.util.find_spec("ensurepip") is None:
         debian_install(("python3-venv",), "to create a virtual environment")
     say(f"creating {VENV}")
+    import venv  # here: Windows' embeddable Python has no such module, and needs none
+
     try:
         venv.create(VENV, with_pip=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -107,32 +121,38 @@ def install(part: str) -> None:
     """Install Tidecast and the libraries of `part` into the environment."""
     install_torch()
     say(f"installing the other libraries (once; about {LIBRARIES_GB[part]:g} GB on the disk)")
-    pip("install", "--editable", f"{ROOT}[{EXTRAS[part]}]")
+    pip("install", *HASHED, *(word for path in pins(part) for word in ("-r", str(path))))
+    pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
     stamp(part).touch()
 
 
 def install_torch() -> None:
     """Install torch in the build for this machine: for CPUs, or for the NVIDIA driver.
 
-    uv chooses the build. pip takes its place where uv cannot be had, or the index of torch's builds not be reached; its
-    own choice is CUDA on Linux (x86-64), even without a driver, and the CPU build elsewhere.
+    The build on pip's index is for CPUs, and its hash is pinned, except on Linux (x86-64). There, and for an NVIDIA
+    driver, uv chooses the build. Where uv cannot be had, or the index of torch's builds not be reached, pip takes its
+    place; on Linux (x86-64) it finds the build for CUDA, or the one for CPUs if its index has only that.
     """
+    from bridge.pins import files
+
     nvidia = has_nvidia()
-    backend = "auto" if nvidia else "cpu"
-    say(f"installing torch for {'the NVIDIA driver' if nvidia else 'CPUs'} (once; {torch_size(cuda=nvidia)})")
-    said = attempt("pip", *PIP_OPTIONS, "install", "uv")
-    if not said:
-        said = attempt(*UV_TORCH, backend, "--python", str(python()), requirement("torch"))
-    if not said:
-        return
     cuda = sys.platform.startswith("linux") and platform.machine() == "x86_64"
-    say(f"uv could not do it ({said.splitlines()[0]})")
-    say(f"asking pip ({'if its index has no other build, ' if cuda else ''}{torch_size(cuda=cuda)})")
+    say(f"installing torch for {'the NVIDIA driver' if nvidia else 'CPUs'} (once; {torch_size(cuda=nvidia)})")
+    if nvidia or cuda:
+        said = attempt("pip", *PIP_OPTIONS, "install", *HASHED, "-r", str(files.UV))
+        if not said:
+            # The newest release is not built for every driver, so that an older one may be chosen.
+            wanted = f"{requirement('torch').partition(',')[0]},<={files.TORCH}" if nvidia else files.torch_wanted()
+            said = attempt(*UV_TORCH, "auto" if nvidia else "cpu", "--python", str(python()), wanted)
+        if not said:
+            return
+        say(f"uv could not do it ({said.splitlines()[0]})")
+        say(f"asking pip ({'if its index has no other build, ' if cuda else ''}{torch_size(cuda=cuda)})")
     if nvidia and cuda:
         say(f"pip's build needs NVIDIA driver {PIP_DRIVER} or newer; tidecast doctor tells whether it finds the card")
     elif nvidia:
         say("that build cannot use the NVIDIA card; tidecast doctor names the command for the one that can")
-    pip("install", requirement("torch") if nvidia else PIP_CPU_TORCH)
+    pip("install", *([files.torch_wanted()] if cuda else [*HASHED, "-r", str(files.torch())]))
 
 
 def torch_size(*, cuda: bool) -> str:

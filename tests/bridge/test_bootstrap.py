@@ -5,6 +5,7 @@ No installer is run: what would be run is looked at.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import platform
@@ -53,28 +54,35 @@ def installers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Installers:
     return stand_in
 
 
-EVERYTHING = f"pip install --editable {bootstrap.ROOT}[midi,web]"
-TORCH = bootstrap.requirement("torch")
-UV = "uv pip install --torch-backend {} --python venv/python " + TORCH
+PINS = bootstrap.ROOT / "bridge" / "pins"
+HASHED = "pip install --no-deps --require-hashes -r"
+EVERYTHING = [
+    f"{HASHED} {PINS / 'base.txt'} -r {PINS / 'extra-midi.txt'} -r {PINS / 'extra-web.txt'}",
+    f"pip install --no-deps --no-build-isolation --editable {bootstrap.ROOT}",
+]
+GET_UV = f"{HASHED} {PINS / 'uv.txt'}"
+TORCH = "torch==2.13.0"
+ANY_TORCH = "torch>=2.11,<=2.13.0"
+PINNED_TORCH = f"--no-deps --require-hashes -r {PINS / 'torch.txt'}"
 
 SYSTEMS = [
-    # system, processor, NVIDIA driver, the backend that uv is asked for, what pip is asked for if uv fails, its size
-    ("linux", "x86_64", False, "cpu", "torch==2.13.0", "if its index has no other build, with CUDA: about 3 GB"),
-    ("linux", "x86_64", True, "auto", TORCH, "if its index has no other build, with CUDA: about 3 GB"),
-    ("linux", "aarch64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
-    ("linux", "aarch64", True, "auto", TORCH, "about 0.2 GB"),
-    ("win32", "AMD64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
-    ("win32", "AMD64", True, "auto", TORCH, "about 0.2 GB"),
-    ("darwin", "arm64", False, "cpu", "torch==2.13.0", "about 0.2 GB"),
+    # system, processor, NVIDIA driver, what uv is asked for, what pip is asked for otherwise, its size
+    ("linux", "x86_64", False, f"cpu {TORCH}", TORCH, "if its index has no other build, with CUDA: about 3 GB"),
+    ("linux", "x86_64", True, f"auto {ANY_TORCH}", TORCH, "if its index has no other build, with CUDA: about 3 GB"),
+    ("linux", "aarch64", False, "", PINNED_TORCH, "about 0.2 GB"),
+    ("linux", "aarch64", True, f"auto {ANY_TORCH}", PINNED_TORCH, "about 0.2 GB"),
+    ("win32", "AMD64", False, "", PINNED_TORCH, "about 0.2 GB"),
+    ("win32", "AMD64", True, f"auto {ANY_TORCH}", PINNED_TORCH, "about 0.2 GB"),
+    ("darwin", "arm64", False, "", PINNED_TORCH, "about 0.2 GB"),
 ]
 
 
-@pytest.mark.parametrize(("system", "processor", "driver", "backend", "from_pip", "size"), SYSTEMS)
-def test_uv_chooses_the_build_of_torch_on_every_system_and_pip_takes_its_place(
+@pytest.mark.parametrize(("system", "processor", "driver", "from_uv", "from_pip", "size"), SYSTEMS)
+def test_uv_chooses_the_build_of_torch_where_pip_has_another_and_pip_takes_its_place(
     system: str,
     processor: str,
     driver: bool,
-    backend: str,
+    from_uv: str,
     from_pip: str,
     size: str,
     installers: Installers,
@@ -85,15 +93,18 @@ def test_uv_chooses_the_build_of_torch_on_every_system_and_pip_takes_its_place(
     monkeypatch.setattr(platform, "machine", lambda: processor)
     monkeypatch.setattr(bootstrap, "has_nvidia", lambda: driver)
     bootstrap.install("bridge")
-    assert installers.ran == ["pip install uv", UV.format(backend), EVERYTHING]
+    backend, _, wanted = from_uv.partition(" ")
+    first = [GET_UV, f"uv pip install --torch-backend {backend} --python venv/python {wanted}"]
+    assert installers.ran == [*(first if from_uv else [f"pip install {from_pip}"]), *EVERYTHING]
     assert bootstrap.stamp("bridge").exists()
     said = capsys.readouterr().err
     assert ("with CUDA: about 3 GB to download, 5 GB on the disk" if driver else "about 0.2 GB to download") in said
 
-    for fails in ("pip install uv", "uv"):  # no uv for this system; or the index of torch's builds cannot be reached
+    # no uv for this system; or the index of torch's builds cannot be reached
+    for fails in (GET_UV, "uv") if from_uv else ():
         installers.ran, installers.fails = [], (fails,)
         bootstrap.install("bridge")
-        assert installers.ran[-2:] == [f"pip install {from_pip}", EVERYTHING]
+        assert installers.ran[-3:] == [f"pip install {from_pip}", *EVERYTHING]
         said = capsys.readouterr().err
         assert "uv could not do it (error: Request failed after 3 retries)" in said
         assert f"asking pip ({size}" in said
@@ -101,11 +112,35 @@ def test_uv_chooses_the_build_of_torch_on_every_system_and_pip_takes_its_place(
         assert ("pip's build needs NVIDIA driver 580 or newer; tidecast doctor" in said) == (driver and "CUDA" in size)
 
 
+def test_other_pins_install_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = bootstrap.stamp("bridge")
+    other = tmp_path / "base.txt"
+    other.write_text("numpy==1")
+    monkeypatch.setattr(bootstrap, "pins", lambda _: [other])
+    assert bootstrap.stamp("bridge") != before
+
+
+def test_a_python_without_venv_does_not_try(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows' embeddable Python, of which the portable folder is made."""
+    program = "import sys; sys.modules['venv'] = None; import bridge.bootstrap as b; print(b.OLDEST_PYTHON)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=bootstrap.ROOT)
+    assert done.stdout == "(3, 11)\n", done.stderr
+    monkeypatch.setattr(bootstrap, "python", lambda: Path("nowhere"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        bootstrap.create()
+    assert "Libraries are missing, and this Python cannot make an environment" in capsys.readouterr().err
+
+
 def test_at_a_terminal_the_installers_show_their_progress(
     installers: Installers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = Terminal()
     monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(bootstrap, "has_nvidia", lambda: False)
     installers.fails = ("uv",)
     bootstrap.install("bridge")  # the stand-in checks that nothing is caught

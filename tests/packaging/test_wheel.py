@@ -89,7 +89,7 @@ def test_it_holds_what_it_needs_and_nothing_for_developers(built: tuple[Path, Pa
     ):
         assert needed in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    for foreign in ("tests/", "bridge/drills/", "engine/models/ember/training/"):
+    for foreign in ("tests/", "bridge/bundle/", "bridge/drills/", "bridge/pins/", "engine/models/ember/training/"):
         assert not [name for name in names if name.startswith(foreign)]
     with tarfile.open(sdist) as source:
         assert any(name.endswith("/configs/demo.toml") for name in source.getnames())
