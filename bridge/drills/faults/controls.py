@@ -13,7 +13,7 @@ import psutil
 
 from bridge.app import App
 from bridge.control.osc.packet import build
-from bridge.drills.faults.drill import SETTLE_S, Drill, wait_for
+from bridge.drills.faults.drill import Drill, wait_for
 from engine.control import PREFIX
 from engine.errors import EngineError, PortInUseError
 
@@ -37,7 +37,7 @@ def clock_jumps(drill: Drill) -> None:
             mock.patch("time.time", lambda jump_s=jump_s: clock() + jump_s),
             mock.patch("time.time_ns", lambda jump_s=jump_s: clock_ns() + jump_s * 1_000_000_000),
         ):
-            time.sleep(SETTLE_S)
+            time.sleep(drill.settle_s)
 
 
 def port_taken(drill: Drill) -> None:

@@ -99,15 +99,20 @@ class Drill:
     Args:
         engine: settings of the engine, such as {"engine.model": "ember"}.
         width, height, fps: size and rate of the source.
+        settle_s: how long each case waits in s, once what was broken works again, to see that it goes on working.
 
     Attributes:
         mark: in the names of the source and the output.
         size: width, height and rate of the source.
+        settle_s: as given.
         errors: what was reported during this case.
         sender, receiver: the processes at both ends.
     """
 
-    def __init__(self, engine: dict[str, Any], width: int = 640, height: int = 360, fps: int = 30) -> None:
+    def __init__(
+        self, engine: dict[str, Any], width: int = 640, height: int = 360, fps: int = 30, settle_s: float = SETTLE_S
+    ) -> None:
+        self.settle_s = settle_s
         self.mark = f"Tidecast drill {os.getpid()}"
         self.size = (width, height, fps)
         self._stack = contextlib.ExitStack()
@@ -144,7 +149,7 @@ class Drill:
             self.receiver = Receiver(self.uri("out"))
             stack.callback(lambda: self.receiver.kill())
             wait_until_running(self.app, RECOVERY_S)
-            time.sleep(SETTLE_S)
+            time.sleep(self.settle_s)
             self._stack = stack.pop_all()
         return self
 
@@ -171,7 +176,7 @@ class Drill:
         styled = self.last_styled_ns()
         wait_for(lambda: self.recovered(styled), "no restyled frames came again")
         recovery_s = time.monotonic() - began
-        time.sleep(SETTLE_S)
+        time.sleep(self.settle_s)
         seen = self.receiver.take() if case.receives else []
         return Outcome(
             case.name,

@@ -8,7 +8,7 @@ import time
 
 from bridge.bench.peers import Receiver
 from bridge.control.osc.packet import build
-from bridge.drills.faults.drill import POISONED, SETTLE_S, Drill, wait_for
+from bridge.drills.faults.drill import POISONED, Drill, wait_for
 from engine.control import PREFIX
 
 
@@ -26,7 +26,7 @@ def sources_swapped(drill: Drill) -> None:
         for which in ("B", "A"):
             drill.app.store.set("input", drill.uri(which))
             wait_for(functools.partial(drill.connected_to, which), f"source {which} was not reached")
-            time.sleep(SETTLE_S)
+            time.sleep(drill.settle_s)
 
 
 def size_changed(drill: Drill) -> None:
@@ -40,13 +40,13 @@ def size_changed(drill: Drill) -> None:
     for factor in (2, 1):
         drill.sender.resize(width * factor, height * factor)
         wait_for(functools.partial(is_wide, width * factor), "the size did not change")
-        time.sleep(SETTLE_S)
+        time.sleep(drill.settle_s)
 
 
 def receiver_killed(drill: Drill) -> None:
     """The mixer is gone, and another one comes."""
     drill.receiver.kill()
-    time.sleep(2.0)
+    time.sleep(2.0 * drill.settle_s)
     drill.receiver = Receiver(drill.uri("out"))
     wait_for(lambda: bool(drill.receiver.take()), "the new receiver got nothing")
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._dynamo import mark_dynamic, mark_static
 
 from engine.errors import ModelError
 from engine.models.codec_memory import CodecMemory, CodecStates, to_images, to_video
@@ -154,6 +153,9 @@ class WanCodec(CodecStates):
 
     def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         """Compile the norms with their activations, so that each is one kernel (on a GPU; a CPU has its own)."""
+        # Not above: it loads the whole compiler, which takes half of the time in which a process without one starts.
+        from torch._dynamo import mark_dynamic, mark_static
+
         compiled = compiler(norm_silu)
 
         def rows(x_MC: Tensor, gamma_C: Tensor, out_MC: Tensor) -> None:

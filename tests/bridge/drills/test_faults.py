@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+
 import pytest
 
 from bridge.bench.peers import Seen, longest_held_ms
+from bridge.drills.faults import controls
 from bridge.drills.faults.drill import Drill
 from bridge.drills.faults.table import CASES, NOTHING
 from bridge.process.faults import PAUSE_S
+from bridge.web import server_process
 from tests.bridge.drills.pauses import allowed_ms, paused_ms
+
+SETTLE_S = 0.5
+QUIET_S = 1.5
+
+SETTINGS = {
+    "engine.model": "wan21-tiny",
+    "engine.width": 32,  # the smallest: the engine works all the time
+    "engine.height": 32,
+    # Longer than the engine that pauses may pause, and a hundred times as long as one of its steps.
+    "process.hang_seconds": PAUSE_S + 2.0,
+    # Else each engine that ends makes the cases after it wait longer for the next one.
+    "process.backoff_max_seconds": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
 def drill():
-    tiny = {"engine.model": "wan21-tiny", "engine.width": 64, "engine.height": 64}
-    with Drill(tiny, 320, 176, 30) as drill:
-        yield drill
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server_process, "HANG_S", 4.0)  # eight of its signs of life
+        patch.setattr(controls, "UNREAD_S", 1.5)
+        with Drill(SETTINGS, 320, 176, 30, SETTLE_S) as drill:
+            yield drill
 
 
 @pytest.fixture(scope="module")
 def quiet_ms(drill):
     """The longest pause when nothing is broken: what this machine itself does to the output."""
-    return drill.run(NOTHING).gap_ms
+    return drill.run(dataclasses.replace(NOTHING, cause=lambda drill: time.sleep(QUIET_S))).gap_ms
 
 
 def test_how_long_a_picture_was_held_is_read_off_its_number():

@@ -156,6 +156,14 @@ def test_an_engine_that_raises_tells_why_before_it_is_replaced(start: Callable[.
     assert show.reasons() == ["RuntimeError: drill"]
 
 
+def test_every_failed_start_is_followed_by_a_longer_wait_up_to_a_limit(start: Callable[..., Show], monkeypatch) -> None:
+    monkeypatch.setattr(Supervisor, "_run_process", lambda self: "drill")
+    show = start(backoff_max_seconds=0.3)
+    until(lambda: len(show.reasons()) >= 4, "the failed starts were not told")
+    waits_s = [event.retry_s for event in show.of(messages.Restarting)]
+    assert waits_s[:4] == pytest.approx([0.0, 0.1, 0.3, 0.3])
+
+
 @posix_only
 def test_a_bridge_that_was_paused_itself_keeps_its_engine(start: Callable[..., Show], monkeypatch) -> None:
     jump_s = [0.0]
