@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +46,16 @@ REAL_TIME = {
 }
 """Modules whose tests run whole programs against the clock. A machine that pauses them gets two further tries, which
 pytest counts in its last line."""
+
+
+def pytest_configure() -> None:
+    """Keep the compiled modules, even where Python was told not to (PYTHONDONTWRITEBYTECODE).
+
+    Hundreds of processes are started here. Without them each compiles every module again: a fifth of its start.
+    """
+    if sys.dont_write_bytecode:
+        for package in ("bridge", "engine"):
+            compileall.compile_dir(HERE.parent / package, quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from bridge.cli import doctor
+from bridge.cli import main as command
 from bridge.cli.bench import Benches
 from bridge.cli.doctor import diagnose
 from bridge.cli.main import app
+from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load
 from engine.errors import ConfigError
 
@@ -30,17 +36,47 @@ def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProc
     )
 
 
+STARTED = ("--osc-port", "0", "--no-web", "--output", "null:")
+
+
+def in_this_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str]:
+    """Run the command up to its end; returns its exit code and what it wrote."""
+    monkeypatch.setattr(sys, "argv", ["tidecast", *arguments])
+    monkeypatch.setattr(command.multiprocessing, "active_children", list)  # those of other tests are not its own
+    monkeypatch.setattr(command, "keep_memory", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    written = capsys.readouterr()
+    return ended.value.code, written.out + written.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("run", "--config", "nope"), ("nope", "laptop")),
-        (("run", "--size", "big"), ("big", "512x512")),
-        (("run", "--size", "500x500"), ("500", "multiple of 16")),
-        (("run", "--input", "tape:1", "--osc-port", "0", "--no-web", "--output", "null:"), ("tape:1", "ndi:")),
-        (("run", "--input", "file:/no/such.mp4", "--osc-port", "0", "--no-web", "--output", "null:"), ("such.mp4",)),
-        (("run", "--set", "osc.prot=1"), ("prot", "port")),
-        (("run", "--set", "nonsense"), ("nonsense", "output.fps=25")),
-        (("run", "--input", "pattern:bars", "--set", "input=5"), ("input = 5", "input is a section", "output.fps=25")),
+        (("--config", "nope"), ("nope", "laptop")),
+        (("--size", "big"), ("big", "512x512")),
+        (("--size", "500x500"), ("500", "multiple of 16")),
+        (("--set", "osc.prot=1"), ("prot", "port")),
+        (("--set", "nonsense"), ("nonsense", "output.fps=25")),
+        (("--input", "pattern:bars", "--set", "input=5"), ("input = 5", "input is a section", "output.fps=25")),
+    ],
+)
+def test_a_mistake_is_found_before_anything_is_started(arguments, words, monkeypatch, capsys):
+    monkeypatch.setattr(command, "serve", lambda *_, **__: pytest.fail("it was started"))
+    code, written = in_this_process(monkeypatch, capsys, "run", *arguments)
+    said = " ".join(written.split())
+    assert code == 2, said
+    for word in words:
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--input", "tape:1", *STARTED), ("tape:1", "ndi:")),
+        (("run", "--input", "file:/no/such.mp4", *STARTED), ("such.mp4",)),
         (("demo", "/no/such.mp4"), ("such.mp4",)),
     ],
 )
@@ -101,15 +137,11 @@ def test_a_folder_of_nobody_is_named():
     assert "no such user" in str(result.exception)
 
 
-def test_a_mistake_is_written_as_it_stands_whatever_the_terminals_width():
-    done = subprocess.run(
-        [sys.executable, "-m", "bridge", "run", "--config", "a long name that [bold] nobody gave to a preset"],
-        capture_output=True,
-        text=True,
-        timeout=90.0,
-        env={"COLUMNS": "30", "PATH": "/usr/bin:/bin", "TERM": "dumb"},
-    )
-    assert "There is no configuration 'a long name that [bold] nobody gave to a preset'.\n" in done.stderr
+def test_a_mistake_is_written_as_it_stands_whatever_the_terminals_width(monkeypatch, capsys):
+    monkeypatch.setattr(command, "err", PrintableConsole(stderr=True, width=30))
+    name = "a long name that [bold] nobody gave to a preset"
+    _, written = in_this_process(monkeypatch, capsys, "run", "--config", name)
+    assert f"There is no configuration '{name}'.\n" in written
 
 
 def test_a_model_that_does_not_exist_is_named():
@@ -143,10 +175,11 @@ def test_a_taken_port_is_named_with_the_way_out():
     assert "--osc-port" in done.stderr
 
 
-def test_help_lists_every_command():
-    said = tidecast("--help").stdout
-    for command in ("run", "demo", "sources", "doctor", "osc", "midi", "models", "td", "bench", "plan"):
-        assert re.search(rf"\b{command}\b", said), command
+def test_help_lists_every_command(monkeypatch, capsys):
+    code, said = in_this_process(monkeypatch, capsys, "--help")
+    assert code == 0
+    for name in ("run", "demo", "sources", "doctor", "osc", "midi", "models", "td", "bench", "plan"):
+        assert re.search(rf"\b{name}\b", said), name
 
 
 def test_the_bridge_does_not_load_torch():
@@ -190,7 +223,9 @@ def test_ctrl_c_ends_it_at_any_instruction():
     assert done.stdout.split()[-1:] == ["ended"], done.stderr
 
 
-def test_doctor_has_a_remedy_for_everything_that_is_wrong():
+def test_doctor_has_a_remedy_for_everything_that_is_wrong(monkeypatch):
+    ask = doctor._ask  # torch is asked in another process, the model here
+    monkeypatch.setattr(doctor, "_ask", lambda program, *rest: (ask_here if rest else ask)(program, *rest))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
@@ -220,6 +255,18 @@ def test_doctor_tries_to_reserve_the_memory_for_frames(monkeypatch: pytest.Monke
     assert finding.level == "bad" and "37 MiB" in finding.found and finding.remedy
 
 
+def ask_here(program: str, *arguments: str) -> dict[str, Any]:
+    """What `doctor._ask` returns, without another process that loads torch."""
+    printed = io.StringIO()
+    before, sys.argv = sys.argv, ["-c", *arguments]
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(program, {})
+    finally:
+        sys.argv = before
+    return dict(json.loads(printed.getvalue()))
+
+
 @pytest.mark.parametrize(
     ("free", "settings", "level", "said"),
     [
@@ -231,7 +278,8 @@ def test_doctor_tries_to_reserve_the_memory_for_frames(monkeypatch: pytest.Monke
         ([22.0, 22.0], {"engine.devices": ["cuda:0", "cuda:1"]}, "ok", "on each of 2 GPUs"),
     ],
 )
-def test_doctor_compares_the_memory_of_the_settings_with_what_is_free(free, settings, level, said):
+def test_doctor_compares_the_memory_of_the_settings_with_what_is_free(free, settings, level, said, monkeypatch):
+    monkeypatch.setattr(doctor, "_ask", ask_here)
     config = load("gpu-24", settings).engine
     (finding,) = doctor._model(config, {"gpus": [["RTX", 24.0, gib] for gib in free]})
     assert finding.level == level

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -17,10 +17,15 @@ import pytest
 from bridge.ipc import group_signals
 
 WAIT_S = 120.0
+ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no process groups of this kind")
 
 PROGRAM = """
+from bridge.ipc import group_signals
+
+group_signals.GRACE_S = {grace_s}
+
 if __name__ == "__main__":
     from bridge.cli.main import main
     main()
@@ -28,13 +33,25 @@ if __name__ == "__main__":
 
 
 class Group:
-    """`tidecast run` in a process group of its own."""
+    """`tidecast run` in a process group of its own.
 
-    def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-c", PROGRAM, "run", "--plain", "--osc-port", "0", "--web-port", "0"]
+    Args:
+        program: file to write the program to; every process that it starts reads it too.
+        arguments: of the command.
+        grace_s: how long a process waits for the bridge process when it is asked to end, in s.
+    """
+
+    def __init__(self, program: Path, arguments: Sequence[str], grace_s: float) -> None:
+        program.write_text(PROGRAM.format(grace_s=grace_s))
+        command = [sys.executable, str(program), "run", "--plain", "--osc-port", "0", "--web-port", "0"]
         command += ["--input", "pattern:bars", "--output", "null:", "--size", "64x64", *arguments]
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         self.log: list[str] = []
 
@@ -55,52 +72,62 @@ class Group:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
 
+    def ends_in_order(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group, and wait for its end."""
+        processes = self.children()
+        os.killpg(self.process.pid, number)
+        rest, _ = self.process.communicate(timeout=WAIT_S)
+        log = "".join(self.log) + rest
+        assert self.process.returncode == 0, log
+        for trace in ("Traceback", "ERROR", "ended by itself", "asked to end", "died", "Lost", "rank"):
+            assert trace not in log, log
+        psutil.wait_procs(processes, timeout=WAIT_S)
+        assert [process for process in processes if process.is_running()] == []
+
 
 @pytest.fixture
-def group(request: pytest.FixtureRequest) -> Iterator[Group]:
-    found = Group(*request.param)
-    yield found
-    found.kill()
+def start(tmp_path: Path) -> Iterator[Callable[..., Group]]:
+    groups: list[Group] = []
+
+    def begin(arguments: Sequence[str], grace_s: float = group_signals.GRACE_S) -> Group:
+        groups.append(Group(tmp_path / "program.py", arguments, grace_s))
+        return groups[-1]
+
+    yield begin
+    for group in groups:
+        group.kill()
 
 
 IDENTITY = ["--set", "process.kind=identity"]
 PIPELINE = ["--model", "wan21-tiny", "--set", 'engine.devices=["cpu","cpu"]']
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_the_group_ends_in_order_while_it_starts(start: Callable[..., Group], number: signal.Signals) -> None:
+    group = start(IDENTITY)
+    deadline = time.monotonic() + WAIT_S
+    while not group.children():  # the first of them is just starting Python
+        assert time.monotonic() < deadline and group.process.poll() is None
+        time.sleep(0.001)
+    group.until("OSC on")
+    group.ends_in_order(number)
+
+
 @pytest.mark.parametrize(
-    ("group", "moment", "number"),
-    [
-        (IDENTITY, "while it starts", signal.SIGTERM),
-        (IDENTITY, "while it starts", signal.SIGINT),
-        (IDENTITY, "while it runs", signal.SIGTERM),
-        (IDENTITY, "while it runs", signal.SIGINT),
-        (PIPELINE, "while it runs", signal.SIGTERM),
-    ],
-    indirect=["group"],
-    ids=["starting-SIGTERM", "starting-SIGINT", "running-SIGTERM", "running-SIGINT", "pipeline-SIGTERM"],
+    ("arguments", "number"),
+    [(IDENTITY, signal.SIGINT), (PIPELINE, signal.SIGTERM)],
+    ids=["identity-SIGINT", "pipeline-SIGTERM"],
 )
-def test_the_group_ends_in_order(group: Group, moment: str, number: signal.Signals) -> None:
-    if moment == "while it starts":
-        deadline = time.monotonic() + WAIT_S
-        while not group.children():  # the first of them is just starting Python
-            assert time.monotonic() < deadline and group.process.poll() is None
-            time.sleep(0.001)
-        group.until("OSC on")
-    else:
-        group.until("running ")
-    processes = group.children()
-    os.killpg(group.process.pid, number)
-    rest, _ = group.process.communicate(timeout=WAIT_S)
-    log = "".join(group.log) + rest
-    assert group.process.returncode == 0, log
-    for trace in ("Traceback", "ERROR", "ended by itself", "asked to end", "died", "Lost", "rank"):
-        assert trace not in log, log
-    psutil.wait_procs(processes, timeout=WAIT_S)
-    assert [process for process in processes if process.is_running()] == []
+def test_the_group_ends_in_order_while_it_runs(
+    start: Callable[..., Group], arguments: list[str], number: signal.Signals
+) -> None:
+    group = start(arguments)
+    group.until("running ")
+    group.ends_in_order(number)
 
 
-@pytest.mark.parametrize("group", [IDENTITY], indirect=True, ids=["identity"])
-def test_an_engine_that_is_asked_to_end_alone_is_replaced(group: Group) -> None:
+def test_an_engine_that_is_asked_to_end_alone_is_replaced(start: Callable[..., Group]) -> None:
+    group = start(IDENTITY, grace_s=0.5)
     group.until("running ")
     asked = [process for process in group.children() if "spawn_main" in " ".join(process.cmdline())]
     for process in asked:  # the engine and the page's
@@ -133,7 +160,7 @@ def test_the_signals_are_held_back_in_the_first_process_too(tmp_path: Path) -> N
     """With the first one, multiprocessing starts its resource tracker, and unblocks both signals after that."""
     program = tmp_path / "program.py"
     program.write_text(HELD)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, str(program)], capture_output=True, text=True, env=environment, timeout=WAIT_S
     )
