@@ -7,6 +7,7 @@ import os
 from multiprocessing.connection import Connection
 from typing import assert_never
 
+from bridge.allowance import Allowance
 from bridge.ipc.channel import Channel, MessageError
 from bridge.process.faults import Fault
 from bridge.process.messages import (
@@ -21,6 +22,13 @@ from bridge.process.messages import (
 )
 from bridge.service import Service
 from engine.controls import Controls
+
+LINES_PER_S = 10.0
+LINES_AT_ONCE = 200.0
+"""Most log lines in the long run, and in a burst: the start of an engine writes some dozens."""
+
+MAX_LINE = 20_000
+"""Most characters of a log line; a traceback has some thousands."""
 
 
 class Parent:
@@ -77,12 +85,27 @@ class Parent:
 
 
 class LogToParent(logging.Handler):
-    """Sends log records to the parent, which writes them to its own log."""
+    """Sends log records to the parent, which writes them to its own log.
+
+    A library that logs without end must not keep the parent from sending pictures: what exceeds `LINES_PER_S` in the
+    long run is counted, and the count is sent with the next record that is.
+    """
 
     def __init__(self, parent: Parent) -> None:
         super().__init__()
         self._parent = parent
+        self._allowance = Allowance(LINES_PER_S, LINES_AT_ONCE)
+        self._left_out = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record."""
-        self._parent.tell(LogLine(record.levelno, record.name, self.format(record)))
+        """Send one record, or count it. The handler's lock is held."""
+        if self._allowance.left < 1.0:
+            self._left_out += 1
+            return
+        self._allowance.take()
+        if self._left_out:
+            self._parent.tell(LogLine(logging.WARNING, __name__, f"{self._left_out} log lines were left out here"))
+            self._left_out = 0
+        text = self.format(record)
+        cut = f"{text[:MAX_LINE]} ... ({len(text):,} characters)" if len(text) > MAX_LINE else text
+        self._parent.tell(LogLine(record.levelno, record.name, cut))

@@ -23,8 +23,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.connections import Limits
 from bridge.control.origin import Origin, Trust, trust_of
-from bridge.control.osc.packet import MAX_DATAGRAM, PacketError, build, parse
+from bridge.control.osc.packet import MAX_DATAGRAM, Message, PacketError, build, parse
 from bridge.control.oscquery.tree import ATTRIBUTES, find, host_info, tree
+from bridge.control.refusals import RefusalLog
 from bridge.control.store import ControlStore
 from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
@@ -49,8 +50,8 @@ REQUESTS_PER_S = 25.0
 
 TRY_LATER = 1013
 
-Send = Callable[[str, Sequence[Any], Origin], Any]
-"""Passes an OSC message of a client to the store: (address, arguments, origin)."""
+Send = Callable[[Sequence[Message], Origin], Any]
+"""Passes the OSC messages of one packet of a client to the store, together: what one packet may cost is bounded."""
 
 Values = Callable[[], Mapping[str, Any]]
 """Returns name and effective value of every control."""
@@ -93,6 +94,7 @@ class _Endpoints:
         self._telemetry = telemetry
         self._info = info
         self._send = send
+        self._malformed = RefusalLog()
         self._listeners = 0
         self._tree: dict[str, Any] = {}
         self._shown: tuple[dict[str, Any], dict[str, Any]] = {}, {}
@@ -157,10 +159,9 @@ class _Endpoints:
         try:
             messages = parse(data) if len(data) <= MAX_DATAGRAM else []
         except PacketError as error:
-            log.info("an OSCQuery client sent a malformed OSC message: %s", error)
+            self._malformed.note(origin.name.rpartition(":")[0], str(error))
             return
-        for message in messages:
-            self._send(message.address, message.args, origin)
+        self._send(messages, origin)
 
     async def _send_updates(self, client: WebSocket, paths: set[str]) -> None:
         """Send the value of every path that the client listens to, once and then whenever it changes."""
@@ -225,10 +226,8 @@ class OscQueryServer:
         port: int = 9001,
         guard: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
-        def send(address: str, args: Sequence[Any], origin: Origin) -> None:
-            store.handle(address, args, origin)
-
-        self._app = guard(Starlette(routes=oscquery_routes(store.table, store.values, telemetry, osc, send)))
+        routes = oscquery_routes(store.table, store.values, telemetry, osc, store.handle_all)
+        self._app = guard(Starlette(routes=routes))
         self._wanted = (host, port)
         self.port = port
         self._server: HttpServer | None = None

@@ -43,7 +43,9 @@ class _NoPictures(Gallery):
 
 def _application() -> ASGIApp:
     hub = Hub(TABLE, {}, lambda address, args, client: None, lambda: None)
-    tree = oscquery_routes(TABLE, lambda: hub.controls, hub.telemetry, ("127.0.0.1", 9000), hub.send)
+    tree = oscquery_routes(
+        TABLE, lambda: hub.controls, hub.telemetry, ("127.0.0.1", 9000), lambda messages, origin: None
+    )
     return application(hub, _NoPictures({}, lambda kinds: None), tree)
 
 

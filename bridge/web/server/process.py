@@ -14,12 +14,15 @@ import socket
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, assert_never
 
+from bridge.control.address_pattern import is_pattern
 from bridge.control.origin import Origin
+from bridge.control.osc.packet import Message
 from bridge.control.oscquery.http import oscquery_routes
+from bridge.control.store import MAX_DATAGRAM_COST, MIN_PATTERN_COST
 from bridge.control.table import ControlTable
 from bridge.http_server import HttpServer
 from bridge.ipc.channel import Channel, MessageError
@@ -54,11 +57,13 @@ NICENESS = 5
 ALIVE_PERIOD_S = 0.5
 """Interval at which the bridge process is told that this one is alive."""
 
-MAX_UNSENT = 64
-"""Most messages of one client that are queued for a busy bridge process; beyond that its oldest are dropped."""
+MAX_UNSENT = MAX_DATAGRAM_COST
+"""Most messages of one client that are queued for a busy bridge process; beyond that its oldest are dropped. One OSC
+bundle fits."""
 
 UPLINK_RATE = 2000.0
-"""Most messages per second that the bridge process gets from all pages together: it has pictures to send."""
+"""Most messages per second that the bridge process gets from all pages together: it has pictures to send. An address
+pattern counts as `MIN_PATTERN_COST` messages."""
 
 
 class Uplink:
@@ -87,6 +92,11 @@ class Uplink:
                 self._commands += 1
                 key = self._commands
             self._put(key, Say(address, tuple(args), origin))
+
+    def say_all(self, messages: Iterable[Message], origin: Origin) -> None:
+        """The OSC messages of one packet."""
+        for message in messages:
+            self.say(message.address, message.args, origin)
 
     def watch(self, kinds: frozenset[str]) -> None:
         """Which pictures are watched."""
@@ -133,7 +143,11 @@ class Uplink:
                     self._channel.send(message)
             except OSError:  # the bridge process is gone; `listen_to_bridge` ends this process
                 return
-            time.sleep(len(batch) / UPLINK_RATE)
+            time.sleep(sum(map(_cost, batch)) / UPLINK_RATE)
+
+
+def _cost(message: FromWeb) -> int:
+    return MIN_PATTERN_COST if isinstance(message, Say) and is_pattern(message.address) else 1
 
 
 def _client(message: FromWeb) -> str | None:
@@ -151,7 +165,7 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     uplink = Uplink(channel, settings.table)
     hub = Hub(settings.table, settings.about, uplink.say, uplink.find_inputs)
     gallery = Gallery(rings, uplink.watch, settings.widest)
-    tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say)
+    tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say_all)
     app = Guard(application(hub, gallery, tree), settings.host, settings.token)
     server = HttpServer("web", app, listening, max_message=MAX_MESSAGE)
     if hasattr(os, "nice"):

@@ -16,11 +16,14 @@ from bridge.control.oscquery import http
 from bridge.control.oscquery.announce import Announcement
 from bridge.control.oscquery.http import OscQueryServer
 from bridge.control.oscquery.tree import find, tree
-from bridge.control.store import ControlStore
+from bridge.control.store import MAX_DATAGRAM_COST, MIN_PATTERN_COST, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
 from engine.control import PREFIX
 from engine.errors import PortInUseError
+from tests.support.browser import wait
+
+BUNDLE = b"#bundle\0" + bytes(8)
 
 
 @pytest.fixture
@@ -111,6 +114,24 @@ def test_a_listener_is_told_every_change_and_can_send(stage):
         assert parse(client.recv(5)) == [(PREFIX + "/mix", (0.5,))]
         with pytest.raises(TimeoutError):
             client.recv(0.3)
+
+
+def test_what_one_bundle_may_cost_is_bounded_and_malformed_packets_are_logged_once(stage, caplog):
+    store, _, server = stage
+    refused = []
+    store.listen_errors(lambda address, why: refused.append(why))
+    changed = []
+    store.listen(lambda name, value, origin: changed.append(name))
+    with connect(f"ws://127.0.0.1:{server.port}/") as client:
+        for _ in range(50):
+            client.send(b"not OSC")
+        messages = [build(PREFIX + "/{mix,strength}", (number / 256,)) for number in range(256)]
+        client.send(BUNDLE + b"".join(len(message).to_bytes(4, "big") + message for message in messages))
+        client.send(build(PREFIX + "/mix", (0.125,)))
+        wait(lambda: store.snapshot.value("mix") == 0.125, "the last message")
+    assert sum("at once" in why for why in refused) == 1
+    assert len(changed) == 2 * MAX_DATAGRAM_COST // MIN_PATTERN_COST + 1
+    assert len([line for line in caplog.messages if line.startswith("oscquery")]) == 1
 
 
 def test_a_tree_is_built_only_when_something_has_changed(monkeypatch):
