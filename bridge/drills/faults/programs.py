@@ -32,7 +32,7 @@ FPS = 30
 QUIET_S = 3.0
 SHARED_MIB = 64
 SHOW_S = 12.0
-"""How long the program with little shared memory is watched."""
+"""How long the program with little shared memory is watched while it records."""
 
 GONE_S = 10.0
 
@@ -217,11 +217,16 @@ def little_shared_memory(name: str, folder: Path) -> Outcome:
         with _watched(output) as outcome:
             program.send("/record", True)
             program.send("/record/input", True)
+            wait_for(lambda: len(_written(folder)) == 2, "input and output were not recorded")
             time.sleep(SHOW_S)
             program.send("/mix", 0.25)
             wait_for(lambda: program.holds(mix=0.25), "the controls are not obeyed", 10.0)
             said = [line for line in program.lines if re.search("memory", line)]
             return outcome(name, program.process.poll() is None, 0.0, "; ".join(said)[:200])
+
+
+def _written(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.mp4") if path.stat().st_size]
 
 
 def _no_namespace() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.bootstrap import ROOT
-from bridge.drills.fuzzing.targets import Target
+from bridge.drills.fuzzing.target import Target
 from bridge.drills.fuzzing.worker import LIMIT_MS, current, prepare
 
 CORPUS = ROOT / "tests" / "bridge" / "drills" / "corpus"

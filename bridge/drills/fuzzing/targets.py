@@ -10,9 +10,7 @@ import contextlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from bridge.control.osc.packet import PacketError, build, coalesce, parse
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.drills.fuzzing.target import Check, Target
 from bridge.drills.fuzzing.web_targets import http, websocket
 from bridge.drills.stress import malformed
 from bridge.pipeline.capture import Capture
@@ -39,32 +38,11 @@ from bridge.video.opening import open_source
 from engine.control import PREFIX
 from engine.errors import ConfigError, ControlError, TransportError
 
-Check = Callable[[bytes], object]
-"""Takes one input; raises if it finds a defect."""
-
-
 STRANGER = Origin("osc:192.0.2.1:9", Trust.NETWORK, ("192.0.2.1", 9))
 
 
 class DefectError(AssertionError):
     """The code did something that it promises not to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One place that is fuzzed.
-
-    Attributes:
-        name: on the command line, and of the folder of its corpus.
-        open: makes what the inputs are fed to.
-        seeds: inputs to start from.
-        module: whose `TARGETS` holds this target, for the process that feeds it.
-    """
-
-    name: str
-    open: Callable[[], AbstractContextManager[Check]]
-    seeds: tuple[bytes, ...]
-    module: str = __name__
 
 
 class ErrorsLogged(logging.Handler):

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 
-from bridge.drills.fuzzing.targets import Target
+from bridge.drills.fuzzing.target import Target
 
 
 def raises(data: bytes) -> None:

@@ -11,7 +11,7 @@ from tests.bridge.drills.pauses import allowed_ms
 
 @pytest.mark.parametrize("case", PROGRAM_CASES, ids=lambda case: case.name)
 def test_a_whole_program_survives(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "SHOW_S", 5.0)
+    monkeypatch.setattr(programs, "SHOW_S", 2.0)
     if why := case.missing():
         pytest.skip(why)
     outcome = case.run(tmp_path)
