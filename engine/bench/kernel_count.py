@@ -13,7 +13,8 @@ The counts come from operations and shapes. They are no measurements, and nothin
 * A convolution follows cuDNN's rule for layouts: channels last if its input or its weight is. An input or a weight in
   another layout is copied first, which counts.
 
-Compiled code (`compile = "full"`) cannot be counted in this way.
+Kernels of ours count too; compiled code (`compile = "full"`) cannot be counted in this way. The ends of a chunk are
+counted with Triton and without, as on Windows.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from engine.bench import report
 from engine.models import registry
 from engine.models.spec import Codec, ModelSpec
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
+from engine.models.wan21 import norm_silu
 from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
@@ -57,10 +59,13 @@ FUSED = ("scaled_dot_product_attention", "_fused_rms_norm", "upsample_nearest2d"
 OVERWRITING = ("copy_", "fill_", "zero_")
 """Operations in place that do not read what they overwrite, as all operations with `out=`."""
 
+OVERWRITTEN = {"norm_silu": {"window"}}
+"""Arguments that operations of ours write and do not read."""
+
 BY_INDEX = ("gather", "index", "index_select")
 """Operations that read only those elements of their first input that they return."""
 
-COLUMNS = {name: name for name in ("model", "weights", "vae", "rows", "stage", "kernels", "gb")}
+COLUMNS = {name: name for name in ("model", "weights", "vae", "triton", "rows", "stage", "kernels", "gb")}
 
 
 @dataclass(slots=True)
@@ -96,21 +101,18 @@ class KernelCounter(TorchDispatchMode):
         if name == "convolution":
             return self._convolution(op, *args)
         result = _attention(*args) if name == "scaled_dot_product_attention" else op(*args, **kwargs)
-        made = _on_device(result)
+        arguments = op._schema.arguments
+        named = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | dict(kwargs)
+        written = {argument.name for argument in arguments if argument.alias_info and argument.alias_info.is_write}
+        made = _on_device(result) or _on_device([named.get(argument) for argument in written])
         if not made or name in ALLOCATIONS or op.is_view:
             return result
-        written = [
-            argument.alias_info is not None and argument.alias_info.is_write for argument in op._schema.arguments
-        ]
-        named = {argument.name: value for argument, value in zip(op._schema.arguments, args, strict=False)} | dict(
-            kwargs
-        )
-        overwrites = name in OVERWRITING or any(argument.is_out for argument in op._schema.arguments)
-        read: list[Tensor] = []
-        for argument, writes in zip(op._schema.arguments, written, strict=True):
-            if not (writes and overwrites):
-                read += _on_device(named.get(argument.name))
-        if not any(written) and all(any(_shared(m, r) for r in read) for m in made):
+        if name in OVERWRITING or any(argument.is_out for argument in arguments):
+            overwritten = written
+        else:
+            overwritten = OVERWRITTEN.get(name, set())
+        read = _on_device([value for argument, value in named.items() if argument not in overwritten])
+        if not written and all(any(_shared(m, r) for r in read) for m in made):
             return result  # a view by another name, such as `_unsafe_view`
         if name == "index_copy_":  # moves only the new rows
             moved = 2 * _bytes(named["source"])
@@ -165,18 +167,31 @@ class _NoNoise:
         return torch.empty(count, channels, frames, height, width, device=META)
 
 
-def meta_codec(spec: ModelSpec, vae: str) -> Codec:
-    """The video autoencoder "full", "light" or "tiny" in bf16 on the device `meta`."""
+def meta_codec(spec: ModelSpec, vae: str, *, triton: bool = True) -> Codec:
+    """The video autoencoder "full", "light" or "tiny" in bf16 on the device `meta`.
+
+    With `triton` it uses the kernel that needs Triton; the tiny one has none.
+    """
     shape = VAEShape(**spec.vae)
     with META:
         if vae == "tiny":
             return TinyCodec(TinyVAE(TinyShape()).to(torch.bfloat16), latents=shape)
         base = shape.base if vae == "full" else shape.base // 4
-        return WanCodec(WanVAE(VAEShape(**{**spec.vae, "base": base})).to(torch.bfloat16))
+        codec = WanCodec(WanVAE(VAEShape(**{**spec.vae, "base": base})).to(torch.bfloat16))
+    if triton:
+        codec.use(norm_silu.fused)
+    return codec
 
 
 def meta_stream(
-    model: str, vae: str, *, rows: int, width: int = 832, height: int = 480, float8: bool = False
+    model: str,
+    vae: str,
+    *,
+    rows: int,
+    width: int = 832,
+    height: int = 480,
+    float8: bool = False,
+    triton: bool = True,
 ) -> LocalStream:
     """A stream of true size in bf16 on the device `meta`, with `rows` denoising steps."""
     spec = registry.get(model)
@@ -187,7 +202,7 @@ def meta_stream(
     stream = LocalStream(
         spec,
         network,
-        meta_codec(spec, vae),
+        meta_codec(spec, vae, triton=triton),
         height=height,
         width=width,
         noise=_NoNoise(spec.network.latent_channels, height // spec.stride, width // spec.stride),
@@ -237,8 +252,10 @@ def table(models: Iterable[str], vaes: Iterable[str], rows: Iterable[int]) -> li
             weights = "float8" if float8 else "bf16"
             found.append(_row(counts, "forward") | {"model": model, "weights": weights, "rows": count})
     for vae in vaes:
-        stages = count_chunk(meta_stream("wan21-1.3b", vae, rows=1))
-        found += [_row(stages[stage], stage) | {"vae": vae} for stage in ("encode", "decode")]
+        for triton in (True, False) if vae != "tiny" else (False,):
+            stages = count_chunk(meta_stream("wan21-1.3b", vae, rows=1, triton=triton))
+            known = {"vae": vae, "triton": "yes" if triton else "no"}
+            found += [_row(stages[stage], stage) | known for stage in ("encode", "decode")]
     return found
 
 
@@ -252,7 +269,6 @@ def main() -> None:
     parser.add_argument("--models", default="wan21-1.3b,wan21-14b")
     parser.add_argument("--vaes", default="full,light,tiny")
     parser.add_argument("--rows", default="2", help="denoising steps")
-    parser.add_argument("--operations", type=int, default=0, help="also list this many operations of each stage")
     args = parser.parse_args()
     models, vaes = args.models.split(","), args.vaes.split(",")
     report.show("kernels and bytes of a chunk", table(models, vaes, map(int, args.rows.split(","))), COLUMNS)

@@ -46,15 +46,19 @@ class CodecMemory:
             The whole window [past * B + N, C, H, W], channels last, and the view [N, C, H, W] to write the new images
             to. Both are valid until a window of the same shape is requested.
         """
+        past, window = self.buffers(name, like_NCHW)
+        window[: past.shape[0]].copy_(past)
+        return window, window[past.shape[0] :]
+
+    def buffers(self, name: str, like_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's past images, and a buffer as `window` returns, in which nothing has been written."""
         past = self.memory[name]
         shape = torch.Size((past.shape[0] + like_NCHW.shape[0], *like_NCHW.shape[1:]))
         if shape not in self._windows:
             self._windows[shape] = torch.empty(
                 shape, dtype=past.dtype, device=past.device, memory_format=torch.channels_last
             )
-        window = self._windows[shape]
-        window[: past.shape[0]].copy_(past)
-        return window, window[past.shape[0] :]
+        return past, self._windows[shape]
 
     def remember(self, name: str, images_NCHW: Tensor) -> None:
         """Store the newest of these images as the layer's past."""

@@ -7,8 +7,8 @@ Two identities save multiplications:
   four instead of six (S. Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, arXiv 1509.09308,
   section 3, apply the same algorithms along the spatial axes).
 * A 3x3 convolution after nearest-neighbour upsampling by 2 equals four 2x2 convolutions of the small picture, one per
-  output phase: 16 products instead of 36. It is used in float32 on a CPU, and on a GPU where there are fewer outputs
-  than inputs, because there it also moves fewer bytes than writing and reading the large picture.
+  output phase: 16 products instead of 36. It is used in float32 on a CPU. On a GPU the same products are one transposed
+  convolution, which neither writes nor reads the large picture.
 
 Shape letters: N images (T * B, time-major), B batch, C input channels, O output channels, H W sides, k taps,
 G frames that one image holds.
@@ -177,22 +177,37 @@ class UpsampleConv:
     """
 
     def __init__(self, weight_OCHW: Tensor, bias_O: Tensor) -> None:
-        self.weight_OCHW = weight_OCHW.contiguous(memory_format=torch.channels_last)
         self.bias_O = bias_O
         self.phases: Tensor | None = None
-        outputs, inputs = weight_OCHW.shape[:2]
-        if weight_OCHW.dtype == torch.float32 if on_cpu(weight_OCHW) else outputs < inputs:
+        self.transposed: Tensor | None = None
+        if not on_cpu(weight_OCHW):
+            self.transposed = self._transposed(weight_OCHW)
+            return
+        self.weight_OCHW = weight_OCHW.contiguous(memory_format=torch.channels_last)
+        if weight_OCHW.dtype == torch.float32:
             # Output row 2i reads source rows i-1, i, i; row 2i+1 reads i, i, i+1. Two taps each; the same for columns.
-            wide_OCHW = weight_OCHW.float()
-            even = wide_OCHW.new_tensor([[1, 0, 0], [0, 1, 1]])
-            odd = wide_OCHW.new_tensor([[1, 1, 0], [0, 0, 1]])
+            even = weight_OCHW.new_tensor([[1, 0, 0], [0, 1, 1]])
+            odd = weight_OCHW.new_tensor([[1, 1, 0], [0, 0, 1]])
             sides = torch.stack([even, odd])
-            phases = torch.einsum("apy,bqx,ocyx->abocpq", sides, sides, wide_OCHW).to(weight_OCHW.dtype)
+            phases = torch.einsum("apy,bqx,ocyx->abocpq", sides, sides, weight_OCHW)
             self.phases = phases.flatten(0, 2).contiguous(memory_format=torch.channels_last)
             self.bias_4O = bias_O.repeat(4)
 
+    @staticmethod
+    def _transposed(weight_OCHW: Tensor) -> Tensor:
+        """The 4x4 kernels [C, O, 4, 4] of the transposed convolution.
+
+        Source row i enters output rows 2i-1 to 2i+2, by tap 2, taps 1 and 2, taps 0 and 1, and tap 0.
+        """
+        wide_OCHW = weight_OCHW.float()
+        taps = wide_OCHW.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+        kernels = torch.einsum("py,qx,ocyx->copq", taps, taps, wide_OCHW).to(weight_OCHW.dtype)
+        return kernels.contiguous(memory_format=torch.channels_last)
+
     def __call__(self, x_NCHW: Tensor) -> Tensor:
         """[N, C, H, W] to [N, O, 2H, 2W], channels last."""
+        if self.transposed is not None:
+            return F.conv_transpose2d(x_NCHW, self.transposed, self.bias_O, stride=2, padding=1)
         if self.phases is None:
             doubled = F.interpolate(x_NCHW, scale_factor=2, mode="nearest")
             return F.conv2d(doubled, self.weight_OCHW, self.bias_O, padding=1)

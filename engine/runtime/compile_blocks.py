@@ -1,4 +1,4 @@
-"""Compiles the parts of a network's blocks that lie between their attentions, and the autoencoder's norms.
+"""Compiles the parts of a network's blocks that lie between their attentions.
 
 `torch.compile` fuses the small operations into a few kernels; matmuls still use the device's library. Prompts, strength
 and timesteps are values in tensors, so nothing is compiled again once every number of rows has occurred. Compiled code
@@ -9,24 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
 
 import platformdirs
 import torch
 
 from engine.errors import ModelError
 from engine.network.protocol import StreamingNetwork
-
-
-@runtime_checkable
-class CompilableCodec(Protocol):
-    """A video autoencoder of which parts can be compiled."""
-
-    def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Compile those parts that `compiler` (for example `torch.compile`) can handle."""
-        ...
 
 
 def check(device: torch.device) -> None:
@@ -42,10 +31,7 @@ def check(device: torch.device) -> None:
         )
 
 
-def compile_blocks(network: StreamingNetwork, codec: object) -> None:
-    """Replace parts of the blocks and of the autoencoder by compiled ones. They are compiled when they first run."""
+def compile_blocks(network: StreamingNetwork) -> None:
+    """Replace parts of the blocks by compiled ones. They are compiled when they first run."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(platformdirs.user_cache_path("tidecast") / "compiled"))
-    compiler = partial(torch.compile, fullgraph=True)
-    network.compile(compiler)
-    if isinstance(codec, CompilableCodec):
-        codec.compile(compiler)
+    network.compile(partial(torch.compile, fullgraph=True))

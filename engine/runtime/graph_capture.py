@@ -274,7 +274,7 @@ def prepare(spec: ModelSpec, stream: Stream, mode: str, height: int, width: int,
     stream.whole_text = True  # else a prompt of another length would have to be captured or compiled again
     if mode == "full":
         say("compiling (takes minutes the first time)")
-        compile_blocks.compile_blocks(stream.network, stream.codec)
+        compile_blocks.compile_blocks(stream.network)
     captured = None
     if mode == "graphs" or device.type == "cuda":
         backend = CudaGraphs(device) if device.type == "cuda" else GraphChecker()

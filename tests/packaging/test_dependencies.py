@@ -22,9 +22,13 @@ OURS = {*PACKAGES, "configs"}
 IN_A_CHECKOUT = ("engine/models/ember/training", "bridge/drills")
 """Folders that are not installed: they may use the developers' libraries."""
 
-OPTIONAL = {"engine/models/wan21": "wan", "bridge/control/midi": "midi"}
-"""Folders that are imported only where their extra is wanted, and the extra. Elsewhere the import of an extra's library
-is inside `try`, with an answer to `ImportError`."""
+OPTIONAL = {
+    "engine/models/wan21": "wan",
+    "engine/models/wan21/norm_silu_triton.py": "kernels",
+    "bridge/control/midi": "midi",
+}
+"""Folders and modules that are imported only where their extra is wanted, and the extra. Elsewhere the import of an
+extra's library is inside `try`, with an answer to `ImportError`."""
 
 IN_NO_REGISTRY = {
     "flash_attn_interface": "FlashAttention 3, built from its source",

@@ -21,7 +21,7 @@ from engine.errors import ModelError
 from engine.models.registry import Files, adapters
 from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
-from engine.models.wan21 import checkpoint
+from engine.models.wan21 import checkpoint, norm_silu
 from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
 from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
@@ -97,7 +97,9 @@ def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.
     else:
         network = _random(network.to_empty(device="cpu")).to(device, dtype)
     if isinstance(network, WanVAE):
-        return WanCodec(network, normalised=spec.normalised_latents)
+        codec = WanCodec(network, normalised=spec.normalised_latents)
+        codec.use(norm_silu.kernel_for(device, dtype))
+        return codec
     return TinyCodec(network, raw_latents=which == "light-tiny", normalised=spec.normalised_latents, latents=shape)
 
 

@@ -7,9 +7,8 @@ Shape letters: N images (T * B, image t * B + b), C channels, H W height and wid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models.codec_memory import CodecMemory, CodecStates, to_images, to_video
+from engine.models.wan21 import norm_silu
 from engine.models.wan21.vae_layers import (
     Attention,
     CausalConv,
@@ -25,7 +25,6 @@ from engine.models.wan21.vae_layers import (
     ResidualBlock,
     Run,
     Upsample,
-    norm_silu,
 )
 from engine.models.wan21.vae_shape import VAEShape
 
@@ -38,10 +37,7 @@ class _Stack(nn.Module):
 
     def _head(self, name: str, x_NCHW: Tensor, run: Run) -> Tensor:
         """Norm, SiLU and the last convolution."""
-        window_NCHW, new_NCHW = run.memory.window(name, x_NCHW)
-        self.head["0"](x_NCHW, new_NCHW)
-        run.memory.remember(name, window_NCHW)
-        return self.head["2"](window_NCHW, run.batch)
+        return self.head["2"](self.head["0"](x_NCHW, name, run.memory), run.batch)
 
     def _stem(self, name: str, x_NCHW: Tensor, run: Run) -> Tensor:
         """The first convolution."""
@@ -151,22 +147,11 @@ class WanCodec(CodecStates):
             if isinstance(module, CausalConv | Upsample):
                 module.prepare()
 
-    def compile(self, compiler: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Compile the norms with their activations, so that each is one kernel (on a GPU; a CPU has its own)."""
-        # Not above: it loads the whole compiler, which takes half of the time in which a process without one starts.
-        from torch._dynamo import mark_dynamic, mark_static
-
-        compiled = compiler(norm_silu)
-
-        def rows(x_MC: Tensor, gamma_C: Tensor, out_MC: Tensor) -> None:
-            for tensor in (x_MC, out_MC):  # one kernel for each number of channels, not one for each size
-                mark_dynamic(tensor, 0)
-                mark_static(tensor, 1)
-            compiled(x_MC, gamma_C, out_MC)
-
+    def use(self, kernel: norm_silu.Kernel) -> None:
+        """Compute the norms on a GPU with this kernel."""
         for module in self.network.modules():
             if isinstance(module, NormSiLU):
-                module.rows = rows
+                module.kernel = kernel
 
     def _new_memory(self, side: str, batch: int, height: int, width: int) -> CodecMemory:
         weight = self.network.conv2.weight

@@ -4,13 +4,11 @@ Activations are time-major: N = T * B images, image t * B + b, each channels las
 contiguous in memory and most layers are plain 2-D convolutions over all frames at once. A `CodecMemory` holds the past
 frames that a layer needs (two for a temporal convolution, one for a temporal downsampling).
 
-Shape letters: N images (T * B), C channels, H W height and width, O output channels, k temporal taps, M positions of
-all images (N H W).
+Shape letters: N images (T * B), C channels, H W height and width, O output channels, k temporal taps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,9 +19,7 @@ from torch import Tensor, nn
 from engine.errors import ModelError
 from engine.models import conv
 from engine.models.codec_memory import CodecMemory
-
-EPSILON = 1e-24
-"""Added to mean squares, so that a picture without any signal is not divided by zero."""
+from engine.models.wan21 import norm_silu
 
 
 class CausalConv(nn.Module):
@@ -54,19 +50,9 @@ class CausalConv(nn.Module):
         return self.prepared(window_NCHW, batch)
 
 
-def norm_silu(x_MC: Tensor, gamma_C: Tensor, out_MC: Tensor) -> None:
-    """Write SiLU(x / rms(x) * gamma), over the rows, into `out_MC`: two kernels on a GPU, one if it is compiled."""
-    torch.ops.aten.silu.out(F.rms_norm(x_MC, gamma_C.shape, gamma_C, eps=EPSILON), out=out_MC)
-
-
 def _rms_norm(x_NCHW: Tensor, gamma_C: Tensor) -> Tensor:
     """x / rms(x) * gamma, over channels; channels last, so that a GPU has one kernel for it."""
-    return F.rms_norm(x_NCHW.permute(0, 2, 3, 1), gamma_C.shape, gamma_C, eps=EPSILON).permute(0, 3, 1, 2)
-
-
-def _rows(images_NCHW: Tensor) -> Tensor:
-    """The positions of all images, which are channels last, as rows of a matrix [N H W, C]; no copy."""
-    return images_NCHW.permute(0, 2, 3, 1).view(-1, images_NCHW.shape[1])
+    return F.rms_norm(x_NCHW.permute(0, 2, 3, 1), gamma_C.shape, gamma_C, eps=norm_silu.EPSILON).permute(0, 3, 1, 2)
 
 
 def _rms_norm_on_cpu(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> None:
@@ -78,20 +64,28 @@ def _rms_norm_on_cpu(x_NCHW: Tensor, gamma_1C11: Tensor, out_NCHW: Tensor) -> No
 
 
 class NormSiLU(nn.Module):
-    """RMS normalisation over channels, then SiLU."""
+    """RMS normalisation over channels, then SiLU, into the window of the convolution that follows.
+
+    Attributes:
+        kernel: what computes it on a GPU.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(channels, 1, 1, 1))
-        self.rows: Callable[[Tensor, Tensor, Tensor], None] = norm_silu
+        self.kernel: norm_silu.Kernel = norm_silu.plain
 
-    def forward(self, x_NCHW: Tensor, out_NCHW: Tensor) -> None:
-        """Write SiLU(norm(x)) into `out_NCHW`."""
+    def forward(self, x_NCHW: Tensor, name: str, memory: CodecMemory) -> Tensor:
+        """The window of the convolution `name`: its past and SiLU(norm(x)), of which it remembers the newest."""
         if conv.on_cpu(x_NCHW):
-            _rms_norm_on_cpu(x_NCHW, self.gamma.view(1, -1, 1, 1), out_NCHW)
-            F.silu(out_NCHW, inplace=True)
+            window_NCHW, new_NCHW = memory.window(name, x_NCHW)
+            _rms_norm_on_cpu(x_NCHW, self.gamma.view(1, -1, 1, 1), new_NCHW)
+            F.silu(new_NCHW, inplace=True)
+            memory.remember(name, window_NCHW)
         else:
-            self.rows(_rows(x_NCHW), self.gamma.flatten(), _rows(out_NCHW))
+            past_NCHW, window_NCHW = memory.buffers(name, x_NCHW)
+            self.kernel(x_NCHW, self.gamma.flatten(), past_NCHW, window_NCHW)
+        return window_NCHW
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +123,8 @@ class ResidualBlock(nn.Module):
         """[N, in_channels, H, W] to [N, out_channels, H, W]."""
         h_NCHW = x_NCHW
         for norm, convolution in (("0", "2"), ("3", "6")):
-            name = f"{self.name}.residual.{convolution}"
-            window_NCHW, new_NCHW = run.memory.window(name, h_NCHW)
-            self.residual[norm](h_NCHW, new_NCHW)
+            window_NCHW = self.residual[norm](h_NCHW, f"{self.name}.residual.{convolution}", run.memory)
             h_NCHW = self.residual[convolution](window_NCHW, run.batch)
-            run.memory.remember(name, window_NCHW)
         return h_NCHW.add_(x_NCHW if self.shortcut is None else self.shortcut(x_NCHW, run.batch))
 
 
@@ -178,12 +169,15 @@ class Downsample(nn.Module):
 
     def forward(self, x_NCHW: Tensor, run: Run) -> Tensor:
         """[T*B, C, H, W] to [T*B, C, H/2, W/2]; with `temporal`, T is halved too."""
-        x_NCHW = self.resample["1"](F.pad(x_NCHW, (0, 1, 0, 1)))
+        convolution = cast(nn.Conv2d, self.resample["1"])
+        # The picture is padded with zeros at the bottom and on the right only. Padding it on all sides within the
+        # convolution, and leaving out the first row and column, gives the same without a padded copy.
+        x_NCHW = F.conv2d(x_NCHW, convolution.weight, convolution.bias, stride=2, padding=2)[:, :, 1:, 1:]
         if self.time_conv is None:
-            return x_NCHW
+            return x_NCHW.contiguous(memory_format=torch.channels_last)
         if run.first:
             run.memory.remember(self.name, x_NCHW)
-            return x_NCHW
+            return x_NCHW.contiguous(memory_format=torch.channels_last)
         window_NCHW, new_NCHW = run.memory.window(self.name, x_NCHW)
         new_NCHW.copy_(x_NCHW)
         run.memory.remember(self.name, window_NCHW)

@@ -123,17 +123,21 @@ def _to_decompose(op: Any) -> bool:
 
 
 def _convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int], *_: Any
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    *rest: Any,
 ) -> Tensor:
     """A convolution's result in channels last, as cuDNN returns it; the function for `meta` may return another."""
+    made = torch.ops.aten.convolution.default(x, weight, bias, stride, padding, dilation, transposed, *rest)
     if not x.is_meta:
-        return torch.ops.aten.convolution.default(x, weight, bias, stride, padding, dilation, *_)
-    sides = [
-        (size + 2 * pad - gap * (kernel - 1) - 1) // step + 1
-        for size, kernel, step, pad, gap in zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    ]
+        return made
     form = torch.channels_last if weight.dim() == 4 else torch.channels_last_3d
-    return torch.empty([x.shape[0], weight.shape[0], *sides], dtype=x.dtype, device=META, memory_format=form)
+    return torch.empty(made.shape, dtype=x.dtype, device=META, memory_format=form)
 
 
 class Pool:
