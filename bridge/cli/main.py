@@ -43,6 +43,7 @@ class Parts(LazyGroup):
         "midi": ("bridge.cli.control", "midi_app", "MIDI controllers."),
         "models": ("bridge.cli.models", "app", "The models, and their files."),
         "td": ("bridge.cli.td", "app", "The TouchDesigner component."),
+        "bundle": ("bridge.bundle.command", "app", "A folder for Windows that runs without an installation."),
         "bench": ("bridge.cli.bench", "app", "Measure."),
         "plan": ("bridge.cli.plan", "plan", "What to expect from GPUs that are not here."),
     }

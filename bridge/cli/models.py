@@ -78,14 +78,16 @@ def _here(spec: ModelSpec, root: Path) -> str:
     return {0: "no", len(spec.files): "yes"}.get(found, f"{found} of {len(spec.files)} files")
 
 
-def _chosen(name: str, vae: str = "all", text: bool = True) -> tuple[ModelSpec, list[WeightFile]]:
+def chosen(name: str, vae: str = "all", text: bool = True) -> tuple[ModelSpec, list[WeightFile]]:
+    """The row of a model, and those of its files that are wanted."""
     spec = registry.get(name)
     wanted = weights.roles(vae, text=text)
     return spec, [file for file in spec.files if file.role in wanted]
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[weights.Report]:
+def progress(what: str) -> Iterator[weights.Report]:
+    """A bar for each file; what it gives is called with the progress."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=_out(), transient=True) as bars:
         tasks: dict[WeightFile, int] = {}
@@ -109,11 +111,11 @@ def pull(
     if vae not in (*CODECS, "all"):
         raise typer.BadParameter(f"choose {', '.join(CODECS)} or all", param_hint="--vae")
     out, root = _out(), weights.folder(directory)
-    spec, files = _chosen(name, vae, text)
+    spec, files = chosen(name, vae, text)
     if not files:
         out.print(f"{spec.name} needs no download.")
         return
-    with _progress("getting") as report:
+    with progress("getting") as report:
         verdicts = weights.pull(files, root, report)
     for verdict in verdicts:
         if verdict.state is weights.State.PINNED_HERE:
@@ -130,8 +132,8 @@ def pull(
 def verify(name: Name, directory: Folder = "") -> None:
     """Compare every file of a model with its known hash; exit code 1 if one is wrong."""
     out, root = _out(), weights.folder(directory)
-    spec, files = _chosen(name)
-    with _progress("reading") as report:
+    spec, files = chosen(name)
+    with progress("reading") as report:
         verdicts = weights.verify(files, root, report)
     for verdict in verdicts:
         digest = f" sha256 {verdict.sha256}" if verdict.state is weights.State.UNPINNED else ""

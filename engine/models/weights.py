@@ -18,9 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
-import platformdirs
-
 from engine.errors import CheckpointError, ModelError, WeightsMissingError
+from engine.models.cache_folder import cache_folder
 from engine.models.spec import CODECS, ModelSpec, WeightFile
 
 Report = Callable[[WeightFile, int, int], None]
@@ -70,7 +69,7 @@ def folder(configured: str = "") -> Path:
         ModelError: if `configured` begins with the home of a user that does not exist.
     """
     if not configured:
-        return platformdirs.user_cache_path("tidecast") / "models"
+        return cache_folder() / "models"
     try:
         return Path(configured).expanduser()
     except RuntimeError:

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import platformdirs
 import torch
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from engine.models.cache_folder import cache_folder
 from engine.models.registry import Files, adapters
 from engine.models.spec import CODECS, Codec, Conditioning, ModelSpec, TextEncoder
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
@@ -133,7 +133,7 @@ def build_text(
 
 def prompt_folder() -> Path:
     """The folder of the cached prompt embeddings."""
-    return platformdirs.user_cache_path("tidecast") / "prompts"
+    return cache_folder() / "prompts"
 
 
 def _encoder_hash(spec: ModelSpec, path: Path | None) -> str:
