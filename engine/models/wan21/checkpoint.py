@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine.errors import MAX_LISTED, CheckpointError, listing
+from engine.models.wan21 import read_only
 
 ENTRIES = ("generator", "generator_ema", "generator_lora", "state_dict")
 """Keys under which a pickle may hold the network, in the order in which they are tried."""
@@ -29,6 +30,8 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 
 def read(path: Path) -> dict[str, Tensor]:
     """Tensors of a checkpoint, memory-mapped where the format allows it, by name without wrappers and prefix.
+
+    On Windows, tensors that are mapped must not be written to (see `read_only`).
 
     Args:
         path: a checkpoint file, an index of shards, or a folder with one of them.
@@ -125,16 +128,19 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return read_only.safetensors(path) if read_only.WANTED else load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(path, error) from None
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if mapped and read_only.WANTED:
+            content = read_only.pickle(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise _unreadable(path, error) from None
     if isinstance(content, Mapping):
         content = next((content[entry] for entry in ENTRIES if entry in content), content)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import CheckpointError
+from engine.models.wan21 import read_only
 from engine.models.wan21.checkpoint import load, read
 from engine.network.adapters import FORMATS, Adapter, LowRank, merged
 from engine.network.dit import CausalDiT
@@ -26,6 +27,13 @@ def weights() -> dict[str, Tensor]:
     network = CausalDiT(SHAPE)
     network.init_weights(torch.Generator().manual_seed(1))
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+@pytest.fixture(params=["as torch maps", "for reading only"], autouse=True)
+def mapping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test reads in both ways: as on Linux, and as on Windows."""
+    monkeypatch.setattr(read_only, "WANTED", request.param == "for reading only")
+    return request.param
 
 
 def prefixed(weights: dict[str, Tensor], prefix: str = "model.") -> dict[str, Tensor]:
@@ -102,15 +110,40 @@ def test_missing_shard_is_named(weights: dict[str, Tensor], tmp_path: Path) -> N
         read(index)
 
 
-def test_tensors_are_memory_mapped(weights: dict[str, Tensor], tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    torch.save(weights, path)
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_tensors_are_memory_mapped(name: str, mapping: str, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    """A private mapping that may be written to is charged as memory, by Windows for the whole file at once."""
+    path = tmp_path / name
+    torch.save(weights, path) if path.suffix == ".pt" else save_file(weights, path)
     network = opened(path)
     maps = Path("/proc/self/maps")
     if not maps.exists():
         pytest.skip("the system does not list its mappings")
-    assert any(str(path) in line for line in maps.read_text().splitlines())
-    del network
+    rights = {line.split()[1] for line in maps.read_text().splitlines() if str(path) in line}
+    assert rights == {"r--s"} if mapping == "for reading only" else {"rw-p"}
+    assert_same(network, weights)
+
+
+def test_tensors_of_every_form_are_read(tmp_path: Path) -> None:
+    whole = torch.arange(24.0).view(4, 6)
+    wanted = {
+        "part": whole[1:3, 2:5],
+        "turned": whole.T,
+        "one": torch.tensor(7),
+        "none": torch.empty(0, 3),
+        "truth": torch.tensor([True, False, True]),
+        "half": whole.bfloat16()[3],
+        "eight": whole.to(torch.float8_e4m3fn),
+        "weight": torch.nn.Parameter(whole + 1),
+    }
+    torch.save(wanted, tmp_path / "a.pt")
+    save_file({name: tensor.detach().contiguous() for name, tensor in wanted.items()}, tmp_path / "a.safetensors")
+    for path in (tmp_path / "a.pt", tmp_path / "a.safetensors"):
+        found = read(path)
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape
+            assert torch.equal(found[name].float(), tensor.float())
 
 
 def test_wrong_file_lists_what_differs(weights: dict[str, Tensor], tmp_path: Path) -> None:
