@@ -18,6 +18,7 @@ from engine.models.spec import ModelSpec
 from engine.planning.vram import GIB, Need
 from engine.runtime import graph_capture, quantise
 from engine.runtime.device import device_for, dtype_for, use_video_stream
+from engine.runtime.gpu_memory import forbid_spilling
 from engine.runtime.host_memory import keep_memory
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RULES, Gaussian
@@ -188,6 +189,7 @@ def _prepare_device(config: Config, spec: ModelSpec, say: Progress) -> tuple[tor
         for name in config.devices or (str(device),):
             if name != "remote":
                 check_free_memory(spec, config, needed, torch.device(name), say)
+    forbid_spilling(device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)  # CUDA streams, events and graphs are created on the current device
     use_video_stream(device)

@@ -49,7 +49,8 @@ from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, out_of_memory
 from engine.pending import Finished, Pending, decoded
 from engine.pixels import fitted, stacked, to_video
-from engine.runtime.metrics import Health, StageTimers, memory_gib
+from engine.runtime.gpu_memory import SpillWatch, memory_gib
+from engine.runtime.metrics import Health, StageTimers
 from engine.runtime.transfers import transfers
 from engine.schedule import Plan
 from engine.stream import saved_state
@@ -77,6 +78,7 @@ class Session:
         self._begun: deque[Pending] = deque()
         self._counters: tuple[int, int] | None = None
         self._chunks = 0
+        self._spills = SpillWatch()
         self.health = Health()
 
     @classmethod
@@ -329,7 +331,7 @@ class Session:
             missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
             devices=max(1, len(self._devices)),
-            trouble=self._trouble,
+            trouble=self._trouble or self._spills.trouble(self._stream.device),
         )
         self._trouble = ""
         self._enqueue(done, health)

@@ -80,8 +80,3 @@ class StageTimers:
         times = {name: self._host.get(name, 0.0) for name in STAGES}
         self._host, self._events = {}, {}
         return times
-
-
-def memory_gib(device: torch.device) -> float:
-    """GPU memory that this process has reserved, with the pools of its graphs, in GiB; 0 for a CPU."""
-    return torch.cuda.memory_reserved(device) / 2**30 if device.type == "cuda" else 0.0
