@@ -108,7 +108,8 @@ def choose(cards: Sequence[Card], needs: Mapping[str, float], missing: Sequence[
         used = cards[:count]
         made_for = all(card.total >= NOMINAL * size * GIB for card in used)
         fits = all(needs[name] <= min(card.free, (1 - SPARE) * card.total) for card in used)
-        if len(used) == count and made_for and fits:
+        possible = count == 1 or sys.platform != "win32"  # it has no NCCL, by which GPUs exchange data
+        if len(used) == count and possible and made_for and fits:
             best = name
     here = " and ".join(f"{card.name} ({card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free)" for card in cards)
     if best is None:

@@ -153,6 +153,9 @@ def _model(config: EngineConfig, torch: dict[str, Any]) -> Iterable[Finding]:
         needs += f" on each of {len(config.devices)} GPUs"
     if model["gpu"] and not free:
         yield Finding("bad", what, needs, "Choose a smaller model (tidecast models list) or another GPU.")
+    elif sys.platform == "win32" and len([name for name in config.devices if name.startswith("cuda")]) > 1:
+        remedy = "Several GPUs cannot share a model on Windows, which has no NCCL. Use one GPU, WSL 2 or Linux."
+        yield Finding("bad", what, needs, remedy)
     elif len(config.devices) > len(free) and model["gpu"]:
         yield Finding("bad", what, needs, f"{len(free)} GPUs are here; choose a preset for one (tidecast plan).")
     elif free and model.get("bytes", 0.0) > least * GIB:

@@ -1,8 +1,8 @@
-"""`tidecast models`: list models, download and check their files, encode prompts in advance."""
+"""`tidecast models`: list models and their memory, download and check their files, encode prompts in advance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 from rich.text import Text
 
+from bridge.cli.card import SPARE, gpu_presets
+from bridge.cli.size import parse_size
 from bridge.cli.terminal import PrintableConsole
+from bridge.config_file import load
 from engine.config import Config
 from engine.errors import ModelError
 from engine.models import registry, vram, weights
@@ -27,6 +30,14 @@ Folder = Annotated[str, typer.Option("--dir", help="Folder of model files (defau
 Name = Annotated[str, typer.Argument(help="Name of a model, as listed by: tidecast models list")]
 GIB = 2**30
 WIDTH, HEIGHT, STEPS = 832, 480, 2
+VAES = ("full", "light", "tiny")
+
+CARDS = (8, 12, 16, 24, 32, 48, 80)
+"""Memory of the usual GPUs, GiB."""
+
+COMPUTED = (
+    "Computed from shapes; no GPU was measured. 0.6 GiB of each total, for CUDA itself and gaps, are an estimate."
+)
 
 
 def _out() -> PrintableConsole:
@@ -57,11 +68,80 @@ def list_models(directory: Folder = "") -> None:
 def _memory(spec: ModelSpec) -> str:
     """GPU memory with each kind of autoencoder, a line each."""
     lines = []
-    for vae in ("full", "light", "tiny"):
+    for vae in VAES:
         needed = vram.need_of(spec, Config(model=spec.name, width=WIDTH, height=HEIGHT, max_steps=STEPS, vae=vae))
         if needed is not None:
             lines.append(f"{needed.gib:.1f} GiB ({vae})")
     return "\n".join(lines) or "-"
+
+
+@app.command("memory")
+def memory(
+    size: Annotated[str, typer.Option(help="Width x height in pixels, for the second table.")] = f"{WIDTH}x{HEIGHT}",
+    markdown: Annotated[bool, typer.Option(help="Write the tables as docs/operators/presets.md has them.")] = False,
+) -> None:
+    """Compute the GPU memory of every preset for GPUs, and of every model by autoencoder and max_steps."""
+    width, height = parse_size(size)
+    presets, models = preset_memory(), model_memory(width, height)
+    if markdown:
+        print(markdown_table(presets), markdown_table(models), sep="\n", end="")
+        return
+    out = PrintableConsole()
+    out.print(_memory_table("GPU memory of the presets, GiB", presets))
+    out.print(_memory_table(f"GPU memory at {width}x{height} by autoencoder and max_steps, GiB", models))
+    out.print(COMPUTED, style="dim")
+
+
+def _memory_table(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, padding=0)
+    for number, heading in enumerate(rows[0]):
+        words = max(map(len, heading.split()))  # a heading may take several lines, a figure only one
+        width = max(words, *(len(row[number]) for row in rows[1:]))
+        table.add_column(heading, justify="right" if number else "left", width=width)
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def preset_memory() -> list[list[str]]:
+    """A heading, and a row for each preset for GPUs: the parts of what one GPU needs, GiB, and the GPU that it fits."""
+    parts = {"weights": "weights", "cache": "KV cache", "codec": "autoencoder", "pool": "graphs", "work": "temporary"}
+    rows = [["preset", *parts.values(), "other", "total", "fits"]]
+    for name, (gpus, _) in gpu_presets().items():
+        config = load(name).engine
+        needed = vram.need_of(registry.get(config.model), config)
+        assert needed is not None, f"the memory of {config.model} is not known"
+        known = [getattr(needed, part) / GIB for part in parts]
+        fits = next((f"{card} GiB" for card in CARDS if needed.gib <= (1 - SPARE) * card), "none")
+        rest = needed.gib - sum(known)
+        figures = [f"{gib:.1f}" for gib in (*known, rest, needed.gib)]
+        rows.append([name, *figures, fits if gpus == 1 else f"{gpus} x {fits}"])
+    return rows
+
+
+def model_memory(width: int, height: int) -> list[list[str]]:
+    """A heading, and a row for each model and type of its weights: the total in GiB by autoencoder and `max_steps`."""
+    cases = [(vae, steps) for vae in VAES for steps in (1, 2, 4)]
+    rows = [["model", "weights", *(f"{vae} {steps}" for vae, steps in cases)]]
+    for spec in registry.REGISTRY.values():
+        if vram.sizes_of(spec) is None:
+            continue
+        for weights_dtype in ("auto", "float8"):
+            totals = []
+            for vae, steps in cases:
+                settings = {"width": width, "height": height, "vae": vae, "max_steps": steps}
+                config = Config.model_validate({"model": spec.name, "weights_dtype": weights_dtype, **settings})
+                needed = vram.need_of(spec, config)
+                assert needed is not None
+                totals.append(f"{needed.gib:.1f}")
+            rows.append([spec.name, "bf16" if weights_dtype == "auto" else weights_dtype, *totals])
+    return rows
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows, of which the first is the heading, as a Markdown table with figures to the right."""
+    ruler = ["---", *["---:"] * (len(rows[0]) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], ruler, *rows[1:])) + "\n"
 
 
 def _size(spec: ModelSpec, root: Path) -> str:

@@ -50,6 +50,11 @@ def test_a_machine_gets_the_largest_that_fits(sizes: tuple[float, ...], wanted: 
     assert wanted in choice.said and "GiB free" in choice.said
 
 
+def test_on_windows_one_gpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card.sys, "platform", "win32")
+    assert choose(cards(23.99, 23.99), NEEDS, []).preset == "gpu-24"
+
+
 def test_memory_that_other_programs_use_counts() -> None:
     assert choose(cards(23.99, used=9.0), NEEDS, []).preset == "gpu-16"
 

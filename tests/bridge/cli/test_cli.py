@@ -281,9 +281,14 @@ def ask_here(program: str, *arguments: str) -> dict[str, Any]:
 def test_doctor_compares_the_memory_of_the_settings_with_what_is_free(free, settings, level, said, monkeypatch):
     monkeypatch.setattr(doctor, "_ask", ask_here)
     config = load("gpu-24", settings).engine
-    (finding,) = doctor._model(config, {"gpus": [["RTX", 24.0, gib] for gib in free]})
+    torch = {"gpus": [["RTX", 24.0, gib] for gib in free]}
+    (finding,) = doctor._model(config, torch)
     assert finding.level == level
     assert said in finding.found + finding.remedy
+    if len(config.devices) > 1:
+        monkeypatch.setattr(sys, "platform", "win32")
+        (finding,) = doctor._model(config, torch)
+        assert finding.level == "bad" and "on Windows, which has no NCCL" in finding.remedy
 
 
 @pytest.mark.parametrize(
