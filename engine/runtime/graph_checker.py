@@ -9,13 +9,13 @@ It does not see operations inside compiled code, nor copies between devices, sin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from engine.errors import CaptureError
 
@@ -35,6 +35,9 @@ HOST_READS = (
     "_unique2",
 )
 """Operations with which the host reads values from the device, and waits for it."""
+
+BY_MASK = ("index", "index_put", "index_put_")
+"""Operations with which the host waits if they are given a mask, whose true elements it has to count."""
 
 HOST_SENDS = ("lift_fresh", "lift", "scalar_tensor")
 """Operations that copy values from the host to the device."""
@@ -77,70 +80,121 @@ class GraphChecker:
 
         def replay() -> Tensor:
             replayed, new = _run_logged(work, host)
-            for number, (wanted, found) in enumerate(zip(captured, replayed, strict=False)):
-                if wanted != found:
-                    raise CaptureError(f"Operation {number} was captured as {wanted}, but is {found} now.")
-            if len(captured) != len(replayed):
-                raise CaptureError(f"{len(captured)} operations were captured, but there are {len(replayed)} now.")
+            if captured != replayed:
+                raise CaptureError(_difference(captured, replayed))
             return result.copy_(new)
 
         return replay
 
 
-def _run_logged(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[list[str], Tensor]:
+Operation = tuple[Any, ...]
+"""A logged operation: which one it is, then a description of every argument."""
+
+
+def _run_logged(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[list[Operation], Tensor]:
     """Run the work: its log and its result."""
     log = _OperationLog(host)
     with log:
         result = work()
-    return log.lines, result
+    return log.operations, result
 
 
 class _OperationLog(TorchDispatchMode):
-    """Logs every operation: its name, its tensors (address, or "new" if the work made them) and other arguments."""
+    """Logs every operation: its name, its tensors (address, or "new" if the work made them) and other arguments.
+
+    A stream has about two thousand operations a chunk. So what is logged becomes text only if it is to be shown.
+    """
 
     def __init__(self, host: Sequence[Tensor]) -> None:
         super().__init__()
-        self.lines: list[str] = []
+        self.operations: list[Operation] = []
         self._host = {_storage(tensor) for tensor in host}
         self._made: dict[int, torch.UntypedStorage] = {}  # keeps the storages alive, so that no address is reused
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch wraps `__torch_dispatch__` against compilation, unless told otherwise. No compiled code gets here."""
+        return False
 
     def __torch_dispatch__(
         self, op: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run and log one operation."""
-        kwargs = kwargs or {}
-        leaves = tree_leaves((args, kwargs))
-        given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        if given and all(_storage(tensor) in self._host for tensor in given):
+        kwargs, made = kwargs or {}, self._made
+        operation: list[Any] = [op]
+        given: list[Tensor] = []
+        storages: set[int] = set()
+        for leaf in _leaves((*args, *kwargs.values())) if kwargs else _leaves(args):
+            if isinstance(leaf, Tensor):
+                given.append(leaf)
+                address = _storage(leaf)
+                storages.add(address)
+                where = "new" if address in made else leaf.data_ptr()
+                operation.append((where, leaf.dtype, leaf.shape, leaf.stride()))
+            else:  # as text, since 1 == 1.0 == True, and NaN differs from itself
+                operation.append(leaf if leaf.__class__ is int else repr(leaf))
+        if storages and storages <= self._host:
             return op(*args, **kwargs)
         _check_capturable(op, given)
-        self.lines.append(f"{op}({', '.join(self._describe(leaf) for leaf in leaves)})")
-        outer = {_storage(tensor) for tensor in given} - self._made.keys()
+        self.operations.append(tuple(operation))
         result = op(*args, **kwargs)
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and _storage(tensor) not in outer:
-                self._made[_storage(tensor)] = tensor.untyped_storage()
+        for tensor in (result,) if isinstance(result, Tensor) else _leaves((result,)):
+            if isinstance(tensor, Tensor):
+                address = _storage(tensor)
+                if address not in storages and address not in made:
+                    made[address] = tensor.untyped_storage()
         return result
 
-    def _describe(self, leaf: Any) -> str:
-        if not isinstance(leaf, Tensor):
-            return repr(leaf)
-        where = "new" if _storage(leaf) in self._made else hex(leaf.data_ptr())
-        return f"{where} {str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}/{list(leaf.stride())}"
+
+def _leaves(values: Iterable[Any]) -> Iterator[Any]:
+    """Everything in nested lists and tuples, which are all that operations take and return."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
-def _check_capturable(op: Any, given: Sequence[Tensor]) -> None:
+def _difference(captured: list[Operation], replayed: list[Operation]) -> str:
+    """What differs between two logs, for the user."""
+    for number, (wanted, found) in enumerate(zip(captured, replayed, strict=False)):
+        if wanted != found:
+            return f"Operation {number} was captured as {_shown(wanted)}, but is {_shown(found)} now."
+    return f"{len(captured)} operations were captured, but there are {len(replayed)} now."
+
+
+def _shown(operation: Operation) -> str:
+    return f"{operation[0]}({', '.join(map(_shown_argument, operation[1:]))})"
+
+
+def _shown_argument(argument: Any) -> str:
+    if not isinstance(argument, tuple):
+        return str(argument)
+    where, dtype, shape, stride = argument
+    address = where if isinstance(where, str) else hex(where)
+    return f"{address} {str(dtype).removeprefix('torch.')}{list(shape)}/{list(stride)}"
+
+
+def _check_capturable(op: Any, given: list[Tensor]) -> None:
     """Raises:
     CaptureError: if a CUDA graph cannot capture the operation, or would repeat it incorrectly.
     """
+    trouble = _trouble(op)
+    if not trouble and op.overloadpacket.__name__ in BY_MASK and any(t.dtype == torch.bool for t in given[1:]):
+        trouble = "makes the host wait for the device"
+    if trouble:
+        raise CaptureError(f"{op} {trouble}.")
+
+
+@functools.cache
+def _trouble(op: Any) -> str:
+    """Why a CUDA graph cannot hold the operation, whatever its arguments; empty if it can."""
     name = op.overloadpacket.__name__
-    masks = name in ("index", "index_put", "index_put_") and any(t.dtype == torch.bool for t in given[1:])
-    if name in HOST_READS or masks or (name == "repeat_interleave" and "Tensor" in op._overloadname):
-        raise CaptureError(f"{op} makes the host wait for the device.")
+    if name in HOST_READS or (name == "repeat_interleave" and "Tensor" in op._overloadname):
+        return "makes the host wait for the device"
     if name in HOST_SENDS or (name == "where" and "Scalar" in op._overloadname):
-        raise CaptureError(f"{op} sends a number from the host to the device.")
-    if name in RANDOM_OPS:
-        raise CaptureError(f"{op} draws random numbers.")
+        return "sends a number from the host to the device"
+    return "draws random numbers" if name in RANDOM_OPS else ""
 
 
 def _storage(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.models.spec import CacheShape, ModelSpec, Schedule
+from engine.models.spec import CacheShape, Codec, ModelSpec, Schedule
 from engine.models.wan21.build import build_codec
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
@@ -28,7 +28,7 @@ SPEC = ModelSpec(
     network=SHAPE,
     cache=CacheShape(slots=6, sinks=3, wrap_at=50),
     schedule=Schedule(),
-    vae={"base": 4},
+    vae={"base": 4, "blocks": 1},
 )
 SIDE = 32
 
@@ -50,12 +50,13 @@ def stream(
     rule: Rule = Rule.REFERENCE,
     steps: int = 4,
     dit: CausalDiT | None = None,
+    codec: Codec = CODEC,
 ) -> LocalStream:
     noise = Gaussian((16, SIDE // 8, SIDE // 8), "cpu", steps=steps, fixed=spec.schedule.fixed_noise, seed=3)
     made = LocalStream(
         spec,
         dit or (DIT if spec.network == SHAPE else network(spec.network)),
-        CODEC,
+        codec,
         height=SIDE,
         width=SIDE,
         noise=noise,

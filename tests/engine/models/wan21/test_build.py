@@ -16,7 +16,7 @@ from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 
-SPEC = get("wan21-tiny")
+SPEC = replace(get("wan21-tiny"), vae={"base": 8})  # with as many blocks as the published autoencoders
 CPU = torch.device("cpu")
 
 
