@@ -88,6 +88,11 @@ class KernelCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As in `graph_checker`."""
+        return False
+
     def __torch_dispatch__(
         self, op: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -83,18 +84,22 @@ def test_answers_from_device_to_device_would_hang(ranks):
         stream.close()
 
 
-def test_a_thousand_chunks_and_a_rebalance():
+def test_a_long_stream_and_a_rebalance():
     stream, _ = make(SIZE, ((0, 1), (1, 2), (2, 4)), rule=Rule.HONEST, ring=ThreadRing)
     stream.set_prompt(WordVectors(SPEC).encode("sea").embedding)
     first = torch.tensor(700)
-    done = []
-    for index in range(1000):
-        steps = steps_for(SPEC.schedule, 0.8, 1 + index // 50 % 4)
+    done, in_flight, positions = [], [], []
+    for index in range(240):
+        steps = steps_for(SPEC.schedule, 0.8, 1 + index // 20 % 4)
         noisy = torch.randn(1, 16, 2 if index == 0 else 1, 4, 4)
         done += stream.denoise(noisy, first, steps.timesteps, index)
-        if index == 500:
+        in_flight.append(stream.in_flight)
+        positions.append(stream._position)
+        if index == 120:
             stream.rebalance()
-    assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 980
+    assert len(set(in_flight[80:120])) > 1 and len(set(in_flight[200:])) > 1, "rows join and leave, before and after"
+    assert sum(b < a for a, b in pairwise(positions)) >= 3, "the positions wrap several times"
+    assert [ticket for ticket, _ in done] == list(range(len(done))) and len(done) > 220
     assert all(torch.isfinite(clean).all() for _, clean in done[-20:])
     assert sum(end - start for start, end in stream.split) == 4
     stream.close()

@@ -14,7 +14,7 @@ import functools
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from engine.models.spec import ModelSpec
 from engine.models.wan21 import build
@@ -39,6 +38,7 @@ from engine.stream.stream import LocalStream
 from engine.stream.timesteps import steps_for
 
 META = torch.device("meta")
+CONVOLUTION = torch.ops.aten.convolution.default
 BLOCKS_RUN = 2
 GRANULE = 512
 """The caching allocator of CUDA rounds every tensor up to a multiple of this many bytes."""
@@ -62,6 +62,11 @@ class Ledger(TorchDispatchMode):
         self._capturing = False
         self._known: dict[int, None] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As in `engine.runtime.graph_checker`."""
+        return False
+
     @contextmanager
     def capturing(self) -> Iterator[None]:
         """A context in which new tensors are in the pool."""
@@ -81,10 +86,9 @@ class Ledger(TorchDispatchMode):
                 result = op.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        result = _convolution(*args) if op is torch.ops.aten.convolution.default else op(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        on_host = any(tensor.device.type == "cpu" and tensor.dim() for tensor in given)
+        result = _convolution(*args) if op is CONVOLUTION else op(*args, **kwargs)
+        given, made = _tensors((*args, *kwargs.values())), _tensors((result,))
+        on_host = any(tensor.is_cpu and tensor.dim() for tensor in given)
         if on_host and any(tensor.is_meta for tensor in (*given, *made)):
             self.sends[op.overloadpacket.__name__] += 1
         for tensor in made:
@@ -113,6 +117,17 @@ class Ledger(TorchDispatchMode):
         else:
             self.live += count
         self.most = max(self.most, self.live + self.pool)
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors in nested lists and tuples. torch's `tree_leaves` took a third of the time of these tests."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+    return found
 
 
 @functools.cache

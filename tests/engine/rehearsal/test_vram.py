@@ -16,14 +16,22 @@ ERROR = 0.05
 
 
 def configurations() -> dict[str, Config]:
-    """The engine's settings of every preset whose memory is known, and some that no preset has."""
+    """The engine's settings of every preset whose memory is known, and some more; those that are alike only once."""
     found = {name: load(name).engine for name in presets()}
     found["most steps"] = Config(model="wan21-1.3b", width=832, height=480)
     found["light"] = Config(model="wan21-1.3b", width=832, height=480, vae="light", max_steps=2)
     found["self-forcing"] = Config(model="self-forcing-1.3b", width=832, height=480)
     found["float8"] = Config(model="wan21-14b", width=512, height=288, vae="tiny", max_steps=1, weights_dtype="float8")
     found["long blocks, tiny"] = Config(model="longlive-1.3b", width=832, height=480, vae="tiny")
-    return {name: config for name, config in found.items() if vram.need_of(registry.get(config.model), config)}
+    distinct: dict[tuple[object, ...], str] = {}
+    for name, config in found.items():
+        spec = registry.get(config.model)
+        needed = vram.need_of(spec, config)
+        if needed is not None:
+            vae = vram.setting_of(spec, config).vae
+            shape = (config.model, vae, config.width, config.height, config.max_steps)
+            distinct.setdefault((*shape, config.weights_dtype, len(config.devices), str(needed)), name)
+    return {name: found[name] for name in distinct.values()}
 
 
 CONFIGURATIONS = configurations()
