@@ -11,12 +11,11 @@ import logging
 import math
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import typer
 from rich.logging import RichHandler
@@ -28,11 +27,15 @@ from bridge.cli.status import StatusLine, going_on, introduction
 from bridge.cli.terminal import PrintableConsole, cell
 from bridge.config import AppConfig
 from bridge.config_file import load, presets
+from bridge.ipc.group_signals import obeyed
 from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import PrintableFormatter
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 from engine.runtime.host_memory import keep_memory
+
+if TYPE_CHECKING:
+    from bridge.app import App
 
 
 class Parts(LazyGroup):
@@ -231,14 +234,29 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
     Raises:
         TidecastError: if a part cannot be started, or the model cannot be opened.
     """
-    from bridge.app import App
-
     live = out.is_terminal and not plain
     start_logging(live)
-    bridge = App(config)
     asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: asked.append(number))
+    with obeyed(asked.append):
+        bridge = _started(config, fall_back)
+        try:
+            with going_on(out):
+                out.print(introduction(bridge), highlight=False, markup=False)
+            end_s = math.inf if seconds is None else time.monotonic() + seconds
+            with StatusLine(bridge, out, live) as status:
+                while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):
+                    if bridge.failure:
+                        raise EngineError(bridge.failure)
+                    status.show()
+        finally:
+            bridge.stop()
+
+
+def _started(config: AppConfig, fall_back: bool) -> App:
+    """The bridge, started; see `serve`."""
+    from bridge.app import App
+
+    bridge = App(config)
     try:
         bridge.start()
     except TransportError as error:
@@ -250,17 +268,7 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
         config = config.model_copy(update={"output": config.output.model_copy(update={"uri": "null:"})})
         bridge = App(config)
         bridge.start()
-    try:
-        with going_on(out):
-            out.print(introduction(bridge), highlight=False, markup=False)
-        end_s = math.inf if seconds is None else time.monotonic() + seconds
-        with StatusLine(bridge, out, live) as status:
-            while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):
-                if bridge.failure:
-                    raise EngineError(bridge.failure)
-                status.show()
-    finally:
-        bridge.stop()
+    return bridge
 
 
 def size_settings(size: str | None) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import _ConnectionBase, wait
+from multiprocessing.context import get_spawning_popen
 from typing import Any, Generic
 
 from bridge.ipc.background_channel import BackgroundChannel
@@ -15,6 +16,23 @@ KILL_S = 5.0
 """How long it may take to end when it is killed. One that waits for a driver that hangs may never end."""
 
 SPAWN = multiprocessing.get_context("spawn")
+
+
+class PassedConnection:
+    """One end of a pipe, as an argument of a process that is started: its main function receives the connection itself.
+
+    The handle is duplicated into the new process. multiprocessing passes connections differently on Windows: it keeps
+    a duplicate in this process until the new one fetches it. If that is killed while it starts, the duplicate stays,
+    and this process never sees the end of the pipe.
+    """
+
+    def __init__(self, connection: _ConnectionBase[Any, Any]) -> None:
+        self._connection = connection
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        starting: Any = get_spawning_popen()
+        handle = starting.duplicate_for_child(self._connection.fileno())
+        return type(self._connection), (handle, self._connection.readable, self._connection.writable)
 
 
 class ChildProcess(Generic[Sent, Received]):
@@ -40,7 +58,7 @@ class ChildProcess(Generic[Sent, Received]):
         self,
         name: str,
         main: Callable[..., None],
-        arguments: Callable[[_ConnectionBase[Any, Any]], tuple[Any, ...]],
+        arguments: Callable[[PassedConnection], tuple[Any, ...]],
         receives: tuple[type[Received], ...],
         handle: Callable[[Received], None],
         report: Callable[[str, str], None],
@@ -50,7 +68,7 @@ class ChildProcess(Generic[Sent, Received]):
         self.channel = BackgroundChannel[Sent, Received](name, channel, handle, report)
         try:
             with theirs:
-                passed = arguments(theirs)
+                passed = arguments(PassedConnection(theirs))
                 self._process = SPAWN.Process(target=main, args=passed, name=f"tidecast-{name}", daemon=True)
                 start_process(self._process)
         except BaseException:

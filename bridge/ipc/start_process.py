@@ -1,4 +1,7 @@
-"""Starts a process whose end the bridge process takes care of, whatever its own terminal does."""
+"""Starts a process whose end the bridge process takes care of, whatever its own terminal does.
+
+On Windows it also ends with this process, however that ends (see `job_object`).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
+from bridge.ipc import job_object
 from bridge.ipc.group_signals import held_back
 
 log = logging.getLogger(__name__)
@@ -24,6 +28,11 @@ def start_process(process: BaseProcess) -> None:
         resource_tracker.ensure_running()  # not later: it leaves SIGINT and SIGTERM unblocked in this thread
     with held_back():
         process.start()
+    if sys.platform == "win32":
+        try:
+            job_object.job().add(process.sentinel)
+        except OSError as error:  # it has ended, which its owner notices; or it ends when it sees its pipe closed
+            log.warning("%s may stay if this program is ended by force: %s.", process.name, error)
 
 
 def discard_broken_streams() -> None:

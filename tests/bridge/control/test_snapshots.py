@@ -68,7 +68,7 @@ def test_snapshots_survive_a_restart(stage):
     assert other.snapshot.value("strength") == 0.123
     again.stop()
     assert not errors
-    assert sorted(os.listdir(path.parent)) == [files.LOCK, "snapshots.json"]
+    assert {*os.listdir(path.parent)} - {files.LOCK} == {"snapshots.json"}  # on Windows, the lock goes when unlocked
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_full_disk_is_reported_and_the_old_file_stays(stage, monkeypatch):
     assert "No space left" in answers[0][1][1]
     assert "No space left" in errors[0][1]
     assert path.read_bytes() == before
-    assert sorted(os.listdir(path.parent)) == [files.LOCK, "snapshots.json"]
+    assert {*os.listdir(path.parent)} - {files.LOCK} == {"snapshots.json"}  # on Windows, the lock goes when unlocked
     kept.recall(2)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from bridge.ipc.background_channel import BackgroundChannel
 from bridge.ipc.channel import Channel
+from bridge.ipc.child_process import PassedConnection
 
 WAIT_S = 30.0
 
@@ -145,7 +146,7 @@ def hold(connection: Connection) -> None:
 def test_a_process_that_is_still_there_does_not_hold_up_the_end() -> None:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=hold, args=(theirs,), daemon=True)
+    process = context.Process(target=hold, args=(PassedConnection(theirs),), daemon=True)
     process.start()
     theirs.close()
     channel: BackgroundChannel[Fader, Fader] = BackgroundChannel(
