@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import av
 import av.container
@@ -18,6 +19,9 @@ MAX_PIXELS = 2**26
 
 Failure = (av.FFmpegError, OSError, ValueError)
 """The exceptions that PyAV raises when something cannot be opened or decoded."""
+
+_LENIENT: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+"""What lets PyAV open a file whose title is not UTF-8. Newer versions always do, and no longer take the argument."""
 
 
 def open_container(
@@ -41,7 +45,9 @@ def open_container(
     """
     limited = {"max_pixels": str(MAX_PIXELS), **(options or {})}
     try:
-        container = av.open(url, format=driver, options=limited, metadata_errors="replace", timeout=timeout_s)
+        container: av.container.InputContainer = av.open(
+            url, format=driver, options=limited, timeout=timeout_s, **_LENIENT
+        )
     except Failure as error:
         raise TransportError(
             f"{what} cannot be opened: {reason(error)}.", "Check the name, and that no other program uses it."

@@ -53,9 +53,15 @@ _SLICE_S = 0.1  # longest single wait for a frame inside the library
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A copy of one of NDI's frames: UYVY [height, width, 2] or, with alpha, RGBA [height, width, 4]."""
+    """A copy of one of NDI's frames.
+
+    Attributes:
+        pixels: UYVY [height, width, 2] or, with alpha, [height, width, 4].
+        bgra: whether the four channels are BGRA, as NDI for Windows gives them although RGBA was asked for; else RGBA.
+    """
 
     pixels: np.ndarray
+    bgra: bool
     text: str
     pts_ns: int
     captured_ns: int
@@ -64,8 +70,9 @@ class _Received:
 class NdiSource(Source):
     """One NDI source, found by name, and found again after it was lost.
 
-    Frames are RGB, or RGBA if the source has alpha. `pts_ns` is the sender's time (UTC) of the frame. NDI is asked for
-    UYVY, to which it decodes: its own conversion to RGB takes three times as long as `UyvyConverter`.
+    Frames are RGB, or RGBA (on Windows: BGRA) if the source has alpha. `pts_ns` is the sender's time (UTC) of the
+    frame. NDI is asked for UYVY, to which it decodes: its own conversion to RGB takes three times as long as
+    `UyvyConverter`.
     """
 
     def __init__(self, pattern: str, options: Options) -> None:
@@ -211,7 +218,7 @@ class NdiSource(Source):
     def _frame(self, got: _Received) -> Frame:
         alpha = got.pixels.shape[2] == PixelFormat.RGBA.channels
         pixels = got.pixels if alpha else self._converter.rgb(got.pixels)
-        kind = PixelFormat.RGBA if alpha else PixelFormat.RGB
+        kind = (PixelFormat.BGRA if got.bgra else PixelFormat.RGBA) if alpha else PixelFormat.RGB
         return Frame(pixels, kind, got.pts_ns, got.captured_ns, self._seq - 1, from_xml(got.text))
 
     def _copy(self, ndi: ModuleType, video: Any) -> _Received:
@@ -219,13 +226,14 @@ class NdiSource(Source):
         captured = time.monotonic_ns()
         try:
             pixels, text = video.data, _text(video)
+            bgra = video.FourCC == ndi.FOURCC_VIDEO_TYPE_BGRA
             stamp = video.timestamp if 0 < video.timestamp < ndi.RECV_TIMESTAMP_UNDEFINED else video.timecode
             self._size = (video.xres, video.yres)
             self._fps = video.frame_rate_N / video.frame_rate_D if video.frame_rate_D else 0.0
         finally:
             ndi.recv_free_video_v2(self._handle, video)
         pts = stamp * 100 if 0 < stamp < ndi.RECV_TIMESTAMP_UNDEFINED else captured
-        return _Received(pixels, text, pts, captured)
+        return _Received(pixels, bgra, text, pts, captured)
 
 
 class NdiSink(Sink):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from bridge.video.base import Options
 from bridge.video.ndi.metadata import from_xml, to_xml
 from bridge.video.ndi.runtime import choose, short_name
+from bridge.video.ndi.transport import NdiSource
 from bridge.video.opening import open_sink, open_source
 from bridge.video.synthetic.pattern import BARS, bars, read_counter
 from engine.errors import TransportError
@@ -87,9 +89,26 @@ def test_alpha_arrives(tmp_path):
     name, colour = unique("alpha"), (200, 100, 50, 90)
     with Peer(serve_with_cyndilib, name, str(tmp_path), colour), open_source(f"ndi:{name}") as source:
         frame = frames_of(source, 3)[-1]
-    assert frame.format is PixelFormat.RGBA
-    pixels = frame.pixels
+    assert frame.format is (PixelFormat.BGRA if sys.platform == "win32" else PixelFormat.RGBA)
+    pixels = frame.pixels[..., [2, 1, 0, 3]] if frame.format is PixelFormat.BGRA else frame.pixels
     assert np.abs(pixels[20, 20].astype(int) - (200, 100, 50, 90)).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize(("fourcc", "wanted"), [("RGBA", PixelFormat.RGBA), ("BGRA", PixelFormat.BGRA)])
+def test_the_order_of_channels_is_what_the_library_says(fourcc, wanted):
+    """NDI for Windows answers BGRA where RGBA was asked for."""
+    freed = []
+    ndi = SimpleNamespace(
+        FOURCC_VIDEO_TYPE_BGRA="BGRA", RECV_TIMESTAMP_UNDEFINED=2**63 - 1, recv_free_video_v2=lambda *a: freed.append(a)
+    )
+    pixels = np.full((48, 64, 4), (50, 100, 200, 90), np.uint8)
+    video = SimpleNamespace(
+        FourCC=fourcc, data=pixels, metadata="", timestamp=1, xres=64, yres=48, frame_rate_N=30, frame_rate_D=1
+    )
+    source = NdiSource("", Options())
+    frame = source._frame(source._copy(ndi, video))
+    assert (frame.format, len(freed)) == (wanted, 1)
+    assert (frame.pixels == pixels).all()
 
 
 @pytest.mark.parametrize("size", [(64, 48), (320, 192), (1280, 720)])
