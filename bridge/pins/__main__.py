@@ -14,6 +14,7 @@ default builds (CPU on Windows and macOS). `python -m bridge.pins cu130` writes 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,6 @@ SYSTEMS = {
     }.items()
 }
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-USERS_EXTRAS = ("midi", "web", "wan")
 OLDEST_MACOS = "MACOSX_DEPLOYMENT_TARGET"
 """Environment variable that tells uv for which macOS wheels may be: the libraries' own oldest is 14."""
 
@@ -95,8 +95,7 @@ def write_all() -> None:
     extras: dict[str, list[str]] = project["project"]["optional-dependencies"]
     torch = [files.torch_wanted()]
     alone = {files.BUILD: project["build-system"]["requires"], files.UV: ["uv"], files.torch(): torch}
-    added = {files.extra(name): [*base, *lines] for name, lines in extras.items()}
-    asked = {line for group in (base, *added.values(), *alone.values()) for line in group}
+    asked = {line for group in (base, *extras.values(), *alone.values()) for line in group}
     pins = compiled("--generate-hashes", *universal, inputs="\n".join(sorted(asked)))
     with tempfile.TemporaryDirectory() as scratch:
         versions = Path(scratch) / "versions.txt"
@@ -111,7 +110,9 @@ def write_all() -> None:
         present = names(base, torch) - cuda
         shares = {path: names(group) for path, group in alone.items()} | {files.BASE: present}
         shares[files.torch()] &= cuda
-        shares |= {path: names(group, torch) - cuda - present for path, group in added.items()}
+        for extra, own in extras.items():
+            named = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in own}
+            shares[files.extra(extra)] = names(base, own, torch) - (cuda - named) - present
     for path, share in shares.items():
         write(path, {pin: hashes for pin, hashes in pins.items() if name(pin) in share})
     write(
@@ -123,7 +124,7 @@ def write_all() -> None:
 def lacking(options: tuple[str, ...]) -> list[str]:
     """The files of pins that cannot be installed on a system without a compiler, for one of the Python versions."""
     found = []
-    for path in (files.BASE, files.torch(), *(files.extra(name) for name in USERS_EXTRAS)):
+    for path in (files.BASE, files.torch(), *(files.extra(name) for name in files.extras())):
         for python in PYTHONS:
             command = [sys.executable, "-m", "uv", "pip", "install", "--dry-run", "--target", tempfile.gettempdir()]
             command += [*options, "--python-version", python, "--only-binary", ":all:", "--no-deps", "-r", str(path)]

