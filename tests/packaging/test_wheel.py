@@ -122,7 +122,7 @@ def test_nothing_comes_from_the_checkout(installed: Run) -> None:
 
 
 def test_the_demo_runs_and_ends_by_itself(installed: Run) -> None:
-    where = ["--output", "ndi:Wheel test", "--osc-port", "0", "--web-port", "0"]
+    where = ["--output", f"ndi:Wheel test {os.getpid()}", "--osc-port", "0", "--web-port", "0"]
     for seconds in ("5", "20", "100"):  # a slow machine still loads the model after five; the picture goes out before
         done = installed("tidecast", "demo", "--plain", "--seconds", seconds, *where)
         assert done.returncode == 0, done.stdout + done.stderr
