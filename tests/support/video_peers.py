@@ -178,6 +178,18 @@ def mix_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
             conn.send(picture())
 
 
+def watch_colour_with_cyndilib(conn: Connection, name: str, folder: str) -> None:
+    """Receive over NDI with the other binding until a picture comes; answers one pixel, RGBA."""
+    with _cyndilib_receiver(name, folder) as picture:
+        conn.send("open")
+        deadline = time.monotonic() + 90.0
+        while time.monotonic() < deadline:
+            if (got := picture()) is not None:
+                conn.send([int(value) for value in got[20, 20]])
+                break
+            time.sleep(1 / 60)
+
+
 class Peer:
     """A peer process and the pipe to it; killed when it does not end by itself."""
 

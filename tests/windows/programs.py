@@ -1,0 +1,173 @@
+"""Whole programs under Wine: those that watch themselves (`inside`), and those with a program of Linux beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.browser import Browser
+from tests.support.video_peers import Peer, serve_with_cyndilib, watch_colour_with_cyndilib
+from tests.windows import inside
+from tests.windows.prepare import windows_path
+from tests.windows.wine import Wine, end
+
+PLACE = "Ein Stick é 日本"
+"""Where the portable folder is put: a path with spaces and letters of several scripts."""
+
+QUIET = ("--set", "web.announce=false")
+TOLERANCE = 8
+
+
+class Failed(Exception):
+    """A program did not do what it must; says what, and what it printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A program of the table: its name there, what runs it and gives its figure, and its longest time in s."""
+
+    name: str
+    run: Callable[[Wine, float], str]
+    limit_s: float
+
+
+def watched(name: str) -> Callable[[Wine, float], str]:
+    """A program that watches itself."""
+
+    def run(wine: Wine, limit_s: float) -> str:
+        ended = wine.run(wine.python, "-m", "tests.windows.inside", name, timeout_s=limit_s)
+        if ended.code:
+            raise Failed(f"exit code {ended.code}: {ended.output.strip()[-3000:]}")
+        return ended.output.strip().splitlines()[-1]
+
+    return run
+
+
+def ndi_to_wine(wine: Wine, limit_s: float) -> str:
+    """NDI with alpha from Linux to Wine."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Peer(serve_with_cyndilib, "tidecast wine alpha in", folder, inside.COLOUR),
+    ):
+        return watched("ndi_in")(wine, limit_s)
+
+
+def ndi_from_wine(wine: Wine, limit_s: float) -> str:
+    """NDI from Wine to Linux; Tidecast's outputs have no alpha."""
+    sender = wine.start(wine.python, "-m", "tests.windows.inside", "ndi_out")
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            Peer(watch_colour_with_cyndilib, "tidecast wine out", folder) as peer,
+        ):
+            got = peer.answer(limit_s)
+    finally:
+        end(sender)
+    sent = inside.COLOUR[:3]
+    if max(abs(a - b) for a, b in zip(sent, got, strict=False)) > TOLERANCE:
+        raise Failed(f"sent {sent}, received {got}")
+    return f"sent {sent}, received {tuple(got[:3])}"
+
+
+@contextlib.contextmanager
+def _bridge(wine: Wine, *words: str, limit_s: float, network: bool = True) -> Iterator[list[str]]:
+    """A program that is running: its state is "running". Yields what it has printed until then."""
+    process = wine.start(*words, network=network)
+    deadline = time.monotonic() + limit_s
+    lines: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("running"):
+                break
+            if time.monotonic() > deadline:
+                raise Failed(f"not running: {''.join(lines)}")
+        else:
+            raise Failed(f"it ended: {''.join(lines)}")
+        yield lines
+    finally:
+        end(process)
+
+
+def page(wine: Wine, limit_s: float) -> str:
+    """The page of a demo under Wine, opened by Chromium on Linux."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (
+        "--plain",
+        "--output",
+        "null:",
+        "--osc-port",
+        "0",
+        "--web-port",
+        str(port),
+        "--set",
+        "web.announce=false",
+    )
+    with _bridge(wine, wine.python, "-u", "-c", inside.MAIN, "demo", *options, limit_s=limit_s), Browser() as browser:
+        tab = browser.tab()
+        began = time.monotonic()
+        tab.open(f"http://127.0.0.1:{port}/")
+        tab.until(
+            "document.querySelector('.dot.running, #state.running, [data-state=running]') !== null || "
+            "document.body.innerText.includes('running')",
+            "the page says that it runs",
+        )
+        took_s = time.monotonic() - began
+        if complaints := tab.complaints():
+            raise Failed(f"the browser complains: {complaints}")
+    return f"shows the running state {took_s:.1f} s after it was opened, without complaints"
+
+
+def portable(wine: Wine, limit_s: float) -> str:
+    """The portable folder from a path with spaces and letters of several scripts, without any network."""
+    place = wine.cache / PLACE
+    if place.exists():
+        shutil.rmtree(place)
+    shutil.copytree(wine.cache / "folder", place, copy_function=_link)
+    for name in ("numpy", "numpy.libs"):  # see `prepare.NUMPY`
+        shutil.rmtree(place / "libraries" / name, ignore_errors=True)
+        if (wine.cache / "wine-numpy" / name).exists():
+            shutil.copytree(wine.cache / "wine-numpy" / name, place / "libraries" / name)
+    from bridge.bundle import archive, starters
+
+    starters.write(place, version="0", torch="CPU")
+    size = archive.size(place)
+    options = ("--plain", "--output", "null:", *QUIET)
+    began = time.monotonic()
+    try:
+        start = ("cmd", "/c", windows_path(place / "Demo.cmd"), *options)
+        with _bridge(wine, *start, limit_s=limit_s, network=False):
+            ready_s = time.monotonic() - began
+    finally:
+        shutil.rmtree(place)
+    return f"{size / 1e6:.0f} MB; first restyled picture {ready_s:.0f} s after the double-click, without network"
+
+
+def _link(source: str, target: str) -> str:
+    Path(target).hardlink_to(source)
+    return target
+
+
+CASES = (
+    Case("Bridge ended by TerminateProcess", watched("terminated"), 240),
+    Case("Ctrl+Break", watched("ctrl_break"), 240),
+    Case("Started twice", watched("twice"), 240),
+    Case("NDI, Linux to Wine, with alpha", ndi_to_wine, 120),
+    Case("NDI, Wine to Linux", ndi_from_wine, 120),
+    Case("Engine killed, hung, out of memory", watched("engine_faults"), 600),
+    Case("Demo for a minute", watched("demo"), 300),
+    Case("OSC flood", watched("flood"), 180),
+    Case("Page in Linux' Chromium", page, 240),
+    Case("Portable folder", portable, 300),
+    Case("Twenty starts", watched("twenty_starts"), 400),
+)
+"""In the order in which they are run."""
