@@ -275,9 +275,14 @@ def has_library(name: str) -> bool:
 def restart(part: str) -> None:
     """Run the same command again in the checkout's environment; does not return."""
     command = [str(python()), "-m", part, *sys.argv[1:]]
-    if on_windows():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C also reaches the child, which shuts down cleanly
-        sys.exit(subprocess.run(command).returncode)
+    if sys.platform == "win32":
+        from bridge.ipc import job_object
+
+        for number in (signal.SIGINT, signal.SIGBREAK):  # they also reach the child, which shuts down cleanly
+            signal.signal(number, signal.SIG_IGN)
+        child = subprocess.Popen(command)
+        job_object.job().add(int(child._handle))  # type: ignore[attr-defined]
+        sys.exit(child.wait())
     os.execv(command[0], command)
 
 

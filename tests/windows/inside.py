@@ -5,6 +5,7 @@ Each prints one line with its figure and ends with code 0, or ends with a traceb
 
 from __future__ import annotations
 
+import ctypes
 import json
 import signal
 import socket
@@ -243,4 +244,6 @@ PROGRAMS: dict[str, Callable[[], str]] = {
 }
 
 if __name__ == "__main__":
+    if sys.platform == "win32":
+        ctypes.windll.kernel32.AllocConsole()  # Ctrl+Break goes to the programs of a console; there may be none
     print(PROGRAMS[sys.argv[1]]())
