@@ -6,10 +6,11 @@ Each configuration is run twice: once as fast as possible (frame rate, stage tim
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from engine.config import Config
 from engine.controls import Controls
 from engine.errors import WeightsMissingError
 from engine.frame import Frame
+from engine.models import vram
 from engine.network import attention
 from engine.network.dit_shape import DiTShape
 from engine.planning import roofline
@@ -101,9 +103,12 @@ def open_session(config: Config) -> tuple[Session, str]:
 
 def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
     """Measure a model at one size; returns one row for each of `asks`."""
+    _forget_peak()
     session, weights = open_session(config)
     with session:
+        opening_gib = _memory(session.device)
         ceiling = measured_ceiling(session.device, session.dtype)
+        _forget_peak()  # the ceiling takes gigabytes that are none of the model's
         rows = []
         for ask in asks:
             row: dict[str, Any] = {
@@ -125,7 +130,8 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
             row["of_limit"] = _of_limit(session, ask.steps, row["stages_ms"], ceiling)
             if ask.input_fps:
                 row |= _paced(session, ask)
-            row["memory_gib"] = _memory(session.device)
+            row["memory_gib"] = max(opening_gib, _memory(session.device))
+            row["needs_gib"] = _computed(session, weights)
             row["attention"] = {str(form): dict(found.times_ms) for form, found in attention.decisions.items()}
             rows.append(row)
     return rows
@@ -262,6 +268,23 @@ def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: r
         vae += roofline.vae_decode_flops(config.height, config.width, base)
         limits["vae"] = ceiling.seconds(vae) * 1e3 / max(stages["encode"] + stages["decode"], 1e-9)
     return limits
+
+
+def _forget_peak() -> None:
+    """Start a new measurement of the peak of a GPU's memory, without what was freed before."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
+
+
+def _computed(session: Session, weights: str) -> float | None:
+    """Memory in GiB that `engine.planning.vram` computes for a GPU; None if it is not known."""
+    needed = vram.need_of(session.spec, session.config)
+    if needed is not None and weights == "random":
+        needed = replace(needed, text=0.0)  # random weights have no text encoder
+    return needed.gib if needed is not None else None
 
 
 def _memory(device: torch.device) -> float:

@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="", help=f"default {SIZES}; on a CPU 64x64")
     parser.add_argument("--vaes", default="full,tiny")
     parser.add_argument("--steps", default="1,2")
+    parser.add_argument("--counts", default="1,2,4", help="denoising steps for check and waits")
     parser.add_argument("--chunks", type=int, default=0, help="chunks per run (default 30; on a CPU 3)")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--lines", type=Path, default=None, help="file to which each row is appended at once")
@@ -155,8 +156,8 @@ def main() -> None:
     given = (args.sizes or ("64x64" if small else SIZES)).split(",")
     sizes = [(int(width), int(height)) for width, height in (size.split("x") for size in given)]
     chunks = args.chunks or (3 if small else 30)
-    steps = [int(count) for count in args.steps.split(",")]
-    modes, parts = args.modes.split(","), args.parts.split(",")
+    steps, counts = ([int(count) for count in text.split(",")] for text in (args.steps, args.counts))
+    modes, parts, vaes = args.modes.split(","), args.parts.split(","), args.vaes.split(",")
     failed: list[str] = []
     if unknown := [name for name in parts if name not in PARTS] + [name for name in modes if name not in MODES]:
         parser.error(f"there is no {', '.join(unknown)}; parts: {', '.join(PARTS)}; modes: {', '.join(MODES)}")
@@ -169,12 +170,12 @@ def main() -> None:
         elif part == "check":
             columns = CHECK_COLUMNS
             for mode in modes:
-                for count in (1, 2, 4):
-                    rows.add({"mode": mode, "steps": count}, partial(check, device, dtype, mode, count, side))
+                for count in counts:
+                    rows.add({"mode": mode, "steps": count}, partial(check, device, dtype, mode, count, side, vaes[0]))
         elif part == "waits":
             columns = WAITS_COLUMNS
-            for count in (1, 2, 4):
-                rows.add({"steps": count}, partial(waits, device, dtype, count, side))
+            for count in counts:
+                rows.add({"steps": count}, partial(waits, device, dtype, count, side, vaes[0]))
         elif part == "float8":
             columns = FLOAT8_COLUMNS
             for inputs, outputs, tokens in gpu_parts.matmuls(models, *sizes[0]):
@@ -184,16 +185,16 @@ def main() -> None:
                 )
         elif part == "engine":
             columns = ENGINE_COLUMNS
-            for model, (width, height), vae, mode in product(models, sizes, args.vaes.split(","), modes):
+            for model, (width, height), vae, mode in product(models, sizes, vaes, modes):
                 settings = {"model": model, "width": width, "height": height, "vae": vae}
                 config = Config(device=args.device, max_steps=max(steps), **settings, **MODES[mode])
                 asks = [Ask(count, chunks, input_fps=30.0) for count in steps]
                 rows.add({"mode": mode} | settings, partial(measure, config, asks))
         elif part == "kernels":
             columns = KERNEL_COLUMNS
-            (width, height), vae = sizes[0], args.vaes.split(",")[0]
+            (width, height), vae = sizes[0], vaes[0]
             settings = {"model": models[0], "width": width, "height": height, "vae": vae}
-            config = Config(device=args.device, max_steps=max(steps), **settings, compile="off")
+            config = Config(device=args.device, max_steps=max(steps), **settings)  # on a GPU, graphs are replayed
             rows.add(settings, partial(gpu_parts.kernels, config, max(steps)))
         elif part == "beside":
             columns = BESIDE_COLUMNS

@@ -147,14 +147,16 @@ def check(
     return {"mode": mode, "steps": steps, "dtype": str(dtype), "relative_rms": rms, "psnr_db": psnr}
 
 
-def waits(device: torch.device, dtype: torch.dtype, steps: int, size: int, chunks: int = 6) -> dict[str, Any]:
+def waits(
+    device: torch.device, dtype: torch.dtype, steps: int, size: int, vae: str = "full", chunks: int = 6
+) -> dict[str, Any]:
     """Run a captured stream while torch raises an error for every wait for the device. (On a CPU there are none.)
 
     Raises:
         ModelError: if the capture failed.
         RuntimeError: if the host waited.
     """
-    stream = tiny_stream(device, dtype, steps, "graphs", size)
+    stream = tiny_stream(device, dtype, steps, "graphs", size, vae)
     play(stream, steps)
     wanted = steps_for(stream.spec.schedule, stream.spec.schedule.strength, steps)
     video = torch.rand(3, 4, *stream.state.controller.last_frame.shape[1:]).to(device, dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -86,11 +87,17 @@ def machine(device: torch.device) -> dict[str, Any]:
 def kernels(config: Config, steps: int) -> list[dict[str, Any]]:
     """Profile one chunk's encode, denoise and decode, and list the kernels of each that take longest.
 
+    On a GPU the chunk is one of those that replay CUDA graphs, as on stage. So the profiler is started once before they
+    are captured, and its library (CUPTI) stays loaded: torch knows of crashes when it is loaded again.
+
     A stage's first row ("all") has its totals: kernels that ran, those of less than 5 us, and their time.
     """
+    on_gpu = torch.device(config.device).type == "cuda"
+    os.environ |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
+    with _profiled([], "start", on_gpu):
+        torch.ones(1, device=config.device)
     model = opened(config, say=lambda _: None, defer_prompts=False, files={})
     stream, schedule = model.stream, model.spec.schedule
-    on_gpu = stream.device.type == "cuda"
     wanted = steps_for(schedule, schedule.strength, steps)
     shape = model.spec.network
     stream.set_prompt(torch.zeros(shape.text_len, shape.text_dim, device=stream.device))

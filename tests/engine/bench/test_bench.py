@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from functools import partial
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
@@ -73,7 +72,6 @@ def test_wrong_results_of_a_device_are_noticed(monkeypatch):
 
 def test_the_gpu_script_runs_every_part_and_continues_after_a_row_that_fails(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu_check.quantise, "check", lambda *_, **__: (_ for _ in ()).throw(ModelError("too old")))
-    monkeypatch.setattr(gpu_check, "tiny_stream", partial(gpu_check.tiny_stream, vae="tiny"))  # the full one is slow
     monkeypatch.setattr(build, "TinyShape", lambda: TinyShape(encoder=8, decoder=(16, 8, 8, 8), blocks=1))
     parts = "machine,waits,float8,engine,kernels,beside,capture"
     asked = f"gpu --device cpu --parts {parts} --modes eager,graphs,fp8 --sizes 32x32 --vaes tiny --steps 2 --chunks 2"

@@ -42,6 +42,15 @@ def test_parts_that_fail_die_or_hang_are_written_down_and_the_next_one_runs(tmp_
     assert len(said) == 8
 
 
+def test_the_run_ends_when_its_time_is_over(tmp_path) -> None:
+    hangs = part("hangs", "f.close(); import time; time.sleep(600)")
+    said: list[str] = []
+    card.run(tmp_path / "card.jsonl", "cuda", [hangs, part("late", "1 / 0")], said.append, limit_s=0.5)
+    ended = {line["part"]: line["ended"] for line in card.read(tmp_path / "card.jsonl") if "ended" in line}
+    assert ended == {"hangs": "timed out", "late": "left out"}
+    assert "at most" in said[0] and "left out" in said[-1]
+
+
 def test_the_order_pays_and_the_whole_fits_into_what_it_promises() -> None:
     names = [part.name for part in card.ON_GPU]
     assert names[:3] == ["machine", "check", "waits"] and names[-2:] == ["capture", "full"]
@@ -52,8 +61,9 @@ def test_the_order_pays_and_the_whole_fits_into_what_it_promises() -> None:
 
 ENGINE = {"model": "wan21-1.3b", "vae": "tiny", "width": 832, "height": 480, "steps": 2}
 CASES: list[tuple[int, str, list[dict[str, Any]], str]] = [
-    (2, "engine", [ENGINE | {"mode": "graphs", "memory_gib": 7.6}], "refuted"),
-    (2, "engine", [ENGINE | {"mode": "graphs", "memory_gib": 12.0}], "confirmed"),
+    (2, "engine", [ENGINE | {"mode": "graphs", "memory_gib": 7.6, "needs_gib": 8.1}], "refuted"),
+    (2, "engine", [ENGINE | {"mode": "fp8", "memory_gib": 12.0, "needs_gib": 8.1}], "confirmed"),
+    (2, "engine", [ENGINE | {"model": "ember", "memory_gib": 0.4, "needs_gib": None}], "not seen"),
     (3, "engine", [ENGINE | {"vae": "full", "mode": "graphs", "failed": "OutOfMemoryError"}], "confirmed"),
     (4, "capture", [{"error": "invalidated", "grew_mib": 2000.0}], "confirmed"),
     (4, "capture", [{"error": "invalidated", "grew_mib": 0.0}], "refuted"),
@@ -64,6 +74,7 @@ CASES: list[tuple[int, str, list[dict[str, Any]], str]] = [
     (6, "engine", [ENGINE | {"mode": "graphs", "fps": 24.0}, ENGINE | {"mode": "fp8", "fps": 30.0}], "refuted"),
     (9, "beside", [{"alone_ms": 3.0, "beside_ms": 30.0}], "confirmed"),
     (11, "kernels", [{"stage": "forward", "kernel": "all", "calls": 900, "short": 2, "ms": 9.0}], "refuted"),
+    (11, "kernels", [{"stage": "forward", "kernel": "all", "calls": 0, "short": 0, "ms": 0.0}], "not seen"),
     (12, "waits", [{"steps": 1}, {"steps": 2, "failed": "RuntimeError"}], "confirmed"),
     (17, "engine", [{"mode": "full", "failed": "TritonMissing"}], "confirmed"),
     (
