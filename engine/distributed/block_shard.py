@@ -99,7 +99,7 @@ class BlockShard:
 
         Every rank calls it after the same message, with no other message in transit. The stream's history is kept.
         Blocks move one tensor at a time, in one order for all ranks, so that a rank needs memory only for what it has
-        received, and for its new keys before the old ones are freed (then the same for the values).
+        received, and for a copy of one tensor.
         """
         start = old[link.rank][0]
         held = {start + i: self._held(i) for i in range(len(self.network.blocks))}
@@ -112,6 +112,7 @@ class BlockShard:
                     taken = [torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in layout]
                     link.take(taken, move.source)
                     held[number] = self._block_of(taken)
+                    del taken
         del layout
         shard = [held[number] for number in sorted(held)]
         self.network.blocks = nn.ModuleList(block.module for block in shard)

@@ -180,7 +180,7 @@ class Captured:
         contents of these slots are not read.
         """
         if stage == "forward":
-            return [tensor for name, tensor in self._state.cache.tensors().items() if name not in ("k", "v")]
+            return list(self._state.cache.bookkeeping().values())
         end = self._state.encoder if stage == "encode" else self._state.decoder
         return list(end.tensors().values())
 

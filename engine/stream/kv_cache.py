@@ -88,7 +88,7 @@ class KVCache:
         per_layer: whether each layer has an eviction queue of its own, as adaptive sinks need under the rules REFERENCE
             and HONEST; else all layers share one.
         paper: whether sinks are adaptive as in the paper.
-        k_ASRfJK, v_ASRfJK: keys and values.
+        k_SRfJK, v_SRfJK: keys and values, a tensor for each layer, so that a layer can move to another rank by itself.
         mean_ASR2D: means of the keys and of the values over each frame's tokens, by which adaptive sinks are compared.
         queue_ASQ: eviction queues, head first.
         slot_ASF: slots of the new frames.
@@ -129,8 +129,9 @@ class KVCache:
         self.per_layer = shape.threshold is not None and rule is not Rule.ADAPTIVE and block == 1
         self.paper = shape.threshold is not None and rule is Rule.ADAPTIVE
         self.threshold = -1.0 if shape.threshold is None else shape.threshold
-        size = (layers, rows, shape.slots, tokens, heads, width)
-        self.k_ASRfJK, self.v_ASRfJK = (_by_head(size, device, dtype) for _ in range(2))
+        size = (rows, shape.slots, tokens, heads, width)
+        self.k_SRfJK = [_by_head(size, device, dtype) for _ in range(layers)]
+        self.v_SRfJK = [_by_head(size, device, dtype) for _ in range(layers)]
         compared = shape.slots if self.per_layer or self.paper else 0
         self.mean_ASR2D = torch.zeros((layers, rows, compared, 2, heads * width), device=device)
         places = 2 * shape.slots + 2 * rows
@@ -173,9 +174,13 @@ class KVCache:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name."""
+        layers = {f"k.{layer}": tensor for layer, tensor in enumerate(self.k_SRfJK)}
+        layers |= {f"v.{layer}": tensor for layer, tensor in enumerate(self.v_SRfJK)}
+        return layers | self.bookkeeping()
+
+    def bookkeeping(self) -> dict[str, Tensor]:
+        """The state without the keys and values: tensors of all layers [A, S, ...]."""
         return {
-            "k": self.k_ASRfJK,
-            "v": self.v_ASRfJK,
             "k_mean": self.mean_ASR2D[:, :, :, 0],
             "v_mean": self.mean_ASR2D[:, :, :, 1],
             "queue": self.queue_ASQ,
@@ -185,32 +190,35 @@ class KVCache:
     def from_row(self, first: int) -> KVCache:
         """A view of the rows from `first` on: its row 0 is row `first` of this cache."""
         view = copy.copy(self)
-        view.k_ASRfJK, view.v_ASRfJK = self.k_ASRfJK[:, first:], self.v_ASRfJK[:, first:]
+        view.k_SRfJK, view.v_SRfJK = ([tensor[first:] for tensor in held] for held in (self.k_SRfJK, self.v_SRfJK))
         view.mean_ASR2D = self.mean_ASR2D[:, first:]
         view.queue_ASQ, view.slot_ASF = self.queue_ASQ[:, first:], self.slot_ASF[:, first:]
         return view
 
     def layer(self, index: int) -> list[Tensor]:
         """The tensors of one layer, without those that all layers share; for `load_layers`."""
-        own = [self.k_ASRfJK, self.v_ASRfJK, self.mean_ASR2D]
-        return [tensor[index] for tensor in ([*own, self.queue_ASQ, self.slot_ASF] if self.per_layer else own)]
+        own = [self.mean_ASR2D, self.queue_ASQ, self.slot_ASF] if self.per_layer else [self.mean_ASR2D]
+        kept = (held[index].permute(3, 0, 1, 2, 4) for held in (self.k_SRfJK, self.v_SRfJK))  # contiguous: J S R f K
+        return [*kept, *(tensor[index] for tensor in own)]
 
     def load_layers(self, layers: list[list[Tensor]]) -> None:
         """Replace all layers by these, in order. This is the only call that moves the cache to other addresses.
 
-        The lists are emptied: old keys are freed before new values are allocated, since both would not fit twice.
+        Keys and values are not copied. The lists are emptied.
         """
-        for name in ("k_ASRfJK", "v_ASRfJK", "mean_ASR2D", "queue_ASQ", "slot_ASF"):
-            if name in ("queue_ASQ", "slot_ASF") and not self.per_layer:
-                continue
-            join = _join_by_head if name in ("k_ASRfJK", "v_ASRfJK") else torch.stack
-            setattr(self, name, join([layer.pop(0) for layer in layers]))
+        self.k_SRfJK, self.v_SRfJK = (
+            [layer.pop(0).permute(1, 2, 3, 0, 4) for layer in layers] for _ in ("keys", "values")
+        )
+        for name in ("mean_ASR2D", "queue_ASQ", "slot_ASF") if self.per_layer else ("mean_ASR2D",):
+            setattr(self, name, torch.stack([layer.pop(0) for layer in layers]))
         if self.per_layer:
             self._make_scratch()
 
     def copy_row(self, source: int, target: int) -> None:
         """Copy all of row `source` to row `target`."""
-        for tensor in self.tensors().values():
+        for tensor in (*self.k_SRfJK, *self.v_SRfJK):
+            tensor[target].copy_(tensor[source])
+        for tensor in self.bookkeeping().values():
             tensor[:, target].copy_(tensor[:, source])
 
     def begin(self, new_frames: NewFrames, frames: int) -> None:
@@ -239,7 +247,7 @@ class KVCache:
             [S, 1, 1, visible f], True for written slots) if some rows have written fewer, else None.
         """
         new_frames, rows, frames = self._current(), k_SLJK.shape[0], self._frames
-        k_SRfJK, v_SRfJK = self.k_ASRfJK[layer, :rows], self.v_ASRfJK[layer, :rows]
+        k_SRfJK, v_SRfJK = self.k_SRfJK[layer][:rows], self.v_SRfJK[layer][:rows]
         means_SF2D = _frame_means(k_SLJK, v_SLJK, frames) if self.mean_ASR2D.shape[2] else None
         if means_SF2D is not None and self._compares and self.per_layer:
             where_N = self._slot_by_sinks(layer, means_SF2D)
@@ -343,28 +351,17 @@ class KVCache:
         """Overwrite every written sink whose similarity is below the threshold with the newest frame."""
         rows, sinks = k_SLJK.shape[0], self.shape.sinks
         replaced_SZ = (self._similarities(layer, means_SF2D).mean(-1) < self.threshold) & self._written_SZ
-        for held, new in ((self.k_ASRfJK, k_SLJK), (self.v_ASRfJK, v_SLJK)):
-            sinks_SZfJK, newest_S1fJK = held[layer, :rows, :sinks], _by_frame(new, self._frames)[:, -1:].to(held.dtype)
+        for held, new in ((self.k_SRfJK[layer], k_SLJK), (self.v_SRfJK[layer], v_SLJK)):
+            sinks_SZfJK, newest_S1fJK = held[:rows, :sinks], _by_frame(new, self._frames)[:, -1:].to(held.dtype)
             sinks_SZfJK.copy_(torch.where(replaced_SZ[:, :, None, None, None], newest_S1fJK, sinks_SZfJK))
         means_SZ2D = self.mean_ASR2D[layer, :rows, :sinks]
         means_SZ2D.copy_(torch.where(replaced_SZ[:, :, None, None], means_SF2D[:, -1:], means_SZ2D))
 
 
 def _by_head(size: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """Zeros [A, S, R, f, J, K] in memory order A J S R f K, because attention reads one head after the other."""
-    layers, rows, slots, tokens, heads, width = size
-    return torch.zeros((layers, heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(
-        0, 2, 3, 4, 1, 5
-    )
-
-
-def _join_by_head(layers: list[Tensor]) -> Tensor:
-    """Layers [S, R, f, J, K] as one tensor of the memory order of `_by_head`."""
-    first = layers[0]
-    joined = _by_head((len(layers), *first.shape), first.device, first.dtype)
-    for place, layer in zip(joined, layers, strict=True):
-        place.copy_(layer)
-    return joined
+    """Zeros [S, R, f, J, K] in memory order J S R f K, because attention reads one head after the other."""
+    rows, slots, tokens, heads, width = size
+    return torch.zeros((heads, rows, slots, tokens, width), device=device, dtype=dtype).permute(1, 2, 3, 0, 4)
 
 
 def _by_frame(x_SLJK: Tensor, frames: int) -> Tensor:

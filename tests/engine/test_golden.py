@@ -147,7 +147,7 @@ def cached_forwards(golden: GoldenSet, name: str, report: Report) -> None:
             report.check("exact", f"{at} row {row} slots", slots, data["slot_frames"][call, row])
     for key in (key for key in data if key.startswith("final_cache")):
         _, layer, which = key.split(".")
-        held = {"k": state.cache.k_ASRfJK, "v": state.cache.v_ASRfJK}[which][int(layer), :count]
+        held = {"k": state.cache.k_SRfJK, "v": state.cache.v_SRfJK}[which][int(layer)][:count]
         report.check("latent", key, held.flatten(1, 2), data[key])
 
 

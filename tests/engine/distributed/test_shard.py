@@ -140,7 +140,7 @@ class FakeLink:
 
 
 @pytest.mark.parametrize("rank, new", [(0, ((0, 24), (24, 40))), (1, ((0, 24), (24, 40))), (1, ((0, 17), (17, 40)))])
-def test_a_rebalance_of_14b_holds_nothing_twice_but_the_keys(rank: int, new: Split) -> None:
+def test_a_rebalance_of_14b_holds_nothing_twice(rank: int, new: Split) -> None:
     old = ((0, 20), (20, 40))
     link = FakeLink(rank)
     with LiveBytes() as memory:
@@ -148,10 +148,11 @@ def test_a_rebalance_of_14b_holds_nothing_twice_but_the_keys(rank: int, new: Spl
         before, memory.most = sum(memory.known.values()), 0
         shard.resplit(link, old, new)  # type: ignore[arg-type]
         after = sum(memory.known.values())
-    keys = shard.cache.k_ASRfJK.nbytes
     assert len(shard.network.blocks) == new[rank][1] - new[rank][0] == len(shard.texts)
     assert abs(after - before) == pytest.approx(sum(link.taken) + sum(link.given), rel=0.02)
-    assert memory.most <= max(before, before + sum(link.taken)) + 1.02 * keys + 2**28
+    block = sum(weights.nbytes for weights in shard.network.blocks[0].parameters())
+    new_blocks = 2 * block  # those without weights, which are on meta with a GPU too and take nothing there
+    assert memory.most <= max(before, before + sum(link.taken)) + new_blocks + 2**27
     assert max(link.given + link.taken) < 0.3 * 2**30
 
 

@@ -26,7 +26,7 @@ def put(held: KVCache, number: int, frames: int, value: float, anchor: bool = Fa
 
 
 def frames_in(held: KVCache) -> list[int]:
-    return held.k_ASRfJK[0, 0, :, 0, 0, 0].int().tolist()
+    return held.k_SRfJK[0][0, :, 0, 0, 0].int().tolist()
 
 
 def roll(held: KVCache, first: int, frames: int) -> list[list[int]]:
@@ -158,4 +158,4 @@ def test_the_numbers_of_a_head_lie_side_by_side_also_after_a_change_of_layers() 
         assert torch.equal(v_SLHK, -new_SLHK)
         assert k_SLHK.transpose(1, 2)[0, 1].is_contiguous()
         held.load_layers([held.layer(index) for index in range(2)])
-    assert torch.equal(held.k_ASRfJK[1, :, 0], new_SLHK)
+    assert torch.equal(held.k_SRfJK[1][:, 0], new_SLHK)
