@@ -46,9 +46,14 @@ def test_a_folder_is_made_once_and_only_whole(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare.made(folder, print, interrupted)
     assert not folder.exists()
-    prepare.made(folder, print, lambda part: part.mkdir())
-    prepare.made(folder, print, interrupted)
+    pins = tmp_path / "pins.txt"
+    pins.write_text("numpy==2")
+    prepare.made(folder, print, lambda part: part.mkdir(), of=[pins])
+    prepare.made(folder, print, interrupted, of=[pins])
     assert folder.is_dir()
+    pins.write_text("numpy==3")
+    with pytest.raises(KeyboardInterrupt):
+        prepare.made(folder, print, interrupted, of=[pins])
 
 
 @pytest.mark.parametrize("debian", [None, Path("/cache/debian")])

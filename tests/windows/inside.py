@@ -32,7 +32,7 @@ COLOUR = (200, 100, 50, 90)
 
 
 class Program:
-    """`tidecast` as a process of its own, in a group of its own, so that Ctrl+Break reaches it alone."""
+    """`tidecast` as a process of its own."""
 
     def __init__(self, command: str, *arguments: str, web_port: int = 0) -> None:
         self.osc_port, self.web_port = free_port(socket.SOCK_DGRAM), web_port or free_port(socket.SOCK_STREAM)
@@ -46,7 +46,6 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0,
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -76,8 +75,9 @@ class Program:
         return found
 
     def interrupt(self) -> int:
-        """End it by Ctrl+Break; returns its exit code."""
-        self.process.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGINT)
+        """End it by Ctrl+C, which reaches every program of the console; returns its exit code."""
+        if sys.platform == "win32":
+            assert ctypes.windll.kernel32.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
         return self.process.wait(GONE_S)
 
 
@@ -133,8 +133,8 @@ def terminated() -> str:
     return f"{len(children)} processes gone after {took_s:.1f} s; started again at the same port"
 
 
-def ctrl_break() -> str:
-    """Ctrl+Break while it loads and while it runs ends everything in order."""
+def ctrl_c() -> str:
+    """Ctrl+C while it loads and while it runs ends everything in order. Wine's C library knows no Ctrl+Break."""
     for moment in ("OSC on", "running"):
         program = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
         program.until(moment)
@@ -240,10 +240,12 @@ def ndi_out() -> str:
 
 PROGRAMS: dict[str, Callable[[], str]] = {
     program.__name__: program
-    for program in (demo, terminated, ctrl_break, twice, twenty_starts, flood, engine_faults, ndi_in, ndi_out)
+    for program in (demo, terminated, ctrl_c, twice, twenty_starts, flood, engine_faults, ndi_in, ndi_out)
 }
 
 if __name__ == "__main__":
     if sys.platform == "win32":
-        ctypes.windll.kernel32.AllocConsole()  # Ctrl+Break goes to the programs of a console; there may be none
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ctypes.windll.kernel32.FreeConsole()  # the one that Wine makes for programs of Linux hands on no Ctrl+C
+        ctypes.windll.kernel32.AllocConsole()
     print(PROGRAMS[sys.argv[1]]())

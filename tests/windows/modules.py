@@ -31,7 +31,7 @@ LEFT_OUT = {
     "bridge/bundle/": "makes the folder that all of this runs from, on Linux",
     "bridge/cli/test_card.py": SPEED,
     "bridge/drills/": "drives Linux' signals, namespaces and descriptors; the drill of the engine is run as a program",
-    "bridge/process/test_group_signals.py": "about process groups of POSIX; Ctrl+Break is run as a program",
+    "bridge/process/test_group_signals.py": "about process groups of POSIX; Ctrl+C is run as a program",
     "bridge/web/test_demo.py": WHOLE,
     "bridge/web/test_page.py": "needs Chromium beside it; the page is read as a program",
     "bridge/video/ndi/test_ndi.py": "its peer is a library for Linux; both directions are run as programs",

@@ -7,11 +7,12 @@
     CACHE/python       a copy of the folder's Python that sees the checkout and all of these
     CACHE/prefix       Wine's drive C: and registry
 
-What is there is not made again. Remove the folder to begin anew.
+What is there is made again only when the pins change. Remove the folder to begin anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -34,6 +35,9 @@ SCREEN = ("xvfb", "libgl1-mesa-dri", "libgl1")
 NUMPY = "numpy==2.1.3"
 """The newest one without `crealf`, which Wine's C library lacks and Windows' has."""
 
+MADE_OF = ".made-of"
+"""The file in each folder that says from what it was made, and that it is complete."""
+
 EXTRAS = ("midi", "web")
 TESTS = ("dev", "wan")
 
@@ -50,10 +54,10 @@ def prepare(cache: Path, say: Callable[[str], None]) -> Wine:
     folder = cache / "folder"
     windows.make(folder, windows.Recipe(extras=EXTRAS, say=say))
     pins = [files.extra(name) for name in TESTS]
-    made(cache / "tests", say, lambda part: uv.install(part, "--only-binary", ":all:", pins=pins))
+    made(cache / "tests", say, lambda part: uv.install(part, "--only-binary", ":all:", pins=pins), of=pins)
     numpy = ("pip", "install", "--no-deps", "--only-binary", ":all:", *files.WINDOWS)
     made(cache / "wine-numpy", say, lambda part: uv.run(*numpy, "--target", str(part), NUMPY))
-    made(cache / "python", say, lambda part: python(part, cache))
+    made(cache / "python", say, lambda part: python(part, cache), of=[files.PYTHON])
     if not (cache / "prefix" / "system.reg").exists():
         say("Wine's own folder ...")
         with wine.screen():
@@ -72,7 +76,7 @@ def debian(cache: Path, say: Callable[[str], None]) -> Path | None:
         if found and int(found[1]) >= OLDEST_WINE:
             return None
     root = cache / "debian"
-    if root.is_dir():
+    if (root / MADE_OF).exists():
         return root
     missing = [name for name in ("debootstrap", "unshare", "chroot") if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
@@ -96,15 +100,22 @@ def _must(*command: str) -> None:
         raise CannotPrepare(f"{command[0]} failed: {' '.join(done.stdout.splitlines()[-3:])}")
 
 
-def made(folder: Path, say: Callable[[str], None], fill: Callable[[Path], None]) -> None:
-    """Fill a folder under another name, and rename it when it is complete; does nothing if it is there."""
-    if folder.is_dir():
+def made(folder: Path, say: Callable[[str], None], fill: Callable[[Path], None], of: Sequence[Path] = ()) -> None:
+    """Fill a folder under another name, and rename it when it is complete.
+
+    Does nothing if it is there and was made of files with the same contents.
+    """
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in of)).hexdigest()
+    mark = folder / MADE_OF
+    if mark.exists() and mark.read_text() == digest:
         return
     say(f"{folder.name} ...")
     part = folder.with_name(f".{folder.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
+    for old in (part, folder):
+        if old.exists():
+            shutil.rmtree(old)
     fill(part)
+    (part / MADE_OF).write_text(digest)
     part.rename(folder)
 
 

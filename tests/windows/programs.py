@@ -159,7 +159,7 @@ def _link(source: str, target: str) -> str:
 
 CASES = (
     Case("Bridge ended by TerminateProcess", watched("terminated"), 240),
-    Case("Ctrl+Break", watched("ctrl_break"), 240),
+    Case("Ctrl+C", watched("ctrl_c"), 240),
     Case("Started twice", watched("twice"), 240),
     Case("NDI, Linux to Wine, with alpha", ndi_to_wine, 120),
     Case("NDI, Wine to Linux", ndi_from_wine, 120),
