@@ -65,7 +65,9 @@ ON_GPU: tuple[Part, ...] = (
     _part("beside", 60, "--parts beside"),
     _part("capture", 60, "--parts capture"),
     _part(
-        "full", 300, "--parts engine --models wan21-1.3b --sizes 832x480 --vaes tiny --modes full --steps 2 --chunks 20"
+        "full",
+        300,
+        "--parts engine --models wan21-1.3b --sizes 832x480 --vaes tiny --modes full,full-fp8 --steps 2 --chunks 20",
     ),
 )
 """The parts on a card. Their time-outs are about twice what an H200 should need; together it should need 13 minutes,

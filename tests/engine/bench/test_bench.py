@@ -51,6 +51,11 @@ def test_the_comparison_names_every_package_that_it_needs(missing, monkeypatch):
     assert any(reference.INSTALL in text for text in documents)
 
 
+def test_every_mode_has_its_tolerances() -> None:
+    assert gpu_check.MODES.keys() == gpu_check.RELATIVE_RMS.keys() == gpu_check.PSNR_DB.keys()
+    assert gpu_check.MODES["full-fp8"] == gpu_check.MODES["full"] | {"weights_dtype": "float8"}
+
+
 @pytest.mark.parametrize("mode", ["eager", "graphs", "fp8"])
 def test_a_mode_is_compared_with_the_cpu_in_full_precision(mode):
     row = gpu_check.check(torch.device("cpu"), torch.bfloat16, mode, 2, 32, vae="tiny")
