@@ -60,7 +60,7 @@ def _programs(wine: Wine, only: str, end_s: float) -> int:
             failed += 1
             continue
         try:
-            verdict, figure = "passed", case.run(wine, min(case.limit_s, left_s))
+            verdict, figure = "passed", case.run(wine, min(programs.LIMIT_S, left_s))
         except (programs.Failed, AssertionError, OSError) as error:
             verdict, figure = "FAILED", str(error)
             failed += 1

@@ -26,8 +26,9 @@ from bridge.video.opening import open_sink, open_source
 from engine.frame import Frame, PixelFormat
 
 MAIN = "from bridge.cli.main import main; main()"
-READY_S = 240.0
-GONE_S = 60.0
+BEGAN = time.monotonic()
+READY_S = 400.0
+GONE_S = 120.0
 COLOUR = (200, 100, 50, 90)
 
 
@@ -62,6 +63,7 @@ class Program:
     def until(self, begin: str) -> None:
         """Wait for a line that begins so."""
         wait(lambda: any(line.startswith(begin) for line in self.lines), self, f"no line {begin!r}")
+        print(f"{time.monotonic() - BEGAN:.1f} s: {begin}", flush=True)
 
     def children(self) -> list[psutil.Process]:
         """Every process of Tidecast that it has started; Wine itself starts its desktop as a child of the first one."""
@@ -78,7 +80,9 @@ class Program:
         """End it by Ctrl+C, which reaches every program of the console; returns its exit code."""
         if sys.platform == "win32":
             assert ctypes.windll.kernel32.GenerateConsoleCtrlEvent(signal.CTRL_C_EVENT, 0)
-        return self.process.wait(GONE_S)
+        code = self.process.wait(GONE_S)
+        print(f"{time.monotonic() - BEGAN:.1f} s: ended with {code}", flush=True)
+        return code
 
 
 def wait(happened: Callable[[], bool], program: Program, otherwise: str) -> None:
