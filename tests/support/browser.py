@@ -81,7 +81,7 @@ class Tab:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
-    def until(self, expression: str, what: str = "", timeout_s: float = 60.0) -> Any:
+    def until(self, expression: str, what: str = "", timeout_s: float = 240.0) -> Any:
         """Wait until the expression is true in the page."""
         return wait(lambda: self.js(expression), what or expression, timeout_s)
 
@@ -210,7 +210,7 @@ class Browser:
         return Tab(self._sockets.enter_context(connect(url, max_size=None, proxy=None)), self.port, ident)
 
 
-def wait(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+def wait(condition: Callable[[], Any], what: str, timeout_s: float = 240.0) -> Any:
     """Poll until the condition is true."""
     deadline = time.monotonic() + timeout_s
     while True:

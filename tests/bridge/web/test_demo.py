@@ -179,7 +179,7 @@ def test_a_lost_engine_is_said_and_comes_back(demo: Demo, page: Tab) -> None:
     page.until("document.querySelectorAll('#errors li').length > 0", "the error with its remedy")
     before = page.js("tidecast.drawn.output")
     page.until(f"tidecast.drawn.output > {before + 3}", "the output to go on with the input")
-    page.until("document.body.dataset.state === 'running' && document.getElementById('notice').hidden", "the end", 60.0)
+    page.until("document.body.dataset.state === 'running' && document.getElementById('notice').hidden", "the end")
     assert page.js("tidecast.state.values.strength") == 0.25, "controls survive"
     peer.close()
 
