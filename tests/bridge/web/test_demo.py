@@ -137,7 +137,7 @@ def colour(page: Tab, seconds: float = 2.0) -> np.ndarray:
 def test_the_restyled_picture_moves(page: Tab) -> None:
     page.until("window.tidecast && tidecast.state.online", "the page")
     page.until("tidecast.drawn.output > 3 && tidecast.drawn.input > 3", "pictures while the model loads")
-    page.until("document.body.dataset.state === 'running'", "the model", 60.0)
+    page.until("document.body.dataset.state === 'running'", "the model")
     first, deadline = mean(page), time.monotonic() + 90.0
     while np.abs(mean(page) - first).sum() <= 0.2:  # ten pictures on, a slow engine may still show the same one
         assert time.monotonic() < deadline, "the picture stands still"

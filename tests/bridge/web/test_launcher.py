@@ -76,8 +76,8 @@ def test_a_frozen_web_process_is_replaced_and_nobody_waits_for_it(monkeypatch: p
                 longest = max(longest, time.monotonic() - began)
                 time.sleep(0.001)
             assert longest < 0.5
-            wait(lambda: stage.web.pid not in (0, frozen), "another process", 30.0)
-            wait(lambda: answers(stage), "the page", 30.0)
+            wait(lambda: stage.web.pid not in (0, frozen), "another process")
+            wait(lambda: answers(stage), "the page")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(frozen, signal.SIGCONT)
@@ -104,12 +104,12 @@ def test_a_web_process_that_cannot_be_started_is_tried_again() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
             os.kill(stage.web.pid, signal.SIGKILL)
-            wait(lambda: sum("Too many open files" in text for text in texts) >= 2, "two failed starts", 30.0)
+            wait(lambda: sum("Too many open files" in text for text in texts) >= 2, "two failed starts")
             assert stage.web.pid == 0
             stage.store.set("strength", 0.25)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        wait(lambda: answers(stage), "the page", 30.0)
+        wait(lambda: answers(stage), "the page")
         state = httpx.get(stage.web.url + "api/state", trust_env=False).json()
         assert state["controls"]["strength"][0] == 0.25
 
@@ -124,7 +124,7 @@ def test_a_show_starts_although_the_web_process_cannot_be_started(monkeypatch: p
     with Stage() as stage:
         assert stage.web.pid == 0
         monkeypatch.setattr(launcher, "ServerProcess", real)
-        wait(lambda: answers(stage), "the page", 30.0)
+        wait(lambda: answers(stage), "the page")
 
 
 def test_a_message_that_raises_is_reported_and_the_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
