@@ -83,6 +83,14 @@ def test_a_forward_of_a_rank_makes_no_copy_that_waits(monkeypatch: pytest.Monkey
     assert out.shape == x_SLD.shape and mode.copies == 2
 
 
+def test_a_prompt_on_the_device_is_read_without_a_copy_that_waits() -> None:
+    """`engine.stream.prompts` uploads it beforehand."""
+    shard = shard_on_meta("wan21-tiny", 64, 64, (1, 3))
+    with NoWaitingCopies() as mode:
+        shard.read(1, torch.empty(SPEC.network.text_len, SPEC.network.text_dim, device=META))
+    assert mode.copies == 0
+
+
 def test_numbers_are_sent_to_a_gpu_from_page_locked_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
