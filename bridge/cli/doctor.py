@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from bridge.config import AppConfig
@@ -58,6 +59,8 @@ except TidecastError as error:
 
 def other_build(backend: str) -> str:
     """How to replace torch by its build for a backend, `auto` or `cpu`."""
+    if any(Path(sys.executable).parent.glob("python*._pth")):  # Windows' embeddable Python, which has no pip
+        return f"Make this folder again: tidecast bundle windows --gpu {'cpu' if backend == 'cpu' else 'cu130'}"
     return (
         f'Run: "{sys.executable}" -m pip install uv, then '
         f'"{sys.executable}" -m uv pip install --python "{sys.executable}" --torch-backend {backend} --reinstall torch'
@@ -108,7 +111,10 @@ def _ask(program: str, *arguments: str) -> dict[str, Any]:
 
 def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
     if "error" in torch:
-        yield Finding("bad", "torch", torch["error"], "Install torch again, in the build that fits this machine.")
+        remedy = "Install torch again, in the build that fits this machine."
+        if "WinError 126" in torch["error"]:  # a library that torch's own need; Windows does not bring it
+            remedy = "Install Microsoft's Visual C++ Redistributable (x64), then run this again."
+        yield Finding("bad", "torch", torch["error"], remedy)
         return
     build = f"CUDA {torch['cuda']}" if torch["cuda"] else "CPU build"
     driver = _driver()

@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -308,6 +309,18 @@ def test_doctor_names_the_command_for_the_build_of_torch_that_fits(cuda, gpus, d
         level, _, command = words.partition(" ")
         assert findings[what].level == level
         assert command in findings[what].remedy and ("--torch-backend" in findings[what].remedy) == bool(command)
+
+
+def test_doctor_says_where_the_runtime_that_torch_needs_on_windows_comes_from() -> None:
+    error = 'OSError: [WinError 126] The specified module could not be found. Error loading "c10.dll"'
+    (finding,) = doctor._torch({"error": error})
+    assert "Visual C++ Redistributable" in finding.remedy
+
+
+def test_doctor_does_not_send_the_portable_folder_to_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "python313._pth").write_text("")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python.exe"))
+    assert doctor.other_build("auto") == "Make this folder again: tidecast bundle windows --gpu cu130"
 
 
 def test_a_command_that_is_not_installed_is_named_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
