@@ -13,8 +13,8 @@ The counts come from operations and shapes. They are no measurements, and nothin
 * A convolution follows cuDNN's rule for layouts: channels last if its input or its weight is. An input or a weight in
   another layout is copied first, which counts.
 
-Kernels of ours count too; compiled code (`compile = "full"`) cannot be counted in this way. The ends of a chunk are
-counted with Triton and without, as on Windows.
+Kernels of ours count too; compiled code (`compile = "full"`) cannot be counted in this way. What has a kernel of ours
+is counted with Triton and without, as on Windows.
 """
 
 from __future__ import annotations
@@ -204,6 +204,9 @@ def meta_stream(
         network = CausalDiT(dit_shape(spec.network)).to(torch.bfloat16).eval().requires_grad_(False)
     if float8:
         quantise.quantise(network)
+        for module in network.modules():
+            if isinstance(module, quantise.Float8Linear) and triton:
+                module.rows = quantise.fused_rows
     stream = LocalStream(
         spec,
         network,
@@ -252,10 +255,12 @@ def table(models: Iterable[str], vaes: Iterable[str], rows: Iterable[int]) -> li
     """Rows of `COLUMNS`: the network's forward in bf16 and float8, and both ends of each autoencoder."""
     found: list[dict[str, Any]] = []
     for model, count in product(models, rows):
-        for float8 in (False, True):
-            counts = count_chunk(meta_stream(model, "tiny", rows=count, float8=float8))["forward"]
-            weights = "float8" if float8 else "bf16"
-            found.append(_row(counts, "forward") | {"model": model, "weights": weights, "rows": count})
+        for float8, triton in ((False, False), (True, True), (True, False)):
+            stream = meta_stream(model, "tiny", rows=count, float8=float8, triton=triton)
+            known = {"model": model, "weights": "float8" if float8 else "bf16", "rows": count}
+            if float8:
+                known["triton"] = "yes" if triton else "no"
+            found.append(_row(count_chunk(stream)["forward"], "forward") | known)
     for vae in vaes:
         for triton in (True, False) if vae != "tiny" else (False,):
             stages = count_chunk(meta_stream("wan21-1.3b", vae, rows=1, triton=triton))

@@ -7,7 +7,6 @@ is cached on disk between runs.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from functools import partial
 
@@ -16,6 +15,7 @@ import torch
 
 from engine.errors import ModelError
 from engine.network.protocol import StreamingNetwork
+from engine.runtime.device import triton_installed
 
 
 def check(device: torch.device) -> None:
@@ -24,7 +24,7 @@ def check(device: torch.device) -> None:
     Raises:
         ModelError: if Triton is missing, as it is on Windows.
     """
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type == "cuda" and not triton_installed():
         raise ModelError(
             'compile = "full" needs Triton, which is not installed. torch brings it on Linux, and not on Windows.',
             'Choose compile = "graphs" (or "auto"), which needs no compiler.',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -41,6 +42,11 @@ def _matrix_units() -> bool:
     """Whether the CPU has units for matmuls in bfloat16 (AMX), which are several times as fast as float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
+
+
+def triton_installed() -> bool:
+    """Whether Triton is there; torch brings it on Linux with its builds for GPUs."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def use_video_stream(device: torch.device) -> None:

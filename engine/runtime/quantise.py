@@ -8,8 +8,9 @@ Some builds of torch have no row-wise matmul: those for Windows have none, and L
 one scale serves a whole matrix (`Scaling.TENSOR`), which is less exact for tokens of small numbers. `scaling_for` tries
 out which of the two works.
 
-Quantising activations takes five kernels before each matmul, unless `compile = "full"` fuses them with what comes
-before. So without compilation float8 saves memory rather than time: see docs/performance.md.
+With torch's operations, quantising activations takes five kernels before each matmul. `compile = "full"` fuses them
+with what comes before; without it, one kernel in Triton does it where that works (`kernel_for`). Elsewhere, as on
+Windows, float8 saves memory rather than time: see docs/performance.md.
 
 Shape letters: L tokens, I inputs, O outputs.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.network.protocol import LinearPlace, StreamingNetwork
+from engine.runtime.device import triton_installed
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ class Scaling(enum.Enum):
     TENSOR = "tensor"
 
 
+Rows = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A function of a matrix [L, I] as `to_float8`, with a scale for each row."""
+
+
 class Float8Linear(nn.Module):
     """A linear layer with 8-bit weights. Its tensors are not part of the state dict.
 
@@ -59,11 +65,15 @@ class Float8Linear(nn.Module):
         weight_OI: weights to quantise.
         bias_O: bias; it keeps its type.
         scaling: what shares a scale, in weights and activations.
+
+    Attributes:
+        rows: a kernel that quantises activations by rows; None for torch's operations.
     """
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor, scaling: Scaling = Scaling.ROW) -> None:
         super().__init__()
         self.scaling = scaling
+        self.rows: Rows | None = None
         weight8_OI, scale_O1 = to_float8(weight_OI.detach(), scaling)
         self.register_buffer("weight8_OI", weight8_OI, persistent=False)
         self.register_buffer("scale_1O", scale_O1.T.contiguous(), persistent=False)
@@ -72,7 +82,11 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], in the type of the bias."""
         weight8_OI, bias_O = cast(Tensor, self.weight8_OI), cast(Tensor, self.bias_O)
-        x8_LI, scale_L1 = to_float8(x.flatten(0, -2), self.scaling)
+        x_LI = x.flatten(0, -2)
+        if self.rows is None or torch.compiler.is_compiling():  # the compiler fuses torch's operations, not a kernel
+            x8_LI, scale_L1 = to_float8(x_LI, self.scaling)
+        else:
+            x8_LI, scale_L1 = self.rows(x_LI)
         y_LO = torch._scaled_mm(
             x8_LI,
             weight8_OI.T,
@@ -95,6 +109,41 @@ def to_float8(x_LI: Tensor, scaling: Scaling = Scaling.ROW) -> tuple[Tensor, Ten
     largest = torch.linalg.vector_norm(x_LI, torch.inf, dim=rows, keepdim=True, dtype=torch.float32)
     scale_L1 = largest.div_(FLOAT8_MAX).clamp_(min=MIN_SCALE)
     return (x_LI / scale_L1).to(torch.float8_e4m3fn), scale_L1
+
+
+@torch.library.custom_op("tidecast::quantise_rows", mutates_args=(), schema="(Tensor x) -> (Tensor, Tensor)")
+def fused_rows(x_LI: Tensor) -> tuple[Tensor, Tensor]:
+    """`Rows` in Triton. It is an operation of torch, so that it can be counted on the device `meta`."""
+    from engine.runtime import quantise_triton  # needs Triton, which is not everywhere
+
+    return quantise_triton.launch(x_LI, FLOAT8_MAX, MIN_SCALE)
+
+
+@fused_rows.register_fake
+def _(x_LI: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x_LI, dtype=torch.float8_e4m3fn), x_LI.new_empty((x_LI.shape[0], 1), dtype=torch.float32)
+
+
+def kernel_for(device: torch.device, dtype: torch.dtype) -> Rows | None:
+    """`fused_rows` on a GPU with Triton, if it gives the results of `to_float8`; else None, and the log says why."""
+    if device.type != "cuda" or not triton_installed():
+        return None
+    trouble = trial(fused_rows, device, dtype)
+    if trouble:
+        log.warning("Each 8-bit matmul takes five more kernels instead of one, which is slower: %s", trouble)
+        return None
+    return fused_rows
+
+
+def trial(rows: Rows, device: torch.device, dtype: torch.dtype) -> str:
+    """Why the kernel cannot be used; empty if it gives the results of `to_float8`."""
+    x_LI = torch.randn(3, 80, generator=torch.Generator().manual_seed(1)).to(device, dtype)
+    try:
+        wanted, found = ((x8.float() * scale).cpu() for x8, scale in (to_float8(x_LI), rows(x_LI)))
+    except Exception as error:  # Triton raises whatever its compilers raise
+        return f"Triton's kernel failed: {type(error).__name__}: {error}".splitlines()[0]
+    step = 2**-3  # of float8, relative to the number
+    return "" if torch.allclose(found, wanted, rtol=step, atol=1e-6) else "Triton's kernel gives wrong results."
 
 
 def scaling_for(device: torch.device, dtype: torch.dtype) -> Scaling:
@@ -165,6 +214,7 @@ def quantise(network: StreamingNetwork, device: torch.device | None = None) -> N
     scaling = Scaling.ROW if device.type == "meta" else scaling_for(device, network.dtype)
     if scaling is Scaling.TENSOR:
         log.warning("8-bit matmuls use one scale for a whole matrix here, which is less exact than one for each row.")
+    rows = kernel_for(device, network.dtype) if scaling is Scaling.ROW else None
     blocks = network.blocks
     if not len(blocks):
         _check_widths([])
@@ -175,7 +225,9 @@ def quantise(network: StreamingNetwork, device: torch.device | None = None) -> N
         _check_widths(places)
         for place in places:
             layer = place.layer
-            place.replace(Float8Linear(layer.weight, layer.bias, scaling))
+            small = Float8Linear(layer.weight, layer.bias, scaling)
+            small.rows = rows
+            place.replace(small)
     network.blocks = blocks
     network.to(device)
 

@@ -25,6 +25,7 @@ IN_A_CHECKOUT = ("engine/models/ember/training", "bridge/drills")
 OPTIONAL = {
     "engine/models/wan21": "wan",
     "engine/models/wan21/norm_silu_triton.py": "kernels",
+    "engine/runtime/quantise_triton.py": "kernels",
     "bridge/control/midi": "midi",
 }
 """Folders and modules that are imported only where their extra is wanted, and the extra. Elsewhere the import of an

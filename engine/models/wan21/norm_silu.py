@@ -10,13 +10,14 @@ Shape letters: N images (T * B, image t * B + b), B batch, C channels, H W sides
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from engine.runtime.device import triton_installed
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,6 @@ def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
         log.warning("The autoencoder's norms take four kernels instead of one, which is slower: %s", trouble)
         return plain
     return fused
-
-
-def triton_installed() -> bool:
-    """Whether Triton is there; torch brings it on Linux with its builds for GPUs."""
-    return importlib.util.find_spec("triton") is not None
 
 
 def trial(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> str:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from engine.models.wan21 import norm_silu
+from engine.runtime.device import triton_installed
 
 CPU = torch.device("cpu")
 
-needs_triton = pytest.mark.skipif(
-    not norm_silu.triton_installed(), reason="needs Triton: pip install -e .[kernels], on Linux"
-)
+needs_triton = pytest.mark.skipif(not triton_installed(), reason="needs Triton: pip install -e .[kernels], on Linux")
 
 IN_THE_INTERPRETER = """
 import torch
