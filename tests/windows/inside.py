@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -60,10 +61,10 @@ class Program:
         """What it has printed."""
         return "".join(self.lines)
 
-    def until(self, begin: str) -> None:
-        """Wait for a line that begins so."""
-        wait(lambda: any(line.startswith(begin) for line in self.lines), self, f"no line {begin!r}")
-        print(f"{time.monotonic() - BEGAN:.1f} s: {begin}", flush=True)
+    def until(self, wanted: str) -> None:
+        """Wait for a line with this regular expression."""
+        wait(lambda: any(re.search(wanted, line) for line in self.lines), self, f"no line {wanted!r}")
+        print(f"{time.monotonic() - BEGAN:.1f} s: {wanted}", flush=True)
 
     def children(self) -> list[psutil.Process]:
         """Every process of Tidecast that it has started; Wine itself starts its desktop as a child of the first one."""
@@ -112,7 +113,7 @@ def demo() -> str:
     """A minute of `tidecast demo`, with its model."""
     began = time.monotonic()
     program = Program("demo")
-    program.until("running")
+    program.until("^running")
     ready_s = time.monotonic() - began
     time.sleep(60.0)
     last = [line for line in program.lines if line.startswith("running")][-1].strip()
@@ -126,20 +127,20 @@ def demo() -> str:
 def terminated() -> str:
     """`TerminateProcess` on the bridge: engine and page end, and the ports are free at once."""
     program = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
-    program.until("running")
+    program.until("^running")
     children = program.children()
     assert len(children) >= 2, children
     program.process.kill()
     took_s = gone(children)
     again = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity", web_port=program.web_port)
-    again.until("running")
+    again.until("^running")
     assert again.interrupt() == 0, again.text
     return f"{len(children)} processes gone after {took_s:.1f} s; started again at the same port"
 
 
 def ctrl_c() -> str:
     """Ctrl+C while it loads and while it runs ends everything in order. Wine's C library knows no Ctrl+Break."""
-    for moment in ("OSC on", "running"):
+    for moment in ("OSC on", "^running"):
         program = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
         program.until(moment)
         children = program.children()
@@ -153,7 +154,7 @@ def ctrl_c() -> str:
 def twice() -> str:
     """A second one at the same port says so and ends."""
     first = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
-    first.until("running")
+    first.until("^running")
     second = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity", web_port=first.web_port)
     code = second.process.wait(READY_S)
     wait(lambda: second.text.endswith("\n"), first, "nothing said")
@@ -184,7 +185,7 @@ def twenty_starts() -> str:
 def flood() -> str:
     """Twenty thousand OSC messages; the last one of each address is in force, and the page still answers."""
     program = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
-    program.until("running")
+    program.until("^running")
     began = time.monotonic()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outlet:
         for number in range(20_000):
