@@ -25,6 +25,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from bridge.ipc.child_process import PassedConnection
 from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.service import Service
 from bridge.video.errors import reason
@@ -201,7 +202,7 @@ class Recorder:
         ours, theirs = cast("tuple[Connection, Connection]", context.Pipe())  # on Windows it is another class
         reader = ring.reader()
         process = context.Process(
-            target=write, args=(reader, path, self._fps, theirs), name="tidecast-record", daemon=True
+            target=write, args=(reader, path, self._fps, PassedConnection(theirs)), name="tidecast-record", daemon=True
         )
         try:
             process.start()
