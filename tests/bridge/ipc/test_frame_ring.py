@@ -265,7 +265,7 @@ def test_a_killed_writer_leaves_the_ring_usable():
             process = SPAWN.Process(target=flood_for_ever, args=(ring.writer(), WIDTH, HEIGHT), daemon=True)
             process.start()
             assert whole(reader.get(30.0))
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join(60.0)
             while (got := reader.get(0.05)) is not None:
                 assert whole(got)
@@ -282,7 +282,7 @@ def test_a_killed_reader_hands_over_to_its_successor():
             process.start()
             writer.put(frame(life))
             assert reader.get(30.0).seq == life
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             process.join(60.0)
         for number in range(1000):
             assert writer.put(frame(number)) is True
