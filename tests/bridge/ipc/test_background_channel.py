@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def test_posting_never_waits_and_a_late_reader_gets_the_newest_of_each_class(end
     assert len(got) < 2000
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe of Windows passes whole messages")
 def test_half_a_message_holds_up_nobody(ends: Ends) -> None:
     os.write(ends.other.fileno(), struct.pack("!i", 1000) + b"half")
     ends.channel.post(Fader(1))
