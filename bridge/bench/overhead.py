@@ -156,9 +156,13 @@ def wait_until_running(app: App, seconds: float = 120.0) -> None:
         EngineError: if none came in time, or the engine failed.
     """
     deadline = time.monotonic() + seconds
-    while app.telemetry.snapshot().get("state") != "running" or not app.publisher.styled_at:
+    while (read := app.telemetry.snapshot()).get("state") != "running" or not app.publisher.styled_at:
         if app.failure:
             raise EngineError(app.failure)
         if time.monotonic() > deadline:
-            raise EngineError("The engine gave no frame in time.", "Is the source running?")
+            raise EngineError(
+                "The engine gave no frame in time.",
+                f"Is the source running? The state is {read.get('state')!r}, {read.get('fps_in')} pictures a second "
+                f"come in, the engine was started again {app.supervisor.restarts} times.",
+            )
         time.sleep(0.05)
