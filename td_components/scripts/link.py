@@ -127,6 +127,7 @@ class Link:
         if self.held or now - self.changed_at.get(par, -HOLD) < HOLD:
             self.waiting[par] = value
             return []
+        self.waiting.pop(par, None)  # older than this one
         return self._take(par, value)
 
     def _take(self, par, value):
