@@ -29,7 +29,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from engine.bench import report
@@ -42,6 +41,7 @@ from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 from engine.runtime import quantise
+from engine.runtime.graph_checker import EagerDispatchMode
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
 from engine.stream.state import InFlight, WorkKey
@@ -81,17 +81,12 @@ class Counts:
         self.bytes[name] += size
 
 
-class KernelCounter(TorchDispatchMode):
+class KernelCounter(EagerDispatchMode):
     """Counts every operation on the device `meta` within the context; what runs on the CPU is not counted."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """As in `graph_checker`."""
-        return False
 
     def __torch_dispatch__(
         self, op: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

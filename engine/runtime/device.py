@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from engine.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+Kernel = TypeVar("Kernel")
 
 
 def device_for(name: str) -> torch.device:
@@ -47,6 +52,25 @@ def _matrix_units() -> bool:
 def triton_installed() -> bool:
     """Whether Triton is there; torch brings it on Linux with its builds for GPUs."""
     return importlib.util.find_spec("triton") is not None
+
+
+def tried_kernel(kernel: Kernel, trial: Callable[[], str], device: torch.device, without: str) -> Kernel | None:
+    """A kernel in Triton, on a GPU with Triton where `trial` finds no trouble; else None.
+
+    Triton compiles at the first call, and may fail for reasons of its own: there is no C compiler, the GPU is newer
+    than Triton, its cache cannot be written. Then the log says why.
+
+    Args:
+        trial: tries the kernel; returns why it cannot be used, or "".
+        without: what it costs to do without the kernel, for the log.
+    """
+    if device.type != "cuda" or not triton_installed():
+        return None
+    trouble = trial()
+    if trouble:
+        log.warning("%s, which is slower: %s", without, trouble)
+        return None
+    return kernel
 
 
 def use_video_stream(device: torch.device) -> None:

@@ -99,7 +99,16 @@ def _run_logged(work: Callable[[], Tensor], host: Sequence[Tensor]) -> tuple[lis
     return log.operations, result
 
 
-class _OperationLog(TorchDispatchMode):
+class EagerDispatchMode(TorchDispatchMode):
+    """Sees each of torch's operations as it runs. No compiled code gets here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch wraps `__torch_dispatch__` against compilation, which takes time, unless told otherwise."""
+        return False
+
+
+class _OperationLog(EagerDispatchMode):
     """Logs every operation: its name, its tensors (address, or "new" if the work made them) and other arguments.
 
     A stream has about two thousand operations a chunk. So what is logged becomes text only if it is to be shown.
@@ -110,11 +119,6 @@ class _OperationLog(TorchDispatchMode):
         self.operations: list[Operation] = []
         self._host = {_storage(tensor) for tensor in host}
         self._made: dict[int, torch.UntypedStorage] = {}  # keeps the storages alive, so that no address is reused
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch wraps `__torch_dispatch__` against compilation, unless told otherwise. No compiled code gets here."""
-        return False
 
     def __torch_dispatch__(
         self, op: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

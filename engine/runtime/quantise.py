@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.network.protocol import LinearPlace, StreamingNetwork
-from engine.runtime.device import triton_installed
+from engine.runtime.device import tried_kernel
 
 log = logging.getLogger(__name__)
 
@@ -126,13 +126,8 @@ def _(x_LI: Tensor) -> tuple[Tensor, Tensor]:
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Rows | None:
     """`fused_rows` on a GPU with Triton, if it gives the results of `to_float8`; else None, and the log says why."""
-    if device.type != "cuda" or not triton_installed():
-        return None
-    trouble = trial(fused_rows, device, dtype)
-    if trouble:
-        log.warning("Each 8-bit matmul takes five more kernels instead of one, which is slower: %s", trouble)
-        return None
-    return fused_rows
+    slower = "Each 8-bit matmul takes five more kernels instead of one"
+    return tried_kernel(fused_rows, lambda: trial(fused_rows, device, dtype), device, slower)
 
 
 def trial(rows: Rows, device: torch.device, dtype: torch.dtype) -> str:

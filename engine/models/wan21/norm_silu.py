@@ -10,16 +10,13 @@ Shape letters: N images (T * B, image t * B + b), B batch, C channels, H W sides
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.runtime.device import triton_installed
-
-log = logging.getLogger(__name__)
+from engine.runtime.device import tried_kernel
 
 EPSILON = 1e-24
 """Added to mean squares, so that a picture without any signal is not divided by zero."""
@@ -65,18 +62,9 @@ def rows(images_NCHW: Tensor) -> Tensor:
 
 
 def kernel_for(device: torch.device, dtype: torch.dtype) -> Kernel:
-    """The fastest kernel that works here: `fused` on a GPU with Triton, if it gives the results of `plain`.
-
-    Triton compiles at the first call, and may fail for reasons of its own: there is no C compiler, the GPU is newer
-    than Triton, its cache cannot be written. Then the log says why, and the autoencoder is slower.
-    """
-    if device.type != "cuda" or not triton_installed():
-        return plain
-    trouble = trial(fused, device, dtype)
-    if trouble:
-        log.warning("The autoencoder's norms take four kernels instead of one, which is slower: %s", trouble)
-        return plain
-    return fused
+    """The fastest kernel that works here: `fused` on a GPU with Triton, if it gives the results of `plain`."""
+    slower = "The autoencoder's norms take four kernels instead of one"
+    return tried_kernel(fused, lambda: trial(fused, device, dtype), device, slower) or plain
 
 
 def trial(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> str:

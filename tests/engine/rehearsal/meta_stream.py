@@ -22,7 +22,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.models.spec import ModelSpec
 from engine.models.wan21 import build
@@ -31,6 +30,7 @@ from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 from engine.network.protocol import keep_blocks
 from engine.runtime import graph_capture, quantise
+from engine.runtime.graph_checker import EagerDispatchMode
 from engine.stream import stream as stream_module
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED
@@ -45,7 +45,7 @@ GRANULE = 512
 """The caching allocator of CUDA rounds every tensor up to a multiple of this many bytes."""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger(EagerDispatchMode):
     """Counts the bytes of all tensors on the device, as a caching allocator with a private pool for graphs would.
 
     Attributes:
@@ -62,11 +62,6 @@ class Ledger(TorchDispatchMode):
         self._pool_live = 0
         self._capturing = False
         self._known: dict[int, None] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """As in `engine.runtime.graph_checker`."""
-        return False
 
     @contextmanager
     def capturing(self) -> Iterator[None]:

@@ -95,7 +95,7 @@ def test_the_kernel_is_tried_before_it_is_used(
     assert quantise.trial(quantise.to_float8, CPU, torch.float32) == ""
     assert "Failed to find C compiler" in quantise.trial(fails, CPU, torch.bfloat16)
     assert "wrong results" in quantise.trial(forgets_the_scale, CPU, torch.bfloat16)
-    monkeypatch.setattr(quantise, "triton_installed", lambda: True)
+    monkeypatch.setattr("engine.runtime.device.triton_installed", lambda: True)
     assert quantise.kernel_for(CPU, torch.float32) is None
     monkeypatch.setattr(quantise, "trial", lambda *_: "")
     assert quantise.kernel_for(CUDA, torch.bfloat16) is quantise.fused_rows
@@ -103,5 +103,5 @@ def test_the_kernel_is_tried_before_it_is_used(
     monkeypatch.setattr(quantise, "trial", lambda *_: "no compiler")
     assert quantise.kernel_for(CUDA, torch.bfloat16) is None
     assert "no compiler" in caplog.text
-    monkeypatch.setattr(quantise, "triton_installed", lambda: False)
+    monkeypatch.setattr("engine.runtime.device.triton_installed", lambda: False)
     assert quantise.kernel_for(CUDA, torch.bfloat16) is None

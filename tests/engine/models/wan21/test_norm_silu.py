@@ -101,9 +101,9 @@ def test_torch_computes_where_the_kernel_does_not_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cuda = torch.device("cuda")
-    monkeypatch.setattr(norm_silu, "triton_installed", lambda: False)
+    monkeypatch.setattr("engine.runtime.device.triton_installed", lambda: False)
     assert norm_silu.kernel_for(cuda, torch.bfloat16) is norm_silu.plain
-    monkeypatch.setattr(norm_silu, "triton_installed", lambda: True)
+    monkeypatch.setattr("engine.runtime.device.triton_installed", lambda: True)
     assert norm_silu.kernel_for(CPU, torch.float32) is norm_silu.plain
     monkeypatch.setattr(norm_silu, "trial", lambda *_: "")
     assert norm_silu.kernel_for(cuda, torch.bfloat16) is norm_silu.fused
