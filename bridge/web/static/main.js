@@ -2,12 +2,13 @@
 
 import { guide } from "./guide.js";
 import { health } from "./health.js";
+import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
-import { flip, panel, panic, recording, snapshots } from "./panels.js";
-import { drawn, look, lookOn, picture } from "./picture.js";
+import { panel, panic, recording, snapshots } from "./panels.js";
+import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
-import { el, widget } from "./widgets.js";
+import { widget } from "./widgets.js";
 
 const table = await (await fetch("/api/table")).json();
 const byName = Object.fromEntries(table.controls.map((c) => [c.name, c]));
@@ -42,39 +43,7 @@ guide(table, byName.input);
 learn();
 picture(table.about);
 
-const keys = [
-  ["B", "Bypass: show the input unchanged", () => flip(byName.bypass)],
-  ["F", "Freeze: hold the last frame", () => flip(byName.freeze)],
-  ["K", "Black", () => flip(byName.black)],
-  [
-    "P",
-    "Go to the first prompt; Enter sends, Escape leaves",
-    () => document.getElementById("w-prompt_1").focus(),
-  ],
-  ["V", "Next view of the picture", lookOn],
-  ["1 … 9", "Recall a snapshot", null],
-  ["?", "This help", () => document.getElementById("help").showModal()],
-];
-for (const [key, words] of keys)
-  document
-    .getElementById("keys")
-    .append(el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, words)));
-const keysOn = document.getElementById("keys-on");
-keysOn.checked = localStorage.getItem("keys") !== "off";
-keysOn.addEventListener("change", () => localStorage.setItem("keys", keysOn.checked ? "on" : "off"));
-
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest?.("textarea, select, input:not([type=range], [type=checkbox])");
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing || !keysOn.checked) return;
-  const key = event.key.toUpperCase();
-  if (/^[1-9]$/.test(key)) press(Number(key), false);
-  else {
-    const found = keys.find(([k, , act]) => k === key && act);
-    if (!found) return;
-    event.preventDefault();
-    found[2]();
-  }
-});
+keyboard(byName, press);
 
 on("online", (online) => document.body.classList.toggle("offline", !online));
 document.body.classList.add("ready");

@@ -1,21 +1,23 @@
 // The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
 
 import { askInputs, on, send, set, state } from "./link.js";
-import { change, el, register, trigger, widget } from "./widgets.js";
+import { change, el, leaves, register, trigger, widget } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
-const KEYS = { bypass: "B", freeze: "F", black: "K" };
 const PADS = 16;
+
+/** The keys of each panic control: a letter, and a function key that also works while a text is typed. */
+export const PANIC = { bypass: ["B", "F1"], freeze: ["F", "F2"], black: ["K", "F3"] };
 
 /** Large panic buttons. */
 export function panic(rows) {
   for (const control of rows) {
-    const key = KEYS[control.name];
+    const keys = PANIC[control.name] ?? [];
     const button = el(
       "button",
-      { type: "button", class: "panic", "aria-pressed": "false", "aria-keyshortcuts": key },
+      { type: "button", class: "panic", "aria-pressed": "false", "aria-keyshortcuts": keys.join(" ") || null },
       el("span", {}, control.label),
-      key ? el("kbd", { "aria-hidden": "true" }, key) : null,
+      el("span", { class: "keys", "aria-hidden": "true" }, ...keys.map((key) => el("kbd", {}, key))),
     );
     const box = el("div", { class: `panic-box ${control.name}` }, button);
     let now = false;
@@ -169,6 +171,7 @@ export function snapshots() {
   const bank = $("bank");
   for (let first = 1; first <= 64; first += PADS)
     bank.append(el("option", { value: first }, `${first}–${first + PADS - 1}`));
+  leaves($("glide"));
   let storing = false;
   const arm = (on) => {
     storing = on;

@@ -76,6 +76,7 @@ function slot(control, weight, weights, number) {
     if (event.key === "Enter" && !event.shiftKey) {
       event.preventDefault();
       commit();
+      area.blur(); // the panic keys are single letters: the next key must not end up in the text
     } else if (event.key === "Escape") {
       area.value = sent;
       textBox.classList.remove("unsent");

@@ -163,6 +163,16 @@ function toggle(control) {
   return box;
 }
 
+/** Enter sends what was typed (by the event `change`) and leaves the field; Escape leaves it with the old text. */
+export function leaves(input) {
+  let before = "";
+  input.addEventListener("focus", () => (before = input.value));
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") input.value = before;
+    if (event.key === "Escape" || event.key === "Enter") input.blur();
+  });
+}
+
 /** A whole number with a wide range, with a button that picks a random one. */
 function number(control) {
   const id = `w-${control.name}`;
@@ -185,6 +195,7 @@ function number(control) {
   );
   const box = el("div", { class: "entry" }, el("label", { for: id }, control.label), input, roll);
   input.addEventListener("change", () => input.value !== "" && change(control, Number(input.value), null));
+  leaves(input);
   box.show = (v) => {
     if (document.activeElement !== input) input.value = v;
   };
@@ -197,6 +208,7 @@ function text(control) {
   const input = el("input", { type: "text", id, autocomplete: "off", spellcheck: "false" });
   const box = el("div", { class: "entry" }, el("label", { for: id }, control.label), input);
   input.addEventListener("change", () => change(control, input.value, null));
+  leaves(input);
   box.show = (v) => {
     if (document.activeElement !== input) input.value = v;
   };

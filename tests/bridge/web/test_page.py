@@ -180,6 +180,35 @@ def test_keys_do_nothing_while_typing_and_can_be_switched_off(page: Tab, stage: 
     stage.store.set("freeze", False)
 
 
+def test_enter_leaves_the_prompt_and_panic_keys_work_while_typing(page: Tab, stage: Stage) -> None:
+    """After Enter the next letter is a key again; F1 to F3 work in the middle of a word, and stay out of it."""
+    page.click("#w-prompt_4")
+    page.type("snow")
+    page.key("Enter")
+    wait(lambda: stage.store.snapshot.value("prompt_4") == "snow", "the prompt")
+    page.key("b", "KeyB")
+    wait(lambda: stage.store.snapshot.value("bypass"), "the letter to be a key again")
+    for field in ("#w-prompt_4", "#w-seed", "#w-input", "#glide"):
+        page.js(f"document.querySelector('{field}').focus()")
+        for number, name in enumerate(("bypass", "freeze", "black")):
+            before = stage.store.snapshot.value(name)
+            page.key(f"F{number + 1}", f"F{number + 1}", 112 + number)
+            wait(lambda name=name, before=before: stage.store.snapshot.value(name) != before, f"{name} in {field}")
+            page.until(f"tidecast.state.values.{name} === {str(not before).lower()}")
+    assert page.js("document.querySelector('#w-prompt_4').value") == "snow"
+    shown = page.js(
+        "[...document.querySelectorAll('.panic')].map((e) => [...e.querySelectorAll('kbd')].map((k) => k.textContent))"
+    )
+    assert shown == [["B", "F1"], ["F", "F2"], ["K", "F3"]]
+    listed = page.js("document.getElementById('keys').textContent")
+    assert all(key in listed for key in ("F1", "F2", "F3", "Enter", "Escape", "Tab"))
+    page.js("document.querySelector('#w-seed').focus()")
+    page.type("5")
+    page.key("Enter")
+    assert page.js("document.activeElement === document.body"), "Enter leaves every field"
+    stage.store.set_many({"bypass": False, "freeze": False, "black": False, "prompt_4": "", "seed": 0})
+
+
 def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage: Stage) -> None:
     weights = lambda: [stage.store.snapshot.value(f"weight_{n}") for n in range(1, 5)]  # noqa: E731
     page.drag("#pad", (0.2, 0.2), (0.98, 0.98))
