@@ -30,6 +30,9 @@ from engine.errors import ControlError, TidecastError
 PREFIX = "/tidecast"
 """Root of the OSC namespace; the addresses of controls, commands and readings are relative to it."""
 
+ALWAYS, NEVER = "always", "never"
+"""Whether stored snapshots include a control (`Control.stored`)."""
+
 Arguments = tuple[tuple[str, str, bool], ...]
 """For each argument of a command: name, OSC type tag (`*` for any number of any type), whether it is required."""
 
@@ -60,6 +63,8 @@ class Control:
         label: short name for the user.
         help: one sentence for artists that says what it does.
         glides: whether it moves gradually when a snapshot is recalled.
+        stored: whether stored snapshots include it: `ALWAYS`, `NEVER`, or a word; then only those that were saved with
+            this word do.
         check: for text: raises a `TidecastError` for a value that could never be obeyed. It is called on the threads
             that serve the controls, so it must not wait for a disk or a network.
     """
@@ -76,6 +81,7 @@ class Control:
     label: str
     help: str
     glides: bool
+    stored: str = ALWAYS
     check: Callable[[str], None] | None = None
 
     def described(self) -> dict[str, Any]:
@@ -259,6 +265,7 @@ def live(
     unit: str = "",
     choices: tuple[str, ...] = (),
     glides: bool = False,
+    stored: str = ALWAYS,
     check: Callable[[str], None] | None = None,
 ) -> Any:
     """Declare a field of an owner as a live control; the arguments are the attributes of `Control`.
@@ -275,6 +282,7 @@ def live(
         unit=unit,
         choices=choices,
         glides=glides,
+        stored=stored,
         check=check,
     )
     return dataclasses.field(default=default, metadata={"live": row})

@@ -97,6 +97,7 @@ class Controls:
         label="Seed",
         low=0,
         high=2**31 - 1,
+        stored="seed",
     )
     slo_auto: bool = live(
         True,
@@ -105,6 +106,7 @@ class Controls:
         "leaves out frames.",
         group="Latency",
         label="Hold latency",
+        stored="latency",
     )
     slo_latency: float = live(
         400.0,
@@ -115,6 +117,7 @@ class Controls:
         low=50.0,
         high=2000.0,
         unit="ms",
+        stored="latency",
     )
 
     resets: int = 0

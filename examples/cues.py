@@ -22,8 +22,8 @@ CUES: Sequence[Cue] = (
     (0.0, "/tidecast/prompt", ("neon",)),
     (8.0, "/tidecast/strength", (0.8,)),
     (16.0, "/tidecast/prompt", ("fire",)),
-    (24.0, "/tidecast/black", (1,)),
-    (26.0, "/tidecast/black", (0,)),
+    (24.0, "/tidecast/strength", (0.5,)),
+    (26.0, "/tidecast/prompt", ("ink",)),
 )
 
 

@@ -1,9 +1,13 @@
-"""Stored snapshots: all live controls under a number, recalled at once or with a glide.
+"""Stored snapshots: the look (every control that makes the picture) under a number, recalled at once or with a glide.
+
+A snapshot never holds the panic buttons: a recall neither takes black off nor brings it back. It holds the source, the
+seed, the latency target and recording only if the save asked for them (`Control.stored`); the words that it was saved
+with are kept in it under `EXTRAS`. Snapshots of older versions hold all of these without being asked; they are recalled
+as if they did not.
 
 They are kept in one JSON file, which is replaced atomically on a thread of its own, so that a slow disk delays no
 control. Every Tidecast with the same folder has the same snapshots: a save changes its own number in the file and
-leaves the others, and what others save is read within `LOOK_S`. The controls of recording are not part of a snapshot: a
-recall must not end a recording.
+leaves the others, and what others save is read within `LOOK_S`.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from bridge.control.origin import Origin, Trust
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import ControlTable
 from bridge.service import Service
-from engine.control import PREFIX, Command
+from engine.control import ALWAYS, NEVER, PREFIX, Command
 from engine.errors import ControlError
 
 log = logging.getLogger(__name__)
@@ -37,19 +41,21 @@ LOOK_S = 1.0
 """Time between two looks at the file, in s: another Tidecast may have saved something."""
 
 ORIGIN = Origin("snapshot", Trust.OPERATOR)
-"""What a snapshot holds was in force before, or was written into its file by the user."""
-"""Origin of every write that a recall makes."""
+"""Origin of every write that a recall makes. It is trusted: what a snapshot holds was in force before, or was written
+into its file by the user."""
 
-EXCLUDED_GROUP = "Recording"
-"""The group of controls that snapshots do not include."""
+EXTRAS = "with"
+"""Key of a stored snapshot under which the words are that it was saved with. No control has this name: it is a reserved
+word of Python."""
 
 SAVE = Command(
     "snapshot_save",
     "/snapshot/save",
-    (("number", "i", True),),
+    (("number", "i", True), ("with", "s", False)),
     "Snapshots",
     "Save",
-    "Store all live controls under a number from 1 to 64, in a file that survives a restart.",
+    "Store the look under a number from 1 to 64, in a file that survives a restart; `with` adds what is named of "
+    "input, seed, latency and recording. Bypass, freeze and black are never stored.",
 )
 RECALL = Command(
     "snapshot_recall",
@@ -93,7 +99,7 @@ class Snapshots:
         self._look()
         self._writer.start()
         self._undo = [
-            self._store.on(SAVE.name, lambda args, caller: self.save(args[0], caller)),
+            self._store.on(SAVE.name, lambda args, caller: self.save(args[0], *args[1:], caller=caller)),
             self._store.on(RECALL.name, lambda args, caller: self.recall(*args)),
             self._store.listen(self._note_write),
         ]
@@ -116,15 +122,22 @@ class Snapshots:
         """The numbers under which something is stored, ascending."""
         return tuple(sorted(self._stored))
 
-    def save(self, number: int, caller: Caller | None = None) -> None:
-        """Store all live controls under a number; `caller` is told if the file cannot be written.
+    def save(self, number: int, extras: str = "", *, caller: Caller | None = None) -> None:
+        """Store the look under a number.
+
+        Args:
+            number: 1 to 64.
+            extras: what is stored besides, as words (`Control.stored`) with spaces or commas between them.
+            caller: is told if the file cannot be written.
 
         Raises:
-            ControlError: if the number is not in 1..64.
+            ControlError: if the number is not in 1..64, or there is no such word.
         """
         _check(SAVE, number)
-        values = self._store.values()
-        saved = {number: {name: values[name] for name in stored_names(self._store.table)}}
+        values, table = self._store.values(), self._store.table
+        words = _words(table, extras)
+        look = {name: values[name] for name in stored_names(table, words)}
+        saved = {number: {**look, EXTRAS: list(words)} if words else look}
         with self._change:
             self._stored = {**self._stored, **saved}
             self._unwritten = {**self._unwritten, **saved}
@@ -132,9 +145,11 @@ class Snapshots:
             self._change.notify_all()
 
     def recall(self, number: int, seconds: float = 0.0) -> None:
-        """Set all live controls to their stored values. Those that can glide take `seconds` (0..600), the others
-        switch at once. A control that something else sets during the glide stops gliding. A stored value that is not
-        valid (the file was edited, or another version wrote it) is reported, and its control left as it is.
+        """Set the controls that the snapshot includes to their stored values.
+
+        Those that can glide take `seconds` (0..600), the others switch at once. A control that something else sets
+        during the glide stops gliding. A stored value that is not valid (the file was edited, or another version wrote
+        it) is reported, and its control left as it is.
 
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
@@ -199,7 +214,8 @@ class Snapshots:
         """The values of one stored snapshot that can be set. What is wrong with the others is reported."""
         table = self._store.table
         found: dict[str, Any] = {}
-        for name in stored_names(table):
+        asked = stored.get(EXTRAS)
+        for name in stored_names(table, asked if isinstance(asked, list) else ()):
             if name not in stored:
                 continue
             try:
@@ -282,9 +298,21 @@ class Snapshots:
             return {}
 
 
-def stored_names(table: ControlTable) -> tuple[str, ...]:
-    """Names of the controls that a snapshot includes."""
-    return tuple(c.name for c in table.controls if c.group != EXCLUDED_GROUP)
+def stored_names(table: ControlTable, extras: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of the controls that a snapshot includes which was saved with these words."""
+    return tuple(c.name for c in table.controls if c.stored == ALWAYS or (c.stored != NEVER and c.stored in extras))
+
+
+def _words(table: ControlTable, extras: str) -> tuple[str, ...]:
+    known = tuple(dict.fromkeys(c.stored for c in table.controls if c.stored not in (ALWAYS, NEVER)))
+    words = tuple(dict.fromkeys(extras.lower().replace(",", " ").split()))
+    for word in words:
+        if word not in known:
+            raise ControlError(
+                PREFIX + SAVE.address,
+                f"{word[:40]!r} cannot be stored besides the look; these can: {', '.join(known)}.",
+            )
+    return words
 
 
 def _check(command: Command, number: int) -> None:

@@ -19,5 +19,6 @@ class InputControls:
         f"Switch the source: an address ({schemes()}, then a name) or an index from the list of inputs.",
         group="Video",
         label="Input",
+        stored="input",
         check=check_choice,
     )

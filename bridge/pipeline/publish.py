@@ -122,7 +122,7 @@ class Publisher(OpeningService):
             self._history.forget(wet.captured_ns)  # even while dry is on air: no stage needs older frames
         frame = self._picture(controls, pick)
         self._send(frame)
-        if pick.new and frame.captured_ns:
+        if pick.new and frame.captured_ns and not controls.of(PanicControls).freeze:
             self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
     def _collect(self) -> None:
@@ -163,17 +163,20 @@ class Publisher(OpeningService):
         self._tick_stages.reset()
 
     def _picture(self, controls: Snapshot, pick: Pick) -> Frame:
-        """The picture to send: black, the held picture, or what the stages make of the pacer's choice."""
+        """The picture to send: black, the held picture, or what the stages make of the pacer's choice.
+
+        The stages run while black is on air too, so that freeze then holds what would be on air without black.
+        """
         panic = controls.of(PanicControls)
-        if panic.black:
-            if self._black.pixels.shape[:2] != self._held.pixels.shape[:2]:  # a stage has changed the output's size
-                self._black = Frame(np.zeros((self._held.height, self._held.width, 3), np.uint8))
-            return self._black
         if not panic.freeze and pick.frame is not None:
             context = Context(time.monotonic_ns(), self._history, controls, wet=pick.track == "wet")
             made = self._tick_stages.run(pick.frame, context)
             self._held = made[-1] if made else self._held
-        return self._held
+        if not panic.black:
+            return self._held
+        if self._black.pixels.shape[:2] != self._held.pixels.shape[:2]:  # a stage has changed the output's size
+            self._black = Frame(np.zeros((self._held.height, self._held.width, 3), np.uint8))
+        return self._black
 
     def _send(self, frame: Frame) -> None:
         sent = self._output.send(

@@ -253,7 +253,12 @@ def _manifest(
             {
                 "version": version,
                 "controls": [
-                    {"par": pages.control_name(c["name"]), "address": c["address"], "kind": c["kind"]}
+                    {
+                        "par": pages.control_name(c["name"]),
+                        "address": c["address"],
+                        "kind": c["kind"],
+                        "stored": c["stored"],
+                    }
                     for c in table["controls"]
                 ],
                 "readings": [

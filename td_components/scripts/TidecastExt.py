@@ -70,7 +70,10 @@ class TidecastExt:
         self._open()
         pulse = self.manifest["pulses"].get(par.name)
         if pulse is not None:
-            self._send(pulse["address"], [self.par(name) for name in pulse["arguments"]])
+            values = [self.par(name) for name in pulse["arguments"]]
+            while values and values[-1] == "":  # an optional text that was left empty
+                values.pop()
+            self._send(pulse["address"], values)
         elif par.name in ("Start", "Stop", "Resend", "Selftest", "Storepreset", "Recallpreset"):
             getattr(self, par.name)()
 
@@ -127,18 +130,20 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def Resend(self):
-        """Send every parameter of the pages Stream and Prompts."""
+        """Send every parameter of the pages Stream and Prompts, except panic buttons that are off."""
         self._open()
         self.link.settle(keep_waiting=False)
         self.link.known.clear()
         for name in self.link.kinds:
-            self._tell(name)
+            if self.link.resends(name, self.par(name)):
+                self._tell(name)
 
     def Storepreset(self, number=None):
-        """Store the live controls under a number, in the component's storage."""
+        """Store the look under a number, in the component's storage: neither panic buttons nor input, seed, latency
+        and recording."""
         number = self.par("Preset") if number is None else number
         presets = dict(self.ownerComp.fetch("presets", {}, search=False))
-        presets[str(number)] = {name: self.par(name) for name in self.link.kinds}
+        presets[str(number)] = {name: self.par(name) for name in self.link.kinds if name in self.link.look}
         self.ownerComp.store("presets", presets)
         self.Log(f"preset {number} stored")
 
@@ -150,7 +155,8 @@ class TidecastExt:
             self._error("preset", f"Nothing is stored under {number}. Press Store Preset first.")
             return
         for name, value in kept.items():
-            self._show(name, value)
+            if name in self.link.look:  # presets of older versions hold every control
+                self._show(name, value)
         self.Log(f"preset {number} recalled")
 
     def Selftest(self):

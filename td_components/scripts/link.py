@@ -34,6 +34,8 @@ class Link:
 
     def __init__(self, manifest):
         self.kinds = {row["par"]: row["kind"] for row in manifest["controls"]}
+        self.look = {row["par"] for row in manifest["controls"] if row["stored"] == "always"}
+        self.panic = {row["par"] for row in manifest["controls"] if row["stored"] == "never"}
         self.address_of = {row["par"]: PREFIX + row["address"] for row in manifest["controls"]}
         self.par_of = {address: par for par, address in self.address_of.items()}
         self.reading_of = {PREFIX + row["address"]: row for row in manifest["readings"]}
@@ -53,10 +55,16 @@ class Link:
         self.restarted = True
 
     def settle(self, keep_waiting):
-        """Both sides are being synchronised: apply the echoes that were held back, or drop them."""
+        """Both sides are being synchronised: apply the echoes that were held back, or drop them. Echoes of the panic
+        buttons are applied in any case."""
         self.held = self.restarted = False
         if not keep_waiting:
-            self.waiting.clear()
+            self.waiting = {par: value for par, value in self.waiting.items() if par in self.panic}
+
+    def resends(self, par, value):
+        """Whether a resend sends this value. A panic button that is off is not sent: somebody else may have pressed it
+        while Tidecast could not be heard, and a reconnect must not take it off."""
+        return par not in self.panic or bool(value)
 
     def local(self, par, value, now):
         """A parameter was changed here. Returns (OSC address, value) to send, or None if Tidecast has the value."""

@@ -20,6 +20,7 @@ from bridge.bench.overhead import wait_until_running
 from bridge.bench.peers import Receiver, Sender, SleepProbe, longest_gap_ms, longest_held_ms
 from bridge.config import AppConfig
 from bridge.config_file import load
+from bridge.control.snapshots import EXTRAS
 from engine.errors import EngineError
 
 LIMIT_MS = 100.0
@@ -117,7 +118,7 @@ class Drill:
         self.size = (width, height, fps)
         self._stack = contextlib.ExitStack()
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        poisoned = {**CONTROLS, "input": "file:~nobody/x.mp4"}
+        poisoned = {**CONTROLS, "input": "file:~nobody/x.mp4", EXTRAS: ["input"]}
         (self.folder / "snapshots.json").write_text(json.dumps({"version": 1, "snapshots": {str(POISONED): poisoned}}))
         self.config: AppConfig = load(
             None,

@@ -11,9 +11,16 @@ from engine.control import Kind, Reading, live
 class RecordControls:
     """What is recorded."""
 
-    record: bool = live(False, "/record", "Record the output to a file.", group="Recording", label="Record")
+    record: bool = live(
+        False, "/record", "Record the output to a file.", group="Recording", label="Record", stored="recording"
+    )
     record_input: bool = live(
-        False, "/record/input", "Record the input beside the output.", group="Recording", label="Record input too"
+        False,
+        "/record/input",
+        "Record the input beside the output.",
+        group="Recording",
+        label="Record input too",
+        stored="recording",
     )
 
 

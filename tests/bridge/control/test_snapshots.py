@@ -16,7 +16,7 @@ from bridge.control.snapshots import Snapshots, stored_names
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
-from engine.control import PREFIX
+from engine.control import PREFIX, Kind
 from engine.errors import ControlError
 
 
@@ -36,15 +36,93 @@ def eventually(condition, seconds=5.0):
         time.sleep(0.005)
 
 
-def test_save_and_recall_bring_every_control_back(stage):
+PANIC = {"bypass", "freeze", "black"}
+ON_REQUEST = {
+    "input": {"input": "pattern:bars"},
+    "seed": {"seed": 77},
+    "latency": {"slo_auto": False, "slo_latency": 900.0},
+    "recording": {"record": True, "record_input": True},
+}
+"""Words of a save, and the controls that each adds to a snapshot."""
+
+
+def switch_all(store):
+    """Give every control another value than its default; returns all values."""
+    numbers = {c.name: c.from_norm(0.3) for c in TABLE.controls if c.numeric}
+    switches = {c.name: not c.default for c in TABLE.controls if c.kind is Kind.BOOL}
+    texts = {"prompt_1": "森 forest", "fit": "stretch"}
+    store.set_many({**numbers, **switches, **texts, **{n: v for row in ON_REQUEST.values() for n, v in row.items()}})
+    return store.values()
+
+
+@pytest.mark.parametrize("words", ["", *ON_REQUEST, "seed, Input", "input seed latency recording"])
+@pytest.mark.parametrize("seconds", [0.0, 0.02])
+def test_a_recall_brings_the_look_back_and_what_the_save_asked_for_and_never_touches_panic(stage, words, seconds):
     store, _, _, _ = stage
-    changed = {c.name: c.from_norm(0.3) for c in TABLE.controls if c.numeric}
-    store.set_many({**changed, "prompt_1": "森 forest", "fit": "stretch", "mirror": True, "input": "pattern:bars"})
-    wanted = store.values()
-    assert store.handle(PREFIX + "/snapshot/save", [7])
+    wanted = switch_all(store)
+    assert store.handle(PREFIX + "/snapshot/save", [7, words] if words else [7])
     store.set_many({c.name: c.default for c in TABLE.controls})
-    assert store.handle(PREFIX + "/snapshot/recall", ["7"])
-    assert store.values() == wanted
+    written = []
+    store.listen(lambda name, value, origin: written.append(name))
+    assert store.handle(PREFIX + "/snapshot/recall", ["7", seconds])
+    eventually(lambda: store.snapshot.value("strength") == wanted["strength"])
+    asked = {name for word, row in ON_REQUEST.items() if word in words.lower() for name in row}
+    left = PANIC | {name for row in ON_REQUEST.values() for name in row} - asked
+    defaults = {c.name: c.default for c in TABLE.controls}
+    assert store.values() == {n: defaults[n] if n in left else v for n, v in wanted.items()}
+    assert not left & set(written), "not even the same value is written"
+
+
+@pytest.mark.parametrize("panic", sorted(PANIC))
+def test_a_look_that_was_stored_in_panic_does_not_bring_it_back_and_a_recall_does_not_end_it(stage, panic):
+    store, kept, _, path = stage
+    store.set(panic, True)
+    kept.save(1)
+    store.set(panic, False)
+    kept.recall(1)
+    assert store.snapshot.value(panic) is False
+    kept.save(2)
+    store.set(panic, True)
+    kept.recall(2)
+    assert store.snapshot.value(panic) is True
+    eventually(lambda: path.exists() and numbers_in(path) == {1, 2})
+    assert not PANIC & set(json.loads(path.read_bytes())["snapshots"]["1"])
+
+
+def test_a_file_of_an_older_version_is_recalled_without_panic_source_seed_target_and_recording(tmp_path):
+    path = tmp_path / "snapshots.json"
+    old = {c.name: c.default for c in TABLE.controls}
+    old |= {"black": True, "freeze": True, "bypass": True, "input": "pattern:bars", "seed": 5, "slo_latency": 100.0}
+    path.write_text(json.dumps({"version": 1, "snapshots": {"1": old | {"mix": 0.5, "record": True}}}))
+    store = ControlStore(TABLE)
+    kept = Snapshots(store, path, pytest.fail).start()
+    before = store.values()
+    kept.recall(1)
+    kept.stop()
+    assert store.values() == before | {"mix": 0.5}
+
+
+@pytest.mark.parametrize("asked", ["input", 3, None, {"input": 1}, [["input"], 2]])
+def test_words_in_the_file_that_are_no_list_of_words_ask_for_nothing(tmp_path, asked):
+    path = tmp_path / "snapshots.json"
+    path.write_text(
+        json.dumps({"version": 1, "snapshots": {"1": {"with": asked, "input": "pattern:bars", "mix": 0.5}}})
+    )
+    store = ControlStore(TABLE)
+    kept = Snapshots(store, path, pytest.fail).start()
+    kept.recall(1)
+    kept.stop()
+    assert (store.snapshot.value("mix"), store.snapshot.value("input")) == (0.5, "")
+
+
+def test_a_word_that_cannot_be_stored_is_refused_and_nothing_is_saved(stage):
+    store, kept, _, _ = stage
+    answers = []
+    assert not store.handle(PREFIX + "/snapshot/save", [1, "black"], reply=lambda *answer: answers.append(answer))
+    assert "'black' cannot be stored besides the look" in answers[0][1][1]
+    for word in ON_REQUEST:
+        assert word in answers[0][1][1]
+    assert kept.numbers() == ()
 
 
 def test_a_recall_leaves_recording_alone(stage):
@@ -308,6 +386,7 @@ def test_a_value_that_cannot_be_read_back_is_reported_and_the_rest_recalled(stag
     store, kept, errors, path = stage
     poisoned = {"input": "half \ud800", "strength": [1], "mix": 0.5, "steps": 10**400, "prompt_1": None}
     path.parent.mkdir()
+    poisoned["with"] = ["input"]
     path.write_text(json.dumps({"version": 1, "snapshots": {"1": poisoned, "2": {"mix": 0.25}}}))
     eventually(lambda: kept.numbers() == (1, 2))
     store.set("input", "pattern:waves")

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridge.control.store import ControlStore
 from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.pacing.pacer import Pick
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.table import STAGES
 from bridge.process.supervisor import EngineState
@@ -44,7 +46,11 @@ class Engine:
 
 
 def publisher(
-    engine: Engine, offer: Callable[[Frame], None], told: list[tuple[str, str]], uri: str = "null:"
+    engine: Engine,
+    offer: Callable[[Frame], None],
+    told: list[tuple[str, str]],
+    uri: str = "null:",
+    store: ControlStore | None = None,
 ) -> Publisher:
     return Publisher(
         uri,
@@ -52,7 +58,7 @@ def publisher(
         engine,
         FrameHistory(64 * 48 * 3),
         STAGES,
-        ControlStore(TABLE),
+        store or ControlStore(TABLE),
         100.0,
         (64, 48),
         1.0,
@@ -79,6 +85,28 @@ def sends_on(made: Publisher, frames: int = 20) -> None:
     while made.sent < wanted:
         assert time.monotonic() < deadline, "the output has stopped"
         time.sleep(0.005)
+
+
+def shown(made: Publisher, store: ControlStore, level: int) -> tuple[int, int]:
+    """Let a picture of this grey level come from the input; returns the level that is sent, and its time of capture."""
+    frame = Frame(np.full((48, 64, 3), level, np.uint8), captured_ns=level)
+    sent = made._picture(store.snapshot, Pick(frame, True, "dry"))
+    return int(sent.pixels[0, 0, 0]), sent.captured_ns
+
+
+def test_freeze_after_black_holds_the_picture_of_that_moment_and_black_goes_before_both() -> None:
+    store = ControlStore(TABLE)
+    made = publisher(Engine(), lambda frame: None, [], store=store)
+    assert shown(made, store, 10) == (10, 10)
+    store.set("black", True)
+    assert shown(made, store, 20) == (0, 0)
+    assert shown(made, store, 30) == (0, 0)
+    store.set("freeze", True)  # 30 would be on air now
+    assert shown(made, store, 40) == (0, 0)
+    store.set("black", False)
+    assert shown(made, store, 50) == (30, 30), "the picture of the moment of freeze, not the last one before black"
+    store.set("freeze", False)
+    assert shown(made, store, 60) == (60, 60)
 
 
 def test_a_defect_after_a_send_does_not_reopen_the_sink(opened: list[NullSink]) -> None:

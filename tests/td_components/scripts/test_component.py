@@ -306,6 +306,31 @@ def test_presets_survive_and_set_the_engine(tmp_path):
         assert "Nothing is stored under 9" in world.par.Lasterror.eval()
 
 
+def test_presets_hold_the_look_only_and_those_of_older_versions_are_recalled_so(tmp_path):
+    with connected(tmp_path) as (world, bridge):
+        world.par.Black, world.par.Seed, world.par.Preset = True, 7, 3
+        world.press("Storepreset")
+        kept = world.comp.fetch("presets", search=False)
+        assert "Strength" in kept["3"]
+        assert not {"Bypass", "Freeze", "Black", "Input", "Seed", "Slolatency", "Record"} & set(kept["3"])
+        world.comp.store("presets", {"3": {"Strength": 0.25, "Black": False, "Seed": 1, "Record": True}})
+        world.press("Recallpreset")
+        world.until(lambda: bridge.store.snapshot.value("strength") == 0.25)
+        assert (world.par.Black.eval(), world.par.Seed.eval(), world.par.Record.eval()) == (True, 7, False)
+
+
+def test_a_reconnect_takes_no_panic_button_off(tmp_path):
+    with connected(tmp_path) as (world, bridge):
+        bridge.state("loading")
+        world.until(lambda: world.par.Statusstate.eval() == "loading")
+        bridge.store._snapshot = bridge.store.snapshot.replaced({"black": True})  # the echo is lost on the network
+        world.par.Strength = 0.75
+        bridge.state("running")  # from now on everything is sent
+        world.until(lambda: bridge.store.snapshot.value("strength") == 0.75)
+        world.frames(0.3)
+        assert bridge.store.snapshot.value("black") is True
+
+
 def test_its_own_picture_becomes_the_input_when_one_is_wired_in(tmp_path):
     with connected(tmp_path) as (world, bridge):
         assert bridge.store.snapshot.value("input") == ""

@@ -86,7 +86,8 @@ class Show:
                 self.link.settle(keep_waiting=False)
                 self.link.known.clear()
                 for par in PARS:
-                    self.tell(par)
+                    if self.link.resends(par, self.pars[par]):
+                        self.tell(par)
 
     def obey(self, events: list[tuple]) -> None:
         for event in events:
