@@ -33,9 +33,13 @@ from bridge.drills.start import free_port
 from bridge.drills.stress import malformed
 from engine.bench.report import say
 from engine.control import PREFIX
+from engine.errors import EngineError
 
-QUIET_S = 1.5
-"""How long answers are collected after the last datagram."""
+QUIET_S = 0.5
+"""How long answers are collected after the last datagram has been handled."""
+
+HANDLED_S = 30.0
+"""Longest wait for an answer to a program of the same machine."""
 
 SEED = 12345
 COMPAT_ANSWERS = 8248
@@ -112,6 +116,16 @@ class Stranger:
         self.socket.close()
 
 
+def handled(app: App) -> None:
+    """Wait until the bridge has handled every datagram that has arrived: it answers a program of this machine."""
+    assert app.osc is not None
+    with OscClient("127.0.0.1", app.osc.address[1]) as local:
+        deadline = time.monotonic() + HANDLED_S
+        while not local.answers():
+            if time.monotonic() > deadline:
+                raise EngineError("The bridge does not answer a program of its own machine.")
+
+
 @contextlib.contextmanager
 def bridge(made: Outsider, *allow: str, page: bool = False) -> Iterator[App]:
     """A bridge that listens to every machine."""
@@ -140,12 +154,14 @@ def attack_unlisted(made: Outsider, app: App) -> Iterator[Row]:
     for _ in range(200):
         stranger.say("/subscribe", stranger.port)
         stranger.say("/resend")
+    handled(app)
     came = stranger.listen()
     yield Row(8, "not listed: /subscribe, /resend", stranger.sent, came, "refused", came == 0)
     stranger.close()
     stranger = Stranger(made, target)
     for datagram in malformed(500, seed=3):
         stranger.raw(datagram)
+    handled(app)
     came = stranger.listen()
     yield Row(8, "not listed: 500 malformed datagrams", stranger.sent, came, "refused", came == 0)
     stranger.close()
@@ -153,6 +169,7 @@ def attack_unlisted(made: Outsider, app: App) -> Iterator[Row]:
     stranger = Stranger(made, target)
     for address, value in (("/strength", 0.0), ("/black", 1), ("/record", 1), ("/input", "camera:")):
         stranger.say(address, value)
+    handled(app)
     came = stranger.listen()
     untouched = app.store.snapshot == before
     yield Row(10, "not listed: strength, black, record, input", stranger.sent, came, "refused", untouched and came == 0)

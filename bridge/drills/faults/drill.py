@@ -29,7 +29,9 @@ LIMIT_MS = 100.0
 HELD_SLACK_MS = 250.0
 """A failing engine may hold one picture for the limit of the stall detector plus this."""
 
-RECOVERY_S = 90.0
+RECOVERY_S = 240.0
+"""Longest wait for anything that must happen, on a machine that other programs keep busy. Not a bar."""
+
 SETTLE_S = 1.0
 
 CONTROLS = {"prompt_1": "neon", "strength": 0.85, "steps": 1, "seed": 7, "motion": 0.5, "mix": 0.9}
