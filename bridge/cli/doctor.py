@@ -18,10 +18,10 @@ from typing import Any, Literal
 from bridge.config import AppConfig
 from bridge.ipc.frame_ring import FrameRing
 from bridge.process.supervisor import INBOX_DEPTH, OUTBOX_DEPTH
-from bridge.video.opening import availability_error
+from bridge.video.opening import availability_error, limits
 from bridge.video.table import rows
 from engine.config import Config as EngineConfig
-from engine.errors import SharedMemoryError
+from engine.errors import SharedMemoryError, TransportError
 
 Level = Literal["ok", "note", "bad"]
 GIB = 2**30
@@ -191,6 +191,15 @@ def _transports(config: AppConfig) -> Iterable[Finding]:
             yield Finding("bad" if row.scheme in used else "note", name, error.message, error.remedy)
         else:
             yield Finding("ok", name, row.what)
+            yield from _limits(row.scheme)
+
+
+def _limits(scheme: str) -> Iterable[Finding]:
+    try:
+        for found, remedy in limits(scheme):
+            yield Finding("note", f"{scheme}:", found, remedy)
+    except TransportError as error:
+        yield Finding("note", f"{scheme}:", error.message, error.remedy)
 
 
 def _ffmpeg() -> Finding:

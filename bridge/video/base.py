@@ -5,6 +5,7 @@ A transport is a row of `bridge.video.table` and a module with these functions, 
 * `source(name, options)` and `sink(name, options)` make an input and an output.
 * `sources(options)` lists the sources that can be seen.
 * `require()` raises a `TransportError` if something that the transport needs is missing on this machine.
+* `limits()` tells `doctor` what works on this machine, but worse than it could: pairs of a sentence and its remedy.
 * `guides(name)` explains how to receive an output in other programs.
 
 `bridge.video.opening` imports the module and calls them.

@@ -14,6 +14,9 @@ from engine.errors import TransportError
 MAX_FILE_NAME = 255
 """Longest name of one file or folder: bytes on Linux, UTF-16 units on Windows and macOS."""
 
+MAX_SPOUT_NAME = 200
+"""Longest name of a Spout sender, in bytes. Spout's library keeps it in 256 bytes with endings of its own."""
+
 PATTERN_NAMES = ("bars", "counter", "waves", "dance")
 """The test pictures."""
 
@@ -70,6 +73,21 @@ def check_pattern(name: str) -> None:
     """
     if name and name not in PATTERN_NAMES:
         raise TransportError(f"There is no test picture {name[:60]!r}.", f"Choose one of {', '.join(PATTERN_NAMES)}.")
+
+
+def check_spout(name: str) -> None:
+    """Refuse the name of a Spout sender that Spout's library cannot hold: a longer one makes it end the whole program.
+
+    Raises:
+        TransportError: it is too long, or holds control characters, at which the library would cut it.
+    """
+    size = len(name.encode("utf-8", "surrogatepass"))
+    if size > MAX_SPOUT_NAME:
+        raise TransportError(
+            f"The name {name[:40]!r}... of a Spout sender has {size} bytes.", f"It can have {MAX_SPOUT_NAME} at most."
+        )
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        raise TransportError(f"The name {name!r} of a Spout sender holds control characters.", "Remove them.")
 
 
 def is_remote_display(name: str) -> bool:

@@ -72,6 +72,19 @@ def unavailable(scheme: str) -> str:
     return str(availability_error(scheme) or "")
 
 
+def limits(scheme: str) -> tuple[tuple[str, str], ...]:
+    """What works on this machine, but worse than it could: pairs of a sentence and its remedy.
+
+    Raises:
+        TransportError: it cannot be found out.
+    """
+    module = _module(scheme)
+    if not hasattr(module, "limits"):
+        return ()
+    with foreign_errors(f"{scheme}: cannot be examined"):
+        return tuple(module.limits())
+
+
 def guides(uri: str) -> tuple[Guide, ...]:
     """How to receive an output in other programs; empty if they cannot.
 

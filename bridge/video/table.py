@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bridge.video.names import check_camera, check_path, check_pattern, is_network_path, is_remote_display
+from bridge.video.names import check_camera, check_path, check_pattern, check_spout, is_network_path, is_remote_display
 
 
 class OpenedBy(enum.IntEnum):
@@ -94,8 +94,10 @@ _ROWS: list[Transport] = [
         platforms=("win32",),
         elsewhere="Spout exists on Windows only; between programs of this machine use ndi:.",
         shown_as="Spout sender {name!r}",
-        run_on="never with pictures; its registry under Wine 10; tested against a strict fake of SpoutGL",
+        run_on="Wine 10 with the real SpoutGL: contexts, names, sizes, senders that end. Never with pictures, for "
+        "which a strict fake of SpoutGL stands in",
         opened_by=OpenedBy.ANYONE,
+        check=check_spout,
     ),
     Transport(
         "syphon",

@@ -2,7 +2,9 @@
 
 Put it in place with `sys.modules["SpoutGL"] = tests.fakes.spoutgl`. Senders and receivers of one process see
 each other. It has the surface of SpoutGL 0.1.1 that Tidecast uses, and is stricter: a context belongs to the thread
-that made it, nothing may be called before it is made or after it is closed, pixels must be whole contiguous bytes.
+that made it, only lists work before it is made or after it is closed, pixels must be whole contiguous bytes.
+
+`tests/bridge/video/test_spout_library.py` holds it and the real one, under Wine, to the same behaviour.
 """
 
 from __future__ import annotations
@@ -28,18 +30,69 @@ class _Shared:
 
     pixels: np.ndarray | None = None
     number: int = 0
+    signals: bool = False
 
 
 _senders: dict[str, _Shared] = {}
+"""Senders that have sent a picture, the newest last."""
+
 _news = threading.Condition()
 contexts = 0
 """Contexts that are open now; a test looks whether all were closed."""
+
+through_memory = False
+"""Whether the machine cannot share textures; Spout finds out when it first sends or receives."""
+
+counts_frames = False
+"""Whether frames are counted, as the registry says: off, where Spout's own program SpoutSettings never ran."""
+
+other_adapter: set[str] = set()
+"""Senders whose pictures cannot be opened, because they run on another graphics adapter."""
+
+foreign_names: list[bytes] = []
+"""Names of senders that are not in UTF-8."""
+
+dead_names: set[str] = set()
+"""Senders whose process was killed. They stay in the way of their names until the senders are listed."""
+
+LONGEST_NAME = 244
+"""Longest name in bytes: at a longer one, the real library ends the process, as its buffers have 256."""
+
+
+@dataclass(frozen=True)
+class SenderInfo:
+    """Size of a sender; its name is always empty."""
+
+    width: int
+    height: int
+    name: str = ""
 
 
 class _WithContext:
     def __init__(self) -> None:
         self._thread: int | None = None
         self._released = False
+        self._opened = False
+
+    def getSenderInfo(self, name: str) -> SenderInfo | None:
+        with _news:
+            shared = _senders.get(name)
+            if shared is None or shared.pixels is None:
+                return None
+            height, width = shared.pixels.shape[:2]
+            return SenderInfo(width, height)
+
+    def getActiveSender(self) -> str | None:
+        with _news:
+            return next(reversed(_senders), None)
+
+    def getCPUshare(self) -> bool:
+        self._check()
+        return self._opened and through_memory
+
+    def isGLDXReady(self) -> bool:
+        self._check()
+        return not (self._opened and through_memory)
 
     def createOpenGL(self) -> bool:
         global contexts
@@ -70,6 +123,13 @@ class _WithContext:
             raise Misuse("used after it was released")
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise Misuse("a name is a text without zero characters")
+    if len(name.encode()) > LONGEST_NAME:
+        raise Misuse("the real library ends the process at so long a name")
+
+
 def _check_picture(pixels: Any, width: int, height: int, form: int, invert: bool, fbo: int) -> np.ndarray:
     if form not in (GL_RGBA, GL_BGRA_EXT):
         raise Misuse(f"unknown GL format {form:#x}")
@@ -88,17 +148,14 @@ class SpoutSender(_WithContext):
     def __init__(self) -> None:
         super().__init__()
         self._name = ""
+        self._shared: _Shared | None = None
 
-    def setSenderName(self, name: str) -> bool:
+    def setSenderName(self, name: str) -> None:
         self._check_live()
-        if not isinstance(name, str) or not name:
-            raise Misuse("a sender needs a name")
-        if name in _senders:
+        _check_name(name)
+        if name in _senders or name in dead_names:
             raise Misuse(f"the real library would quietly rename a second {name!r}")
         self._name = name
-        with _news:
-            _senders[name] = _Shared()
-        return True
 
     def sendImage(self, pixels: Any, width: int, height: int, form: int, invert: bool, fbo: int) -> bool:
         self._check_live()
@@ -106,9 +163,14 @@ class SpoutSender(_WithContext):
             raise Misuse("the sender has no name yet")
         picture = _check_picture(pixels, width, height, form, invert, fbo)
         rgba = picture if form == GL_RGBA else picture[:, :, [2, 1, 0, 3]]
+        self._opened = True
         with _news:
-            _senders[self._name].pixels = np.ascontiguousarray(rgba[::-1] if invert else rgba).copy()
-            _senders[self._name].number += 1
+            if self._shared is None:
+                if self._name in _senders:
+                    raise Misuse(f"the real library would show two senders under the one name {self._name!r}")
+                self._shared = _senders[self._name] = _Shared()
+            self._shared.pixels = np.ascontiguousarray(rgba[::-1] if invert else rgba).copy()
+            self._shared.number += 1
         return True
 
     def setFrameSync(self, name: str) -> None:
@@ -116,13 +178,16 @@ class SpoutSender(_WithContext):
         if name != self._name:
             raise Misuse(f"a signal for {name!r} from the sender {self._name!r}")
         with _news:
+            if self._shared is not None:
+                self._shared.signals = True
             _news.notify_all()
 
     def releaseSender(self) -> None:
         self._check_live()
         self._released = True
         with _news:
-            _senders.pop(self._name, None)
+            if self._shared is not None:
+                del _senders[self._name]
 
 
 class SpoutReceiver(_WithContext):
@@ -137,21 +202,27 @@ class SpoutReceiver(_WithContext):
 
     def setReceiverName(self, name: str) -> None:
         self._check_live()
+        _check_name(name)
         self._name = name
 
     def getSenderList(self) -> list[str]:
-        self._check_live()
         with _news:
-            return list(_senders)
+            dead_names.clear()
+            return list(_senders) + [name.decode() for name in foreign_names]
 
     def receiveImage(self, pixels: Any, form: int, invert: bool, fbo: int) -> bool:
         self._check_live()
+        self._opened = True
         with _news:
-            shared = _senders.get(self._name or next(iter(_senders), ""))
-            self._new = False
+            name = self._name or next(reversed(_senders), "")
+            shared = _senders.get(name)
+            self._new = not counts_frames
             if shared is None or shared.pixels is None:
                 self._size = None
                 return False
+            if name in other_adapter:  # says yes without touching the array, unless there is none
+                self._size = None
+                return pixels is not None
             height, width = shared.pixels.shape[:2]
             if self._size != (width, height):
                 self._size, self._updated = (width, height), True
@@ -159,7 +230,7 @@ class SpoutReceiver(_WithContext):
             if self._updated:
                 raise Misuse("isUpdated was not asked after a change of size")
             target = _check_picture(pixels, width, height, form, invert, fbo)
-            self._new = shared.number != self._number
+            self._new = not counts_frames or shared.number != self._number
             self._number = shared.number
             target[:] = shared.pixels[::-1] if invert else shared.pixels
             return True
@@ -172,6 +243,10 @@ class SpoutReceiver(_WithContext):
     def isFrameNew(self) -> bool:
         self._check_live()
         return self._new
+
+    def isFrameCountEnabled(self) -> bool:
+        self._check_live()
+        return counts_frames
 
     def isConnected(self) -> bool:
         self._check_live()
@@ -192,9 +267,12 @@ class SpoutReceiver(_WithContext):
         self._check_live()
         if type(timeout_ms) is not int:
             raise Misuse("the timeout is in whole milliseconds")
+        _check_name(name)
         with _news:
-            if name not in _senders:
+            if self._size is None or name not in _senders:
                 return False
+            if not _senders[name].signals:
+                return True
             number = _senders[name].number
             if number != self._number:
                 return True

@@ -164,6 +164,33 @@ def twice() -> str:
     return next(line.strip() for line in second.lines if "already in use" in line)
 
 
+def spout() -> str:
+    """An output over Spout: listed with its size, its name taken for a second one, free again however it ended."""
+    import SpoutGL
+
+    name, names = "Théâtre 日本", SpoutGL.SpoutReceiver()
+    words = ("run", "--input", "pattern:bars", "--set", "process.kind=identity", "--output", f"spout:{name}")
+    first = Program(*words)
+    first.until("^running")
+    assert name in names.getSenderList(), names.getSenderList()
+    wait(lambda: names.getSenderInfo(name).width > 16, first, "the size of the picture is not in the list")
+    size = names.getSenderInfo(name)
+    second = Program(*words)
+    code = second.process.wait(READY_S)
+    wait(lambda: second.text.endswith("\n"), first, "nothing said")
+    assert code == 2 and "already called" in second.text, (code, second.text)
+    children = first.children()
+    first.process.kill()
+    first.process.wait()
+    gone(children)
+    again = Program(*words)
+    again.until("^running")
+    assert names.getSenderList() == [name], names.getSenderList()
+    assert again.interrupt() == 0, again.text
+    assert names.getSenderList() == [], names.getSenderList()
+    return f"listed as {size.width}x{size.height}; a second one is refused; name free after TerminateProcess and Ctrl+C"
+
+
 def twenty_starts() -> str:
     """Twenty starts in one process: threads, handles and processes stay the same."""
     from bridge.config_file import load
@@ -241,7 +268,8 @@ def ndi_out() -> str:
 
 
 PROGRAMS: dict[str, Callable[[], str]] = {
-    program.__name__: program for program in (demo, terminated, ctrl_c, twice, twenty_starts, flood, ndi_in, ndi_out)
+    program.__name__: program
+    for program in (demo, terminated, ctrl_c, twice, spout, twenty_starts, flood, ndi_in, ndi_out)
 } | {
     "engine_killed": functools.partial(engine_fault, "engine killed ("),
     "engine_hangs": functools.partial(engine_fault, "engine hangs"),

@@ -57,7 +57,7 @@ def prepare(cache: Path, say: Callable[[str], None]) -> Wine:
     made(cache / "tests", say, lambda part: uv.install(part, "--only-binary", ":all:", pins=pins), of=pins)
     numpy = ("pip", "install", "--no-deps", "--only-binary", ":all:", *files.WINDOWS)
     made(cache / "wine-numpy", say, lambda part: uv.run(*numpy, "--target", str(part), NUMPY))
-    made(cache / "python", say, lambda part: python(part, cache), of=[files.PYTHON])
+    made(cache / "python", say, lambda part: python(part, cache), of=[files.PYTHON], sees=str(ROOT))
     if not (cache / "prefix" / "system.reg").exists():
         say("Wine's own folder ...")
         with wine.screen():
@@ -100,12 +100,14 @@ def _must(*command: str) -> None:
         raise CannotPrepare(f"{command[0]} failed: {' '.join(done.stdout.splitlines()[-3:])}")
 
 
-def made(folder: Path, say: Callable[[str], None], fill: Callable[[Path], None], of: Sequence[Path] = ()) -> None:
+def made(
+    folder: Path, say: Callable[[str], None], fill: Callable[[Path], None], of: Sequence[Path] = (), sees: str = ""
+) -> None:
     """Fill a folder under another name, and rename it when it is complete.
 
-    Does nothing if it is there and was made of files with the same contents.
+    Does nothing if it is there and was made of files with the same contents, and names the same place in `sees`.
     """
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in of)).hexdigest()
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in of) + sees.encode()).hexdigest()
     mark = folder / MADE_OF
     if mark.exists() and mark.read_text() == digest:
         return

@@ -164,6 +164,7 @@ CASES = (
     Case("Bridge ended by TerminateProcess", watched("terminated")),
     Case("Ctrl+C", watched("ctrl_c")),
     Case("Started twice", watched("twice")),
+    Case("Spout output", watched("spout")),
     Case("NDI, Linux to Wine, with alpha", ndi_to_wine),
     Case("NDI, Wine to Linux", ndi_from_wine),
     Case("Engine killed", watched("engine_killed")),

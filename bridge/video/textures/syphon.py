@@ -183,7 +183,7 @@ class SyphonSink(Sink):
         return int(self._thread.do(lambda: self._server.has_clients)) if self._thread is not None else 0
 
     def _make(self, syphon: ModuleType) -> Any:
-        check_free(self._name, {server.name for server in _servers(syphon)}, "Syphon server")
+        check_free(self._name, {server.name for server in _servers(syphon)}.__contains__, "Syphon server")
         return syphon.SyphonMetalServer(self._name)
 
     def _send(self, pixels: np.ndarray) -> None:

@@ -24,7 +24,7 @@ from bridge.cli.doctor import diagnose
 from bridge.cli.main import app
 from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load
-from engine.errors import ConfigError
+from engine.errors import ConfigError, TransportError
 
 
 def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
@@ -315,6 +315,19 @@ def test_doctor_says_where_the_runtime_that_torch_needs_on_windows_comes_from() 
     error = 'OSError: [WinError 126] The specified module could not be found. Error loading "c10.dll"'
     (finding,) = doctor._torch({"error": error})
     assert "Visual C++ Redistributable" in finding.remedy
+
+
+def test_doctor_says_what_works_worse_than_it_could(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = ("Pictures go through main memory.", "Choose another adapter.")
+    monkeypatch.setattr(doctor, "limits", lambda scheme: [slow])
+    assert list(doctor._limits("spout")) == [doctor.Finding("note", "spout:", *slow)]
+
+    def fails(scheme: str) -> None:
+        raise TransportError("No OpenGL context.", "Check the graphics driver.")
+
+    monkeypatch.setattr(doctor, "limits", fails)
+    (finding,) = doctor._limits("spout")
+    assert finding.level == "note" and "OpenGL" in finding.found and "driver" in finding.remedy
 
 
 def test_doctor_does_not_send_the_portable_folder_to_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

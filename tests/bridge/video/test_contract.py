@@ -65,6 +65,7 @@ class Loop:
 def loop(request, monkeypatch):
     if request.param == "spout":
         monkeypatch.setitem(sys.modules, "SpoutGL", spoutgl)
+        monkeypatch.setattr(spoutgl, "counts_frames", True)
     if request.param == "syphon":
         for name in ("syphon", "syphon.utils", "syphon.utils.numpy", "syphon.utils.raw"):
             monkeypatch.setitem(sys.modules, name, syphon_fake)
