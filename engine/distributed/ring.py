@@ -46,6 +46,9 @@ def split_of(edges: Tensor) -> Split:
 END_SECONDS = 3.0
 """Seconds after the end of a rank in which the others may end by themselves, before they are killed."""
 
+STOP_SECONDS = 5.0
+"""Longest wait for each of the other ranks to end when the ring is closed, before it is killed."""
+
 EXIT_RANK_LOST = 3
 """Exit status of a rank that ends because another rank has ended."""
 
@@ -196,7 +199,7 @@ class Ring:
         try:
             link.send(Message(Op.STOP))
             for process in self.processes.values():
-                process.wait(timeout=5.0)
+                process.wait(timeout=STOP_SECONDS)
         except (RankLostError, subprocess.TimeoutExpired):
             self._kill()
         self._starter.shutdown()

@@ -140,7 +140,7 @@ def test_messages_set_controls(address, value, name, effective):
         ("/fit", ["wide"], "cover, contain, stretch"),
         ("/prompt/1/norm", [0.5], "nothing at this address"),
         ("/nowhere", [1], "nothing at this address"),
-        ("/snapshot/save", [], "number; 0 came"),
+        ("/snapshot/save", [], "number, [with]; 0 came"),
         ("/snapshot/recall", ["x"], "'x' is not a number"),
         ("/inputs", [], "not running"),
         ("/*/*/*/*/*", [1], "asterisks"),

@@ -16,6 +16,7 @@ import torch
 
 from engine.config import Config
 from engine.controls import Controls
+from engine.distributed import ring
 from engine.distributed.link import RankLostError
 from engine.distributed.message import Message, Op, RowOrder, pack, unpack
 from engine.distributed.pipeline_stream import PipelineStream
@@ -74,7 +75,8 @@ def test_session_refuses_to_save_a_distributed_stream_and_continues_when_a_rank_
     assert len(troubles) == 1 and "cpu (rank 1)" in troubles[0]
 
 
-def test_ranks_leave_signals_of_the_group_to_the_engine_and_outlive_the_thread_that_opened_them():
+def test_ranks_leave_signals_of_the_group_to_the_engine_and_outlive_the_thread_that_opened_them(monkeypatch):
+    monkeypatch.setattr(ring, "STOP_SECONDS", 60.0)  # a busy machine may take its time
     opened = []
     thread = threading.Thread(target=lambda: opened.append(make(32, ((0, 2), (2, 4)))))
     thread.start()
