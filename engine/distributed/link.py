@@ -128,9 +128,7 @@ class Link:
         """
         try:
             for tensor in tensors:
-                self._transport.receive_device(tensor, source)
-                if self.device.type == "cuda":
-                    torch.cuda.current_stream(self.device).synchronize()
+                self._transport.receive_device(tensor, source, host_waits=True)
         except RuntimeError as error:
             raise _lost(source, error) from None
 

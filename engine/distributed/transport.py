@@ -27,7 +27,7 @@ CLOSE_SECONDS = 20.0
 """How long the end of the connections may take. Aborting NCCL has been seen to hang when a peer was dead."""
 
 POLL_SECONDS = 0.0005
-"""Pause between two looks at a send to another GPU that has not been received yet."""
+"""Pause between two looks at a message between GPUs that is not complete."""
 
 
 class Delivery(Protocol):
@@ -59,8 +59,15 @@ class Transport(Protocol):
         """
         ...
 
-    def receive_device(self, data: Tensor, source: int) -> None:
-        """Receive a tensor on the device; work that is enqueued afterwards waits for it."""
+    def receive_device(self, data: Tensor, source: int, *, host_waits: bool = False) -> None:
+        """Receive a tensor on the device; work that is enqueued afterwards waits for it.
+
+        Args:
+            data: contiguous, on the device; filled.
+            source: the rank that sends it.
+            host_waits: whether the host waits too, until the tensor is there. If a rank is known to have ended
+                meanwhile, this raises, and no work on the device waits for that rank.
+        """
         ...
 
     def close(self) -> None:
@@ -119,12 +126,16 @@ class TorchTransport:
             return self.send_host(data, to)
         return _NcclDelivery(_work(dist.isend(data, to, group=self._gpus)), data, self._check)
 
-    def receive_device(self, data: Tensor, source: int) -> None:
+    def receive_device(self, data: Tensor, source: int, *, host_waits: bool = False) -> None:
         """See `Transport`."""
         if self._gpus is None:
             self.receive_host(data, source)
+            return
+        work = _work(dist.irecv(data, source, group=self._gpus))
+        if host_waits:
+            _NcclDelivery(work, data, self._check).wait()
         else:
-            _work(dist.irecv(data, source, group=self._gpus)).wait()
+            work.wait()
 
     def close(self) -> None:
         """See `Transport`. NCCL is always aborted: destroying it waits for ranks that may be dead."""
@@ -152,7 +163,7 @@ class _GlooDelivery:
 
 
 class _NcclDelivery:
-    """A send between GPUs. `Work.wait` would make the compute stream wait for a receiver that may be dead."""
+    """A message between GPUs. `Work.wait` alone would make the compute stream wait for a rank that may be dead."""
 
     def __init__(self, work: dist.Work, data: Tensor, check: Callable[[], None]) -> None:
         self._work, self._data, self._check = work, data, check  # the data must live until it is sent
@@ -161,6 +172,8 @@ class _NcclDelivery:
         while not self._work.is_completed():
             self._check()
             time.sleep(POLL_SECONDS)
+        self._check()
+        self._work.wait()  # a message that failed counts as completed too; this raises its error
 
 
 def _work(work: dist.Work | None) -> dist.Work:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench import gpu, gpu_check, reference, report, versus
+from engine.bench import engine, gpu, gpu_check, reference, report, versus
 from engine.bench.engine import COLUMNS, Ask, measure
 from engine.config import Config
 from engine.errors import ConfigError, ModelError
@@ -103,6 +103,38 @@ def test_the_gpu_script_runs_every_part_and_continues_after_a_row_that_fails(mon
         "capture",
     }
     assert "too old" in capsys.readouterr().out.split("FAILED")[1]
+
+
+def test_the_gpu_script_takes_minutes_unless_it_is_asked_for_more(monkeypatch, capsys):
+    """The dear parts (14B, torch's compiler) run only if they are named."""
+    ran: list[tuple[str, ...]] = []
+
+    def noted(part):
+        def run(*arguments):
+            ran.append((part, *(str(value) for value in arguments if isinstance(value, str | int))))
+            return {}
+
+        return run
+
+    monkeypatch.setattr(gpu.gpu_parts, "machine", noted("machine"))
+    monkeypatch.setattr(gpu, "check", noted("check"))
+    monkeypatch.setattr(gpu, "waits", noted("waits"))
+    monkeypatch.setattr(gpu, "measure", lambda *_: pytest.fail("a model is measured"))
+    monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu"])
+    gpu.main()
+    counts = ("1", "2", "4")
+    assert ran == [
+        ("machine",),
+        *(("check", mode, count, "32", "full") for mode in ("eager", "graphs") for count in counts),
+        *(("waits", count, "32", "full") for count in counts),
+    ]
+
+
+def test_the_peak_of_a_gpus_memory_counts_what_torch_reserved(monkeypatch):
+    """The pools of CUDA graphs are not among the allocated bytes."""
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 11 * 2**30)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 15 * 2**30)
+    assert engine._memory(torch.device("cuda")) == 15.0
 
 
 def test_two_files_are_compared(tmp_path, capsys):

@@ -122,8 +122,8 @@ class StrictTransport:
             self.meeting.wait(self.rank, f"send to {to}", lambda: posted.received)
         return Delivered()
 
-    def receive_device(self, data: Tensor, source: int) -> None:
-        """See `Transport`."""
+    def receive_device(self, data: Tensor, source: int, *, host_waits: bool = False) -> None:
+        """See `Transport`. The host always waits."""
         with self.meeting.lock:
             sent = self.meeting.posted[source, self.rank]
             self.meeting.wait(self.rank, f"receive from {source}", lambda: bool(sent))

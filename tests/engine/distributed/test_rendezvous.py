@@ -6,9 +6,11 @@ import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 import pytest
+import torch.distributed as dist
 
 from engine.config import Config
 from engine.distributed import rendezvous
@@ -17,6 +19,7 @@ from engine.distributed.rendezvous import SECRET, open_store, signed, verified
 from engine.distributed.ring import Job, Ring
 from engine.errors import ModelError
 from engine.session import Session
+from tests.support.platforms import constants_on
 
 JOB = Job("wan21-tiny", 64, 64, ((0, 2), (2, 4)), 4, 4, "reference", "full", "float32", False, threads=1)
 
@@ -48,6 +51,28 @@ def test_a_port_that_is_taken_or_an_address_of_another_machine_is_said() -> None
         open_store("127.0.0.1", taken.getsockname()[1], 2, host=True)
     with pytest.raises(RankLostError, match=r"cannot listen at 192\.0\.2\.77:0"):
         open_store("192.0.2.77", 0, 2, host=True)
+
+
+def test_the_store_of_builds_without_libuv_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's builds for Windows raise when they are asked for libuv."""
+    store, asked = dist.TCPStore, []
+
+    def without_libuv(*args: Any, use_libuv: bool, **settings: Any) -> dist.TCPStore:
+        asked.append(use_libuv)
+        return store(*args, use_libuv=use_libuv, **settings)
+
+    monkeypatch.setattr(dist, "TCPStore", without_libuv)
+    monkeypatch.setattr(rendezvous, "LIBUV", False)
+    host = open_store("127.0.0.1", 0, 2, host=True)
+    other = open_store("127.0.0.1", host.port, 2, host=False)
+    host.set("job", "play")
+    assert other.get("job") == b"play"
+    assert asked == [False, False]
+
+
+def test_libuv_is_not_asked_for_on_windows() -> None:
+    assert constants_on("win32", rendezvous)["LIBUV"] is False
+    assert constants_on("linux", rendezvous)["LIBUV"] is True
 
 
 def test_nothing_of_a_ring_on_one_machine_listens_beyond_loopback() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +18,18 @@ from torch.utils._pytree import tree_leaves
 
 from engine.distributed import block_shard
 from engine.distributed.block_shard import BlockShard, to_device
+from engine.distributed.link import Link
 from engine.distributed.message import Message, Op, RowOrder
+from engine.distributed.pipeline_stream import PipelineStream
 from engine.distributed.split import Split
 from engine.models import registry
+from engine.models.wan21.build import build_codec
 from engine.network import attention, dit_layers
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 from engine.network.protocol import keep_blocks
 from engine.stream.kv_cache import Rule
+from engine.stream.noise import RULES
 from engine.stream.state import new_cache
 from tests.engine.distributed.shows import SPEC, WordVectors, make
 from tests.engine.distributed.strict_ring import ThreadRing
@@ -81,6 +87,55 @@ def test_a_forward_of_a_rank_makes_no_copy_that_waits(monkeypatch: pytest.Monkey
     with NoWaitingCopies() as mode:
         out = shard.run(message, x_SLD, torch.empty(2, dtype=torch.int64, device=META))
     assert out.shape == x_SLD.shape and mode.copies == 2
+
+
+class FirstRank:
+    """Stands for a ring of two: the other rank answers at once, with latents of any value."""
+
+    def __init__(self) -> None:
+        self.world, self.decodes = 2, False
+        self.job = SimpleNamespace(split=((0, 2), (2, 4)))
+        self.sent: list[Message] = []
+        self._answers: deque[Message] = deque()
+
+    def tell(self, message: Message) -> None:
+        """See `Ring`."""
+        self.sent.append(message)
+        self._answers.append(Message(Op.FORWARD, parts=[torch.empty_like(message.parts[2])]))
+
+    def receive(self) -> Message:
+        """See `Ring`."""
+        return self._answers.popleft()
+
+
+def test_a_call_of_rank_0_makes_no_copy_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dit_layers, "attend", lambda q, k, v, mask=None: torch.empty_like(q))
+    shard, ring = shard_on_meta("wan21-tiny", 64, 64, (0, 2)), FirstRank()
+    frames = SPEC.frames_per_block
+    noise = SimpleNamespace(draw=lambda step, count, frames: torch.empty(count, 16, frames, 8, 8, device=META))
+    stream = PipelineStream(
+        ring,  # type: ignore[arg-type]
+        SPEC,
+        shard.network,
+        build_codec(SPEC, "tiny", torch.device("cpu"), torch.float32, {}),
+        height=64,
+        width=64,
+        noise=noise,  # type: ignore[arg-type]
+        rule=Rule.HONEST,
+        noise_rule=RULES["released"],
+        batch=True,
+        max_steps=2,
+    )
+    first = torch.empty((), dtype=torch.int64, device=META)
+    stream.denoise(torch.empty(1, 16, SPEC.first_latents, 8, 8, device=META), first, (700, 500), 0)
+    chunk = torch.empty(1, 16, frames, 8, 8, device=META)
+    for number in range(1, 6):
+        ring.sent.clear()
+        with NoWaitingCopies() as mode:
+            stream.denoise(chunk, first, (700, 500), number)
+        (message,) = ring.sent
+        assert mode.copies == 2, "the timesteps, and the orders of the rows"
+    assert len(message.rows) == 2
 
 
 def test_a_prompt_on_the_device_is_read_without_a_copy_that_waits() -> None:
@@ -162,6 +217,39 @@ def test_a_rebalance_of_14b_holds_nothing_twice(rank: int, new: Split) -> None:
     new_blocks = 2 * block  # those without weights, which are on meta with a GPU too and take nothing there
     assert memory.most <= max(before, before + sum(link.taken)) + new_blocks + 2**27
     assert max(link.given + link.taken) < 0.3 * 2**30
+
+
+class TakesTurns:
+    """A transport that refuses a second tensor before the first has arrived."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.under_way = 0
+
+    def send_device(self, data: Tensor, to: int) -> TakesTurns:
+        """See `Transport`."""
+        self.log.append(f"{data.numel()} to {to}")
+        self.under_way += 1
+        assert self.under_way == 1, "two tensors, and their copies, are in transit at once"
+        return self
+
+    def wait(self) -> None:
+        """See `Delivery`."""
+        self.under_way -= 1
+
+    def receive_device(self, data: Tensor, source: int, *, host_waits: bool = False) -> None:
+        """See `Transport`."""
+        assert host_waits, "the next tensor would be asked for before this one is there"
+        self.log.append(f"{data.numel()} from {source}")
+
+
+def test_blocks_move_one_tensor_at_a_time() -> None:
+    transport, tensors = TakesTurns(), [torch.zeros(count) for count in (3, 5, 7)]
+    link = Link(0, 3, torch.device("cpu"), transport)  # type: ignore[arg-type]
+    link.give(tensors, 2)
+    assert not transport.under_way
+    link.take(tensors, 1)
+    assert transport.log == ["3 to 2", "5 to 2", "7 to 2", "3 from 1", "5 from 1", "7 from 1"]
 
 
 def test_ranks_are_tuned_in_the_warm_up_like_a_single_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from engine.runtime import gpu_memory
 from engine.runtime.gpu_memory import CHUNKS_BETWEEN, SpillWatch, forbid_spilling, memory_gib
 from engine.session import Session
 from tests.engine.test_session import play
+from tests.support.platforms import constants_on
 
 GIB = 2**30
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -52,6 +53,11 @@ def test_torch_may_reserve_what_is_free_and_what_it_has(gpu: Gpu) -> None:
     gpu.free, gpu.reserved = 4 * GIB, 2 * GIB
     forbid_spilling(CUDA)
     assert gpu.allowed == 6 / 8
+
+
+def test_memory_spills_on_windows_only() -> None:
+    assert constants_on("win32", gpu_memory)["SPILLS"] is True
+    assert constants_on("linux", gpu_memory)["SPILLS"] is False
 
 
 def test_where_nothing_spills_nothing_is_limited_or_watched(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,36 @@ def test_moved_block_by_block_or_in_place_the_8_bit_network_is_the_same() -> Non
     assert all(torch.equal(tensor.view(torch.uint8), found[name].view(torch.uint8)) for name, tensor in wanted.items())
 
 
+@pytest.mark.parametrize("scaling", quantise.Scaling)
+def test_every_8_bit_layer_uses_the_kernel_that_works_here(
+    scaling: quantise.Scaling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[torch.device, torch.dtype]] = []
+    calls: list[torch.Size] = []
+
+    def kernel(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(x.shape)
+        return quantise.to_float8(x)
+
+    def kernel_for(device: torch.device, dtype: torch.dtype) -> quantise.Rows:
+        tried.append((device, dtype))
+        return kernel
+
+    spec, xs = replace(SPEC, network=SHAPE), latents(1, 2)
+    plain, fast = network(SHAPE), network(SHAPE)
+    monkeypatch.setattr(quantise, "scaling_for", lambda *_: scaling)
+    quantise.quantise(plain)
+    monkeypatch.setattr(quantise, "kernel_for", kernel_for)
+    quantise.quantise(fast)
+    wanted, found = (run(stream(spec, dit=dit), xs, (700, 500)) for dit in (plain, fast))
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(wanted, found, strict=True))
+    if scaling is quantise.Scaling.ROW:
+        assert tried == [(torch.device("cpu"), torch.float32)]
+        assert len(calls) == 2 * 6 * SHAPE.layers, "every 8-bit layer of both steps"
+    else:
+        assert not calls, "the kernel gives one scale for each row"
+
+
 def test_a_file_is_quantised_from_host_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network in 16 bits may be larger than the device."""
     dit = network(registry.get("wan21-tiny").network)

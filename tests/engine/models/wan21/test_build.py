@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from engine.errors import CheckpointError
+from engine.models import conv
 from engine.models.registry import get
 from engine.models.taehv.vae import TinyCodec, TinyShape, TinyVAE
-from engine.models.wan21 import build
+from engine.models.wan21 import build, norm_silu
 from engine.models.wan21.vae import WanCodec, WanVAE
+from engine.models.wan21.vae_layers import NormSiLU
 from engine.models.wan21.vae_shape import VAEShape
 from engine.network.dit import CausalDiT
 
@@ -58,6 +60,27 @@ def test_full_autoencoder_reads_its_width_from_the_file(base: int, tmp_path: Pat
     assert isinstance(codec, WanCodec)
     assert codec.shape.base == base
     assert codec.encode(torch.zeros(1, 3, 1, 16, 16), codec.encoder_state(1, 16, 16)).shape == (1, 16, 1, 2, 2)
+
+
+@pytest.mark.parametrize("which", ["full", "light"])
+def test_an_autoencoder_computes_its_norms_with_the_kernel_that_works_here(
+    which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[torch.device, torch.dtype]] = []
+    calls: list[torch.Size] = []
+
+    def kernel(x: torch.Tensor, *tensors: torch.Tensor) -> None:
+        calls.append(x.shape)
+        norm_silu.plain(x, *tensors)
+
+    monkeypatch.setattr(norm_silu, "kernel_for", lambda *of: asked.append(of) or kernel)
+    monkeypatch.setattr(conv, "on_cpu", lambda tensor: False)  # the layers as on a GPU
+    codec = build.build_codec(SPEC, which, CPU, torch.float32, {})
+    assert asked == [(CPU, torch.float32)]
+    codec.decode(torch.zeros(1, 16, 1, 2, 2), codec.decoder_state(1, 16, 16))
+    assert isinstance(codec, WanCodec)
+    norms = [module for module in codec.network.decoder.modules() if isinstance(module, NormSiLU)]
+    assert len(calls) == len(norms) > 10
 
 
 def test_light_autoencoder_is_the_full_one_at_a_quarter_of_its_width(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from engine.models.wan21.checkpoint import load, read
 from engine.network.adapters import FORMATS, Adapter, LowRank, merged
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
+from tests.support.platforms import constants_on
 
 SHAPE = DiTShape(dim=24, heads=2, layers=2, ffn=16, text_dim=8)
 
@@ -122,6 +123,11 @@ def test_tensors_are_memory_mapped(name: str, mapping: str, weights: dict[str, T
     rights = {line.split()[1] for line in maps.read_text().splitlines() if str(path) in line}
     assert rights == {"r--s"} if mapping == "for reading only" else {"rw-p"}
     assert_same(network, weights)
+
+
+def test_files_are_mapped_for_reading_only_on_windows() -> None:
+    assert constants_on("win32", read_only)["WANTED"] is True
+    assert constants_on("linux", read_only)["WANTED"] is False
 
 
 def test_tensors_of_every_form_are_read(tmp_path: Path) -> None:
