@@ -125,6 +125,14 @@ class Tab:
             buttons=0 if kind == "mouseReleased" else 1,
         )
 
+    def touch(self, *points: tuple[float, float], begin: bool = True, lift: bool = True) -> None:
+        """Put a finger down at the first point, move it through the others, and lift it."""
+        kinds = ["touchStart" if begin and not n else "touchMove" for n in range(len(points))]
+        for kind, (x, y) in zip(kinds, points, strict=True):
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+        if lift:
+            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
 

@@ -1,8 +1,8 @@
 // What to do: the notice over the picture, the guides for other programs, the help with keys and addresses.
 
+import { change, el } from "./faces.js";
 import { on, state } from "./link.js";
 import { drawn } from "./picture.js";
-import { change, el } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 

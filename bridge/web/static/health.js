@@ -1,7 +1,7 @@
 // Health: state and figures at the top, the latency plot, stage times, drops, what is in force, errors.
 
+import { el } from "./faces.js";
 import { on, state } from "./link.js";
-import { el } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 const WORDS = {
@@ -20,7 +20,7 @@ const figure = (value, digits = 0) => (value === undefined ? "–" : Number(valu
 export function health(table, faces) {
   const bars = Object.fromEntries(
     table.stages.map((stage) => {
-      const row = el(
+      const item = el(
         "li",
         {},
         el("span", {}, STAGES[stage] ?? stage),
@@ -28,17 +28,17 @@ export function health(table, faces) {
         el("output", {}, "–"),
         el("small", {}, "ms"),
       );
-      $("stages").append(row);
-      return [stage, row];
+      $("stages").append(item);
+      return [stage, item];
     }),
   );
   const drops = Object.fromEntries(
-    table.causes.map((cause) => [cause, line($("drops"), CAUSES[cause] ?? cause)]),
+    table.causes.map((cause) => [cause, row($("drops"), CAUSES[cause] ?? cause)]),
   );
   const force = Object.fromEntries(
     ["noise", "steps", "vram", "model"].map((name) => [
       name,
-      line($("force"), name === "vram" ? "VRAM" : name),
+      row($("force"), name === "vram" ? "VRAM" : name),
     ]),
   );
 
@@ -67,18 +67,40 @@ export function health(table, faces) {
   on("readings", word);
   on("control", word);
   on("online", word);
-  on("errors", errors);
-  $("alert")
-    .querySelector("button")
-    .addEventListener("click", () => ($("alert").hidden = true));
+  for (const topic of ["readings", "errors"]) on(topic, line);
+  const fold = $("health-fold");
+  fold.addEventListener("click", () => {
+    const open = fold.getAttribute("aria-expanded") !== "true";
+    fold.setAttribute("aria-expanded", String(open));
+    $("health-body").hidden = !open;
+    plot();
+  });
   on("point", plot);
   new ResizeObserver(plot).observe($("plot"));
 }
 
-function line(list, name) {
+function row(list, name) {
   const value = el("dd", {}, "–");
   list.append(el("div", {}, el("dt", {}, name), value));
   return value;
+}
+
+/** The whole panel in one line. */
+function line() {
+  const r = state.readings;
+  const parts = [
+    r.stage_dit === undefined ? "" : `network ${figure(r.stage_dit)} ms`,
+    r.latency_p95 === undefined ? "" : `p95 ${figure(r.latency_p95)} ms`,
+    r.dropped === undefined ? "" : `${figure(r.dropped)} dropped`,
+    r.vram ? `${r.vram.toFixed(1)} GiB` : "",
+  ].filter(Boolean);
+  const last = state.errors.at(-1);
+  const text = parts.join(" · ");
+  const told = `${text}${last?.time_s}${state.errors.length}`;
+  if ($("health-line").dataset.told === told) return;
+  $("health-line").dataset.told = told;
+  const count = state.errors.length === 1 ? "1 error" : `${state.errors.length} errors`;
+  $("health-line").replaceChildren(...(last ? [el("b", {}, count), ` ${text ? " · " : ""}${text}`] : [text]));
 }
 
 function word() {
@@ -89,53 +111,20 @@ function word() {
     document.body.dataset.state = name;
     $("state-word").textContent = WORDS[name] ?? name;
   }
-  if (name !== "running" && $("alert").querySelector("b").textContent === "engine") $("alert").hidden = true;
   document.body.dataset.panic = panic ?? "";
   // In every other state the notice over the picture explains it.
   const more = panic ? `${panic} is on` : name === "running" ? r.message || r.input || "" : "";
   if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;
 }
 
-const ALARM_MS = 30000;
-let toldUntil = null;
-let silence = 0;
-
-/** Show errors since the page was opened in a prominent place, until they are dismissed or old. */
-function alarm(list) {
-  const newest = list.at(-1);
-  const until = newest?.time_s ?? 0;
-  if (toldUntil === null || until <= toldUntil) {
-    toldUntil ??= until;
-    return;
-  }
-  toldUntil = until;
-  $("alert").hidden = false;
-  clearTimeout(silence);
-  silence = setTimeout(() => ($("alert").hidden = true), ALARM_MS);
-  $("alert").querySelector("b").textContent = newest.topic;
-  $("alert").querySelector("span").textContent = newest.reason;
-}
-
-function errors(list) {
-  alarm(list);
-  $("errors").replaceChildren(
-    ...list
-      .slice()
-      .reverse()
-      .map((error) =>
-        el(
-          "li",
-          {},
-          el("time", {}, new Date(error.time_s * 1000).toLocaleTimeString()),
-          el("b", {}, error.topic),
-          el("span", {}, error.reason),
-        ),
-      ),
-  );
-}
-
 function plot() {
   const canvas = $("plot");
+  const last = state.history.at(-1);
+  if (last)
+    canvas.setAttribute(
+      "aria-label",
+      `Latency of the last two minutes, now ${Math.round(last[0])} ms, 95th percentile ${Math.round(last[1])} ms`,
+    );
   const ratio = Math.min(2, devicePixelRatio || 1);
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -192,12 +181,6 @@ function plot() {
     g.fillStyle = colour("--dim");
     g.fillText(label, 4, y(top * share) + 14);
   }
-  const last = state.history.at(-1);
-  if (last)
-    canvas.setAttribute(
-      "aria-label",
-      `Latency of the last two minutes, now ${Math.round(last[0])} ms, 95th percentile ${Math.round(last[1])} ms`,
-    );
 }
 
 function nice(value) {

@@ -1,8 +1,8 @@
 // The keyboard: panic keys that work everywhere, single keys that work outside text fields, and the list in the help.
 
+import { el } from "./faces.js";
 import { flip, PANIC } from "./panels.js";
 import { lookOn } from "./picture.js";
-import { el } from "./widgets.js";
 
 const MEANING = {
   bypass: "Bypass: show the input unchanged",

@@ -1,7 +1,7 @@
 // MIDI learn: a mode in which every control can be clicked, then the next knob that moves is bound to it.
 
+import { el } from "./faces.js";
 import { on, send, state } from "./link.js";
-import { el } from "./widgets.js";
 
 const button = document.getElementById("learn-button");
 const bar = document.getElementById("learn-bar");

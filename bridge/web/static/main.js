@@ -1,5 +1,6 @@
 // The control room page: fetches the table of controls, builds everything from it, then follows the show.
 
+import { errors } from "./errors.js";
 import { guide } from "./guide.js";
 import { health } from "./health.js";
 import { keyboard } from "./keys.js";
@@ -31,7 +32,7 @@ for (const [title, rows] of groups) {
         title,
         rows,
         triggers(title),
-        document.getElementById(title === "Recording" ? "column-prompts" : "column-controls"),
+        document.getElementById("column-controls"),
         table.about,
       ),
     );
@@ -39,11 +40,21 @@ for (const [title, rows] of groups) {
 recording(byName.record);
 const press = snapshots();
 health(table, faces);
+errors();
 guide(table, byName.input);
 learn();
-picture(table.about);
+picture();
 
 keyboard(byName, press);
+
+// On a phone the tools are the first row of what scrolls; the top keeps only the state.
+const phone = matchMedia("(max-width: 700px) and (min-height: 541px), (max-width: 600px)");
+const place = () =>
+  document.querySelector(phone.matches ? "#rest" : "#top")[phone.matches ? "prepend" : "append"](
+    document.getElementById("tools"),
+  );
+phone.addEventListener("change", place);
+place();
 
 on("online", (online) => document.body.classList.toggle("offline", !online));
 document.body.classList.add("ready");

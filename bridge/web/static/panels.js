@@ -1,7 +1,8 @@
 // The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
 
+import { change, el, leaves, register } from "./faces.js";
 import { askInputs, on, send, set, state } from "./link.js";
-import { change, el, leaves, register, trigger, widget } from "./widgets.js";
+import { trigger, widget } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
 const PADS = 16;
@@ -44,7 +45,12 @@ export function panel(title, rows, commands, column, about) {
     el(
       "section",
       { class: "panel", id, "data-group": title, "aria-labelledby": `${id}-title` },
-      el("h2", { id: `${id}-title` }, title),
+      el(
+        "div",
+        { class: "head" },
+        el("h2", { id: `${id}-title` }, title),
+        el("p", { class: "say", role: "status" }),
+      ),
       box,
     ),
   );
@@ -59,6 +65,7 @@ function source(control, transports) {
     "div",
     { class: "source" },
     line,
+    el("p", { class: "say", role: "status" }),
     list,
     el(
       "button",

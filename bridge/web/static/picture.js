@@ -35,7 +35,7 @@ async function draw(packet) {
     if (canvas.width !== picture.width || canvas.height !== picture.height) {
       canvas.width = picture.width;
       canvas.height = picture.height;
-      views.style.setProperty("--aspect", picture.width / picture.height);
+      arrange();
     }
     canvas.getContext("2d").drawImage(picture, 0, 0);
     picture.close();
@@ -45,6 +45,14 @@ async function draw(packet) {
   } finally {
     if (from.readyState === WebSocket.OPEN) from.send('"drawn"');
   }
+}
+
+/** Both pictures stand one above the other where that makes them larger. */
+function arrange() {
+  const { width, height } = canvases.output;
+  const fits = (w, h) => Math.min(w, (h * width) / height);
+  const [w, h] = [views.clientWidth, views.clientHeight];
+  views.classList.toggle("tall", fits(w, h / 2) > fits(w / 2, h));
 }
 
 /** Look at the picture as `view`: output, input, split or wipe. */
@@ -64,9 +72,7 @@ export function lookOn() {
 }
 
 /** Start the preview. */
-export function picture(about) {
-  const [width, height] = about.preview.size;
-  views.style.setProperty("--aspect", width / height);
+export function picture() {
   for (const button of document.querySelectorAll("#view-bar [data-view]"))
     button.addEventListener("click", () => look(button.dataset.view));
   const slide = (percent) => {
@@ -91,6 +97,7 @@ export function picture(about) {
     .addEventListener("click", () =>
       document.fullscreenElement ? document.exitFullscreen() : views.requestFullscreen(),
     );
+  new ResizeObserver(arrange).observe(views);
   document.addEventListener("visibilitychange", watch);
   const saved = localStorage.getItem("view");
   look(saved in WATCHED ? saved : "split");

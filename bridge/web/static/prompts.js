@@ -1,7 +1,8 @@
 // Prompt slots with their weights, and the pad that crossfades between four of them.
 
+import { change, el, register } from "./faces.js";
+import { fader } from "./fader.js";
 import { send, set, state } from "./link.js";
-import { change, el, fader, register } from "./widgets.js";
 
 const INSET = 20; // half of the puck, so that it stays inside the pad
 const CORNERS = [
@@ -59,18 +60,22 @@ function slot(control, weight, weights, number) {
     state.values[control.name] = sent;
     set(control, sent);
   };
+  // At rest a slot keeps its height, whatever its text; only while it is written does a longer one lie over what is below.
   const grow = () => {
-    area.style.height = "auto";
-    area.style.overflowY = "hidden"; // a scroll bar would make the text wrap earlier
-    const wanted = area.scrollHeight;
-    area.style.height = `${Math.min(wanted, 160)}px`;
-    area.style.overflowY = wanted > 160 ? "auto" : "hidden";
+    area.style.height = "";
+    area.classList.remove("long");
+    const writing = document.activeElement === area;
+    if (area.scrollHeight > area.clientHeight) area.classList.add("long");
+    if (writing) area.style.height = `${Math.min(Math.max(area.scrollHeight, area.clientHeight), 160)}px`;
+    else area.scrollTop = 0;
   };
   area.addEventListener("input", () => {
     textBox.classList.toggle("unsent", area.value !== sent);
     grow();
   });
   addEventListener("resize", grow);
+  area.addEventListener("focus", grow);
+  area.addEventListener("blur", grow);
   area.addEventListener("change", commit);
   area.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && !event.shiftKey) {

@@ -35,16 +35,35 @@ MEAN = """((kind) => { const c = document.getElementById("canvas-" + kind); cons
 for (let k = 0; k < 3; k++) s[k] += d[i + k]; return s.map((v) => v / (d.length / 4)); })"""
 OTHER = Origin("osc:x", Trust.MACHINE)
 AXE = "axe-core@4.14.1"
-SIZES = [(1024, 768, False), (1280, 800, False), (1366, 768, False), (1920, 1080, False), (390, 844, True)]
+SIZES = [
+    (1024, 768, True),
+    (1280, 800, False),
+    (1920, 1080, False),
+    (768, 1024, True),
+    (390, 844, True),
+    (844, 390, True),
+]
 PLACES = """(() => {
-const box = (e) => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
-const shown = (e) => e.getClientRects().length > 0;
-const panels = [...document.querySelectorAll("#top, #views, #view-bar, #panic, .panel")].filter(shown);
-return panels.map((p) => [p.id || p.dataset.group, getComputedStyle(p).position === "fixed", box(p),
-  [...p.querySelectorAll("h2, button, .fader, .choices, .entry, canvas")].filter(shown)
+const frame = (e) => e.closest(".column, #rest, #snapshots, #over") ?? document.body;
+const box = (e) => { const b = e.getBoundingClientRect(), f = frame(e).getBoundingClientRect(),
+  g = document.getElementById("rest").contains(e) ? document.getElementById("rest").getBoundingClientRect() : f;
+  return [Math.max(b.left, f.left, g.left), Math.max(b.top, f.top, g.top), Math.min(b.right, f.right, g.right),
+  Math.min(b.bottom, f.bottom, g.bottom)]; };
+const seen = (e) => { const [x, y, r, b] = box(e); return e.getClientRects().length > 0 && r > x && b > y; };
+const panels = [...document.querySelectorAll("#top, #views, #view-bar, #panic, .panel")].filter(seen);
+return panels.map((p) => [p.id || p.dataset.group, box(p),
+  [...p.querySelectorAll("h2, button, .fader, .choices, .entry, canvas")].filter(seen)
     .filter((e) => !e.closest("#examples, .sources, #errors-box"))
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
+PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar", "#panic", "#snapshots", "#store-mode",
+"#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]", ".sources", "[data-control=mix]",
+...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`), ...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
+...[1, 8, 9, 16].map((n) => `#pads button:nth-child(${n})`)].map((s) => { const b =
+document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width, b.height]; }))"""
+RESTS = """new Promise((done) => { let was = -1; const look = setInterval(() => {
+const now = document.getElementById("rest").scrollTop; if (now === was) { clearInterval(look); done(); } was = now; }, 80); })"""
+LONG = "a lighthouse in a storm at night, waves of molten glass, heavy clouds, lightning over a black sea " * 4
 
 
 @pytest.fixture(scope="module")
@@ -118,13 +137,15 @@ def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
 
 
 def test_dragging_strength_reaches_the_store_and_other_pages(browser: Browser, page: Tab, stage: Stage) -> None:
+    stage.store.set("strength", 0.9)
+    page.until("tidecast.state.values.strength === 0.9")
     heard: list[tuple[str, float, Origin]] = []
     unlisten = stage.store.listen(lambda name, value, origin: heard.append((name, value, origin)))
     other = browser.tab()
     other.open(stage.web.url)
     other.until("window.tidecast && tidecast.state.online")
-    page.drag("[data-control=strength] input", (0.9, 0.5), (0.25, 0.5))
-    wait(lambda: abs(stage.store.snapshot.value("strength") - 0.25) < 0.03, "strength at the store")
+    page.drag("[data-control=strength] input", (0.7, 0.5), (0.05, 0.5))
+    wait(lambda: abs(stage.store.snapshot.value("strength") - 0.25) < 0.06, "strength at the store")
     unlisten()
     assert {n for n, _, _ in heard} == {"strength"} and all(o.name.startswith("web:") for _, _, o in heard)
     want = f"{stage.store.snapshot.value('strength'):.2f}"
@@ -223,19 +244,6 @@ def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage:
     wait(lambda: weights() == [1, 0, 0, 0], "only prompt 1")
 
 
-def test_touch_moves_a_fader(page: Tab, stage: Stage) -> None:
-    page.size(390, 844, mobile=True)
-    x, y, width, height = page.box("[data-control=mix] input")
-    page.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x + width * 0.9, "y": y + height / 2}])
-    for share in (0.8, 0.6, 0.4):
-        points = [{"x": x + width * share, "y": y + height / 2}]
-        page.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=points)
-    page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    wait(lambda: abs(stage.store.snapshot.value("mix") - 0.4) < 0.06, "mix by touch")
-    assert page.js("document.documentElement.scrollWidth") <= 390
-    stage.store.set("mix", 1.0)
-
-
 def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage) -> None:
     """Tab goes through every control; arrows move a fader, Space presses a button."""
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
@@ -310,15 +318,19 @@ def test_health_shows_the_readings_and_errors_with_their_remedy(page: Tab, stage
     page.until("document.querySelector('#stages li:nth-child(3) output').textContent > 0")
     page.until("document.getElementById('force').textContent.includes('of')")
     assert page.js("document.querySelectorAll('#drops div').length") == 3
+    page.until("document.getElementById('health-line').textContent.includes('error')")
+    assert page.js("document.getElementById('plot').clientWidth") == 0, "folded to one line"
+    page.click("#health-fold")
+    assert page.js("document.getElementById('plot').clientWidth") > 0
     page.until("document.getElementById('plot').getAttribute('aria-label').includes('now')")
 
 
 def test_a_new_error_is_shown_until_it_is_read(page: Tab, stage: Stage) -> None:
     hidden = "document.getElementById('alert').hidden"
     assert page.js(hidden), "what went wrong before the page was opened is in the list only"
-    stage.telemetry.error("record", "The disk is full. Free some space.")
+    stage.telemetry.error("output", "The disk is full. Free some space.")
     page.until(f"!{hidden}")
-    assert "record" in page.js("document.getElementById('alert').textContent")
+    assert "output" in page.js("document.getElementById('alert').textContent")
     assert "Free some space." in page.js("document.getElementById('alert').textContent")
     page.click("#alert button")
     page.until(hidden)
@@ -367,7 +379,7 @@ def test_views_watch_only_what_they_show(page: Tab, stage: Stage) -> None:
     wait(lambda: stage.web.watched == {"output"}, "only the output is copied")
     page.click("#view-bar [data-view=wipe]")
     wait(lambda: stage.web.watched == {"output", "input"}, "both")
-    page.drag("#views", (0.5, 0.5), (0.2, 0.5))
+    page.drag("#views", (0.5, 0.2), (0.2, 0.2))
     assert abs(float(page.js("document.getElementById('wipe').value")) - 20) < 8
     page.click("#view-bar [data-view=split]")
 
@@ -480,30 +492,120 @@ def axe(folder: Path) -> str:
     return script.read_text()
 
 
+@pytest.fixture(scope="module")
+def resized(browser: Browser, stage: Stage) -> Iterator[Tab]:
+    """One page for every size."""
+    tab = browser.tab()
+    tab.size(1440, 900)
+    tab.open(stage.web.url)
+    tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
+    yield tab
+    tab.close()
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_no_two_panels_overlap_and_nothing_leaves_its_panel(page: Tab, size: tuple[int, int, bool]) -> None:
-    """In every view. On a phone the panic buttons stay under the thumb, above what is scrolled, by intent."""
+def test_everything_has_its_place(resized: Tab, stage: Stage, size: tuple[int, int, bool]) -> None:
+    """Nothing overlaps; picture, panic and snapshots are all seen; and nothing moves, whatever is looked at or said."""
+    page = resized
     width, height, mobile = size
     page.size(width, height, mobile=mobile)
-    for view in ("output", "input", "split", "wipe"):
-        page.click(f"#view-bar [data-view={view}]")
-        page.js("scrollTo(0, 0)")
-        page.until("tidecast.drawn.output > 0 && document.getElementById('notice').hidden")
+    page.js("document.querySelectorAll('.column, #rest').forEach((e) => e.scrollTo(0, 0)); tidecast.look('split')")
+    before = page.js(PINNED)
+    seen = {name: box for name, box, _ in page.js(PLACES)}
+    for name in ("top", "views", "panic", "snapshots"):
+        left, top, right, bottom = seen[name]
+        assert left >= -1 and top >= -1 and right <= width + 1 and bottom <= height + 1, name
+        assert bottom - top >= 44 and right - left >= 150, name
+    assert seen["views"][3] - seen["views"][1] >= 100
+    for view in ("output", "input", "wipe", "split"):
+        page.js(f"tidecast.look('{view}')")
         panels = page.js(PLACES)
-        assert {"views", "panic", "Prompts", "snapshots", "health"} <= {name for name, *_ in panels}
-        for name, _, (left, _, right, _), held in panels:
+        for name, (left, _, right, _), held in panels:
             assert left >= -1 and right <= width + 1, (view, name)
             for what, (x, _, end, _), spills in held:
                 assert left - 1 <= x and end <= right + 1 and not spills, (view, name, what)
-        flowing = [(name, box) for name, fixed, box, _ in panels if not (mobile and fixed)]
-        for n, (name, (left, top, right, bottom)) in enumerate(flowing):
-            for other, (x, y, end, foot) in flowing[n + 1 :]:
+        for n, (name, (left, top, right, bottom), _) in enumerate(panels):
+            for other, (x, y, end, foot), _ in panels[n + 1 :]:
                 apart = right <= x + 1 or end <= left + 1 or bottom <= y + 1 or foot <= top + 1
                 assert apart, f"{view}: {name} lies over {other}"
-    if mobile:
-        page.js("scrollTo(0, document.documentElement.scrollHeight)")
-        foot = {name: box for name, _, box, _ in page.js(PLACES)}
-        assert foot["health"][3] <= foot["panic"][1] + 1, "the panic buttons cover the end of the page"
+        assert page.js(PINNED) == before, f"something moved with the view {view}"
+    stage.store.set_many({"prompt_1": LONG, "prompt_3": LONG, "black": True})
+    page.until("document.querySelector('#w-prompt_3').value.length > 300 && tidecast.state.values.black")
+    assert page.js(PINNED) == before, "something moved with a long prompt or a panic button"
+    page.js("document.getElementById('w-prompt_1').focus()")
+    assert page.js(PINNED) == before, "something moved while a prompt is written"
+    page.js("document.activeElement.blur()")
+    for topic in ("output", "/tidecast/input", "/tidecast/strength", "/tidecast/snapshot/save", "record"):
+        stage.telemetry.error(topic, f"{LONG} {size} {topic}")
+        page.until(f"tidecast.state.errors.at(-1)?.reason.endsWith('{size} {topic}')")
+    stage.telemetry.update(state="no-input", message="Nothing arrives from the camera.")
+    page.until("!document.getElementById('notice').hidden")
+    assert page.js(PINNED) == before, "something moved with an error or a notice"
+    over = page.js(
+        "[...document.querySelectorAll('#alert, #notice')].every((e) => document.getElementById('views').contains(e))"
+    )
+    assert over, "words lie over the picture only"
+    stage.telemetry.update(state="running", message="")
+    stage.store.set_many({"prompt_1": "", "prompt_3": "", "black": False})
+    page.until("document.getElementById('notice').hidden && !tidecast.state.values.black")
+
+
+def test_errors_stand_beside_what_they_are_about(page: Tab, stage: Stage) -> None:
+    """Beside a control that can be seen, and nowhere else; also over the picture if it cannot; gone with a new value."""
+    stage.telemetry.error("/tidecast/strength", "This is no number.")
+    page.until("document.querySelector('#panel-stream .say').textContent === 'This is no number.'")
+    assert page.js("document.querySelector('[data-control=strength]').classList.contains('refused')")
+    assert page.js("document.getElementById('alert').hidden")
+    stage.store.set("strength", 0.5)
+    page.until("document.querySelector('#panel-stream .say').textContent === ''")
+    page.size(390, 844, mobile=True)
+    page.js("document.getElementById('rest').scrollTo(0, 0)")
+    stage.telemetry.error("/tidecast/input", "There is no such camera.")
+    page.until("document.querySelector('.source .say').textContent === 'There is no such camera.'")
+    page.until("!document.getElementById('alert').hidden")
+    page.js("document.querySelector('#alert button').click()")
+    stage.store.set("input", "")
+
+
+def test_a_fader_follows_the_finger_and_a_scroll_changes_nothing(page: Tab, stage: Stage) -> None:
+    """On a phone, with touch: tap, scroll, drag, fine, number above the thumb, typed number, double tap."""
+    page.size(390, 844, mobile=True)
+    value = lambda: stage.store.snapshot.value("strength")  # noqa: E731
+    stage.store.set("strength", 0.6)
+    page.until("tidecast.state.values.strength === 0.6")
+    x, y, width, height = page.box("[data-control=strength]")
+    x, y = x + width / 2, y + height / 2
+    heard: list[str] = []
+    unlisten = stage.store.listen(lambda name, value, origin: heard.append(name))
+    page.touch((x, y))
+    scrolled = page.js("document.getElementById('rest').scrollTop")
+    page.touch((x, y), (x + 3, y - 20), (x + 30, y - 90), (x + 60, y - 150))
+    page.until(f"document.getElementById('rest').scrollTop > {scrolled + 50}", "the page to scroll")
+    assert heard == [] and value() == 0.6, "neither a tap nor a scroll changes a fader"
+    page.js(RESTS)
+    x, y, width, height = page.box("[data-control=strength]")
+    middle = x + width / 2, y + height / 2
+    page.touch(middle, (middle[0] - 8, middle[1]), (middle[0] - width * 0.25, middle[1]), lift=False)
+    wait(lambda: abs(value() - 0.37) < 0.04, "as far as the finger moved, from where the value was")
+    bubble = page.js(
+        "(() => { const b = document.getElementById('bubble').getBoundingClientRect();"
+        "return [document.getElementById('bubble').textContent, b.top, b.bottom]; })()"
+    )
+    assert float(bubble[0]) == pytest.approx(value(), abs=0.006) and bubble[1] >= 0 and bubble[2] <= y, bubble
+    coarse = value()
+    page.touch((middle[0] - width * 0.25, y - 90), (middle[0], y - 90), begin=False)
+    wait(lambda: abs(value() - coarse - 0.025) < 0.02, "a tenth as fast with the finger far from the fader")
+    assert page.js("document.getElementById('bubble').hidden")
+    time.sleep(0.4)  # two taps further apart than this are not a double tap
+    page.touch((x + width - 30, middle[1]))
+    page.until("document.activeElement.className === 'typed'")
+    page.type("0.815")
+    page.key("Enter")
+    wait(lambda: value() == pytest.approx(0.815), "the typed number")
+    page.touch((x + 40, middle[1]))
+    page.touch((x + 40, middle[1]))
+    wait(lambda: value() == TABLE.by_name["strength"].default, "the default after a double tap")
+    unlisten()
 
 
 @pytest.mark.parametrize("size", [(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
