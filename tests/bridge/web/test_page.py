@@ -57,12 +57,14 @@ return panels.map((p) => [p.id || p.dataset.group, box(p),
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
 PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar", "#panic", "#snapshots", "#store-mode",
-"#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]", ".sources", "[data-control=mix]",
-...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`), ...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
+"#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]", ".sources",
+"[data-control=mix]", ...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`),
+...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
 ...[1, 8, 9, 16].map((n) => `#pads button:nth-child(${n})`)].map((s) => { const b =
 document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width, b.height]; }))"""
 RESTS = """new Promise((done) => { let was = -1; const look = setInterval(() => {
-const now = document.getElementById("rest").scrollTop; if (now === was) { clearInterval(look); done(); } was = now; }, 80); })"""
+const now = document.getElementById("rest").scrollTop; if (now === was) { clearInterval(look); done(); } was = now;
+}, 80); })"""
 LONG = "a lighthouse in a storm at night, waves of molten glass, heavy clouds, lightning over a black sea " * 4
 
 
@@ -551,7 +553,7 @@ def test_everything_has_its_place(resized: Tab, stage: Stage, size: tuple[int, i
 
 
 def test_errors_stand_beside_what_they_are_about(page: Tab, stage: Stage) -> None:
-    """Beside a control that can be seen, and nowhere else; also over the picture if it cannot; gone with a new value."""
+    """Beside a control that is seen, and nowhere else; over the picture too if it is not; gone with a new value."""
     stage.telemetry.error("/tidecast/strength", "This is no number.")
     page.until("document.querySelector('#panel-stream .say').textContent === 'This is no number.'")
     assert page.js("document.querySelector('[data-control=strength]').classList.contains('refused')")
