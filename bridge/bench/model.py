@@ -92,12 +92,15 @@ def card(
         "card.jsonl"
     ),
     device: Annotated[str, typer.Option(help="cuda or cuda:N; cpu tests the run itself.")] = "cuda",
+    minutes: Annotated[
+        float, typer.Option(min=1, max=240, help="How long it may last. Above 15, each part gets more time, too.")
+    ] = 15.0,
 ) -> None:
     """Check and measure everything on an NVIDIA card, in about a quarter of an hour; send the file that it writes."""
     from engine.bench import report
     from engine.bench.card import ON_CPU, ON_GPU, run
 
-    verdicts = run(out, device, ON_CPU if device == "cpu" else ON_GPU)
+    verdicts = run(out, device, ON_CPU if device == "cpu" else ON_GPU, limit_s=60 * minutes)
     lines = [list(row.values()) for row in verdicts]
     report.say(f"card: {device}", lines, verdicts, headings=("", "fault", "verdict", "evidence"))
     print(f"Everything is in {out}. Attach this file to an issue.")

@@ -5,14 +5,19 @@ which it happens. Every row is appended to one file as soon as it is measured, s
 off. At the end the faults that a reading of the code found are judged by the rows.
 
 The file: one JSON object a line. `{"part", "row"}` is a measurement, `{"part", "ended", "seconds", "tail"}` the end of
-a part, `{"verdicts"}` the last line. After a quarter of an hour the run ends, so that rented time is not exceeded.
+a part, `{"verdicts"}` the last line. After a quarter of an hour, unless more is allowed, the run ends, so that rented
+time is not exceeded. It also ends, with verdicts, when the first part finds no card, and at Ctrl+C.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,10 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from engine.bench import report
+from engine.errors import ConfigError
 from engine.planning import card_verdicts
 
 TAIL = 2000
 """Characters kept of what a part printed last."""
+
+KILL_S = 10.0
+"""How long a killed part may take to end. One that hangs in the GPU's driver may never end."""
+
+INTERRUPTED = "interrupted"
+"""How a part ended at Ctrl+C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +85,15 @@ ON_GPU: tuple[Part, ...] = (
 """The parts on a card. Their time-outs are about twice what an H200 should need; together it should need 13 minutes,
 and after 15 the run ends."""
 
+TINY = "--threads 1 --sizes 32x32 --vaes tiny"
+
 ON_CPU: tuple[Part, ...] = (
-    _part(
-        "parts",
-        300,
-        "--parts machine,check,float8,beside,capture,waits --modes eager --counts 1 --sizes 32x32 --vaes tiny",
-    ),
-    _part("models", 300, "--parts engine,kernels --modes eager --sizes 32x32 --vaes tiny --steps 1 --chunks 2"),
+    _part("correctness", 300, f"--parts machine,check,waits --modes eager --counts 1 {TINY}"),
+    _part("single measurements", 300, f"--parts float8,beside,capture {TINY}"),
+    _part("models", 300, f"--parts engine,kernels --modes eager --steps 1 --chunks 2 {TINY}"),
 )
-"""The same code on tiny shapes in two processes, to test the run itself."""
+"""The same code on tiny shapes, to test the run itself. One thread each: on a busy computer, threads that wait for each
+other take five times as much processor time for shapes as small as these."""
 
 
 def run(
@@ -101,21 +113,36 @@ def run(
         device: name of the device.
         parts: `ON_GPU` or `ON_CPU`.
         say: called with a line at each part's start and end.
-        limit_s: for how many seconds the run may last; a part that runs then is killed, and later ones are left out.
+        limit_s: for how many seconds the run may last; a part that runs then is killed, and later ones are left out. If
+            it is more than a quarter of an hour, the time-outs of the parts are longer in proportion.
+
+    Raises:
+        ConfigError: if the file cannot be written.
     """
     began = time.monotonic()
-    out.write_text(json.dumps({"benchmark": "card", "machine": report.machine()}) + "\n", encoding="utf-8")
+    try:
+        out.write_text(json.dumps({"benchmark": "card", "machine": report.machine()}) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror}).", "Name another file with --out.") from None
+    longer = max(1.0, limit_s / card_verdicts.ALLOWED_S)
+    why = ""  # the parts that follow are left out
     for number, part in enumerate(parts, 1):
         left_s = limit_s - (time.monotonic() - began)
         if left_s <= 0:
-            _append(out, {"part": part.name, "ended": "left out", "seconds": 0.0, "tail": ""})
-            say(f"{number}/{len(parts)} {part.name}: left out, as {limit_s / 60:g} minutes are over")
+            why = why or f"{limit_s / 60:g} minutes are over"
+        if why:
+            _append(out, {"part": part.name, "ended": "left out", "seconds": 0.0, "tail": why})
+            say(f"{number}/{len(parts)} {part.name}: left out, as {why}")
             continue
-        timeout_s = min(part.timeout_s, left_s)
+        timeout_s = min(longer * part.timeout_s, left_s)
         say(f"{number}/{len(parts)} {part.name} (at most {timeout_s:.0f} s)")
         ended = _run(replace(part, timeout_s=timeout_s), out, device)
         _append(out, ended)
         say(f"    {ended['ended']} after {ended['seconds']:.0f} s")
+        if ended["ended"].startswith(INTERRUPTED):
+            why = "the run was interrupted"
+        elif any("failed" in line["row"] for line in read(out) if line.get("part") == "machine" and "row" in line):
+            why = f"torch cannot use {device} (tidecast doctor says why)"
     lines = read(out)
     verdicts = card_verdicts.judge(lines, time.monotonic() - began, on_card=device != "cpu")
     _append(out, {"verdicts": verdicts})
@@ -124,20 +151,36 @@ def run(
 
 def _run(part: Part, out: Path, device: str) -> dict[str, Any]:
     command = [*part.command, "--device", device, "--lines", str(out), *part.arguments]
+    environment = os.environ | {"PYTHONUTF8": "1"}  # Windows would write into a file in its code page
     began = time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
-    ) as process:
+    # Into a file: what a part has started, such as a compiler, can keep a pipe open after the part's end.
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            command, stdout=said, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
         try:
-            said, _ = process.communicate(timeout=part.timeout_s)
-            code = process.returncode
+            code = process.wait(part.timeout_s)
             ended = "ok" if code == 0 else f"failed (exit status {code})" if code > 0 else f"died (signal {-code})"
         except subprocess.TimeoutExpired:
-            process.kill()
-            said, _ = process.communicate()
-            ended = "timed out"
-    seconds = time.monotonic() - began
-    return {"part": part.name, "ended": ended, "seconds": round(seconds, 1), "tail": said[-TAIL:]}
+            ended = "timed out" + _kill(process)
+        except KeyboardInterrupt:
+            ended = INTERRUPTED + _kill(process)
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 4 * TAIL))  # a character takes up to four bytes
+        tail = said.read().decode("utf-8", "replace")[-TAIL:]
+    return {"part": part.name, "ended": ended, "seconds": round(time.monotonic() - began, 1), "tail": tail}
+
+
+def _kill(process: subprocess.Popen[bytes]) -> str:
+    """Kill a part and what it has started; returns what to say about it if it does not end."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    try:
+        process.wait(KILL_S)
+    except subprocess.TimeoutExpired:
+        return ", and does not end although it was killed"
+    return ""
 
 
 def _append(out: Path, line: dict[str, Any]) -> None:

@@ -146,9 +146,12 @@ def main() -> None:
     parser.add_argument("--steps", default="1,2")
     parser.add_argument("--counts", default="1,2,4", help="denoising steps for check and waits")
     parser.add_argument("--chunks", type=int, default=0, help="chunks per run (default 30; on a CPU 3)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to torch")
     parser.add_argument("--json", type=Path, default=None)
     parser.add_argument("--lines", type=Path, default=None, help="file to which each row is appended at once")
     args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
     device, dtype = torch.device(args.device), torch.bfloat16
     small = device.type == "cpu"
     side = 32 if small else 96

@@ -18,6 +18,10 @@ ALLOWED_S = 15 * 60
 GROWTH_MIB = 100.0
 """Growth of reserved memory after a failed capture from which it is called a leak: 200 copies of 10 MiB were made."""
 
+FORWARD_KERNELS = 2000
+"""Kernels of a forward of 1.3B from which the fault still shows: on paper it had 2,629 and has 1,516, where a matmul
+counts once although a library may launch two kernels for it."""
+
 MEMORY_SLACK = 1.05
 """By which factor a model may exceed the memory that `engine.planning.vram` computes for it."""
 
@@ -57,6 +61,10 @@ def _verdict(confirmed: bool, evidence: str) -> Verdict:
 
 def _elsewhere(needs: str) -> Callable[[Rows], Verdict]:
     return lambda _: (UNSEEN, f"needs {needs}")
+
+
+def _decided(how: str) -> Callable[[Rows], Verdict]:
+    return lambda _: (UNSEEN, f"decided {how}")
 
 
 def _memory(rows: Rows) -> Verdict:
@@ -129,7 +137,7 @@ def _sinks(rows: Rows) -> Verdict:
     row = _stage(rows, "forward")
     if row is None or not row["calls"]:
         return UNSEEN, "no profile"
-    return _verdict(row["calls"] > 1600, f"{row['calls']} kernels a forward, {row['short']} under 5 us")
+    return _verdict(row["calls"] > FORWARD_KERNELS, f"{row['calls']} kernels a forward, {row['short']} under 5 us")
 
 
 def _transposes(rows: Rows) -> Verdict:
@@ -181,7 +189,7 @@ FAULTS: dict[int, tuple[str, Callable[[Rows], Verdict]]] = {
     5: ("float8 fails although it is said to work", _float8),
     6: ("float8 is slower than bf16", _float8_speed),
     7: ("float8 loads all of bf16 first", _elsewhere("released weights of 14B")),
-    8: ("a failed prompt leaves weights on the card", _elsewhere("no card: a test on the CPU decides it")),
+    8: ("a failed prompt leaves weights on the card", _decided("by a test on the CPU")),
     9: ("a new prompt delays the video", _beside),
     10: ("the full VAE's norms take many passes", _norms),
     11: ("adaptive sinks take thousands of kernels", _sinks),

@@ -120,8 +120,11 @@ def test_the_gpu_script_takes_minutes_unless_it_is_asked_for_more(monkeypatch, c
     monkeypatch.setattr(gpu, "check", noted("check"))
     monkeypatch.setattr(gpu, "waits", noted("waits"))
     monkeypatch.setattr(gpu, "measure", lambda *_: pytest.fail("a model is measured"))
-    monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu"])
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr("sys.argv", ["gpu", "--device", "cpu", "--threads", "1"])
     gpu.main()
+    assert threads == [1]
     counts = ("1", "2", "4")
     assert ran == [
         ("machine",),
