@@ -158,7 +158,13 @@ class App:
             self._sent,
             report,
         )
-        self.monitor = Monitor(self.telemetry, self.supervisor, self.capture, self.publisher)
+        self.monitor = Monitor(
+            self.telemetry,
+            self.supervisor,
+            self.capture,
+            self.publisher,
+            lambda: store.snapshot.of(Controls).slo_latency,
+        )
         self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)
 
         stack.callback(self.publisher.stop)

@@ -12,6 +12,7 @@ because the networks are trained for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +27,14 @@ RAISE_LATENCY = 0.95
 
 SLOW_CHUNKS = 3
 """Number of consecutive slow chunks after which steps are lowered, so that a single one has no effect."""
+
+GROSS_LOAD, GROSSLY_SLOW_CHUNKS = 2.0, 2
+"""Chunks that take more than this many periods are grossly slow: fewer of them lower the steps."""
+
+MOST_WAIT = 2.0
+"""A frame waits for this many periods at most before its chunk is begun, its chunk's own period included, or for as
+long as a chunk takes if that is longer. So the latency is at most the time of one chunk more than without waiting,
+whatever latency is wanted: overload drops frames, it never queues them."""
 
 RECOVERY_S = 3.0
 """Seconds of spare capacity before steps are raised again; doubles with every failed attempt up to `RECOVERY_MAX_S`."""
@@ -50,6 +59,7 @@ class Goal:
         fps: frame rate of the output; 0 for that of the input.
         frames_per_latent: pixel frames of a chunk.
         batch: whether the stream batch is used.
+        hold: whether steps are lowered to hold rate and latency. If not, only waiting frames are dropped.
     """
 
     steps: int
@@ -57,6 +67,7 @@ class Goal:
     fps: float = 0.0
     frames_per_latent: int = 4
     batch: bool = True
+    hold: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,8 @@ class Plan:
         steps: number of denoising steps, at most the wanted number.
         skip: number of waiting pixel frames to drop, oldest first, before the chunk is taken.
         late: whether the wanted latency or rate still cannot be held.
-        reason: why the plan differs from the goal, for the user; empty if it does not.
+        reason: for the user: why the plan differs from the goal, or what to do where the goal cannot be reached; empty
+            if there is nothing to say.
     """
 
     rows: int
@@ -157,9 +169,9 @@ class Policy:
 def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Policy]:
     """Plan the next chunk.
 
-    Steps are lowered if a chunk takes longer to process than its frames last, or if the wanted latency cannot be met.
-    They are raised again after some time of spare capacity. Waiting frames are dropped if they are too late, or
-    chunks too slow, all the same.
+    Steps are lowered if a chunk takes longer to process than its frames last, or if the wanted latency cannot be met;
+    with `Goal.hold` only. They are raised again after some time of spare capacity. Waiting frames are dropped if they
+    are too late, or chunks too slow, all the same.
 
     Returns:
         The plan, and the new state.
@@ -171,7 +183,7 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
     seconds = _chunk_s(cost, steps, goal.batch)
     skip, policy = _skip(goal, load, seconds, period, steps, policy)
     late = skip > 0 or _latency(goal, cost, steps, period) > goal.latency_s
-    return Plan(rows, steps, skip, late, _reason(goal, steps, skip)), policy
+    return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period)), policy
 
 
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
@@ -197,8 +209,8 @@ def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:
 
 
 def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) -> tuple[int, Policy]:
-    current = min(policy.steps or goal.steps, goal.steps)
-    if not cost.seen:
+    current = min(policy.steps or goal.steps, goal.steps) if goal.hold else goal.steps
+    if not cost.seen or not goal.hold:
         return current, policy if policy.steps == current else replace(policy, steps=current)
 
     def fits(steps: int, share: float) -> bool:
@@ -209,7 +221,8 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
     if not fits(current, MAX_LOAD) and current > 1:
         slow = policy.slow_chunks + 1
         backlog = load.oldest_s > goal.latency_s
-        if slow < SLOW_CHUNKS and not backlog:
+        gross = _chunk_s(cost, current, goal.batch) > GROSS_LOAD * period
+        if slow < (GROSSLY_SLOW_CHUNKS if gross else SLOW_CHUNKS) and not backlog:
             return current, replace(policy, steps=current, slow_chunks=slow, spare_s=0.0)
         lower = max((n for n in range(1, current) if fits(n, MAX_LOAD)), default=1)
         recovery = min(RECOVERY_MAX_S, policy.recovery_s * 2) if policy.raised else policy.recovery_s
@@ -230,30 +243,52 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
 
 
 def _skip(goal: Goal, load: Load, seconds: float, period: float, steps: int, policy: Policy) -> tuple[int, Policy]:
-    """Number of frames to drop so that the remaining ones are shown within the latency.
+    """Number of frames to drop so that the remaining ones are shown within the latency, and none waits for too long.
 
     If the engine is too slow even with one step, frames are dropped evenly: the fraction of a frame is carried over to
     the next chunk. So motion stays steady and does not jump whenever the queue overflows.
     """
     chunk = goal.frames_per_latent
     spare = load.waiting - chunk
-    if spare <= 0 or seconds <= 0.0:
+    if spare <= 0:
         return 0, replace(policy, thinning=0.0) if policy.thinning else policy
     ratio = seconds / period
     thinning = policy.thinning + max(0.0, ratio - 1.0) * chunk if ratio > MAX_LOAD else 0.0
     even = int(thinning)
     lag = (steps - 1) * max(period, seconds) if goal.batch else 0.0
-    room = goal.latency_s * RAISE_LATENCY - lag - seconds
+    most = max(MOST_WAIT * period, seconds)
+    if goal.hold:
+        most = min(most, max(goal.latency_s * RAISE_LATENCY - lag - seconds, period))
     frame_s = period / chunk
-    overdue = int((load.oldest_s - max(room, period)) / frame_s)
+    overdue = int((load.oldest_s - most) / frame_s)
     skip = min(spare, max(even, overdue, 0))
     return skip, replace(policy, thinning=max(0.0, thinning - skip))
 
 
-def _reason(goal: Goal, steps: int, skip: int) -> str:
-    parts = []
-    if steps < goal.steps:
-        parts.append(f"{steps} of {goal.steps} steps to hold the rate and {goal.latency_s * 1000:.0f} ms")
-    if skip:
-        parts.append(f"{skip} late frames skipped")
-    return ", ".join(parts)
+def _reason(goal: Goal, cost: Cost, steps: int, period: float) -> str:
+    """See `Plan.reason`. The text stays the same as long as the situation does."""
+    if not cost.seen:
+        return ""
+
+    def in_time(steps: int) -> bool:
+        return _chunk_s(cost, steps, goal.batch) <= MAX_LOAD * period
+
+    def fits(steps: int) -> bool:
+        return in_time(steps) and _latency(goal, cost, steps, period) <= goal.latency_s
+
+    most = max((n for n in range(1, goal.steps + 1) if fits(n)), default=0)
+    if steps <= most:
+        held = f"{goal.latency_s * 1000:.0f} ms"
+        return f"{steps} of {goal.steps} steps to hold the rate and {held}." if steps < goal.steps else ""
+    if most:
+        return f"{steps} steps are too many here: {most} {'fits' if most == 1 else 'fit'}."
+    if not in_time(1):
+        fps = goal.frames_per_latent / period
+        done = min(int(goal.frames_per_latent / _chunk_s(cost, 1, goal.batch)), round(fps) - 1)
+        few = f"1 step restyles only {done} of {fps:.0f} pictures a second. Choose a smaller size or model."
+        if steps < goal.steps:
+            return f"{steps} of {goal.steps} steps, and still too slow: {few}"
+        return f"{steps} steps are too many here, and {few}" if steps > 1 else f"Too slow here: {few}"
+    need_ms = math.ceil(_latency(goal, cost, 1, period) * 100) * 10
+    what = "Raise the latency target." if steps == 1 else "Raise the latency target and lower the steps."
+    return f"{goal.latency_s * 1000:.0f} ms cannot be held here: 1 step needs {need_ms} ms. {what}"

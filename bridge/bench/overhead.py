@@ -156,7 +156,7 @@ def wait_until_running(app: App, seconds: float = 120.0) -> None:
         EngineError: if none came in time, or the engine failed.
     """
     deadline = time.monotonic() + seconds
-    while (read := app.telemetry.snapshot()).get("state") != "running" or not app.publisher.styled_at:
+    while (read := app.telemetry.snapshot()).get("state") != "running" or not app.publisher.restyled.arrived_at:
         if app.failure:
             raise EngineError(app.failure)
         if time.monotonic() > deadline:

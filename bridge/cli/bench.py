@@ -20,6 +20,7 @@ class Benches(LazyGroup):
         "pipeline": ("bridge.bench.model", "pipeline", "Several devices against one."),
         "card": ("bridge.bench.model", "card", "Everything on an NVIDIA card, in a quarter of an hour."),
         "slo": ("bridge.bench.model", "slo", "The schedule on simulated machines."),
+        "overload": ("bridge.bench.overload", "overload", "The latency on machines that are too slow, simulated."),
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),

@@ -6,7 +6,7 @@ It only reads; no other thread waits for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
@@ -20,7 +20,16 @@ PERIOD_S = 0.1
 WINDOW_NS = 2_000_000_000
 """Rates are measured over this time."""
 
+TOLERANCE = 1.05
+"""The latency may be this many times the target before it counts as late: it is measured in whole pictures."""
+
 STALLED = "The engine gives no pictures; the input is shown until it does."
+
+
+TOO_LATE = (
+    "The latency is {:.0f} ms, the target {:.0f} ms: lower the steps, choose a smaller size or model, "
+    "or raise the target."
+)
 
 
 class Monitor(Service):
@@ -29,14 +38,23 @@ class Monitor(Service):
     Args:
         telemetry: receives the readings and the errors.
         supervisor, capture, publisher: the parts that are observed.
+        target_ms: returns the latency target in ms.
     """
 
-    def __init__(self, telemetry: Telemetry, supervisor: Supervisor, capture: Capture, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        supervisor: Supervisor,
+        capture: Capture,
+        publisher: Publisher,
+        target_ms: Callable[[], float],
+    ) -> None:
         super().__init__("monitor", tell=telemetry.error)
         self._telemetry = telemetry
         self._supervisor = supervisor
         self._capture = capture
         self._publisher = publisher
+        self._target_ms = target_ms
         self._schedule_reason = ""
 
     def health(self, health: Health) -> None:
@@ -56,9 +74,9 @@ class Monitor(Service):
                 return "loading"
         if self._capture.lost:
             return "no-input"
-        if not self._publisher.stall_detector.has_answered:
+        if not self._publisher.restyled.detector.has_answered:
             return "loading"  # the engine warms up in its first chunk
-        return "stalled" if self._publisher.stall_detector.stalled else "running"
+        return "stalled" if self._publisher.restyled.detector.stalled else "running"
 
     def _run(self) -> None:
         before = ""
@@ -73,11 +91,14 @@ class Monitor(Service):
             }
             info = capture.info
             state = self.state()
+            target_ms = self._target_ms()
+            target = verdict(middle, target_ms) if state == "running" else ""
             self._telemetry.update(
                 state=state,
+                target=target,
                 fps_in=0.0 if capture.lost else rate(tuple(capture.arrived_at), now),
                 fps_out=rate(tuple(publisher.sent_at), now),
-                fps_engine=rate(tuple(publisher.styled_at), now),
+                fps_engine=rate(tuple(publisher.restyled.arrived_at), now),
                 latency=middle,
                 latency_p95=high,
                 dropped=sum(by_cause.values()),
@@ -93,8 +114,16 @@ class Monitor(Service):
                 if before != state:
                     self._telemetry.error("engine", STALLED)
             elif state == "running":
-                self._telemetry.update(message=self._schedule_reason)
+                late = "" if target in ("", "held") else TOO_LATE.format(middle, target_ms)
+                self._telemetry.update(message=self._schedule_reason or late)
             before = state
+
+
+def verdict(latency_ms: float, target_ms: float) -> str:
+    """Whether this latency holds the target: one of `bridge.pipeline.readings.TARGETS`."""
+    if latency_ms <= TOLERANCE * target_ms:
+        return "held"
+    return "late" if latency_ms <= 2.0 * target_ms else "missed"
 
 
 def rate(times_ns: Sequence[int], now_ns: int) -> float:

@@ -18,22 +18,18 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
-from bridge.ipc.frame_ring import RingReader
 from bridge.pipeline.endpoints.opening import OpeningService
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
+from bridge.pipeline.restyled import WINDOW, Restyled
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
-from bridge.pipeline.stall_detector import StallDetector
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.video.base import Options
 from engine.frame import Frame
-
-WINDOW = 600
-"""Number of frames whose times are kept."""
 
 
 class Publisher(OpeningService):
@@ -54,10 +50,9 @@ class Publisher(OpeningService):
 
     Attributes:
         pacer: the output clock; the capture thread passes it the input frames.
-        stall_detector: decides when the engine takes too long; only this thread changes it.
+        restyled: the frames that the engine returned; only this thread changes it.
         sent: frames sent since the start.
         sent_at: `time.monotonic_ns()` of the last frames sent.
-        styled_at: `time.monotonic_ns()` of the last frames that the engine returned.
         longest_gap_ms: longest time between two sends since it was last set to 0.
     """
 
@@ -78,7 +73,6 @@ class Publisher(OpeningService):
         super().__init__("publish", f"The output {uri}", tell)
         self._output = Output(uri, options, tell)
         self._supervisor = supervisor
-        self._outbox: RingReader = supervisor.from_engine
         self._history = history
         self._store = store
         self._offer = offer
@@ -87,12 +81,10 @@ class Publisher(OpeningService):
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
         self._black = Frame(np.zeros((height, width, 3), np.uint8))
         self._held = self._black
-        self._has_wet = False
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
-        self.stall_detector = StallDetector(stall_s)
+        self.restyled = Restyled(supervisor.from_engine, history, self.pacer, stall_s, self._made, self._forgotten)
         self.sent = 0
         self.sent_at: deque[int] = deque(maxlen=WINDOW)
-        self.styled_at: deque[int] = deque(maxlen=WINDOW)
         self.longest_gap_ms = 0.0
 
     def stage_readings(self) -> dict[str, Any]:
@@ -114,9 +106,10 @@ class Publisher(OpeningService):
                         self.pacer.tick(time.monotonic_ns())
 
     def _tick(self) -> None:
-        self._collect()
+        supervisor = self._supervisor
+        self.restyled.collect(supervisor.state is EngineState.RUNNING, supervisor.chunks, time.monotonic_ns())
         controls = self._store.snapshot
-        dry = controls.of(PanicControls).bypass or not self._has_wet
+        dry = controls.of(PanicControls).bypass or not self.restyled.any
         pick = self.pacer.tick(time.monotonic_ns(), "dry" if dry else "wet")
         if (wet := self.pacer.shown("wet")) is not None:
             self._history.forget(wet.captured_ns)  # even while dry is on air: no stage needs older frames
@@ -125,40 +118,12 @@ class Publisher(OpeningService):
         if pick.new and frame.captured_ns and not controls.of(PanicControls).freeze:
             self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
 
-    def _collect(self) -> None:
-        """Pass finished frames to the pacer; drop them when the engine is gone or takes too long."""
-        detector = self.stall_detector
-        if self._supervisor.state is not EngineState.RUNNING:
-            detector.restart()
-            self._history.forget()
-            if self._has_wet:
-                self._outbox.skip()
-                self._forget_wet()
-            return
-        while (frame := self._outbox.get(0.0)) is not None:
-            self.styled_at.append(self._outbox.queued_ns)
-            if detector.answered(frame.captured_ns):
-                self._has_wet = True
-                self._offer_wet(frame, self._outbox.queued_ns)
-            else:
-                self.pacer.wet.late += 1
-        if self._history.newest is not None:
-            detector.fed(self._history.newest.captured_ns)
-        if detector.stalled and self._has_wet:
-            self._forget_wet()
-
-    def _offer_wet(self, frame: Frame, queued_ns: int) -> None:
-        """Run the stages on a restyled frame and pass the results to the pacer.
-
-        The frame itself was ready when it was queued; frames that a stage made are ready now.
-        """
+    def _made(self, frame: Frame) -> Sequence[Frame]:
+        """What the stages make of a restyled frame."""
         context = Context(time.monotonic_ns(), self._history, self._store.snapshot, wet=True)
-        for made in self._restyled_stages.run(frame, context):
-            self.pacer.wet.offer(made, queued_ns if made is frame else time.monotonic_ns())
+        return self._restyled_stages.run(frame, context)
 
-    def _forget_wet(self) -> None:
-        self._has_wet = False
-        self.pacer.forget("wet")
+    def _forgotten(self) -> None:
         self._restyled_stages.reset()
         self._tick_stages.reset()
 

@@ -7,6 +7,9 @@ from engine.control import Kind, Reading
 STATES = ("loading", "running", "no-input", "stalled", "error")
 """Values of the reading `state`."""
 
+TARGETS = ("held", "late", "missed")
+"""Values of the reading `target`: the latency is within the target, up to twice as long, or longer."""
+
 DROP_CAUSES = ("input", "late", "engine")
 """Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, or lost with an
 engine process that ended."""
@@ -17,6 +20,13 @@ PERFORMANCE = (
     Reading("fps_out", "/status/fps/out", Kind.FLOAT, "1/s", "Frames that are sent per second."),
     Reading("fps_engine", "/status/fps/engine", Kind.FLOAT, "1/s", "Restyled frames per second."),
     Reading("latency", "/status/latency", Kind.FLOAT, "ms", "From capture to send, median of the last seconds."),
+    Reading(
+        "target",
+        "/status/target",
+        Kind.TEXT,
+        "",
+        "Whether the latency target is held: one of " + ", ".join(TARGETS) + "; empty unless the state is running.",
+    ),
     Reading("latency_p95", "/status/latency/p95", Kind.FLOAT, "ms", "From capture to send, 95th percentile."),
 )
 """State, frame rates and latency."""

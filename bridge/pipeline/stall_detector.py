@@ -1,9 +1,9 @@
 """Decides when the engine has stalled, so that the input is shown instead, and when it works again.
 
-While frames come in, the engine owes an answer. When it has owed one for longer than a limit, it counts as stalled and
-the input is shown; the restyled picture returns with the first frame that was captured after the stall began. The limit
-is a multiple of the waits of the last half minute, so that a slow model is not mistaken for a stalled one and the
-output does not flap between input and restyled picture.
+While frames come in, the engine owes an answer. When it has owed one for longer than a limit, and has computed nothing
+in that time, it counts as stalled and the input is shown; the restyled picture returns with the first frame that was
+captured after the stall began. The limit is a multiple of the waits of the last half minute, so that a slow model is
+not mistaken for a stalled one and the output does not flap between input and restyled picture.
 
 All times are arguments; nothing here reads a clock.
 """
@@ -58,7 +58,8 @@ class StallDetector:
         self.stalled = self.has_answered = False
         self._stalled_ns = 0
         self._newest_ns = 0
-        self._owed_ns = 0
+        self._owed_ns = 0  # since the last answer
+        self._idle_ns = 0  # since the last sign of work
         self._answers = 0
         self._waits: deque[tuple[int, int]] = deque(maxlen=MAX_WAITS)  # (when it ended, how long it was)
 
@@ -77,11 +78,20 @@ class StallDetector:
             return
         if self._newest_ns:
             self._owed_ns += min(step, MAX_STEP_NS)
+            self._idle_ns += min(step, MAX_STEP_NS)
         self._newest_ns = captured_ns
         while len(self._waits) > MIN_WAITS and captured_ns - self._waits[0][0] > WINDOW_NS:
             self._waits.popleft()
-        if not self.stalled and self._owed_ns > self.limit_ns:
+        if not self.stalled and self._idle_ns > self.limit_ns:
             self.stalled, self._stalled_ns = True, captured_ns
+
+    def worked(self) -> None:
+        """Note that the engine has computed a chunk, even if it returned none.
+
+        When the denoising steps are raised, the stream batch returns nothing for some chunks, because those in it need
+        more steps each. The engine works all the time.
+        """
+        self._idle_ns = 0
 
     def answered(self, captured_ns: int) -> bool:
         """Note that the engine returned the frame captured at this time; returns whether it may be shown."""
@@ -91,6 +101,7 @@ class StallDetector:
             if self._answers > 1:
                 self._waits.append((self._newest_ns, self._owed_ns))
             self._owed_ns = 0
+        self._idle_ns = 0
         if self.stalled and captured_ns < self._stalled_ns:
             return False
         self.stalled = False

@@ -8,14 +8,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from bridge.ipc.metadata import cut, fitted
-from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine_session import EngineSession
-from bridge.process.faults import inject
+from bridge.process.faults import Fault, inject
 from bridge.process.heartbeat import Heartbeat, Phase
-from bridge.process.messages import Health, Start
-from bridge.process.parent import Parent
+from bridge.process.messages import FromEngine, Health, Start
 from bridge.process.prompt_thread import PromptThread
 from engine.chunker import Chunk
 from engine.controls import Controls
@@ -27,6 +26,9 @@ HEALTH_S = 0.1
 
 FPS_WINDOW = 30
 """Frames over which the input's rate is averaged."""
+
+MAX_WAITING = 12
+"""Frames that wait at most, as many as the ring holds, or two chunks if these are more; the oldest are dropped."""
 
 IDLE_S, BUSY_S = 0.05, 0.001
 """Longest wait for a frame, in s: while the engine is idle, and while a chunk is computed (its end must be noticed)."""
@@ -40,6 +42,59 @@ class Running:
     began: float
 
 
+class Clock(Protocol):
+    """The functions of the module `time` that the loop needs."""
+
+    def perf_counter(self) -> float:
+        """Time in s, for durations."""
+
+    def monotonic(self) -> float:
+        """Time in s."""
+
+    def monotonic_ns(self) -> int:
+        """Time in ns, by the clock of the frames."""
+
+
+class FramesIn(Protocol):
+    """The ring from which the loop takes the input frames; see `bridge.ipc.ring_ends.RingReader`."""
+
+    @property
+    def pending(self) -> int:
+        """Frames that wait."""
+
+    def get(self, timeout_s: float) -> Frame | None:
+        """The oldest waiting frame; None if none comes within the timeout."""
+
+
+class FramesOut(Protocol):
+    """The ring into which the loop puts the restyled frames; see `bridge.ipc.ring_ends.RingWriter`."""
+
+    @property
+    def metadata_bytes(self) -> int:
+        """Most bytes of a frame's metadata."""
+
+    def put(self, frame: Frame) -> bool:
+        """Queue a frame; drops the oldest when the ring is full. Returns whether it was queued."""
+
+
+class Orders(Protocol):
+    """The bridge process, as the loop sees it; see `bridge.process.parent.Parent`."""
+
+    @property
+    def controls(self) -> Controls:
+        """The live controls in force."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether to end."""
+
+    def tell(self, message: FromEngine) -> None:
+        """Send one message."""
+
+    def take_fault(self) -> Fault | None:
+        """The fault that was requested since the last call, if any."""
+
+
 class Loop:
     """Gathers frames, plans, begins a chunk, collects its frames and returns them.
 
@@ -51,10 +106,11 @@ class Loop:
         self,
         start: Start,
         session: EngineSession,
-        inbox: RingReader,
-        outbox: RingWriter,
-        parent: Parent,
+        inbox: FramesIn,
+        outbox: FramesOut,
+        parent: Orders,
         heartbeat: Heartbeat,
+        clock: Clock = time,
     ) -> None:
         self._start = start
         self._session = session
@@ -62,14 +118,16 @@ class Loop:
         self._outbox = outbox
         self._parent = parent
         self._heartbeat = heartbeat
+        self._clock = clock
         self._prompts = PromptThread(session, parent.tell)
         self._waiting: deque[Frame] = deque()
-        self._arrivals: deque[int] = deque(maxlen=FPS_WINDOW)
+        self._arrivals: deque[tuple[int, int]] = deque(maxlen=FPS_WINDOW)  # time of capture, number
         self._policy = Policy()
         self._cost = Cost()
         self._running: deque[Running] = deque()
         self._free = 0.0  # when the device finished the last collected chunk
         self._begin_s = 0.0
+        self._steps = 0  # of the chunk that was collected last
         self._reported = 0.0
         self._told: Health | None = None
 
@@ -89,20 +147,29 @@ class Loop:
 
     def _gather(self) -> None:
         """Take every frame that has arrived; wait briefly for one when there is nothing else to do."""
-        enough = len(self._waiting) >= self._session.frames_needed
+        need = self._session.frames_needed
+        enough = len(self._waiting) >= need
         wait_s = BUSY_S if self._running else 0.0 if enough else IDLE_S
         frame = self._inbox.get(wait_s)
         while frame is not None:
             self._heartbeat.count(taken=1)
-            self._arrivals.append(frame.captured_ns)
+            self._arrivals.append((frame.captured_ns, frame.seq))
             self._waiting.append(frame)
+            if len(self._waiting) > max(MAX_WAITING, 2 * need):
+                self._waiting.popleft()
+                self._heartbeat.count(skipped=1)
             frame = self._inbox.get(0.0) if self._inbox.pending else None
 
     def _nearly_done(self) -> bool:
-        """Whether the running chunk will be finished by the time the next one has been begun."""
+        """Whether the running chunk will be finished by the time the next one has been begun.
+
+        While it is not known how long a chunk takes, the next one waits: in a warm-up its frames would become old.
+        """
+        if self._session.arrived or not self._cost.seen:
+            return self._session.arrived
         running = self._running[0]
         end = max(running.began, self._free) + expected(self._cost, running.plan)
-        return self._session.arrived or end - time.perf_counter() <= self._begin_s + 2 * BUSY_S
+        return end - self._clock.perf_counter() <= self._begin_s + 2 * BUSY_S
 
     def _begin(self) -> None:
         """Begin a chunk if enough frames have arrived."""
@@ -119,28 +186,32 @@ class Loop:
         for frame in frames:
             session.feed(frame)
         self._heartbeat.beat(Phase.STEPPING)
-        began = time.perf_counter()
+        began = self._clock.perf_counter()
         session.begin(
             controls if controls.steps == decided.steps else dataclasses.replace(controls, steps=decided.steps)
         )
-        self._begin_s = time.perf_counter() - began
+        self._begin_s = self._clock.perf_counter() - began
         self._running.append(Running(decided, began))
 
     def _collect(self) -> None:
         """Return the frames of the chunk that is finished."""
-        session, ended, now = self._session, self._running.popleft(), time.perf_counter()
+        session, ended, now = self._session, self._running.popleft(), self._clock.perf_counter()
         took, self._free = now - max(ended.began, self._free), now
         self._heartbeat.beat(Phase.STEPPING)
         self._heartbeat.chunk(int(took * 1e9))
         before = session.health.chunks
         done = session.collect_chunks()
-        if session.health.chunks > before:  # after a reset nothing was computed: there is no cost to learn
+        # Not counted: the first chunk, which warms up and has all steps one after the other; the first call with other
+        # steps and calls that return nothing, because the stream batch still has other rows; resets, which compute
+        # nothing.
+        same, self._steps = ended.plan.steps == self._steps, ended.plan.steps
+        if session.health.chunks > max(before, 1) and done and same:
             self._cost = observe(self._cost, ended.plan, took)
         for chunk in done:
             self._return(chunk)
         self._prompts.want(session.health.missing_prompts)
-        if time.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
-            self._reported = time.monotonic()
+        if self._clock.monotonic() - self._reported >= HEALTH_S or session.health.trouble:
+            self._reported = self._clock.monotonic()
             self._report(health_message(session, ended.plan.reason))
 
     def _report(self, health: Health) -> None:
@@ -161,7 +232,7 @@ class Loop:
 
     def _plan(self, controls: Controls, need: int) -> Plan:
         spec, config = self._session.spec, self._start.config
-        now = time.monotonic_ns()
+        now = self._clock.monotonic_ns()
         load = Load(len(self._waiting), (now - self._waiting[0].captured_ns) / 1e9, self._input_fps())
         goal = Goal(
             steps=min(controls.steps, config.max_steps),
@@ -169,18 +240,19 @@ class Loop:
             fps=self._start.fps,
             frames_per_latent=spec.frames_per_latent,
             batch=config.batch,
+            hold=controls.slo_auto,
         )
         decided, self._policy = plan(goal, load, self._cost, self._policy)
-        if not controls.slo_auto:
-            return Plan(rows=goal.steps if goal.batch else 1, steps=goal.steps, skip=0)
         spare = len(self._waiting) - need
         return decided if decided.skip <= spare else dataclasses.replace(decided, skip=spare)
 
     def _input_fps(self) -> float:
+        """Frames that the source gives per second, those included that the ring dropped: their numbers tell."""
         if len(self._arrivals) < 2:
             return 0.0
-        seconds = (self._arrivals[-1] - self._arrivals[0]) / 1e9
-        return (len(self._arrivals) - 1) / seconds if seconds > 0 else 0.0
+        (began, first), (ended, last) = self._arrivals[0], self._arrivals[-1]
+        seconds = (ended - began) / 1e9
+        return max(0, last - first) / seconds if seconds > 0 else 0.0
 
 
 @functools.lru_cache(maxsize=16)

@@ -136,6 +136,11 @@ class Supervisor:
         return self._heartbeat.finished
 
     @property
+    def chunks(self) -> int:
+        """Chunks that the current engine process has computed."""
+        return self._heartbeat.chunks
+
+    @property
     def process_id(self) -> int:
         """Process id of the engine; 0 when there is none."""
         return self._pid

@@ -223,7 +223,7 @@ def test_an_engine_that_has_not_answered_yet_is_loading():
     config = load(None, identity("pattern:bars", "null:", 64, 48) | {"process.debug": True})
     with App(config) as app:
         seen = set()
-        while not (answered := app.publisher.stall_detector.has_answered):
+        while not (answered := app.publisher.restyled.detector.has_answered):
             seen.add(app.monitor.state())
             time.sleep(0.001)
         assert answered and "running" not in seen

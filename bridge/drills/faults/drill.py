@@ -167,11 +167,11 @@ class Drill:
         self.errors.clear()
         self.receiver.take()
         self._sleep_probe.take()
-        stall_ns = app.publisher.stall_detector.limit_ns
+        stall_ns = app.publisher.restyled.detector.limit_ns
         app.publisher.longest_gap_ms = 0.0
         case.cause(self)
-        if app.publisher.stall_detector.stalled:  # the limit may have grown since
-            stall_ns = max(stall_ns, app.publisher.stall_detector.limit_ns)
+        if app.publisher.restyled.detector.stalled:  # the limit may have grown since
+            stall_ns = max(stall_ns, app.publisher.restyled.detector.limit_ns)
         held_limit_ms = stall_ns / 1e6 + HELD_SLACK_MS if case.engine else 0.0
         began = time.monotonic()
         if case.restarts:
@@ -195,7 +195,7 @@ class Drill:
 
     def last_styled_ns(self) -> int:
         """When the last restyled frame was sent; 0 if none was."""
-        styled_at = self.app.publisher.styled_at
+        styled_at = self.app.publisher.restyled.arrived_at
         return styled_at[-1] if styled_at else 0
 
     def recovered(self, since_ns: int) -> bool:

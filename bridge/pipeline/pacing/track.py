@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from itertools import islice
 
 from bridge.pipeline.pacing.latency import SECOND, WINDOW_NS, quantile
 from bridge.pipeline.pacing.source import SourceClock
@@ -20,6 +21,18 @@ MARGIN_NS = 1_000_000
 
 MAX_SHRINK = 0.08
 """Fastest that the delay may shrink, as a share of the time that passes."""
+
+JUMP_RATIO, JUMP_NS = 1.25, SECOND // 8
+"""A delay that is longer than this many times what has been needed lately, plus this, is not shrunk slowly: it is set
+to what is needed, and the frames between are dropped. So a warm-up, a stall or slower settings leave no latency behind.
+"""
+
+JUMP_BINS = 2
+"""Number of last intervals with frames that count as lately: two chunks of a slow engine."""
+
+JUMP_PAUSE_NS = SECOND
+"""If the delay has to grow again within `WINDOW_NS` after a jump, the next jump waits for this long, and twice as long
+each time; where long delays come again and again, a steady delay is better."""
 
 MAX_DELAY_NS = 5 * SECOND
 """Frames that take longer than this do not count towards the delay: that is a stall, not jitter."""
@@ -42,6 +55,9 @@ class Track:
         self._queue: deque[tuple[int, Frame]] = deque()
         self._bins: deque[tuple[int, int]] = deque()  # (begin of the interval, longest delay needed in it)
         self._measured_at = 0
+        self._jumped_at = 0
+        self._jump_pause_ns = 0
+        self._jump_failed = False  # the delay had to grow again
         self._shown_time: int | None = None  # local time of the frame shown last
         self._new = False
         self._lock = threading.Lock()
@@ -121,9 +137,31 @@ class Track:
                 bins.append((now_ns, needed))
         if not bins:
             return
+        self._jump(now_ns)
         wanted = quantile([longest for _, longest in bins], QUANTILE) + MARGIN_NS
+        grown = wanted > self.delay_ns + JUMP_NS
+        if grown and not self._jump_failed and self._jumped_at and now_ns - self._jumped_at < WINDOW_NS:
+            self._jump_pause_ns = max(JUMP_PAUSE_NS, min(2 * self._jump_pause_ns, WINDOW_NS))
+            self._jump_failed = True
         if wanted < self.delay_ns:
             passed = min(max(0, now_ns - self._measured_at), SECOND)
             wanted = max(wanted, self.delay_ns - int(passed * MAX_SHRINK))
         self.delay_ns = wanted
         self._measured_at = now_ns
+
+    def _jump(self, now_ns: int) -> None:
+        """Give up a delay that is far longer than what has been needed lately; see `JUMP_RATIO`."""
+        bins = self._bins
+        if len(bins) < JUMP_BINS:
+            return
+        needed = max(longest for _, longest in islice(reversed(bins), JUMP_BINS)) + MARGIN_NS
+        if self.delay_ns <= JUMP_RATIO * needed + JUMP_NS:
+            return
+        long = max((at for at, longest in bins if longest > needed), default=0)
+        if now_ns - long < self._jump_pause_ns:
+            return
+        if not self._jump_failed:
+            self._jump_pause_ns = 0
+        while len(bins) > JUMP_BINS:
+            bins.popleft()
+        self.delay_ns, self._jumped_at, self._jump_failed = needed, now_ns, False

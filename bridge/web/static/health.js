@@ -112,6 +112,7 @@ function word() {
     $("state-word").textContent = WORDS[name] ?? name;
   }
   document.body.dataset.panic = panic ?? "";
+  document.body.dataset.target = name === "running" ? (r.target ?? "") : "";
   // In every other state the notice over the picture explains it.
   const more = panic ? `${panic} is on` : name === "running" ? r.message || r.input || "" : "";
   if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;

@@ -35,6 +35,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.from_engine = NoFrames()
+        self.chunks = 0
         self.broken = 0
 
     @property

@@ -124,20 +124,19 @@ class Device:
         return [chunk]
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, world: World, device: Device) -> Heartbeat:
+def serve(world: World, device: Device) -> Heartbeat:
     """Run the loop until the last frame was taken."""
-    monkeypatch.setattr(loop, "time", world)
     heartbeat = Heartbeat()
     start = Start(Config(batch=True), identity=False, debug=False, fps=0.0, controls=world.controls)
     ends = cast(Any, world)
-    Loop(start, cast(Any, device), ends, ends, ends, heartbeat).serve()
+    Loop(start, cast(Any, device), ends, ends, ends, heartbeat, ends).serve()
     return heartbeat
 
 
-def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host() -> None:
     world = World(fps=100, last=2000)
     device = Device(world, upload_s=0.004, compute_s=0.060, download_s=0.006)
-    heartbeat = serve(monkeypatch, world, device)
+    heartbeat = serve(world, device)
     assert device.most == 2
     assert sum(device.idle[5:]) < 0.001 * len(device.idle)
     seqs = [frame.seq for _, frame in world.back]
@@ -147,21 +146,21 @@ def test_a_device_that_is_too_slow_for_the_input_never_waits_for_the_host(monkey
     assert max(device.early[5:]) < 0.004 + 3 * loop.BUSY_S + 0.006  # as late as possible: its frames are fresh
 
 
-def test_frames_come_back_as_soon_as_a_fast_device_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_come_back_as_soon_as_a_fast_device_has_them() -> None:
     world = World(fps=50, last=1000)
     device = Device(world, upload_s=0.002, compute_s=0.030, download_s=0.001)
-    heartbeat = serve(monkeypatch, world, device)
+    heartbeat = serve(world, device)
     assert device.most == 1
     assert heartbeat.skipped == 0
     waits = [now - frame.captured_ns / 1e9 for now, frame in world.back if frame.seq % FRAMES == FRAMES - 1]
     assert max(waits[1:]) < 0.033 + 2 * loop.BUSY_S
 
 
-def test_the_figures_of_chunks_are_told_when_they_change_and_trouble_always(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figures_of_chunks_are_told_when_they_change_and_trouble_always() -> None:
     world = World(fps=40, last=400)
     device = Device(world, upload_s=0.001, compute_s=0.010, download_s=0.0)
     device.news = {20: {"noise": 0.5}, 40: {"trouble": "lost"}, 43: {"trouble": ""}}
-    serve(monkeypatch, world, device)
+    serve(world, device)
     assert [(health.noise, health.trouble) for health in world.told] == [
         (0.0, ""),
         (0.5, ""),
@@ -170,10 +169,10 @@ def test_the_figures_of_chunks_are_told_when_they_change_and_trouble_always(monk
     ]
 
 
-def test_with_a_synchronous_device_a_chunk_is_collected_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_synchronous_device_a_chunk_is_collected_before_the_next() -> None:
     world = World(fps=100, last=1000)
     device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, asynchronous=False)
-    heartbeat = serve(monkeypatch, world, device)
+    heartbeat = serve(world, device)
     assert device.most == 1
     assert heartbeat.step_s == pytest.approx(0.061)
 
@@ -196,7 +195,7 @@ def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign
 
     monkeypatch.setattr(Device, "collect_chunks", collect_chunks)
     monkeypatch.setattr(Heartbeat, "beat", beat)
-    heartbeat = serve(monkeypatch, world, device)
+    heartbeat = serve(world, device)
     assert heartbeat.step_s == pytest.approx(0.090, rel=0.03)
     assert sum(device.idle[24:60]) < 0.001 * 36
     assert device.most == 2
