@@ -50,6 +50,7 @@ from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState
 from bridge.web.server.guard import Guard
+from engine.config import long_folder
 from engine.controls import Controls
 from engine.frame import Frame
 
@@ -196,6 +197,7 @@ class App:
     def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
         config, store, telemetry = self.config, self.store, self.telemetry
         folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
+        folder = long_folder(folder)
 
         def status(files: str) -> None:
             telemetry.update(recording=files)

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+SHORT_PATH = 259
+"""Longest path that Windows takes as it is, in UTF-16 units."""
+
+ROOM_BELOW = 150
+"""Longest path, in characters, that Tidecast makes below a folder: a model's files in the cache."""
+
+_LONG_FORM = "\\\\?\\"
+_SHARE = "\\\\"
 
 
 class Config(BaseModel):
@@ -70,3 +81,27 @@ class Config(BaseModel):
         description="graphs captures the steps in CUDA graphs at warm-up, full also compiles what lies "
         "between the attentions; auto is graphs on one GPU, off elsewhere.",
     )
+
+
+def long_folder(folder: Path, platform: str = sys.platform) -> Path:
+    """The folder in the form in which paths below it may have any length; unchanged where they stay short.
+
+    Windows refuses paths of more than 260 characters unless the system was set up otherwise; one that begins with
+    `\\\\?\\` may have 32,767. Whatever is made below a folder that begins so, does too.
+
+    Args:
+        folder: a folder below which Tidecast reads and writes.
+        platform: `sys.platform`; tests pass another.
+    """
+    if platform != "win32":
+        return folder
+    text = extended(str(folder.absolute()))
+    return Path(text) if text else folder
+
+
+def extended(absolute: str) -> str:
+    """The long form of an absolute path of Windows; empty if it needs none, or has it."""
+    if len(absolute) + ROOM_BELOW <= SHORT_PATH or absolute.startswith(_LONG_FORM):
+        return ""
+    plain = str(PureWindowsPath(absolute))  # in the long form Windows does not take / for \\
+    return f"{_LONG_FORM}UNC\\{plain[2:]}" if plain.startswith(_SHARE) else _LONG_FORM + plain

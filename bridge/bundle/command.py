@@ -55,6 +55,8 @@ def windows_command(
     if prompts:
         put_prompts(folder / starters.CACHE / "prompts")
     finish(folder, gpu, weights)
+    if deep := windows.too_long(folder):
+        _say(f"Put the folder at a short path: {max(deep, key=len)} in it is long, and Windows takes 259 characters.")
     written = archive.pack(folder, console) if zip else None
     _say(f"{folder}: {archive.size(folder) / 1e6:.0f} MB in {len(archive.files(folder))} files")
     if written:

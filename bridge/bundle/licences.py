@@ -50,6 +50,30 @@ class Package:
         return _GPL.search(self.licence) is not None
 
 
+GATHERED = "other-licences.txt"
+"""The file of a package's metadata that holds what lay in its folders of licences."""
+
+
+def gather(libraries: Path) -> None:
+    """Put the licences of what packages contain into one file a package.
+
+    They lie in folders of folders, under the longest paths of all, which Windows may refuse to copy.
+    """
+    for info in sorted(libraries.glob("*.dist-info")):
+        root = info / "licenses"
+        nested = [path for path in sorted(root.rglob("*")) if path.is_file() and path.parent != root]
+        if not nested:
+            continue
+        texts = []
+        for path in nested:
+            held = path.read_text("utf-8", "replace").strip()
+            texts.append(f"{path.relative_to(root).as_posix()}\n\n{held}\n")
+            path.unlink()
+        (root / GATHERED).write_text(f"\n{'-' * 80}\n".join(texts), "utf-8")
+        for folder in sorted((path for path in root.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+
+
 def packages(folder: Path) -> list[Package]:
     """Every package in the portable folder, by name."""
     found = []

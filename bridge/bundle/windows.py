@@ -20,13 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bridge.bootstrap import ROOT
-from bridge.bundle import uv
+from bridge.bundle import archive, licences, uv
 from bridge.pins import files
 
 PATHS = "python313.zip\n.\n..\\tidecast\n..\\libraries\nimport site\n"
 """Where the embeddable Python looks for modules, relative to itself; nothing outside the folder is looked at."""
 
 MADE = ".made.json"
+
+LAYOUT = "2"
+"""Changed when the same inputs are made into something else than before."""
+
+LONGEST_PATH = 110
+"""Longest path inside the folder, so that it can lie 149 characters deep: Explorer copies no path of more than 259."""
+
+UNUSED = ("libraries/torch/include",)
+"""Left out: headers for a compiler, which is not here. Their paths are long, and they are a third of all files."""
 SOURCES = ("engine", "bridge", "td_components", "configs", "pyproject.toml", "README.md", "LICENSE")
 """What Tidecast's wheel is built of."""
 
@@ -100,7 +109,7 @@ def _torch_index(recipe: Recipe) -> tuple[str, ...]:
 
 def _part(folder: Path, name: str, inputs: Sequence[Path], recipe: Recipe, fill: Callable[[Path], None]) -> None:
     """Make one folder of the folder, unless it was already made from the same inputs."""
-    digest = hashlib.sha256(PATHS.encode())
+    digest = hashlib.sha256(f"{LAYOUT}{PATHS}".encode())
     for path in inputs:
         digest.update(path.name.encode() + path.read_bytes())
     kept = folder / MADE
@@ -135,6 +144,15 @@ def _libraries(part: Path, libraries: Sequence[Path], torch: Path, recipe: Recip
     uv.install(part, *wheels, *_torch_index(recipe), pins=[torch])
     for programs in ("bin", "Scripts"):  # they start another Python
         shutil.rmtree(part / programs, ignore_errors=True)
+    for unused in UNUSED:
+        shutil.rmtree(part / Path(unused).relative_to("libraries"), ignore_errors=True)
+    licences.gather(part)
+
+
+def too_long(folder: Path) -> list[str]:
+    """The paths in the folder that are longer than `LONGEST_PATH`; they may not be copied into a deep one."""
+    inside = (path.relative_to(folder).as_posix() for path in archive.files(folder))
+    return [path for path in inside if len(path) > LONGEST_PATH]
 
 
 def _tidecast(part: Path, recipe: Recipe) -> None:

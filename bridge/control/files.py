@@ -16,6 +16,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
+from engine.config import long_folder
 from engine.errors import ConfigError
 
 LOCK = ".lock"
@@ -37,10 +38,10 @@ def state_dir(setting: str = "") -> Path:
     """
     if setting:
         try:
-            return Path(setting).expanduser()
+            return long_folder(Path(setting).expanduser())
         except RuntimeError:
             raise ConfigError(f"{setting}: there is no such user.", "Name a folder.") from None
-    return platformdirs.user_data_path("tidecast", appauthor=False)
+    return long_folder(platformdirs.user_data_path("tidecast", appauthor=False))
 
 
 @contextlib.contextmanager

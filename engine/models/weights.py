@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import cast
 
+from engine.config import long_folder
 from engine.errors import CheckpointError, ModelError, WeightsMissingError
 from engine.models.cache_folder import cache_folder
 from engine.models.spec import CODECS, ModelSpec, WeightFile
@@ -71,7 +72,7 @@ def folder(configured: str = "") -> Path:
     if not configured:
         return cache_folder() / "models"
     try:
-        return Path(configured).expanduser()
+        return long_folder(Path(configured).expanduser())
     except RuntimeError:
         raise ModelError(f"{configured}: there is no such user.", "Name a folder of model files.") from None
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 import ctypes
 import functools
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -37,7 +41,9 @@ COLOUR = (200, 100, 50, 90)
 class Program:
     """`tidecast` as a process of its own."""
 
-    def __init__(self, command: str, *arguments: str, web_port: int = 0) -> None:
+    def __init__(
+        self, command: str, *arguments: str, web_port: int = 0, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.osc_port, self.web_port = free_port(socket.SOCK_DGRAM), web_port or free_port(socket.SOCK_STREAM)
         words = [sys.executable, "-u", "-c", MAIN, command, "--plain", "--output", "null:"]
         words += ["--osc-port", str(self.osc_port), "--web-port", str(self.web_port), "--set", "web.announce=false"]
@@ -49,6 +55,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            env=os.environ | dict(environment),
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -164,6 +171,26 @@ def twice() -> str:
     return next(line.strip() for line in second.lines if "already in use" in line)
 
 
+def nothing_writable() -> str:
+    """A profile that cannot be written, and a terminal with code page 437: it runs, and says what it cannot keep."""
+    with tempfile.TemporaryDirectory() as folder:
+        shut = Path(folder) / "shut"
+        shut.write_text("")  # below a file there is no folder; as root, a folder would not be shut
+        places = ("--set", f"storage.state_dir='{shut / 'state'}'", "--set", f"storage.record_dir='{shut / 'videos'}'")
+        environment = {"PYTHONIOENCODING": "cp437", "TIDECAST_CACHE": str(shut / "cache")}
+        words = ("run", "--input", "pattern:bars", "--prompt", "é ● 日本", "--set", "process.kind=identity", *places)
+        program = Program(*words, environment=environment)
+        program.until("^running")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outlet:
+            for address, value in (("/tidecast/record", 1), ("/tidecast/snapshot/save", 3)):
+                outlet.sendto(build(address, [value]), ("127.0.0.1", program.osc_port))
+        program.until("snapshot.* cannot be written")
+        program.until("not recorded")
+        assert program.state()["controls"]["prompt_1"][0] == "é ● 日本"
+        assert program.interrupt() == 0 and "Traceback" not in program.text, program.text
+    return "runs; says that the snapshot and the recording could not be written; exit code 0"
+
+
 def spout() -> str:
     """An output over Spout: listed with its size, its name taken for a second one, free again however it ended."""
     import SpoutGL
@@ -269,7 +296,7 @@ def ndi_out() -> str:
 
 PROGRAMS: dict[str, Callable[[], str]] = {
     program.__name__: program
-    for program in (demo, terminated, ctrl_c, twice, spout, twenty_starts, flood, ndi_in, ndi_out)
+    for program in (demo, terminated, ctrl_c, twice, nothing_writable, spout, twenty_starts, flood, ndi_in, ndi_out)
 } | {
     "engine_killed": functools.partial(engine_fault, "engine killed ("),
     "engine_hangs": functools.partial(engine_fault, "engine hangs"),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
+import io
+import re
 import shutil
 import socket
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.bundle import archive, starters
 from tests.support.browser import Browser
 from tests.support.video_peers import Peer, serve_with_cyndilib, watch_colour_with_cyndilib
 from tests.windows import inside
@@ -130,8 +135,9 @@ def page(wine: Wine, limit_s: float) -> str:
     return f"shows the running state {took_s:.1f} s after it was opened, without complaints"
 
 
-def portable(wine: Wine, limit_s: float) -> str:
-    """The portable folder from a path with spaces and letters of several scripts, without any network."""
+@contextlib.contextmanager
+def _stick(wine: Wine) -> Iterator[Path]:
+    """The portable folder at a path with spaces and letters of several scripts."""
     place = wine.cache / PLACE
     if place.exists():
         shutil.rmtree(place)
@@ -140,19 +146,61 @@ def portable(wine: Wine, limit_s: float) -> str:
         shutil.rmtree(place / "libraries" / name, ignore_errors=True)
         if (wine.cache / "wine-numpy" / name).exists():
             shutil.copytree(wine.cache / "wine-numpy" / name, place / "libraries" / name)
-    from bridge.bundle import archive, starters
-
     starters.write(place, version="0", torch="CPU")
-    size = archive.size(place)
-    options = ("--plain", "--output", "null:", *QUIET)
-    began = time.monotonic()
     try:
-        start = ("cmd", "/c", windows_path(place / "Demo.cmd"), *options)
-        with _bridge(wine, *start, limit_s=limit_s, network=False):
-            ready_s = time.monotonic() - began
+        yield place
     finally:
         shutil.rmtree(place)
+
+
+def portable(wine: Wine, limit_s: float) -> str:
+    """The portable folder, without any network."""
+    with _stick(wine) as place:
+        size, began = archive.size(place), time.monotonic()
+        start = ("cmd", "/c", windows_path(place / "Demo.cmd"), "--plain", "--output", "null:", *QUIET)
+        with _bridge(wine, *start, limit_s=limit_s, network=False):
+            ready_s = time.monotonic() - began
     return f"{size / 1e6:.0f} MB; first restyled picture {ready_s:.0f} s after the double-click, without network"
+
+
+def double_clicks(wine: Wine, limit_s: float) -> str:
+    """Every other file to double-click in the portable folder; TouchDesigner's tool is a stand-in."""
+    with _stick(wine) as place:
+
+        def click(name: str, *words: str) -> str:
+            ended = wine.run("cmd", "/c", windows_path(place / name), *words, timeout_s=limit_s, network=False)
+            if ended.code:
+                raise Failed(f"{name} ended with {ended.code}: {ended.output.strip()[-2000:]}")
+            return ended.output
+
+        (place / "show.toml").write_text('[input]\nuri = "pattern:bars"\n[process]\nkind = "identity"\n', "utf-8")
+        ran = click("Run.cmd", "--plain", "--output", "null:", "--seconds", "3", *QUIET)
+        if not re.search(r"input +pattern:bars", ran):
+            raise Failed(f"Run.cmd did not obey show.toml: {ran[-2000:]}")
+        if "can be reserved" not in click("Doctor.cmd").replace("\n", " "):
+            raise Failed("Doctor.cmd did not get to the shared memory")
+        tool = place / "TouchDesigner" / "bin" / "toecollapse.exe"
+        tool.parent.mkdir(parents=True)
+        tool.write_bytes(stand_in_program(windows_path(place / "python" / "python.exe"), COLLAPSE))
+        words = ("--touchdesigner", windows_path(tool.parent.parent), "--documents", windows_path(place / "Documents"))
+        click("Install into TouchDesigner.cmd", *words)
+        made = place / "Documents" / "Derivative" / "Palette" / "Tidecast.tox"
+        if made.read_bytes() != b"made":
+            raise Failed("Install into TouchDesigner.cmd made no component")
+    return "Run with a show.toml, Doctor, and Install into TouchDesigner do what they say"
+
+
+COLLAPSE = "import sys; open(sys.argv[1], 'wb').write(b'made'); sys.exit(1)"
+"""What stands in for TouchDesigner's `toecollapse`, which also ends with 1 when it succeeds."""
+
+
+def stand_in_program(python: str, text: str) -> bytes:
+    """A program for Windows that runs a text in Python: the launcher that pip puts in front of every command."""
+    launcher = importlib.resources.files("pip._vendor.distlib").joinpath("t64.exe").read_bytes()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as zipped:
+        zipped.writestr("__main__.py", text)
+    return launcher + f'#!"{python}"\n'.encode() + packed.getvalue()
 
 
 def _link(source: str, target: str) -> str:
@@ -164,6 +212,7 @@ CASES = (
     Case("Bridge ended by TerminateProcess", watched("terminated")),
     Case("Ctrl+C", watched("ctrl_c")),
     Case("Started twice", watched("twice")),
+    Case("Profile that cannot be written, code page 437", watched("nothing_writable")),
     Case("Spout output", watched("spout")),
     Case("NDI, Linux to Wine, with alpha", ndi_to_wine),
     Case("NDI, Wine to Linux", ndi_from_wine),
@@ -174,6 +223,7 @@ CASES = (
     Case("OSC flood", watched("flood")),
     Case("Page in Linux' Chromium", page),
     Case("Portable folder", portable),
+    Case("Its other files to double-click", double_clicks),
     Case("Twenty starts", watched("twenty_starts")),
 )
 """In the order in which they are run."""

@@ -207,11 +207,11 @@ class Recorder:
         try:
             process.start()
         except Exception as error:  # out of processes, memory or file handles
-            self._trouble(f"The {kind} is not recorded: its process could not be started: {reason(error)}.")
-            self._give_up(kind)
             ours.close()
             ring.close()
             remove_empty(path)
+            self._trouble(f"The {kind} is not recorded: its process could not be started: {reason(error)}.")
+            self._give_up(kind)
             return
         finally:
             theirs.close()
@@ -222,10 +222,11 @@ class Recorder:
     def _finish(self, recording: _Recording) -> None:
         """Wait for a process that was told to end, and report the result."""
         recording.process.join(FINISH_TIMEOUT_S)
+        result = "its process died; the file is playable up to its last second."
         if recording.process.is_alive():
             recording.process.kill()
             recording.process.join()
-        result = "its process died; the file is playable up to its last second."
+            result = f"it was not finished within {FINISH_TIMEOUT_S:g} s; the file is playable up to its last second."
         with contextlib.suppress(EOFError, OSError):
             if recording.pipe.poll():
                 result = recording.pipe.recv()

@@ -154,6 +154,23 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_its_paths_are_short_and_no_licence_is_lost(recipe: windows.Recipe, index: Index, tmp_path: Path) -> None:
+    deep = "colour-1.dist-info/licenses/" + "third_party/" * 12
+    held = {f"{deep}a/LICENSE": "é one", f"{deep}b/LICENSE": "two", "colour-1.dist-info/licenses/LICENSE": "own"}
+    recipe.base[0].write_text(index.add("colour", "1", held, "cp313-cp313-win_amd64"))
+    header = {f"torch/include/{'x' * 90}.h": "", "torch/__init__.py": ""}
+    index.add("torch", f"{files.TORCH}+cu130", header, "cp313-cp313-win_amd64")
+    folder = tmp_path / "folder"
+    windows.make(folder, recipe)
+    licences = folder / "libraries" / "colour-1.dist-info" / "licenses"
+    assert sorted(path.name for path in licences.iterdir()) == ["LICENSE", "other-licences.txt"]
+    texts = (licences / "other-licences.txt").read_text("utf-8")
+    assert "third_party/a/LICENSE\n\né one\n" in texts and "b/LICENSE\n\ntwo\n" in texts
+    assert not (folder / "libraries" / "torch" / "include").exists() and windows.too_long(folder) == []
+    (folder / "tidecast" / ("y" * 120)).write_text("")
+    assert windows.too_long(folder) == ["tidecast/" + "y" * 120]
+
+
 def test_another_wheel_than_the_pinned_is_refused(recipe: windows.Recipe, index: Index, tmp_path: Path) -> None:
     index.add("colour", "1", {"colour.py": "print('other')"}, "cp313-cp313-win_amd64")
     with pytest.raises(BundleError, match=r"(?s)[Hh]ash.*colour|colour.*[Hh]ash"):

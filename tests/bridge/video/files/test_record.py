@@ -194,6 +194,16 @@ def test_pictures_of_another_size_go_into_a_file_of_their_own(rig: Rig, tmp_path
     assert sizes == [{(HEIGHT, WIDTH)}, {(2 * HEIGHT, 2 * WIDTH)}]
 
 
+def test_a_file_that_is_not_finished_in_time_is_not_said_to_be_of_a_process_that_died(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "FINISH_TIMEOUT_S", 0.0)
+    rig.recorder.want(True, False)
+    wait(lambda: rig.recorder.pids, "the process, which takes a while to be ready")
+    rig.recorder.close()
+    assert len(rig.troubles) == 1 and "not finished within 0 s" in rig.troubles[0]
+
+
 def test_an_odd_size_is_reported(rig: Rig) -> None:
     rig.recorder.offer("output", Frame(np.zeros((HEIGHT - 1, WIDTH, 3), np.uint8)))
     rig.recorder.want(True, False)
@@ -231,7 +241,9 @@ def test_many_at_once_never_get_the_same_name(tmp_path: Path) -> None:
     assert len(set(paths)) == 64 == len(list(tmp_path.iterdir()))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.skipif(
+    sys.platform == "win32" or not Path("/dev/full").exists(), reason="a device of Linux that is always full"
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no device that is always full")
 def test_a_disk_that_fills_up_ends_the_recording_and_says_so(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,0 +1,53 @@
+"""What the program asks of Windows for the threads that carry frames; on Windows, whether it got it."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from bridge.process.priority import HIGHEST, THIS_THREAD, fine_timers, raise_thread_priority, refuse_power_saving
+
+
+class Kernel:
+    """A stand-in for kernel32 that knows some of the bits of a power throttling state."""
+
+    def __init__(self, known: int) -> None:
+        self.known = known
+        self.asked: list[tuple[int, ...]] = []
+
+    def SetProcessInformation(self, process: Any, kind: int, state: Any, size: Any) -> int:
+        version, control, wanted = ctypes.cast(state, ctypes.POINTER(ctypes.c_uint32 * 3)).contents
+        self.asked.append((process.value, kind, version, control, wanted, size.value))
+        return int(not control & ~self.known)
+
+
+@pytest.mark.parametrize("known, asks, obeyed", [(0x5, [0x5], True), (0x1, [0x5, 0x1], True), (0, [0x5, 0x1], False)])
+def test_power_saving_is_refused_as_far_as_windows_can(known: int, asks: list[int], obeyed: bool) -> None:
+    kernel = Kernel(known)
+    assert refuse_power_saving(kernel) is obeyed
+    this_process = ctypes.c_void_p(-1).value
+    assert kernel.asked == [(this_process, 4, 1, control, 0, 12) for control in asks]
+
+
+@pytest.mark.skipif(sys.platform != "win32", reason="about Windows")
+def test_windows_gives_the_priority_and_the_timers() -> None:
+    got: list[int] = []
+
+    def look() -> None:
+        raise_thread_priority()
+        if sys.platform == "win32":
+            got.append(ctypes.windll.kernel32.GetThreadPriority(ctypes.c_void_p(THIS_THREAD)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert got == [HIGHEST]
+    fine_timers()
+    coarsest, finest, now = ctypes.c_uint32(), ctypes.c_uint32(), ctypes.c_uint32()
+    if sys.platform == "win32":
+        ctypes.windll.ntdll.NtQueryTimerResolution(*(ctypes.byref(value) for value in (coarsest, finest, now)))
+    assert now.value <= 10_000, "1 ms in units of 100 ns"
