@@ -195,8 +195,9 @@ class Capture(OpeningService):
             self._complain(str(error))
             return
         self._resolved = choice
-        self._complaints.clear()
-        self._backoff.reset()
+        if self._current is None or self._current.uri != self._wanted:  # else nothing is opened or told anew
+            self._complaints.clear()
+            self._backoff.reset()
 
     def _choice(self) -> str:
         """The uri of the source that is wanted now; a number is an index into the last list of inputs."""

@@ -180,10 +180,12 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
         if not count and "no stage" in text:  # a busy machine may also be told that the input does not answer
             enough.set()
 
-    capture = Capture(uri, Options(), WIDTH, HEIGHT, ControlStore(TABLE), rows, lambda: (), take, tell)
+    store = ControlStore(TABLE)
+    capture = Capture(uri, Options(), WIDTH, HEIGHT, store, rows, lambda: (), take, tell)
     capture.start()
     assert enough.wait(60.0)
     if not count:
+        store.set("input", uri)  # the same again
         time.sleep(0.3)  # more frames of that size come
     capture.stop()
     return taken, told
