@@ -93,7 +93,7 @@ def card(
     ),
     device: Annotated[str, typer.Option(help="cuda or cuda:N; cpu tests the run itself.")] = "cuda",
     minutes: Annotated[
-        float, typer.Option(min=1, max=240, help="How long it may last. Above 15, each part gets more time, too.")
+        float, typer.Option(min=1, max=240, help="How long it may last. Above 15, each part may last longer, too.")
     ] = 15.0,
 ) -> None:
     """Check and measure everything on an NVIDIA card, in about a quarter of an hour; send the file that it writes."""

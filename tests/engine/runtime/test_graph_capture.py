@@ -282,6 +282,16 @@ def test_memory_that_ends_before_the_capture_begins_is_a_failed_capture_on_a_gpu
     assert not runner.recording
 
 
+def test_what_a_capture_is_compared_with_waits_in_host_memory() -> None:
+    """A second copy of the full autoencoder's state does not fit into the GPU's memory beside the first."""
+
+    class OnGpu:
+        def to(self, device: str, *, copy: bool) -> tuple[str, bool]:
+            return device, copy
+
+    assert graph_capture._to_host(OnGpu()) == ("cpu", True)  # type: ignore[arg-type, comparison-overlap]
+
+
 def test_the_proof_of_a_capture_compares_a_slice_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     made = stream()
     wide: list[int] = []
