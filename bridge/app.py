@@ -48,7 +48,7 @@ from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState
+from bridge.web.messages import MidiState, SnapshotsStored
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
 from engine.controls import Controls
@@ -246,7 +246,7 @@ class App:
 
     def _start_web(self, stack: contextlib.ExitStack) -> WebProcess | None:
         """The page, which serves OSCQuery too."""
-        web, midi = self.config.web, self.midi
+        web, midi, snapshots = self.config.web, self.midi, self.snapshots
         if not web.enabled:
             return None
         osc = self.osc.address if self.osc is not None else ("", 0)
@@ -262,7 +262,7 @@ class App:
             osc_host=osc[0],
             osc_port=osc[1],
             inputs=self.inputs,
-            snapshots=self.snapshots.numbers,
+            snapshots=lambda: SnapshotsStored(snapshots.numbers(), snapshots.names()),
             midi=(lambda: MidiState(midi.learning, midi.knobs, midi.ports)) if midi is not None else None,
             examples=web.examples,
         )

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge.control import snapshot_commands
 from bridge.control.document import markdown
 from bridge.control.midi.input import LEARN
 from bridge.control.osc.server import HEARTBEAT, INPUTS, RESEND, SUBSCRIBE
 from bridge.control.quit import QUIT
-from bridge.control.snapshots import RECALL, SAVE
 from bridge.control.store import PING
 from bridge.control.table import ControlTable, compose
 from bridge.control.values import Snapshot
@@ -29,7 +29,7 @@ from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (SAVE, RECALL, LEARN, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (*snapshot_commands.COMMANDS, LEARN, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 

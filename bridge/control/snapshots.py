@@ -16,22 +16,21 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge.control.files import locked, remove_unfinished, set_aside, write_atomically
 from bridge.control.origin import Origin, Trust
+from bridge.control.snapshot_commands import DELETE, NAME, RECALL, SAVE, UNDO, check
 from bridge.control.store import Caller, ControlStore
 from bridge.control.table import ControlTable
 from bridge.service import Service
-from engine.control import ALWAYS, NEVER, PREFIX, Command
+from engine.control import ALWAYS, NEVER, PREFIX
 from engine.errors import ControlError
 
 log = logging.getLogger(__name__)
-
-FIRST, LAST = 1, 64
-"""Range of the numbers."""
 
 MAX_SECONDS = 600.0
 """Longest glide."""
@@ -48,27 +47,16 @@ EXTRAS = "with"
 """Key of a stored snapshot under which the words are that it was saved with. No control has this name: it is a reserved
 word of Python."""
 
-SAVE = Command(
-    "snapshot_save",
-    "/snapshot/save",
-    (("number", "i", True), ("with", "s", False)),
-    "Snapshots",
-    "Save",
-    "Store the look under a number from 1 to 64, in a file that survives a restart; `with` adds what is named of "
-    "input, seed, latency and recording. Bypass, freeze and black are never stored.",
-)
-RECALL = Command(
-    "snapshot_recall",
-    "/snapshot/recall",
-    (("number", "i", True), ("seconds", "f", False)),
-    "Snapshots",
-    "Recall",
-    "Recall a stored snapshot, gliding over the seconds.",
-)
+NAME_KEY = "as"
+"""Key of a stored snapshot's name; like `EXTRAS` a reserved word of Python."""
+
+LONGEST_NAME = 40
+UNDO_KEPT = 50
+"""Most changes that can be taken back."""
 
 
 class Snapshots:
-    """Holds the snapshots of one file and obeys `/snapshot/save` and `/snapshot/recall`.
+    """Holds the snapshots of one file and obeys the commands of `bridge.control.snapshot_commands`.
 
     Args:
         store: the live controls.
@@ -82,7 +70,8 @@ class Snapshots:
         self._report = report
         self._stored: dict[int, dict[str, Any]] = {}  # as in the file, with what this version does not know
         self._change = threading.Condition()
-        self._unwritten: dict[int, dict[str, Any]] = {}
+        self._unwritten: dict[int, dict[str, Any] | None] = {}  # None: it was deleted
+        self._changed: deque[tuple[int, dict[str, Any] | None]] = deque(maxlen=UNDO_KEPT)  # number, what it was before
         self._callers: list[Caller] = []  # of the saves that are not written yet
         self._seen: tuple[int, ...] = ()  # what the file looked like when it was last read
         self._writer = Service("snapshots", self._write_loop, report, self._notice)
@@ -101,6 +90,9 @@ class Snapshots:
         self._undo = [
             self._store.on(SAVE.name, lambda args, caller: self.save(args[0], *args[1:], caller=caller)),
             self._store.on(RECALL.name, lambda args, caller: self.recall(*args)),
+            self._store.on(DELETE.name, lambda args, caller: self.delete(args[0], caller)),
+            self._store.on(NAME.name, lambda args, caller: self.rename(args[0], args[1], caller)),
+            self._store.on(UNDO.name, lambda args, caller: self.undo(caller)),
             self._store.listen(self._note_write),
         ]
         return self
@@ -122,6 +114,10 @@ class Snapshots:
         """The numbers under which something is stored, ascending."""
         return tuple(sorted(self._stored))
 
+    def names(self) -> dict[int, str]:
+        """The names of those that have one, by number."""
+        return {n: str(stored[NAME_KEY]) for n, stored in self._stored.items() if stored.get(NAME_KEY)}
+
     def save(self, number: int, extras: str = "", *, caller: Caller | None = None) -> None:
         """Store the look under a number.
 
@@ -133,16 +129,67 @@ class Snapshots:
         Raises:
             ControlError: if the number is not in 1..64, or there is no such word.
         """
-        _check(SAVE, number)
+        check(SAVE, number)
         values, table = self._store.values(), self._store.table
         words = _words(table, extras)
         look = {name: values[name] for name in stored_names(table, words)}
-        saved = {number: {**look, EXTRAS: list(words)} if words else look}
+        saved = {**look, EXTRAS: list(words)} if words else look
         with self._change:
-            self._stored = {**self._stored, **saved}
-            self._unwritten = {**self._unwritten, **saved}
-            self._callers.append(caller or Caller(ORIGIN))
-            self._change.notify_all()
+            if name := (self._stored.get(number) or {}).get(NAME_KEY):
+                saved[NAME_KEY] = name
+            self._put(number, saved, caller)
+
+    def delete(self, number: int, caller: Caller | None = None) -> None:
+        """Delete a snapshot.
+
+        Raises:
+            ControlError: if the number is not in 1..64 or nothing is stored under it.
+        """
+        check(DELETE, number)
+        with self._change:
+            self._held(DELETE.address, number)
+            self._put(number, None, caller)
+
+    def rename(self, number: int, name: str, caller: Caller | None = None) -> None:
+        """Give a snapshot a name (cut to `LONGEST_NAME` characters); an empty one takes the name away.
+
+        Raises:
+            ControlError: if the number is not in 1..64 or nothing is stored under it.
+        """
+        check(NAME, number)
+        name = " ".join(name.split())[:LONGEST_NAME]
+        with self._change:
+            stored = self._held(NAME.address, number)
+            bare = {key: value for key, value in stored.items() if key != NAME_KEY}
+            self._put(number, {**bare, NAME_KEY: name} if name else bare, caller)
+
+    def undo(self, caller: Caller | None = None) -> None:
+        """Take back the last save, deletion or name that was made here.
+
+        Raises:
+            ControlError: if there is none.
+        """
+        with self._change:
+            if not self._changed:
+                raise ControlError(PREFIX + UNDO.address, "There is nothing to take back.")
+            number, before = self._changed.pop()
+            self._put(number, before, caller)
+            self._changed.pop()  # the change that `_put` has noted: taking back is not taken back
+
+    def _held(self, address: str, number: int) -> dict[str, Any]:
+        stored = self._stored.get(number)
+        if stored is None:
+            numbers = ", ".join(map(str, self.numbers())) or "none"
+            raise ControlError(PREFIX + address, f"Nothing is stored under {number} (stored: {numbers}).")
+        return stored
+
+    def _put(self, number: int, values: dict[str, Any] | None, caller: Caller | None) -> None:
+        """Replace or (None) delete one snapshot, and have it written; called with `_change` held."""
+        self._changed.append((number, self._stored.get(number)))
+        self._unwritten = {**self._unwritten, number: values}
+        self._stored = _merged(self._stored, {number: values})
+        self._callers.append(caller or Caller(ORIGIN))
+        self._change.notify_all()
 
     def recall(self, number: int, seconds: float = 0.0) -> None:
         """Set the controls that the snapshot includes to their stored values.
@@ -154,12 +201,8 @@ class Snapshots:
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
         """
-        _check(RECALL, number)
-        stored = self._stored.get(number)
-        if stored is None:
-            numbers = ", ".join(map(str, self.numbers())) or "none"
-            raise ControlError(PREFIX + RECALL.address, f"Nothing is stored under {number} (stored: {numbers}).")
-        values = self._valid(number, stored)
+        check(RECALL, number)
+        values = self._valid(number, self._held(RECALL.address, number))
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
         now = self._store.values()
         moving = {
@@ -253,12 +296,15 @@ class Snapshots:
                     caller.reply("/error", (PREFIX + SAVE.address, reason))
                 continue
             with self._change:
-                self._unwritten = {n: v for n, v in self._unwritten.items() if unwritten.get(n) is not v}
+                self._unwritten = {
+                    n: v for n, v in self._unwritten.items() if n not in unwritten or unwritten[n] is not v
+                }
 
-    def _adopt(self, in_file: dict[int, dict[str, Any]]) -> None:
-        """Take over the snapshots of the file, except those that were saved here and are not written yet."""
+    def _adopt(self, in_file: dict[int, dict[str, Any]] | None) -> None:
+        """Take over the file's snapshots, except what was changed here and is not written yet; without a file (None)
+        those in memory stay."""
         with self._change:
-            self._stored = {**self._stored, **in_file, **self._unwritten}
+            self._stored = _merged(self._stored if in_file is None else in_file, self._unwritten)
 
     def _signature(self) -> tuple[int, ...]:
         """What tells that the file was replaced; empty without a file."""
@@ -277,8 +323,8 @@ class Snapshots:
         except OSError as error:
             self._report("snapshots", f"{self._path} cannot be read ({error.strerror}).")
 
-    def _read(self) -> dict[int, dict[str, Any]]:
-        """The snapshots of the file; none if there is no file. A damaged file is renamed and reported.
+    def _read(self) -> dict[int, dict[str, Any]] | None:
+        """The snapshots of the file; None if there is no file. A damaged file is renamed and reported.
 
         Raises:
             OSError: if the file cannot be read, or is damaged and cannot be renamed; it must not be replaced then.
@@ -288,14 +334,20 @@ class Snapshots:
             content = json.loads(self._path.read_bytes())
             return {int(number): dict(values.items()) for number, values in content["snapshots"].items()}
         except FileNotFoundError:
-            return {}
+            return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             try:
                 aside = set_aside(self._path)
             except OSError as error:
                 raise OSError(error.errno, f"it is damaged and cannot be set aside: {error.strerror}") from error
             self._report("snapshots", f"{self._path} is damaged; it was set aside as {aside.name}.")
-            return {}
+            return None
+
+
+def _merged(
+    stored: Mapping[int, dict[str, Any]], changes: Mapping[int, dict[str, Any] | None]
+) -> dict[int, dict[str, Any]]:
+    return {number: values for number, values in {**stored, **changes}.items() if values is not None}
 
 
 def stored_names(table: ControlTable, extras: Collection[str] = ()) -> tuple[str, ...]:
@@ -313,8 +365,3 @@ def _words(table: ControlTable, extras: str) -> tuple[str, ...]:
                 f"{word[:40]!r} cannot be stored besides the look; these can: {', '.join(known)}.",
             )
     return words
-
-
-def _check(command: Command, number: int) -> None:
-    if not FIRST <= number <= LAST:
-        raise ControlError(PREFIX + command.address, f"{number} is not the number of a snapshot ({FIRST} to {LAST}).")

@@ -77,7 +77,7 @@ class WebProcess:
         preview_fps: most preview pictures per second of each kind.
         preview_widest: longest side of a preview picture, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
-        snapshots: numbers of the stored snapshots; must be quick.
+        snapshots: the stored snapshots; must be quick.
         midi: the state of MIDI; must be quick.
         examples: prompts that the page offers, one tap each.
     """
@@ -98,7 +98,7 @@ class WebProcess:
         preview_fps: float = PREVIEW_FPS,
         preview_widest: int = PREVIEW_WIDEST,
         inputs: Callable[[], Iterable[SourceInfo]] | None = None,
-        snapshots: Callable[[], Iterable[int]] | None = None,
+        snapshots: Callable[[], SnapshotsStored] | None = None,
         midi: Callable[[], MidiState] | None = None,
         examples: Sequence[str] = (),
     ) -> None:
@@ -115,7 +115,7 @@ class WebProcess:
         self._examples = list(examples)
         self._lists: list[Callable[[], SnapshotsStored | MidiState]] = []
         if snapshots is not None:
-            self._lists.append(lambda: SnapshotsStored(tuple(sorted(snapshots()))))
+            self._lists.append(snapshots)
         if midi is not None:
             self._lists.append(midi)
         self._reported: set[str] = set()

@@ -7,7 +7,7 @@ that does not handle it. The messages between the web process and a page are in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
 from bridge.control.origin import Origin
@@ -91,9 +91,15 @@ class InputsFound:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotsStored:
-    """The numbers of all stored snapshots, in order."""
+    """The stored snapshots.
+
+    Attributes:
+        numbers: the numbers of all, in order.
+        names: the names of those that have one, by number.
+    """
 
     numbers: tuple[int, ...]
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

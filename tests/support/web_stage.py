@@ -22,7 +22,7 @@ from bridge.control.values import Snapshot
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState
+from bridge.web.messages import MidiState, SnapshotsStored
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
 
@@ -65,16 +65,21 @@ class Stage:
             SourceInfo("ndi:DESK (Camera 1)", "DESK (Camera 1)", 1920, 1080, 59.94),
         ]
         self.stored: dict[int, dict[str, Any]] = {}
+        self.names: dict[int, str] = {}
+        self.undone: list[float] = []
         self.learning = ""
         self.bindings: dict[str, str] = {}
         self.ports = ["Desk"]
         self.store.on("snapshot_save", self._save)
         self.store.on("snapshot_recall", self._recall)
+        self.store.on("snapshot_delete", lambda args, caller: self.stored.pop(args[0]))
+        self.store.on("snapshot_name", lambda args, caller: self.names.update({args[0]: args[1]}))
+        self.store.on("snapshot_undo", lambda args, caller: self.undone.append(time.monotonic()))
         self.store.on("midi_learn", self._learn)
         options: dict[str, Any] = {
             "port": port,
             "inputs": lambda: self.inputs,
-            "snapshots": lambda: self.stored,
+            "snapshots": lambda: SnapshotsStored(tuple(sorted(self.stored)), dict(self.names)),
             "midi": self._midi,
         }
         self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))

@@ -194,7 +194,7 @@ def files() -> Iterator[Check]:
 
         def snapshots() -> None:
             stored = Snapshots(ControlStore(TABLE), path, lambda topic, reason: None)
-            stored._stored = stored._read()
+            stored._stored = stored._read() or {}
             for number in stored.numbers():
                 with contextlib.suppress(ControlError):
                     stored.recall(number)

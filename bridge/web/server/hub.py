@@ -106,7 +106,7 @@ class Hub:
         self.controls: dict[str, Any] = {c.name: c.default for c in table.controls}
         self.telemetry = Telemetry(table)
         self.inputs: tuple[SourceInfo, ...] | None = None
-        self.snapshots: tuple[int, ...] = ()
+        self.snapshots = SnapshotsStored(())
         self.midi: MidiState | None = None
         self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self.history: deque[Point] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
@@ -164,8 +164,8 @@ class Hub:
             case InputsFound(sources):
                 self.inputs = sources
                 self.tell_all(message)
-            case SnapshotsStored(numbers):
-                self.snapshots = numbers
+            case SnapshotsStored():
+                self.snapshots = message
                 self.tell_all(message)
             case MidiState():
                 self.midi = message

@@ -51,7 +51,7 @@ class PageState:
         history: the points of the plot, oldest first.
         clients: how many pages are connected.
         inputs: every source that can be seen; None before the first search.
-        snapshots: the numbers of the stored snapshots, in order.
+        snapshots: the stored snapshots.
         midi: the state of MIDI; None without MIDI.
     """
 
@@ -61,7 +61,7 @@ class PageState:
     history: tuple[Point, ...]
     clients: int
     inputs: tuple[SourceInfo, ...] | None
-    snapshots: tuple[int, ...]
+    snapshots: SnapshotsStored
     midi: MidiState | None
 
 
@@ -86,7 +86,7 @@ def state_json(state: PageState) -> dict[str, Any]:
         "history": [_point_json(point) for point in state.history],
         "clients": state.clients,
         "inputs": None if state.inputs is None else [asdict(source) for source in state.inputs],
-        "snapshots": list(state.snapshots),
+        **_snapshots_json(state.snapshots),
         "midi": None if state.midi is None else asdict(state.midi),
     }
 
@@ -113,8 +113,8 @@ def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
                 content["point"] = _point_json(message)
             case InputsFound(sources):
                 content["inputs"] = [asdict(source) for source in sources]
-            case SnapshotsStored(numbers):
-                content["snapshots"] = list(numbers)
+            case SnapshotsStored():
+                content |= _snapshots_json(message)
             case MidiState():
                 content["midi"] = asdict(message)
             case Reply(_, address, args):
@@ -122,6 +122,13 @@ def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
             case _:
                 assert_never(message)
     return content
+
+
+def _snapshots_json(stored: SnapshotsStored) -> dict[str, Any]:
+    return {
+        "snapshots": list(stored.numbers),
+        "snapshot_names": {str(number): name for number, name in stored.names.items()},
+    }
 
 
 def _point_json(point: Point) -> list[float]:

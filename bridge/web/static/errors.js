@@ -65,7 +65,6 @@ function beside(topic) {
   const address = topic.replace(/\/(norm|midi)$/, "");
   const about = document.querySelector(`#rest [data-address="${CSS.escape(address)}"]`);
   if (about) return [about.closest(".source, .panel").querySelector(".say"), about];
-  if (/^(snapshots$|\/tidecast\/snapshot)/.test(topic)) return [$("snapshots").querySelector(".say"), null];
   if (topic === "/tidecast/inputs") return [document.querySelector(".source .say"), null];
   if (topic === "record") return [$("panel-recording")?.querySelector(".say"), null];
   return [null, null];

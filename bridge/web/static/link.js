@@ -18,6 +18,7 @@ export const state = {
   history: [],
   inputs: null,
   snapshots: [],
+  snapshot_names: {},
   midi: null,
 };
 
@@ -108,6 +109,7 @@ function absorb(news) {
     state.errors = (news.you ? [] : state.errors).concat(news.errors).slice(-40);
     emit("errors", state.errors);
   }
+  if (news.snapshot_names) state.snapshot_names = news.snapshot_names; // comes with `snapshots`
   for (const key of ["inputs", "snapshots", "midi"]) {
     if (key in news) {
       state[key] = news[key];

@@ -6,7 +6,8 @@ import { health } from "./health.js";
 import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
-import { panel, panic, recording, snapshots } from "./panels.js";
+import { snapshots } from "./pads.js";
+import { panel, panic, recording } from "./panels.js";
 import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
 import { widget } from "./widgets.js";
@@ -38,7 +39,7 @@ for (const [title, rows] of groups) {
     );
 }
 recording(byName.record);
-const press = snapshots();
+const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"));
 health(table, faces);
 errors();
 guide(table, byName.input);

@@ -1,12 +1,10 @@
 // The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
 
-import { change, el, leaves, register } from "./faces.js";
-import { askInputs, on, send, set, state } from "./link.js";
+import { change, el, register } from "./faces.js";
+import { askInputs, on, state } from "./link.js";
 import { trigger, widget } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
-const PADS = 16;
-
 /** The keys of each panic control: a letter, and a function key that also works while a text is typed. */
 export const PANIC = { bypass: ["B", "F1"], freeze: ["F", "F2"], black: ["K", "F3"] };
 
@@ -170,50 +168,6 @@ export function recording(control) {
     const text = r.recording ? `Writing ${r.recording}` : "";
     if (file.textContent !== text) file.textContent = text;
   });
-}
-
-/** Snapshot pads: recall with a glide, or store. */
-export function snapshots() {
-  const store = $("store-mode");
-  const bank = $("bank");
-  for (let first = 1; first <= 64; first += PADS)
-    bank.append(el("option", { value: first }, `${first}–${first + PADS - 1}`));
-  leaves($("glide"));
-  let storing = false;
-  const arm = (on) => {
-    storing = on;
-    store.setAttribute("aria-pressed", String(on));
-    $("snapshots").classList.toggle("storing", on);
-    draw();
-  };
-  const press = (number, keep) => {
-    if (keep) send("/tidecast/snapshot/save", number);
-    else if (state.snapshots.includes(number))
-      send("/tidecast/snapshot/recall", number, Number($("glide").value) || 0);
-    else return;
-    last = keep ? last : number;
-    arm(false);
-  };
-  let last = 0;
-  const at = (i) => Number(bank.value) + i;
-  const pads = Array.from({ length: PADS }, (_, i) =>
-    el("button", { type: "button", onclick: (event) => press(at(i), storing || event.shiftKey) }),
-  );
-  $("pads").append(...pads);
-  const draw = () =>
-    pads.forEach((pad, i) => {
-      const full = state.snapshots.includes(at(i));
-      const verb = storing ? "Store" : full ? "Recall" : "Empty";
-      pad.className = `pad${full ? " full" : ""}${at(i) === last ? " last" : ""}`;
-      pad.setAttribute("aria-label", `${verb} snapshot ${at(i)}`);
-      pad.setAttribute("aria-disabled", String(!storing && !full));
-      pad.textContent = String(at(i));
-    });
-  store.addEventListener("click", () => arm(!storing));
-  bank.addEventListener("change", draw);
-  on("snapshots", draw);
-  arm(false);
-  return press;
 }
 
 /** Switch a control that is on or off. */

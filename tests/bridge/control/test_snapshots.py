@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from bridge.control import files, snapshots
+from bridge.control import files, snapshot_commands
 from bridge.control.origin import Origin, Trust
 from bridge.control.snapshots import Snapshots, stored_names
 from bridge.control.store import ControlStore
@@ -487,4 +487,50 @@ def test_a_file_that_a_virus_scanner_has_open_is_replaced_when_it_is_closed(tmp_
 
 
 def test_the_range_is_the_one_that_the_help_names():
-    assert (snapshots.FIRST, snapshots.LAST) == (1, 64)
+    assert (snapshot_commands.FIRST, snapshot_commands.LAST) == (1, 64)
+
+
+def test_snapshots_are_named_deleted_and_brought_back(stage):
+    """Over OSC, in memory and in the file; a save keeps the name; every change is taken back in turn."""
+    store, kept, errors, path = stage
+    answers = []
+
+    def send(address, *args):
+        return store.handle(PREFIX + "/snapshot" + address, args, reply=lambda *answer: answers.append(answer[1][1]))
+
+    store.set("mix", 0.2)
+    assert send("/save", 5) and send("/name", 5, "  Intro \n  fire ") and kept.names() == {5: "Intro fire"}
+    store.set("mix", 0.8)
+    assert send("/save", 5) and kept.names() == {5: "Intro fire"}, "a save keeps the name"
+    assert send("/delete", 5) and kept.numbers() == () and kept.names() == {}
+    assert not send("/delete", 5) and not send("/name", 5, "x") and not send("/delete", 65)
+    assert "Nothing is stored under 5" in answers[0]
+    for mix, name in ((0.8, "Intro fire"), (0.2, "Intro fire"), (0.2, "")):
+        assert send("/undo", 1)
+        kept.recall(5)
+        assert store.snapshot.value("mix") == mix and kept.names().get(5, "") == name
+    assert send("/undo") and kept.numbers() == ()
+    assert not send("/undo") and "nothing to take back" in answers[-1]
+    send("/save", 7)
+    send("/name", 7, "n" * 99)
+    send("/save", 8)
+    send("/delete", 8)
+    kept.stop()
+    assert errors == []
+    again = Snapshots(ControlStore(TABLE), path, pytest.fail).start()
+    assert again.numbers() == (7,) and again.names() == {7: "n" * 40}
+    again.stop()
+
+
+def test_what_one_tidecast_deletes_is_gone_from_the_other(stage):
+    _, kept, errors, path = stage
+    other = Snapshots(ControlStore(TABLE), path, pytest.fail).start()
+    kept.save(1)
+    kept.save(2)
+    eventually(lambda: other.numbers() == (1, 2))
+    kept.delete(1)
+    eventually(lambda: other.numbers() == (2,))
+    other.save(3)
+    other.stop()
+    eventually(lambda: kept.numbers() == (2, 3))
+    assert errors == []

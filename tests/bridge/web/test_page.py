@@ -287,6 +287,35 @@ def test_snapshots_are_stored_and_recalled_with_a_glide(page: Tab, stage: Stage)
     off()
 
 
+def test_a_pad_asks_once_before_it_is_overwritten_and_is_named_deleted_and_brought_back(
+    page: Tab, stage: Stage
+) -> None:
+    pad = "#pads button:nth-child(3)"
+    stage.stored[3] = {"motion": 0.1}
+    page.until(f"document.querySelector('{pad}').classList.contains('full')")
+    page.click("#store-mode")
+    page.click(pad)
+    page.until(f"document.querySelector('{pad}').textContent.includes('replace?')")
+    assert stage.stored[3] == {"motion": 0.1}, "the first press only asks"
+    page.click(pad)
+    wait(lambda: len(stage.stored[3]) > 1, "the second press to overwrite")
+    page.click("#edit-mode")
+    page.click(pad)
+    page.until("document.getElementById('pad-editor').open")
+    page.type("Intro")
+    page.key("Enter")
+    page.until(f"document.querySelector('{pad}').textContent === '3Intro'")
+    assert page.js(f"document.querySelector('{pad}').getAttribute('aria-label')") == "Recall snapshot 3 Intro"
+    page.click("#edit-mode")
+    page.click(pad)
+    page.click("#pad-delete")
+    wait(lambda: 3 not in stage.stored, "the snapshot to be deleted")
+    page.until(f"!document.querySelector('{pad}').classList.contains('full')")
+    page.click("[data-command=snapshot_undo]")
+    wait(lambda: stage.undone, "the deletion to be taken back")
+    stage.names.clear()
+
+
 def test_midi_learn_by_clicking_a_control(page: Tab, stage: Stage) -> None:
     page.click("#learn-button")
     assert page.js("document.querySelectorAll('.slot-text .learn-target').length") == 0, "no knob types a prompt"

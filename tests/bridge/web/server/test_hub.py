@@ -26,7 +26,7 @@ NEWS: list[tuple[messages.News, dict[str, Any]]] = [
         messages.InputsFound((SourceInfo("pattern:bars", "Bars", 320, 192, 30.0),)),
         {"inputs": [{"uri": "pattern:bars", "title": "Bars", "width": 320, "height": 192, "fps": 30.0}]},
     ),
-    (messages.SnapshotsStored((1, 4)), {"snapshots": [1, 4]}),
+    (messages.SnapshotsStored((1, 4), {4: "Intro"}), {"snapshots": [1, 4], "snapshot_names": {"4": "Intro"}}),
     (
         messages.MidiState("", {"/tidecast/mix": "CC 7"}, ("Desk",)),
         {"midi": {"learning": "", "bindings": {"/tidecast/mix": "CC 7"}, "ports": ["Desk"]}},

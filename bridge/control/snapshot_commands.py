@@ -1,0 +1,63 @@
+"""The commands of snapshots. `bridge.control.snapshots` carries them out."""
+
+from __future__ import annotations
+
+from engine.control import PREFIX, Command
+from engine.errors import ControlError
+
+FIRST, LAST = 1, 64
+"""Range of the numbers."""
+
+SAVE = Command(
+    "snapshot_save",
+    "/snapshot/save",
+    (("number", "i", True), ("with", "s", False)),
+    "Snapshots",
+    "Save",
+    "Store the look under a number from 1 to 64, in a file that survives a restart; `with` adds what is named of "
+    "input, seed, latency and recording. Bypass, freeze and black are never stored.",
+)
+RECALL = Command(
+    "snapshot_recall",
+    "/snapshot/recall",
+    (("number", "i", True), ("seconds", "f", False)),
+    "Snapshots",
+    "Recall",
+    "Recall a stored snapshot, gliding over the seconds.",
+)
+DELETE = Command(
+    "snapshot_delete",
+    "/snapshot/delete",
+    (("number", "i", True),),
+    "Snapshots",
+    "Delete",
+    "Delete a stored snapshot; /snapshot/undo brings it back.",
+)
+NAME = Command(
+    "snapshot_name",
+    "/snapshot/name",
+    (("number", "i", True), ("name", "s", True)),
+    "Snapshots",
+    "Name",
+    "Give a stored snapshot a name of up to 40 characters; an empty text takes it away.",
+)
+UNDO = Command(
+    "snapshot_undo",
+    "/snapshot/undo",
+    (),
+    "Snapshots",
+    "Undo",
+    "Take back the last save, deletion or name of a snapshot that was made in this Tidecast.",
+)
+
+COMMANDS = (SAVE, RECALL, DELETE, NAME, UNDO)
+
+
+def check(command: Command, number: int) -> None:
+    """Check the number of a snapshot.
+
+    Raises:
+        ControlError: if it is not in 1..64; names the command.
+    """
+    if not FIRST <= number <= LAST:
+        raise ControlError(PREFIX + command.address, f"{number} is not the number of a snapshot ({FIRST} to {LAST}).")
