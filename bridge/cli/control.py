@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bridge.cli.terminal import PrintableConsole, cell
+from bridge.control.address_pattern import is_pattern
 from bridge.control.document import arguments_text, range_text
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import open_backend
@@ -85,7 +87,7 @@ def send(
     if answer is None:
         console.print(f"sent {full}", highlight=False)
     elif answer.address == PREFIX + "/error":
-        raise _fail(f"{answer.args[0]}: {answer.args[1]}")
+        raise _fail(f"{answer.args[0]}: {answer.args[1]}{meant(full)}")
     else:
         console.print(f"{answer.address} {_words(answer)}", highlight=False, soft_wrap=True, markup=False)
 
@@ -102,6 +104,17 @@ def _effect(client: OscClient, full: str) -> Message | None:
         replies.add(full)
     seconds = INPUTS_S if full == PREFIX + "/inputs" else ANSWER_S
     return client.ask(lambda m: m.address in replies, seconds)
+
+
+def meant(full: str) -> str:
+    """The addresses that an unknown one resembles, as a question that follows the error; empty if there are none."""
+    if full in TABLE.targets or is_pattern(full):
+        return ""
+    ending = full.rpartition("/")[2]
+    known = [address for address, target in TABLE.targets.items() if target.twin in ("", None, ending)]
+    near = difflib.get_close_matches(full, known, n=2, cutoff=0.8)
+    words = " or ".join(address.removeprefix(PREFIX + "/") for address in near)
+    return f" Did you mean {words}?" if near else " See: tidecast osc list"
 
 
 def argument(text: str) -> int | float | str:

@@ -84,6 +84,17 @@ def test_send_shows_errors_and_exits_1(stage, words):
     assert f"{PREFIX}/{words[0]}: " in result.output
 
 
+@pytest.mark.parametrize(
+    ("word", "asked"),
+    [("strenght", "Did you mean strength?"), ("promt/1", "Did you mean prompt/1"), ("zzz", "See: tidecast osc list")],
+)
+def test_a_mistyped_address_is_answered_with_the_nearest_one(stage, word, asked):
+    _, _, where = stage
+    result = runner.invoke(osc_app, ["send", *where, word, "0.5"])
+    assert result.exit_code == 1
+    assert "There is nothing at this address." in result.output and asked in result.output
+
+
 def test_nobody_there_is_told_with_the_remedy():
     with OscServer(ControlStore(TABLE), Telemetry(TABLE), host="127.0.0.1", port=0) as server:
         port = str(server.address[1])
