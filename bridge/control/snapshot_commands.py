@@ -36,7 +36,7 @@ DELETE = Command(
 NAME = Command(
     "snapshot_name",
     "/snapshot/name",
-    (("number", "i", True), ("name", "s", True)),
+    (("number", "i", True), ("text", "s", True)),
     "Snapshots",
     "Name",
     "Give a stored snapshot a name of up to 40 characters; an empty text takes it away.",

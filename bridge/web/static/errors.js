@@ -66,6 +66,7 @@ function beside(topic) {
   const about = document.querySelector(`#rest [data-address="${CSS.escape(address)}"]`);
   if (about) return [about.closest(".source, .panel").querySelector(".say"), about];
   if (topic === "/tidecast/inputs") return [document.querySelector(".source .say"), null];
+  if (topic === "/prompt") return [document.querySelector("[data-group=Prompts] .say"), null]; // from the engine
   if (topic === "record") return [$("panel-recording")?.querySelector(".say"), null];
   return [null, null];
 }
