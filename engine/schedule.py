@@ -250,7 +250,7 @@ def _skip(goal: Goal, load: Load, seconds: float, period: float, steps: int, pol
     """
     chunk = goal.frames_per_latent
     spare = load.waiting - chunk
-    if spare <= 0:
+    if spare <= 0 or seconds <= 0.0:
         return 0, replace(policy, thinning=0.0) if policy.thinning else policy
     ratio = seconds / period
     thinning = policy.thinning + max(0.0, ratio - 1.0) * chunk if ratio > MAX_LOAD else 0.0
