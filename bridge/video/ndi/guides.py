@@ -21,8 +21,9 @@ def steps(sender: str) -> tuple[Guide, ...]:
         Guide(
             "Resolume",
             (
-                f"Arena or Avenue: open Sources, Capture Devices, and drag “{sender}” onto a clip.",
-                "Back into Tidecast: Output, Network Streaming (NDI), switch on; then choose it here under Input.",
+                f"Arena or Avenue 7: open the tab Sources and drag “{sender}” onto a clip.",
+                "Back into Tidecast: switch NDI on in the menu Output, Composition Output Sharing; then choose it here "
+                "under Input.",
             ),
             (sender,),
         ),

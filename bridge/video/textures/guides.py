@@ -15,6 +15,6 @@ def steps(sender: str, kind: str, obs_source: str) -> tuple[Guide, ...]:
     """
     return (
         Guide("OBS", (f"Sources, +, {obs_source}: choose “{sender}”.",), (sender,)),
-        Guide("Resolume", (f"Open Sources, {kind}, and drag “{sender}” onto a clip.",), (sender,)),
+        Guide("Resolume", (f"Arena or Avenue 7: open the tab Sources and drag “{sender}” onto a clip.",), (sender,)),
         Guide("TouchDesigner", (f"Add a Syphon Spout In TOP and choose “{sender}” as its Sender Name.",), (sender,)),
     )
