@@ -67,6 +67,11 @@ def other_build(backend: str) -> str:
     )
 
 
+ANSWER_S = 120.0
+"""Longest wait for a program that loads torch, in s."""
+
+SLOW_START = "Start it again: a virus scanner reads every new library when it is first loaded."
+
 NETWORK_HINT = "Let UDP 5353 (mDNS) and TCP 5960 to 5990 through the firewall to use NDI between machines."
 
 
@@ -103,7 +108,11 @@ def _python() -> Finding:
 
 def _ask(program: str, *arguments: str) -> dict[str, Any]:
     """Run a small program in a new interpreter and return the JSON object that it prints, or {"error": text}."""
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", program, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer within {ANSWER_S:g} s", "remedy": SLOW_START}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]}
     return dict(json.loads(done.stdout))
@@ -111,7 +120,7 @@ def _ask(program: str, *arguments: str) -> dict[str, Any]:
 
 def _torch(torch: dict[str, Any]) -> Iterable[Finding]:
     if "error" in torch:
-        remedy = "Install torch again, in the build that fits this machine."
+        remedy = torch.get("remedy", "Install torch again, in the build that fits this machine.")
         if "WinError 126" in torch["error"]:  # a library that torch's own need; Windows does not bring it
             remedy = "Install Microsoft's Visual C++ Redistributable (x64), then run this again."
         yield Finding("bad", "torch", torch["error"], remedy)
@@ -140,7 +149,10 @@ def _driver() -> str:
     if tool is None:
         return ""
     asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return "nvidia-smi gives no answer"
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else ""
 
 

@@ -317,6 +317,15 @@ def test_doctor_says_where_the_runtime_that_torch_needs_on_windows_comes_from() 
     assert "Visual C++ Redistributable" in finding.remedy
 
 
+def test_doctor_waits_for_torch_only_so_long_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "ANSWER_S", 0.01)
+    answer = doctor._ask("import time; time.sleep(60)")
+    (finding,) = doctor._torch(answer)
+    assert finding.level == "bad" and "no answer" in finding.found and "again" in finding.remedy
+    (finding,) = doctor._model(load(None, {}).engine, {})
+    assert finding.level == "bad" and "no answer" in finding.found and "again" in finding.remedy
+
+
 def test_doctor_says_what_works_worse_than_it_could(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = ("Pictures go through main memory.", "Choose another adapter.")
     monkeypatch.setattr(doctor, "limits", lambda scheme: [slow])
