@@ -34,6 +34,7 @@ from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.input_policy import InputPolicy
+from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
@@ -51,7 +52,7 @@ from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState, SnapshotsStored
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
-from engine.controls import Controls
+from engine.controls import LORA_SLOTS, Controls
 from engine.frame import Frame
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,9 @@ class App:
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
         self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
+        for number in range(1, LORA_SLOTS + 1):
+            configured = (lora.file for lora in config.engine.loras)
+            self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)
         self._gate = Gate(config.osc.allow, self.telemetry.error)
         self.quit = threading.Event()

@@ -31,12 +31,14 @@ SECTION_HINT = "Name one setting in a section, as in --set output.fps=25"
 
 
 def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
-    """The values of the live controls at the start.
+    """The values of the live controls at the start: those in `[controls]`, and the strengths of the LoRAs.
 
     Raises:
         ConfigError: if `[controls]` names an unknown control or gives one an invalid value.
     """
-    return start_values({name: start_value(name, value, table) for name, value in config.controls.items()}, table)
+    strengths = {f"lora_{number}": lora.strength for number, lora in enumerate(config.engine.loras, 1)}
+    values = strengths | dict(config.controls)
+    return start_values({name: start_value(name, value, table) for name, value in values.items()}, table)
 
 
 def start_value(name: str, value: Any, table: ControlTable = TABLE) -> Any:

@@ -26,7 +26,7 @@ from bridge.pipeline.stages.table import STAGES
 from bridge.video.files.record_controls import RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording")
+GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
 COMMANDS = (*snapshot_commands.COMMANDS, LEARN, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)

@@ -18,6 +18,16 @@ _LONG_FORM = "\\\\?\\"
 _SHARE = "\\\\"
 
 
+class LoraConfig(BaseModel):
+    """A LoRA that is loaded at the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(min_length=1, description="A LoRA file, .safetensors or .pt (tidecast models lora FILE).")
+    name: str = Field("", description="Its name for users; empty for the file's own.")
+    strength: float = Field(1.0, ge=-2.0, le=2.0, description="Its strength at the start.")
+
+
 class Config(BaseModel):
     """The settings with which the engine is started; they cannot change later. An unknown key is an error.
 
@@ -72,6 +82,9 @@ class Config(BaseModel):
     )
     families: tuple[str, ...] = Field(
         (), description="Packages with further families of models, by their Python names."
+    )
+    loras: tuple[LoraConfig, ...] = Field(
+        (), max_length=8, description="LoRAs that are loaded at the start, on the faders /tidecast/lora/1 to 8."
     )
     weights_dir: str = Field("", description="Folder with model files; empty for the user's cache folder.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch.")

@@ -15,6 +15,9 @@ from engine.control import Kind, Reading, command, live
 PROMPT_SLOTS = 4
 """Number of prompts that can be blended."""
 
+LORA_SLOTS = 8
+"""Number of LoRAs that can be loaded at a time."""
+
 STAGES = ("upload", "encode", "dit", "decode", "download")
 """The stages of a chunk whose times are measured, in order."""
 
@@ -34,6 +37,29 @@ def _weight(number: int) -> Any:
         low=0.0,
         high=1.0,
         glides=True,
+    )
+
+
+def _lora(number: int) -> Any:
+    return live(
+        0.0,
+        f"/lora/{number}",
+        f"Strength of LoRA {number}: 0 is without it, 1 as it was trained, below 0 its opposite.",
+        group="LoRA",
+        label=f"LoRA {number}",
+        low=-2.0,
+        high=2.0,
+        glides=True,
+    )
+
+
+def _lora_file(number: int) -> Any:
+    return live(
+        "",
+        f"/lora/{number}/file",
+        f"File of LoRA {number}, on the machine of the engine; empty for the one of the configuration.",
+        group="LoRA",
+        label=f"File {number}",
     )
 
 
@@ -120,6 +146,23 @@ class Controls:
         stored="latency",
     )
 
+    lora_1: float = _lora(1)
+    lora_2: float = _lora(2)
+    lora_3: float = _lora(3)
+    lora_4: float = _lora(4)
+    lora_5: float = _lora(5)
+    lora_6: float = _lora(6)
+    lora_7: float = _lora(7)
+    lora_8: float = _lora(8)
+    lora_1_file: str = _lora_file(1)
+    lora_2_file: str = _lora_file(2)
+    lora_3_file: str = _lora_file(3)
+    lora_4_file: str = _lora_file(4)
+    lora_5_file: str = _lora_file(5)
+    lora_6_file: str = _lora_file(6)
+    lora_7_file: str = _lora_file(7)
+    lora_8_file: str = _lora_file(8)
+
     resets: int = 0
     anchors: int = 0
 
@@ -158,6 +201,14 @@ class Controls:
             return ((self.prompt_1, 1.0),)
         return tuple((t, w / total) for t, w in zip(texts, weights, strict=True) if w > 0.0)
 
+    def lora_strengths(self) -> tuple[float, ...]:
+        """The strength of every LoRA slot."""
+        return tuple(getattr(self, f"lora_{number}") for number in range(1, LORA_SLOTS + 1))
+
+    def lora_files(self) -> tuple[str, ...]:
+        """The file of every LoRA slot; empty for the one of the configuration."""
+        return tuple(getattr(self, f"lora_{number}_file") for number in range(1, LORA_SLOTS + 1))
+
 
 STAGE_TIMES = tuple(
     Reading(f"stage_{s}", f"/status/stage/{s}", Kind.FLOAT, "ms", f"Time per chunk of the stage {s}.") for s in STAGES
@@ -168,6 +219,7 @@ IN_FORCE = (
     Reading("noise", "/status/noise", Kind.FLOAT, "", "The noise scale in force."),
     Reading("steps", "/status/steps", Kind.INT, "", "The denoising steps in force."),
     Reading("prompt", "/status/prompt", Kind.TEXT, "", "The prompt in force."),
+    Reading("loras", "/status/loras", Kind.TEXT, "", "The loaded LoRAs: slot, name, and trigger words for the prompt."),
     Reading("vram", "/status/vram", Kind.FLOAT, "GiB", "Accelerator memory in use; 0 without one."),
 )
 """Settings of the last chunk, and memory in use."""

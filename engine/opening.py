@@ -13,7 +13,8 @@ import torch
 from engine.config import Config
 from engine.distributed.launch import open_pipeline
 from engine.errors import ModelError, OutOfMemoryError
-from engine.models import registry, vram, weights
+from engine.models import lora_file, registry, vram, weights
+from engine.models.lora_slots import LoraSlots
 from engine.models.spec import ModelSpec
 from engine.planning.vram import GIB, Need
 from engine.runtime import graph_capture, quantise
@@ -42,6 +43,7 @@ class Opened:
         spec: its row in the model table.
         stream, noise, prompts: the parts that a session uses.
         settings: what the session's state depends on, by name; see `state_settings`.
+        loras: the LoRAs.
         build: makes a new stream on other devices.
         trouble: what went wrong and what was done about it, for the user; empty if nothing did.
     """
@@ -51,6 +53,7 @@ class Opened:
     noise: Gaussian
     prompts: Prompts
     settings: Mapping[str, Setting]
+    loras: LoraSlots
     build: Build
     trouble: str
 
@@ -126,7 +129,24 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         raise out_of_memory(spec, config, error) from None
     prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
     kept = state_settings(config, spec, device, dtype, rule=settings["rule"], vae=which, max_steps=max_steps)
-    return Opened(spec, stream, noise, prompts, kept, build, trouble)
+    return Opened(spec, stream, noise, prompts, kept, loras_of(config, spec, stream), build, trouble)
+
+
+def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
+    """The LoRAs of a configuration, read and checked.
+
+    Raises:
+        ModelError: if one of them cannot be read or is not for this network, or if this configuration takes none.
+    """
+    refusal = ""
+    if not lora_file.takes_lora(spec):
+        refusal = f"{spec.title} takes no LoRA."
+    elif not isinstance(stream, LocalStream):
+        refusal = "LoRAs work on one device, but this network is on several."
+    elif config.weights_dtype == "float8":
+        refusal = 'LoRAs need weights in 16 bits: weights_dtype = "float8" takes none.'
+    target = stream if not refusal and isinstance(stream, LocalStream) else None
+    return LoraSlots(config.loras, target, refusal, stream.device)
 
 
 def state_settings(
@@ -155,7 +175,7 @@ def state_settings(
     kept: dict[str, Setting] = {
         "width": config.width,
         "height": config.height,
-        "rows of the stream batch": max_steps if config.batch else 1,
+        "rows of the stream batch": max_steps if config.batch and spec.batches else 1,
         "cache": str(rule),
         "slots of the cache": spec.cache.slots,
         "sinks of the cache": spec.cache.sinks,
@@ -175,6 +195,12 @@ def state_settings(
 def _prepare_device(config: Config, spec: ModelSpec, say: Progress) -> tuple[torch.device, torch.dtype]:
     """Choose device and type, check that the configuration can run, and set up the process."""
     device = device_for(config.devices[0] if config.devices else config.device)
+    if len(config.devices) > 1 and not spec.batches:
+        raise ModelError(
+            f"{spec.title} runs on one device: each step needs the finished history of the chunk before, so several "
+            "devices would only wait for each other.",
+            "Choose one device (devices = []).",
+        )
     needed = vram.need_of(spec, config)
     if device.type == "cpu" and config.device == "auto" and not config.devices and spec.needs_gpu:
         raise ModelError(

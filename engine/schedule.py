@@ -60,6 +60,7 @@ class Goal:
         frames_per_latent: pixel frames of a chunk.
         batch: whether the stream batch is used.
         hold: whether steps are lowered to hold rate and latency. If not, only waiting frames are dropped.
+        extra_forwards: forwards of a chunk besides its denoising steps; 0 with the stream batch.
     """
 
     steps: int
@@ -68,6 +69,7 @@ class Goal:
     frames_per_latent: int = 4
     batch: bool = True
     hold: bool = True
+    extra_forwards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,8 @@ class Plan:
         late: whether the wanted latency or rate still cannot be held.
         reason: for the user: why the plan differs from the goal, or what to do where the goal cannot be reached; empty
             if there is nothing to say.
+        forwards: forwards of the chunk, one after the other; 0 for the usual number: one with the stream batch, else
+            one for each step.
     """
 
     rows: int
@@ -103,6 +107,7 @@ class Plan:
     skip: int = 0
     late: bool = False
     reason: str = ""
+    forwards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,30 +185,42 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
     period = goal.frames_per_latent / fps
     steps, policy = _steps(goal, load, cost, policy, period)
     rows = steps if goal.batch else 1
-    seconds = _chunk_s(cost, steps, goal.batch)
+    seconds = _chunk_s(cost, steps, goal)
     skip, policy = _skip(goal, load, seconds, period, steps, policy)
     late = skip > 0 or _latency(goal, cost, steps, period) > goal.latency_s
-    return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period)), policy
+    return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period), _planned(goal, steps)), policy
 
 
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
     """Update the estimate with a chunk that was processed by the plan `done` in `seconds`."""
-    per_call = seconds if done.rows == done.steps else seconds / done.steps
-    return cost.measured(done.rows, per_call)
+    return cost.measured(done.rows, seconds / _forwards_of(done))
 
 
 def expected(cost: Cost, ahead: Plan) -> float:
     """Expected seconds to process a chunk by the plan `ahead`; 0 if nothing has been measured yet."""
-    return _chunk_s(cost, ahead.steps, batch=ahead.rows == ahead.steps)
+    return _forwards_of(ahead) * cost.seconds(ahead.rows)
 
 
-def _chunk_s(cost: Cost, steps: int, batch: bool) -> float:
-    return cost.seconds(steps) if batch else steps * cost.seconds(1)
+def _planned(goal: Goal, steps: int) -> int:
+    """`Plan.forwards`."""
+    return _forwards(goal, steps) if goal.extra_forwards else 0
+
+
+def _forwards(goal: Goal, steps: int) -> int:
+    return 1 if goal.batch else steps + goal.extra_forwards
+
+
+def _forwards_of(made: Plan) -> int:
+    return made.forwards or (1 if made.rows == made.steps else made.steps)
+
+
+def _chunk_s(cost: Cost, steps: int, goal: Goal) -> float:
+    return cost.seconds(steps) if goal.batch else _forwards(goal, steps) * cost.seconds(1)
 
 
 def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:
     """Seconds from capture to send for the oldest frame of a chunk: collect frames, pass through all rows, compute."""
-    busy = _chunk_s(cost, steps, goal.batch)
+    busy = _chunk_s(cost, steps, goal)
     lag = (steps - 1) * max(period, busy) if goal.batch else 0.0
     return period + lag + busy
 
@@ -216,12 +233,12 @@ def _steps(goal: Goal, load: Load, cost: Cost, policy: Policy, period: float) ->
     def fits(steps: int, share: float) -> bool:
         margin = 1.0 if share == MAX_LOAD else RAISE_LATENCY
         within = _latency(goal, cost, steps, period) <= goal.latency_s * margin
-        return _chunk_s(cost, steps, goal.batch) <= share * period and (within or steps == 1)
+        return _chunk_s(cost, steps, goal) <= share * period and (within or steps == 1)
 
     if not fits(current, MAX_LOAD) and current > 1:
         slow = policy.slow_chunks + 1
         backlog = load.oldest_s > goal.latency_s
-        gross = _chunk_s(cost, current, goal.batch) > GROSS_LOAD * period
+        gross = _chunk_s(cost, current, goal) > GROSS_LOAD * period
         if slow < (GROSSLY_SLOW_CHUNKS if gross else SLOW_CHUNKS) and not backlog:
             return current, replace(policy, steps=current, slow_chunks=slow, spare_s=0.0)
         lower = max((n for n in range(1, current) if fits(n, MAX_LOAD)), default=1)
@@ -271,7 +288,7 @@ def _reason(goal: Goal, cost: Cost, steps: int, period: float) -> str:
         return ""
 
     def in_time(steps: int) -> bool:
-        return _chunk_s(cost, steps, goal.batch) <= MAX_LOAD * period
+        return _chunk_s(cost, steps, goal) <= MAX_LOAD * period
 
     def fits(steps: int) -> bool:
         return in_time(steps) and _latency(goal, cost, steps, period) <= goal.latency_s
@@ -284,7 +301,7 @@ def _reason(goal: Goal, cost: Cost, steps: int, period: float) -> str:
         return f"{steps} steps are too many here: {most} {'fits' if most == 1 else 'fit'}."
     if not in_time(1):
         fps = goal.frames_per_latent / period
-        done = min(int(goal.frames_per_latent / _chunk_s(cost, 1, goal.batch)), round(fps) - 1)
+        done = min(int(goal.frames_per_latent / _chunk_s(cost, 1, goal)), round(fps) - 1)
         few = f"1 step restyles only {done} of {fps:.0f} pictures a second. Choose a smaller size or model."
         if steps < goal.steps:
             return f"{steps} of {goal.steps} steps, and still too slow: {few}"

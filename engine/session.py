@@ -38,7 +38,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from engine.chunker import Chunk, Chunker, chunk_of
+from engine.chunker import Chunk, Chunker
 from engine.config import Config
 from engine.controls import Controls
 from engine.distributed.link import RankLostError
@@ -47,7 +47,7 @@ from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, out_of_memory
-from engine.pending import Finished, Pending, decoded
+from engine.pending import Finished, Pending, chunks_of, decoded, duration_s
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.gpu_memory import SpillWatch, memory_gib
 from engine.runtime.metrics import Health, StageTimers
@@ -71,7 +71,7 @@ class Session:
         self.spec, self.config, self._build = model.spec, config, model.build
         self._devices = tuple(config.devices)
         self._settings, self._trouble = model.settings, model.trouble
-        self._stream, self._noise, self._prompts = model.stream, model.noise, model.prompts
+        self._stream, self._noise, self._prompts, self._loras = model.stream, model.noise, model.prompts, model.loras
         self._chunker = Chunker(self.spec.first_frames, self.spec.frames_per_latent * self.spec.frames_per_block)
         self._timers = StageTimers(self._stream.device)
         self._up, self._down = transfers(self._stream.device)
@@ -274,7 +274,8 @@ class Session:
         """Free the memory. The session cannot be used afterwards."""
         if "_stream" in self.__dict__:
             self._stream.close()
-        for name in ("_stream", "_noise", "_prompts"):
+            self._loras.close()
+        for name in ("_stream", "_noise", "_prompts", "_loras"):
             self.__dict__.pop(name, None)
         if torch.cuda.is_available():
             gc.collect()  # compiled blocks are reference cycles
@@ -304,9 +305,11 @@ class Session:
         embedding = self._prompts.update(controls.prompts(), controls.prompt_seconds, now)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         prompt = self._prompts.describe()
+        steps = steps_for(self.spec.schedule, controls.strength, count, opening=not self._stream.begun)
+        count = len(steps.timesteps)
         chunk = self._chunker.cut(replace(controls, steps=count), prompt)
-        steps = steps_for(self.spec.schedule, controls.strength, count)
         self._noise.set_seed(controls.seed)
+        self._loras.follow(controls.lora_files(), controls.lora_strengths(), duration_s(chunk))
         self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
             video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).wait())
@@ -331,7 +334,8 @@ class Session:
             missing_prompts=self._prompts.missing,
             vram=memory_gib(self._stream.device),
             devices=max(1, len(self._devices)),
-            trouble=self._trouble or self._spills.trouble(self._stream.device),
+            loras=self._loras.told,
+            trouble=self._trouble or self._loras.take_trouble() or self._spills.trouble(self._stream.device),
         )
         self._trouble = ""
         self._enqueue(done, health)
@@ -375,9 +379,7 @@ class Session:
             The chunks that were in flight; their frames are returned unchanged.
         """
         gone, tickets = self._stream.rank_losses()
-        chunks = [chunk_of(ticket) for ticket in tickets]
-        if chunk is not None and chunk not in chunks:
-            chunks.append(chunk)
+        chunks = chunks_of(tickets, chunk)
         left = [device for rank, device in enumerate(self._devices) if rank not in gone] if gone else self._devices[:1]
         names = ", ".join(f"{self._devices[rank]} (rank {rank})" for rank in gone) or lost.message
         self._trouble = f"Lost {names}: a new stream was started on {len(left)} of {len(self._devices)} devices."

@@ -109,6 +109,9 @@ class Spec:
 
     name: str = "simulated"
     frames_per_latent: int = FRAMES
+    frames_per_block: int = 1
+    batches: bool = True
+    extra_forwards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class SessionHealth:
     chunks: int = 0
     prompt: str = ""
     missing_prompts: tuple[str, ...] = ()
+    loras: str = ""
     vram: float = 0.0
     trouble: str = ""
 

@@ -18,9 +18,10 @@ from bridge.cli.size import parse_size
 from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load
 from engine.config import Config
-from engine.errors import ModelError
+from engine.errors import CheckpointError, ModelError
 from engine.models import registry, vram, weights
 from engine.models.spec import CODECS, ModelSpec, WeightFile
+from engine.network.lora.updates import Lora
 
 app = typer.Typer(
     help="Models: list, download, check; encode prompts in advance.", no_args_is_help=True, add_completion=False
@@ -55,6 +56,8 @@ def list_models(directory: Folder = "") -> None:
     table.add_column("licence", ratio=2)
     for spec in registry.REGISTRY.values():
         name = f"[bold]{spec.name}[/]\n{spec.title}"
+        if spec.unverified:
+            name += f"\n[dim]{escape(spec.unverified)}[/]"
         table.add_row(name, _size(spec, root), _memory(spec), _here(spec, root), spec.licence or "-")
     out = PrintableConsole()
     out.print(table)
@@ -228,6 +231,36 @@ def verify(name: Name, directory: Folder = "") -> None:
             out.print("Remove the wrong files, then run:")
         out.print(f"tidecast models pull {spec.name}")
         raise typer.Exit(1)
+
+
+@app.command("lora")
+def lora(file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .pt")]) -> None:
+    """Tell what a LoRA file is and which models it fits; exit code 1 if it fits none."""
+    from engine.models import lora_file
+
+    out, found = _out(), lora_file.read(file)
+    out.print(found.title, style="bold", markup=False)
+    facts = {"trigger words": ", ".join(found.triggers), "trained on": found.base}
+    out.print(*(f"{name}: {fact}" for name, fact in facts.items() if fact), sep="\n", markup=False)
+    fitting: list[str] = []
+    reasons: list[str] = []
+    known: dict[object, Lora | ModelError] = {}
+    for spec in filter(lora_file.takes_lora, registry.REGISTRY.values()):
+        if spec.network not in known:
+            try:
+                known[spec.network] = lora_file.fits(found, spec)
+            except ModelError as error:
+                known[spec.network] = ModelError(error.message, error.remedy)
+        fit = known[spec.network]
+        if isinstance(fit, ModelError):
+            reasons.append(f"{spec.name}: {fit.message}")
+        else:
+            fitting.append(spec.name)
+            what = f"{len(fit.updates)} weights and biases, rank {', '.join(map(str, fit.ranks)) or 'none'}"
+            note = f"{what}{', ' + fit.note if fit.note else ''}"
+    if not fitting:
+        raise CheckpointError(f"{file} fits no model. {reasons[0]}", "Choose a LoRA for Wan2.1.")
+    out.print(f"changes: {note}", f"fits: {', '.join(fitting)}", sep="\n", markup=False)
 
 
 @app.command("encode-prompts")

@@ -60,7 +60,14 @@ class Monitor(Service):
     def health(self, health: Health) -> None:
         """Write the readings of the engine's last chunk."""
         stages = {f"stage_{name}": health.stages.get(name, 0.0) for name in STAGES}
-        self._telemetry.update(noise=health.noise, steps=health.steps, prompt=health.prompt, vram=health.vram, **stages)
+        self._telemetry.update(
+            noise=health.noise,
+            steps=health.steps,
+            prompt=health.prompt,
+            loras=health.loras,
+            vram=health.vram,
+            **stages,
+        )
         self._schedule_reason = health.reason
         if health.trouble:
             self._telemetry.error("engine", health.trouble)

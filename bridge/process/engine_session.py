@@ -24,6 +24,18 @@ class SessionSpec(Protocol):
     def frames_per_latent(self) -> int:
         """Input frames that one latent frame holds."""
 
+    @property
+    def frames_per_block(self) -> int:
+        """Latent frames of a chunk."""
+
+    @property
+    def batches(self) -> bool:
+        """Whether the steps of successive chunks can share one forward."""
+
+    @property
+    def extra_forwards(self) -> int:
+        """Forwards of a chunk besides its denoising steps."""
+
 
 class ChunkHealth(Protocol):
     """Figures of the last chunk; see `engine.runtime.metrics.Health`."""
@@ -51,6 +63,10 @@ class ChunkHealth(Protocol):
     @property
     def missing_prompts(self) -> tuple[str, ...]:
         """Prompts that the controls ask for and that are not encoded yet."""
+
+    @property
+    def loras(self) -> str:
+        """The loaded LoRAs: slot, name and trigger words; empty without any."""
 
     @property
     def vram(self) -> float:

@@ -16,6 +16,9 @@ class IdentitySpec:
 
     name: str = "identity"
     frames_per_latent: int = 1
+    frames_per_block: int = 1
+    batches: bool = True
+    extra_forwards: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class IdentityHealth:
     chunks: int = 0
     prompt: str = ""
     missing_prompts: tuple[str, ...] = ()
+    loras: str = ""
     vram: float = 0.0
     trouble: str = ""
 

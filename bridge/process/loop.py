@@ -238,9 +238,10 @@ class Loop:
             steps=min(controls.steps, config.max_steps),
             latency_s=controls.slo_latency / 1e3,
             fps=self._start.fps,
-            frames_per_latent=spec.frames_per_latent,
-            batch=config.batch,
+            frames_per_latent=spec.frames_per_latent * spec.frames_per_block,
+            batch=config.batch and spec.batches,
             hold=controls.slo_auto,
+            extra_forwards=spec.extra_forwards,
         )
         decided, self._policy = plan(goal, load, self._cost, self._policy)
         spare = len(self._waiting) - need
@@ -278,4 +279,5 @@ def evenly_spaced(waiting: Iterable[Frame], need: int, skip: int) -> list[Frame]
 def health_message(session: EngineSession, reason: str) -> Health:
     """The message about the last chunk; `reason` is the schedule's."""
     health = session.health
-    return Health(health.noise, health.steps, health.prompt, health.vram, health.stages, reason, health.trouble)
+    stages, trouble = health.stages, health.trouble
+    return Health(health.noise, health.steps, health.prompt, health.vram, stages, reason, trouble, health.loras)

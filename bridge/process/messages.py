@@ -79,6 +79,7 @@ class Health:
         stages: duration of every stage of the chunk in ms, by the names in `engine.controls.STAGES`.
         reason: why the schedule decided as it did; empty when there was nothing to decide.
         trouble: what went wrong and what was done about it; empty when nothing went wrong.
+        loras: the loaded LoRAs: slot, name and trigger words.
     """
 
     noise: float = 0.0
@@ -88,6 +89,7 @@ class Health:
     stages: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     trouble: str = ""
+    loras: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,8 +32,9 @@ from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, Ticket, new_cache
-from engine.stream.stream import all_steps, wrap_position
-from engine.stream.timesteps import Sigmas, Steps
+from engine.stream.stream import wrap_position
+from engine.stream.timesteps import Sigmas, Steps, network_timesteps
+from engine.stream.unbatched import all_steps
 
 REBALANCE_CALLS = 128
 """Calls between two runs of `PipelineStream.rebalance`."""
@@ -89,7 +90,8 @@ class PipelineStream:
         self.ring = ring
         versions = text_versions(self.max_steps, ring.world)
         h, w = height // spec.stride, width // spec.stride
-        self.shard = BlockShard(network, self.cache, network.tables(h, w), versions)
+        tables = network.tables(h, w, network_timesteps(spec.schedule))
+        self.shard = BlockShard(network, self.cache, tables, versions)
         latent = (max_steps, spec.network.latent_channels, spec.frames_per_block, h, w)
         self._slots = [InterleaveSlot(torch.zeros(latent, device=self.device)) for _ in range(ring.world)]
         self._plans: deque[ChunkPlan] = deque()

@@ -30,7 +30,7 @@ from engine.network.protocol import keep_blocks
 from engine.runtime.metrics import StageTimers
 from engine.stream.kv_cache import Rule
 from engine.stream.state import new_cache
-from engine.stream.timesteps import Sigmas
+from engine.stream.timesteps import Sigmas, network_timesteps
 
 
 class Rank:
@@ -66,7 +66,8 @@ class Rank:
             device=device,
             dtype=dtype,
         )
-        tables = network.tables(job.height // self.spec.stride, job.width // self.spec.stride)
+        h, w = job.height // self.spec.stride, job.width // self.spec.stride
+        tables = network.tables(h, w, network_timesteps(self.spec.schedule))
         self.shard = BlockShard(network, cache, tables, job.versions)
         self.sigmas = Sigmas(self.spec.schedule, device)
         self.codec: Codec | None = None

@@ -43,7 +43,7 @@ class Schedule:
     """Flow-matching noise levels and the list of denoising steps.
 
     Attributes:
-        steps: timesteps, 0 to 1000, decreasing.
+        steps: timesteps, 0 to 1000, decreasing; with `warp`, positions in the table of timesteps.
         default_steps: how many of them are used unless the user chooses otherwise.
         shift: timestep shift of the sigma table.
         strength: value of the strength control at which the timesteps are exactly `steps`; also the share of noise
@@ -60,6 +60,15 @@ class Schedule:
         signal: for "correction", the standard deviation of each latent channel, against unit noise; 0 for a channel
             that is empty before the network.
         fixed_noise: whether the noise is drawn once per seed; otherwise every chunk has new noise.
+        warp: whether `steps` are positions in the scheduler's table of timesteps instead of timesteps, as in
+            Self-Forcing (`warp_denoising_step`): position p is 1000 times the sigma of p / 1000, so with a shift of 5
+            position 750 is timestep 937.5. Strength then moves the whole list: see `engine.stream.timesteps`.
+        first_steps: the steps of a stream's first chunk, whatever number is chosen; empty for the same as later ones.
+        clean_pass: whether the network was trained on a history without noise: when a chunk is finished, one more
+            forward at timestep 0 writes its keys and values again. Such a network has one history, so successive
+            chunks cannot share a forward.
+        from_noise: whether every chunk starts from noise alone, so that strength and motion have no effect. The input
+            then reaches the network as source channels (`StreamingNetwork.source_channels`).
     """
 
     steps: tuple[int, ...] = (700, 500, 400, 200)
@@ -72,6 +81,10 @@ class Schedule:
     prediction: str = "flow"
     signal: tuple[float, ...] = ()
     fixed_noise: bool = False
+    warp: bool = False
+    first_steps: tuple[int, ...] = ()
+    clean_pass: bool = False
+    from_noise: bool = False
 
 
 CODECS = {"full": "vae", "light": "light_vae", "tiny": "tiny_vae", "light-tiny": "light_tiny_vae"}
@@ -112,10 +125,11 @@ class CodecFootprint:
     Attributes:
         weights: bytes of its weights, in the layout in which they are used.
         encoder, decoder: state of either side.
-        windows: buffers that are kept between calls.
+        windows: buffers that are kept between calls; with `together`, for each length of a chunk.
+        window_frame: with `together`, what each latent frame of a chunk adds to them.
         encode, decode: temporary tensors of a chunk, at the peak.
-        together: whether the latent frames of a chunk are encoded and decoded together; then `windows`, `encode` and
-            `decode` are those of one latent frame.
+        together: whether the latent frames of a chunk are encoded and decoded together; then `encode` and `decode` are
+            those of one latent frame.
     """
 
     weights: float
@@ -125,6 +139,7 @@ class CodecFootprint:
     encode: float
     decode: float
     together: bool = False
+    window_frame: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +165,8 @@ class ModelSpec:
         codecs: memory of its autoencoders, by the names in `CODECS`; empty if it is not known.
         needs_gpu: whether it is too large to run on a CPU.
         notes: a remark for users.
+        ema: whether the averaged weights (EMA) are used where a checkpoint has them beside the plain ones.
+        unverified: what nobody has checked yet with the released weights; shown by `tidecast models list`.
     """
 
     name: str
@@ -171,6 +188,18 @@ class ModelSpec:
     codecs: Mapping[str, CodecFootprint] = field(default_factory=dict)
     needs_gpu: bool = False
     notes: str = ""
+    ema: bool = False
+    unverified: str = ""
+
+    @property
+    def batches(self) -> bool:
+        """Whether the denoising steps of successive chunks can share one forward (stream batch)."""
+        return not self.schedule.clean_pass
+
+    @property
+    def extra_forwards(self) -> int:
+        """Forwards of a chunk besides its denoising steps."""
+        return int(self.schedule.clean_pass)
 
     @property
     def first_frames(self) -> int:

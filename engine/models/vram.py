@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from engine.config import Config
 from engine.models.spec import ModelSpec
 from engine.network.dit_shape import DiTShape
@@ -34,11 +36,15 @@ def setting_of(spec: ModelSpec, config: Config) -> Setting:
         height=config.height,
         vae=spec.default_vae if config.vae == "auto" else config.vae,
         max_steps=config.max_steps,
-        batch=config.batch,
+        batch=config.batch and spec.batches,
         float8=config.weights_dtype == "float8",
         graphs=config.compile != "off" and config.warmup,
         gpus=max(1, len(config.devices)),
         text=text / 2 if config.text_weights == "float8" else text,
+        loras=bool(config.loras),
+        lora_files=sum(
+            path.stat().st_size for lora in config.loras if (path := Path(lora.file).expanduser()).is_file()
+        ),
     )
 
 

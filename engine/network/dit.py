@@ -13,7 +13,7 @@ J heads, K width of a head, P complex pairs of a head.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from torch.nn import functional
 from engine.network.dit_layers import Block, Head, Time
 from engine.network.dit_pieces import compile_blocks
 from engine.network.dit_shape import DiTShape
-from engine.network.protocol import TIMESTEPS, LinearPlace, Memory, TextKeys
+from engine.network.protocol import LinearPlace, Memory, TextKeys
 from engine.network.rope import Rope, rope_for
 from engine.runtime.device import release_freed
 
@@ -37,7 +37,8 @@ class CausalDiT(nn.Module):
         super().__init__()
         self.shape = shape
         dim, patch = shape.dim, shape.patch
-        self.patch_embedding = nn.Conv3d(shape.latent_channels, dim, kernel_size=patch, stride=patch)
+        channels = shape.latent_channels + shape.source_channels
+        self.patch_embedding = nn.Conv3d(channels, dim, kernel_size=patch, stride=patch)
         self.text_embedding = nn.Sequential(
             nn.Linear(shape.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
         )
@@ -128,6 +129,11 @@ class CausalDiT(nn.Module):
         return self.patch_embedding.weight.device
 
     @property
+    def source_channels(self) -> int:
+        """See `StreamingNetwork`."""
+        return self.shape.source_channels
+
+    @property
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of a prompt's keys and values, [X, J, K] each."""
         size = (self.shape.text_len, self.shape.heads, self.shape.head_dim)
@@ -141,11 +147,17 @@ class CausalDiT(nn.Module):
         if separate:
             release_freed(self.device)  # as gaps between tensors, the old weights would be too small for larger tensors
 
-    def tables(self, height: int, width: int) -> DiTTables:
+    def tables(self, height: int, width: int, timesteps_N: Tensor) -> DiTTables:
         """See `StreamingNetwork`."""
         rope = rope_for(self.shape, height // self.shape.patch[1], width // self.shape.patch[2], self.device)
         with torch.inference_mode():
-            return DiTTables(self.time(torch.arange(TIMESTEPS + 1, device=self.device)[None]), rope)
+            return DiTTables(self.time(timesteps_N.to(self.device)[None]), rope)
+
+    def renew_tables(self, tables: DiTTables, timesteps_N: Tensor) -> None:
+        """See `StreamingNetwork`. RoPE depends on no weights."""
+        time = self.time(timesteps_N.to(self.device)[None])
+        tables.time.e_BFD.copy_(time.e_BFD)
+        tables.time.e0_BF6D.copy_(time.e0_BF6D)
 
     def run_block(
         self,
@@ -167,8 +179,10 @@ class CausalDiT(nn.Module):
         """See `StreamingNetwork`."""
         return self.unembed(x_SLD, context.time.e_BFD, size)
 
-    def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
-        """Keys and values [1, X, J, K] of a prompt for every block, and the bias of its tokens' logits.
+    def read_text(
+        self, embedding_XE: Tensor, *, whole: bool, layers: Sequence[int] | None = None
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor | None]:
+        """Keys and values [1, X, J, K] of a prompt for the blocks, and the bias of its tokens' logits.
 
         The zero rows after a prompt all have the same keys and values. To attend to one of them, with the logarithm of
         their number added to its logits, gives the same result with less work. `whole` keeps all of them and needs no
@@ -179,7 +193,7 @@ class CausalDiT(nn.Module):
         if not whole:
             used = embedding_XE.any(dim=1).nonzero()
             tokens = min(int(used.max()) + 2 if len(used) else 1, length)
-        keys = self.text_keys(self.embed_text(embedding_XE[None, :tokens].to(self.device)))
+        keys = self.text_keys(self.embed_text(embedding_XE[None, :tokens].to(self.device)), layers)
         if tokens == length:
             return keys, None
         bias_X = torch.zeros(tokens, device=self.device, dtype=self.dtype)
@@ -191,9 +205,10 @@ class CausalDiT(nn.Module):
         embedded: Tensor = self.text_embedding(text_BXE.to(self.dtype))
         return embedded
 
-    def text_keys(self, text_BXD: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of an embedded text for every block. They can be reused as long as the prompt is the same."""
-        return [cast(Block, block).cross_attn.keys(text_BXD) for block in self.blocks]
+    def text_keys(self, text_BXD: Tensor, layers: Sequence[int] | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of an embedded text for the blocks. They can be reused as long as the prompt is the same."""
+        chosen = range(len(self.blocks)) if layers is None else layers
+        return [cast(Block, self.blocks[layer]).cross_attn.keys(text_BXD) for layer in chosen]
 
     def fold_text(self, keys: TextKeys) -> list[tuple[Tensor, ...]]:
         """See `StreamingNetwork`, and `CrossAttention.folded`."""
@@ -240,7 +255,7 @@ class DiTContext:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DiTTables:
-    """`Tables` of one latent size: embeddings of the timesteps 0..1000 [1, 1001, ...], and RoPE rotations."""
+    """`Tables` of one latent size: embeddings of the timesteps [1, N, ...], and RoPE rotations."""
 
     time: Time
     rope: Rope

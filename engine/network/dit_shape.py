@@ -24,6 +24,7 @@ class DiTShape:
         eps: epsilon of the norms.
         rope_base: base of the RoPE frequencies.
         rope_positions: number of frame positions for which rotations are computed.
+        source_channels: channels of the input's latents, which follow the noisy ones; 0 for a network without.
     """
 
     dim: int
@@ -38,6 +39,7 @@ class DiTShape:
     eps: float = 1e-6
     rope_base: float = 10000.0
     rope_positions: int = 1024
+    source_channels: int = 0
 
     @property
     def head_dim(self) -> int:

@@ -84,7 +84,7 @@ class Tables(Protocol):
         """Look up, on the device, what blocks and head need in a forward (the network's context).
 
         Args:
-            t_S: int64, each row's timestep, 0..1000.
+            t_S: int64, the entry of each row's timestep in `timesteps_N`.
             positions_SF: int64, the frames' positions on the time axis.
         """
         ...
@@ -148,12 +148,26 @@ class StreamingNetwork(Protocol):
         """Fuse layers for inference; idempotent."""
         ...
 
-    def tables(self, height: int, width: int) -> Tables:
-        """Compute the tables for latents of h = `height` and w = `width`."""
+    @property
+    def source_channels(self) -> int:
+        """Channels of the input's latents that `embed` takes after the noisy ones; 0 for a network without."""
+        ...
+
+    def tables(self, height: int, width: int, timesteps_N: Tensor) -> Tables:
+        """Compute the tables for latents of h = `height` and w = `width`.
+
+        Args:
+            height, width: size in latents.
+            timesteps_N: the timesteps that are looked up, 0 to 1000, of any real or integer type.
+        """
+        ...
+
+    def renew_tables(self, tables: Any, timesteps_N: Tensor) -> None:
+        """Compute what depends on weights in `tables` again, in place, after the weights have changed."""
         ...
 
     def embed(self, x_SCFhw: Tensor) -> Tensor:
-        """Embed noisy latents as tokens [S, L, D]."""
+        """Embed noisy latents, and the source's if the network takes them, as tokens [S, L, D]."""
         ...
 
     def run_block(
@@ -181,16 +195,19 @@ class StreamingNetwork(Protocol):
         """Run the head: the prediction [S, C, F, h, w] of `size` (F, h, w). `Schedule.prediction` says what it is."""
         ...
 
-    def read_text(self, embedding_XE: Tensor, *, whole: bool) -> tuple[TextKeys, Tensor | None]:
+    def read_text(
+        self, embedding_XE: Tensor, *, whole: bool, layers: Sequence[int] | None = None
+    ) -> tuple[TextKeys, Tensor | None]:
         """Compute what the blocks attend to for a prompt.
 
         Args:
             embedding_XE: the prompt's embedding; rows after its last token are zero.
             whole: use all rows, so that every prompt gives the same shapes. Else rows that are all alike may be
                 represented by one.
+            layers: indices of the blocks; None for all.
 
         Returns:
-            The tensors of each block, and a bias for the logits of the prompt's tokens (None for no bias).
+            The tensors of each of these blocks, and a bias for the logits of the prompt's tokens (None for no bias).
         """
         ...
 

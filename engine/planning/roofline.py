@@ -34,6 +34,11 @@ class NetworkShape(Protocol):
         ...
 
     @property
+    def source_channels(self) -> int:
+        """Channels of the source's latents in the input."""
+        ...
+
+    @property
     def patch(self) -> tuple[int, int, int]:
         """Latent frames, rows and columns of a token."""
         ...
@@ -60,18 +65,24 @@ def dit_flops(shape: NetworkShape, length: int, window: int) -> float:
     attention = 2 * 4 * length * d * d + 2 * 2 * length * window * d
     cross = 2 * 2 * length * d * d + 2 * 2 * length * shape.text_len * d
     ffn = 2 * 2 * length * d * shape.ffn
-    patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
-    return float(shape.layers * (attention + cross + ffn) + 2 * 2 * length * patch * d)
+    return float(shape.layers * (attention + cross + ffn) + 2 * length * sum(_patch(shape)) * d)
 
 
 def dit_parameters(shape: NetworkShape, layers: int | None = None) -> float:
     """Number of parameters of the network; `layers` counts another number of blocks than it has."""
     d = shape.dim
     block = 8 * (d * d + d) + 4 * d + 2 * d * shape.ffn + shape.ffn + d + 6 * d + 2 * d
-    patch = shape.latent_channels * shape.patch[0] * shape.patch[1] * shape.patch[2]
+    inward, outward = _patch(shape)
     text = shape.text_dim * d + d * d + 2 * d
     time = 256 * d + d * d + 2 * d + 6 * d * d + 6 * d
-    return float((shape.layers if layers is None else layers) * block + 2 * patch * d + patch + d + text + time + 2 * d)
+    ends = (inward + outward) * d + outward + d + 2 * d
+    return float((shape.layers if layers is None else layers) * block + ends + text + time)
+
+
+def _patch(shape: NetworkShape) -> tuple[int, int]:
+    """Numbers of a token's patch, before and after the network."""
+    places = shape.patch[0] * shape.patch[1] * shape.patch[2]
+    return (shape.latent_channels + shape.source_channels) * places, shape.latent_channels * places
 
 
 def cache_bytes(shape: NetworkShape, length: int, slots: int, element_bytes: int = 2) -> float:

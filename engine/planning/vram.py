@@ -39,6 +39,8 @@ class _Footprint(Protocol):
     @property
     def windows(self) -> float: ...
     @property
+    def window_frame(self) -> float: ...
+    @property
     def encode(self) -> float: ...
     @property
     def decode(self) -> float: ...
@@ -81,6 +83,8 @@ class Setting:
         graphs: whether work is captured in CUDA graphs.
         gpus: number of GPUs that share the blocks evenly.
         text: bytes that the text encoder takes on the GPU while it runs.
+        loras: whether LoRAs are loaded, which need the originals of the weights that they change.
+        lora_files: bytes of their files.
     """
 
     width: int
@@ -92,6 +96,8 @@ class Setting:
     graphs: bool = True
     gpus: int = 1
     text: float = 0.0
+    loras: bool = False
+    lora_files: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class Need:
         pool: memory of the captured work, which stays reserved.
         work: temporary tensors of work that is not captured, at their peak.
         text: the text encoder.
+        lora: the originals of all weights that LoRAs can change in the blocks, and the LoRAs themselves.
         context: see `CONTEXT`.
     """
 
@@ -116,6 +123,7 @@ class Need:
     pool: float
     work: float
     text: float
+    lora: float = 0.0
     context: float = CONTEXT
 
     @property
@@ -126,7 +134,7 @@ class Need:
     @property
     def steady(self) -> float:
         """Bytes of living tensors between two chunks, with the pool."""
-        return self.weights + self.cache + self.codec + self.tables + self.pool
+        return self.weights + self.cache + self.codec + self.tables + self.pool + self.lora
 
     @property
     def gib(self) -> float:
@@ -165,6 +173,9 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     tables = text_keys + times + latents + 3 * pixels * 4
 
     together = sizes.frames if codec.together else 1
+    windows = codec.windows
+    if codec.together:  # one set of buffers for each length of a chunk
+        windows = sum(codec.windows + codec.window_frame * frames for frames in {sizes.first, sizes.frames})
     encode, decode = codec.encode * pixels * together, codec.decode * pixels * together
     opening = (sizes.first / sizes.frames) if codec.together else 1.0
     forward = _forward(shape, setting) * length
@@ -178,11 +189,14 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     return Need(
         weights=weights,
         cache=rows * layers / shape.layers * cache_bytes(shape, length, sizes.slots),
-        codec=codec.weights + (codec.encoder + codec.decoder + codec.windows * together) * pixels,
+        codec=codec.weights + (codec.encoder + codec.decoder + windows) * pixels,
         tables=tables,
         pool=pool,
         work=work,
         text=setting.text,
+        lora=ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
+        if setting.loras
+        else 0.0,
     )
 
 

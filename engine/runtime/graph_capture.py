@@ -307,7 +307,7 @@ def warm_up(spec: ModelSpec, stream: Stream, height: int, width: int, say: Calla
         say(f"warming up, {100 * number // len(counts)} %")
         frames = later if stream.begun else spec.first_frames
         video = torch.rand(3, frames, height, width, generator=generator).mul_(2).sub_(1).to(stream.device)
-        steps = steps_for(spec.schedule, spec.schedule.strength, count)
+        steps = steps_for(spec.schedule, spec.schedule.strength, count, opening=not stream.begun)
         noisy, first = stream.encode(video, steps)
         for _, clean in stream.denoise(noisy, first, steps.timesteps, number):
             stream.decode(clean)

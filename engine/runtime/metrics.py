@@ -30,6 +30,7 @@ class Health:
         prompt: the prompt; if several are blended, with shares in per cent.
         unknown_words: words of the prompt that the model does not know.
         missing_prompts: wanted prompts that are not encoded yet (only with `defer_prompts`).
+        loras: the loaded LoRAs: slot, name and trigger words.
         vram: GPU memory that this process has reserved, in GiB; 0 without a GPU.
         devices: number of devices that share the network.
         trouble: what went wrong and what was done about it, for the user; empty if nothing did.
@@ -44,6 +45,7 @@ class Health:
     prompt: str = ""
     unknown_words: tuple[str, ...] = ()
     missing_prompts: tuple[str, ...] = ()
+    loras: str = ""
     vram: float = 0.0
     devices: int = 1
     trouble: str = ""

@@ -39,6 +39,7 @@ class VideoEnds:
         rule: how motion lowers the noise.
         height, width: size of the frames in pixels.
         device: device of pixels and latents.
+        source: whether the network takes the input's latents beside the noisy ones.
 
     Attributes:
         controller: the motion-aware noise controller.
@@ -55,8 +56,10 @@ class VideoEnds:
         height: int,
         width: int,
         device: torch.device,
+        *,
+        source: bool = False,
     ) -> None:
-        self.spec, self.codec, self.noise = spec, codec, noise
+        self.spec, self.codec, self.noise, self.source = spec, codec, noise, source
         self.controller = NoiseController(rule, height, width, device)
         self.encoder = codec.encoder_state(1, height, width)
         self.decoder = codec.decoder_state(1, height, width)
@@ -75,7 +78,8 @@ class VideoEnds:
         else:
             share, first = self.controller.begin(video_3THW, steps)
         noise_1CFhw = self.noise.draw(0, 1, mean_1CFhw.shape[2])
-        return mix(mean_1CFhw.float(), noise_1CFhw, share.float()), first
+        noisy = mix(mean_1CFhw.float(), noise_1CFhw, share.float())
+        return (torch.cat((noisy, mean_1CFhw.float()), dim=1) if self.source else noisy), first
 
     def mean(self, video_3THW: Tensor) -> Tensor:
         """Encode pixels in [-1, 1] to latents [1, C, F, h, w], without noise."""

@@ -96,7 +96,7 @@ class NoiseController:
 
         Returns:
             The share of noise to mix in (fp64 scalar; overwritten by the next call) and the first timestep (int64
-            scalar), both on the device.
+            scalar), both on the device. With `Steps.warp` that is the position whose sigma is nearest to the share.
         """
         rule = self.rule
         before = torch.cat((self.last_frame[:, None], video_3THW[:, :-1].float()), dim=1)
@@ -108,8 +108,13 @@ class NoiseController:
         motion = (moved_T.max().double() / rule.full_motion).clamp(0.0, 1.0)
         target = steps.noise - (steps.depth * amount) * motion
         self.previous.copy_(target * rule.inertia + self.previous * round(1.0 - rule.inertia, 15))
+        if steps.warp:
+            self.previous.clamp_(min=steps.least)
         if not rule.moves_first_step:
             return self.previous, torch.full_like(self.previous, steps.timesteps[0], dtype=torch.int64)
+        if steps.warp:
+            position = self.previous / (steps.warp - (steps.warp - 1) * self.previous)
+            return self.previous, (position * TIMESTEPS).round().long().clamp(1, TIMESTEPS)
         first = (self.previous * TIMESTEPS).long() - steps.drop
         return self.previous, first.clamp(1, TIMESTEPS)
 

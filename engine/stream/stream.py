@@ -25,14 +25,18 @@ frames, H W pixels, E width and X tokens of a text embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.models.spec import CacheShape, Codec, ModelSpec
+from engine.network.lora.merge import LiveMerge
+from engine.network.lora.stopwatch import stopwatch_for
+from engine.network.lora.updates import Lora
 from engine.network.protocol import StreamingNetwork, TextKeys, forward
 from engine.stream import saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
@@ -40,7 +44,8 @@ from engine.stream.kv_cache import NewFrames, Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
 from engine.stream.state import InFlight, Runner, StreamState, Ticket, WorkKey, empty_text, new_cache
-from engine.stream.timesteps import Sigmas, Steps, mix
+from engine.stream.timesteps import Sigmas, Steps, mix, network_timesteps
+from engine.stream.unbatched import all_steps
 
 
 class LocalStream:
@@ -53,7 +58,8 @@ class LocalStream:
         noise: source of noise.
         rule: how the cache treats sink frames.
         noise_rule: how motion lowers the noise.
-        batch: whether the denoising steps of successive chunks share one forward (stream batch).
+        batch: whether the denoising steps of successive chunks share one forward (stream batch), where the model
+            permits it (`ModelSpec.batches`).
         max_steps: largest number of denoising steps of a chunk.
 
     Attributes:
@@ -80,15 +86,17 @@ class LocalStream:
     ) -> None:
         self.spec, self.network, self.codec, self.noise = spec, network, codec, noise
         network.fuse()
-        self.batch, self.max_steps = batch, max_steps
+        self.batch, self.max_steps = batch and spec.batches and not network.source_channels, max_steps
         self.device, dtype = network.device, network.dtype
-        self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device)
+        source = network.source_channels
+        self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device, source=source > 0)
         self.whole_text = self.device.type != "cpu"
         h, w = height // spec.stride, width // spec.stride
-        self.tables = network.tables(h, w)
+        self.tables = network.tables(h, w, network_timesteps(spec.schedule))
         self.sigmas = Sigmas(spec.schedule, self.device)
-        depth = max_steps if batch else 1
+        depth = max_steps if self.batch else 1
         latent = (depth, spec.network.latent_channels, spec.frames_per_block, h, w)
+        kept = (depth, latent[1] + source, max(spec.first_latents if spec.extra_forwards else 0, latent[2]), h, w)
         self.state = StreamState(
             cache=new_cache(
                 spec,
@@ -101,7 +109,7 @@ class LocalStream:
                 dtype=dtype,
             ),
             x_SCFhw=torch.zeros(latent, device=self.device),
-            clean_SCFhw=torch.zeros(latent, device=self.device),
+            clean_SCFhw=torch.zeros(kept, device=self.device),
             text=empty_text(network, 1),
             controller=self.ends.controller,
             encoder=self.ends.encoder,
@@ -109,6 +117,9 @@ class LocalStream:
         )
         self._text: TextKeys = self.state.text
         self._text_bias: Tensor | None = None
+        self._embedding_XE: Tensor | None = None
+        self._used_text: list[tuple[Tensor, ...]] = list(self.state.text)
+        self._merge = LiveMerge(dict(cast(nn.Module, network).named_parameters()), stopwatch_for(self.device))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -157,15 +168,42 @@ class LocalStream:
 
         Unless `whole_text` is set, only the first part of these is used: see `StreamingNetwork.read_text`.
         """
-        keys, bias = self.network.read_text(embedding_XE, whole=self.whole_text)
-        used = []
-        for held, new in zip(self.state.text, keys, strict=True):
+        self._embedding_XE = embedding_XE
+        self._read_text(range(len(self.network.blocks)))
+
+    def _read_text(self, layers: Sequence[int]) -> None:
+        """Compute the prompt's keys and values of these blocks."""
+        assert self._embedding_XE is not None
+        keys, self._text_bias = self.network.read_text(self._embedding_XE, whole=self.whole_text, layers=layers)
+        for layer, new in zip(layers, keys, strict=True):
+            held = self.state.text[layer]
             places = [tensor[tuple(map(slice, part.shape))] for tensor, part in zip(held, new, strict=True)]
             for place, part in zip(places, new, strict=True):
                 place.copy_(part)
-            used.append(tuple(places))
-        self._text = used if self.whole_text else self.network.fold_text(used)
-        self._text_bias = bias
+            self._used_text[layer] = tuple(places)
+        self._text = self._used_text if self.whole_text else self.network.fold_text(self._used_text)
+
+    @property
+    def lora_base(self) -> Mapping[str, Tensor]:
+        """See `LoraTarget`."""
+        return self._merge.base
+
+    def load_lora(self, slot: int, lora: Lora | None) -> None:
+        """See `LoraTarget`."""
+        self._merge.load(slot, lora)
+
+    @torch.inference_mode()
+    def blend_loras(self, strengths: Sequence[float], budget_s: float) -> None:
+        """See `LoraTarget`. The prompt's keys and values, and time embeddings, are renewed where they change."""
+        self._merge.set(strengths)
+        if not self._merge.due:
+            return
+        changed = self._merge.advance(budget_s)
+        if changed.time:
+            self.network.renew_tables(self.tables, network_timesteps(self.spec.schedule))
+        layers = range(len(self.network.blocks)) if changed.all_text else sorted(changed.text)
+        if layers and self._embedding_XE is not None:
+            self._read_text(layers)
 
     @property
     def begun(self) -> bool:
@@ -190,12 +228,17 @@ class LocalStream:
         state, frames = self.state, x_1CFhw.shape[2]
         flight = InFlight(ticket, timesteps, state.number, state.position, anchor)
         opening = not self.begun
+        self.settle()
         state.number += frames
         state.position = wrap_position(state.position + frames, self.spec.cache, state.cache.rule)
         if opening or not self.batch:
             clean = self._all_steps(x_1CFhw, first, flight)
             if opening and self.batch:
                 self._warm_rows(timesteps)
+            if self.spec.schedule.clean_pass:
+                source_1CFhw = x_1CFhw[:, clean.shape[1] :]
+                state.clean_SCFhw[:, :, :frames].copy_(torch.cat((clean, source_1CFhw), dim=1))
+                state.flights = [replace(flight, ticket=None, timesteps=(0,) * frames)]
             return [(ticket, clean)]
         return self._one_step_each(x_1CFhw, first, flight)
 
@@ -224,11 +267,29 @@ class LocalStream:
             for ticket, f in zip(saved.tickets, facts["flights"], strict=True)
         ]
 
+    @torch.inference_mode()
+    def settle(self) -> None:
+        """Run the clean pass of the last chunk if it is due (`Schedule.clean_pass`).
+
+        One forward over the finished latents at timestep 0 overwrites the chunk's keys and values, so that later chunks
+        attend to a history without noise. Its prediction is not used. It is run before the next chunk, not at the end
+        of its own, so that it does not delay the decoding. Until then, the state has the latents in `clean_SCFhw` and
+        an empty chunk in `flights`, which has a timestep for each latent frame.
+        """
+        state = self.state
+        if not self.spec.schedule.clean_pass or not state.flights:
+            return
+        (due,), state.flights = state.flights, []
+        frames = len(due.timesteps)
+        self._forward(state.clean_SCFhw[:1, :, :frames], self._to_device([0]), [due], again=True)
+
     def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
         """All denoising steps of one chunk in row 0; the first chooses the cache slots, the others overwrite them."""
+        channels = self.spec.network.latent_channels
+        x_1CFhw, source = x_1CFhw[:, :channels], x_1CFhw[:, channels:]
 
         def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
-            return self._forward(x, t_S, [flight], again)
+            return self._forward(torch.cat((x, source), dim=1) if source.numel() else x, t_S, [flight], again)
 
         return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
@@ -279,7 +340,7 @@ class LocalStream:
 
         Args:
             key: what does not vary.
-            x_SCFhw: noisy latents.
+            x_SCFhw: noisy latents, followed by the channels of the source, if the network takes them.
             t_S: each row's timestep.
             orders_S3: number, position and anchor of each row's chunk, int64.
         """
@@ -289,7 +350,8 @@ class LocalStream:
         positions_SF = position_S[:, None] + torch.arange(key.frames, device=self.device)
         context = self.tables.at(t_S, positions_SF)
         predicted = forward(self.network, x_SCFhw, context, self._text, self.state.cache, self._text_bias)
-        return self.sigmas.clean(x_SCFhw, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
+        noisy = x_SCFhw[:, : predicted.shape[1]]
+        return self.sigmas.clean(noisy, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
     def _to_device(self, numbers: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         """Integers as an int64 tensor on the device; the host does not wait for the device."""
@@ -308,34 +370,6 @@ class LocalStream:
         state.flights = [empty] * (len(timesteps) - 1)
         for row in range(1, len(timesteps)):
             state.cache.copy_row(0, row)
-
-
-def all_steps(
-    forward: Callable[[Tensor, Tensor, bool], Tensor],
-    x_1CFhw: Tensor,
-    first: Tensor,
-    timesteps: tuple[int, ...],
-    sigmas: Sigmas,
-    noise: NoiseSource,
-) -> Tensor:
-    """Run all denoising steps of one chunk, one after the other: clean latents [1, C, F, h, w].
-
-    Args:
-        forward: (noisy latents, timestep [1], whether this is not the chunk's first step) to clean latents.
-        x_1CFhw: noisy latents.
-        first: replaces `timesteps[0]`; int64 scalar on the device.
-        timesteps: one per denoising step, decreasing.
-        sigmas: the sigma of every timestep.
-        noise: source of the noise between steps.
-    """
-    clean = x_1CFhw
-    for step, t in enumerate(timesteps):
-        t_S = first[None] if step == 0 else torch.full((1,), t, dtype=torch.int64, device=x_1CFhw.device)
-        clean = forward(x_1CFhw, t_S, step > 0)
-        if step + 1 < len(timesteps):
-            sigma = sigmas.by_timestep[timesteps[step + 1]]
-            x_1CFhw = mix(clean, noise.draw(step + 1, 1, x_1CFhw.shape[2]), sigma)
-    return clean
 
 
 def wrap_position(position: int, cache: CacheShape, rule: Rule) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
-PAGES = ("Stream", "Prompts", "Connection", "Engine", "Health", "Callbacks", "About")
+PAGES = ("Stream", "Prompts", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
 
-PAGE_OF_GROUP = {"Prompts": "Prompts"}
+PAGE_OF_GROUP = {"Prompts": "Prompts", "LoRA": "LoRA"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}

@@ -25,9 +25,10 @@ from engine.models.wan21 import checkpoint, norm_silu
 from engine.models.wan21.text import EmbeddingCache, WanTextEncoder
 from engine.models.wan21.vae import WanCodec, WanVAE
 from engine.models.wan21.vae_shape import VAEShape
-from engine.network.adapters import Adapter, merged
 from engine.network.dit import CausalDiT
-from engine.network.dit_shape import dit_shape
+from engine.network.dit_shape import DiTShape, dit_shape
+from engine.network.lora.merge import merged
+from engine.network.lora.updates import read
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +51,29 @@ def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, fil
             f"There is no network to add {given[0][0]} to: without a file it would have random weights.",
             'Name the file of the network too (role "dit").',
         )
-    with torch.device("meta"):
-        dit = CausalDiT(dit_shape(spec.network))
+    shape = dit_shape(spec.network)
     if "dit" in files:
-        tensors = checkpoint.read(files["dit"])
-        parts = [Adapter(checkpoint.read(path), str(path), strength) for path, strength in given]
-        if parts:
-            tensors = merged(tensors, parts)
+        tensors = checkpoint.read(files["dit"], ema=spec.ema)
+        shape = replace(shape, source_channels=_source_channels(tensors, shape))
+        loras = [(read(checkpoint.read(path), tensors, str(path)), strength) for path, strength in given]
+        if loras:
+            tensors = merged(tensors, loras)
+        with torch.device("meta"):
+            dit = CausalDiT(shape)
         _fill(dit, tensors, device, dtype, files["dit"])
     else:
+        with torch.device("meta"):
+            dit = CausalDiT(shape)
         dit = dit.to(dtype).to_empty(device=device)
         dit.init_weights(torch.Generator(device).manual_seed(SEED))
     return dit.eval().requires_grad_(False)
+
+
+def _source_channels(tensors: dict[str, Tensor], shape: DiTShape) -> int:
+    """Channels of the source's latents that a checkpoint's network takes: as many as noisy ones, or none."""
+    embedding = tensors.get("patch_embedding.weight")
+    takes = embedding is not None and embedding.shape[1] == 2 * shape.latent_channels
+    return shape.latent_channels if takes else 0
 
 
 def build_codec(spec: ModelSpec, which: str, device: torch.device, dtype: torch.dtype, files: Files) -> Codec:

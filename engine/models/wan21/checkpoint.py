@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,13 +28,14 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 """Parts of tensor names that come from wrappers used in training."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
     """Tensors of a checkpoint, memory-mapped where the format allows it, by name without wrappers and prefix.
 
     On Windows, tensors that are mapped must not be written to (see `read_only`).
 
     Args:
         path: a checkpoint file, an index of shards, or a folder with one of them.
+        ema: whether to prefer the averaged weights ("generator_ema") if a pickle has both.
 
     Raises:
         CheckpointError: if there is no checkpoint, or it cannot be read.
@@ -45,7 +46,8 @@ def read(path: Path) -> dict[str, Tensor]:
         return _without_prefix(_read_shards(path))
     if path.suffix == ".safetensors":
         return _without_prefix(_read_safetensors(path))
-    return _without_prefix(_read_pickle(path))
+    entries = sorted(ENTRIES, key=lambda entry: entry != "generator_ema") if ema else ENTRIES
+    return _without_prefix(_read_pickle(path, entries))
 
 
 def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -133,7 +135,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from None
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
+def _read_pickle(path: Path, entries: Sequence[str]) -> dict[str, Tensor]:
     try:
         mapped = zipfile.is_zipfile(path)  # the format before PyTorch 1.6 cannot be memory-mapped
         if mapped and read_only.WANTED:
@@ -143,7 +145,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise _unreadable(path, error) from None
     if isinstance(content, Mapping):
-        content = next((content[entry] for entry in ENTRIES if entry in content), content)
+        content = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a network's tensors.")
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]

@@ -60,6 +60,17 @@ SELF_FORCING = (
     ),
     *SHARED,
 )
+_CAUSAL_FORCING = WeightFile(
+    "dit", "", "", 0, repository="zhuhz22/Causal-Forcing", revision="main", about_bytes=5_680_000_000
+)
+
+CAUSAL_FORCING_2 = (replace(_CAUSAL_FORCING, path="causal-forcing++/framewise-2step.pt"), *SHARED)
+CAUSAL_FORCING_1 = (replace(_CAUSAL_FORCING, path="causal-forcing++/framewise-1step.pt"), *SHARED)
+REWARD_FORCING = (
+    replace(_CAUSAL_FORCING, repository="JaydenLu666/Reward-Forcing-T2V-1.3B", path="rewardforcing.pt"),
+    *SHARED,
+)
+LIVE_EDIT = (replace(_CAUSAL_FORCING, repository="cp-cp/LiveEdit", path="ar-forcing_002000.pt"), *SHARED)
 _LONGLIVE = WeightFile("", "", "", 0, repository="Efficient-Large-Model/LongLive-1.3B", revision="main")
 
 LONGLIVE = (

@@ -54,7 +54,9 @@ def shard_on_meta(model: str, height: int, width: int, blocks: tuple[int, int]) 
         device=META,
         dtype=torch.bfloat16,
     )
-    return BlockShard(network, cache, network.tables(height // spec.stride, width // spec.stride), 4)
+    return BlockShard(
+        network, cache, network.tables(height // spec.stride, width // spec.stride, torch.arange(1001)), 4
+    )
 
 
 class NoWaitingCopies(TorchFunctionMode):

@@ -89,13 +89,21 @@ def test_drop_and_depth_belong_to_the_row_and_scale_with_the_strength() -> None:
     assert steps_for(schedule, 0.4, 2) == Steps((300, 150), 0.4, 0.1, 20)
 
 
+def told(steps: Steps, share: float) -> int:
+    """The first timestep when this share of noise is mixed in."""
+    if not steps.warp:
+        return int(1000 * share) - steps.drop
+    share = max(share, steps.least)
+    return round(1000 * share / (steps.warp - (steps.warp - 1) * share))
+
+
 @pytest.mark.parametrize("spec", REGISTRY.values(), ids=lambda spec: spec.name)
 @pytest.mark.parametrize("strength", [n / 20 for n in range(21)])
 def test_the_timesteps_of_every_model_decrease_at_every_strength_even_in_full_motion(
     spec: ModelSpec, strength: float
 ) -> None:
     steps = steps_for(spec.schedule, strength, len(spec.schedule.steps))
-    still, moved = (int(1000 * share) - steps.drop for share in (steps.noise, steps.noise - steps.depth))
+    still, moved = (told(steps, share) for share in (steps.noise, steps.noise - steps.depth))
     assert abs(still - steps.timesteps[0]) <= 1
     for first in (steps.timesteps[0], moved):
         assert all(a > b for a, b in pairwise((first, *steps.timesteps[1:])))

@@ -6,7 +6,7 @@ width of a text embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +80,15 @@ class TwoConvolutions(nn.Module):
     def fuse(self) -> None:
         pass
 
-    def tables(self, height: int, width: int) -> ConvTables:
+    @property
+    def source_channels(self) -> int:
+        return 0
+
+    def tables(self, height: int, width: int, timesteps_N: Tensor) -> ConvTables:
         return ConvTables((height, width))
+
+    def renew_tables(self, tables: ConvTables, timesteps_N: Tensor) -> None:
+        pass
 
     def embed(self, x_SCFhw: Tensor) -> Tensor:
         return self.inward(x_SCFhw.permute(0, 2, 3, 4, 1).flatten(1, 3).to(self.dtype))
@@ -100,9 +107,12 @@ class TwoConvolutions(nn.Module):
     def predict(self, x_SLD: Tensor, context: Context, size: tuple[int, int, int]) -> Tensor:
         return self.outward(x_SLD).unflatten(1, size).permute(0, 4, 1, 2, 3)
 
-    def read_text(self, embedding_TE: Tensor, *, whole: bool) -> tuple[TextKeys, Tensor | None]:
+    def read_text(
+        self, embedding_TE: Tensor, *, whole: bool, layers: Sequence[int] | None = None
+    ) -> tuple[TextKeys, Tensor | None]:
         mean_1E = embedding_TE.mean(0, keepdim=True).to(self.device, self.dtype)
-        return [(block.prompt(mean_1E),) for block in self.blocks], None
+        chosen = self.blocks if layers is None else [self.blocks[layer] for layer in layers]
+        return [(block.prompt(mean_1E),) for block in chosen], None
 
     def fold_text(self, keys: TextKeys) -> TextKeys:
         return keys

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,12 @@ from torch import Tensor
 from engine.errors import CheckpointError
 from engine.models.wan21 import read_only
 from engine.models.wan21.checkpoint import load, read
-from engine.network.adapters import FORMATS, Adapter, LowRank, merged
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
+from engine.network.lora import updates
+from engine.network.lora.merge import merged
+from engine.network.lora.names import LAYOUTS as SPELLINGS
+from engine.network.lora.names import ModuleNames
 from tests.support.platforms import constants_on
 
 SHAPE = DiTShape(dim=24, heads=2, layers=2, ffn=16, text_dim=8)
@@ -218,7 +220,7 @@ def adapter(weights: dict[str, Tensor], rank: int = 3) -> dict[str, Tensor]:
 def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save({"generator_lora": adapter(weights)}, tmp_path / "lora.pt")
     pairs = read(tmp_path / "lora.pt")
-    found = merged(weights, [Adapter(pairs, "lora.pt")])
+    found = merged(weights, [(updates.read(pairs, weights, "lora.pt"), 1.0)])
     x = torch.randn(5, 24)
     down, up = (pairs[f"base_model.model.blocks.0.self_attn.q.lora_{side}.weight"] for side in "AB")
     expected = x @ weights["blocks.0.self_attn.q.weight"].T + x @ down.T @ up.T
@@ -228,30 +230,19 @@ def test_an_adapter_is_added_as_its_layers_would(weights: dict[str, Tensor], tmp
 
 def test_an_adapter_of_another_network_is_refused(weights: dict[str, Tensor]) -> None:
     pairs = adapter(weights)
-    with pytest.raises(CheckpointError, match=r"1 keys for other networks \(blocks.9.q\)"):
-        foreign = {"blocks.9.q.lora_A.weight": torch.ones(1, 1), "blocks.9.q.lora_B.weight": torch.ones(1, 1)}
-        merged(weights, [Adapter(pairs | foreign, "x")])
+    with pytest.raises(CheckpointError, match=r"1 keys for other networks \(blocks.9.q.lora_A.weight\)"):
+        updates.read(pairs | {"blocks.9.q.lora_A.weight": torch.ones(1, 1)}, weights, "x")
     with pytest.raises(CheckpointError, match="it is empty"):
-        merged(weights, [Adapter({}, "x")])
-    with pytest.raises(CheckpointError, match=r"\[24, 24\], the adapter"):
-        wide = {"base_model.model.blocks.0.self_attn.q.lora_A.weight": torch.ones(3, 25)}
-        merged(weights, [Adapter(pairs | wide, "x")])
+        updates.read({}, weights, "x")
+    with pytest.raises(CheckpointError, match=r"the weight is \[24, 16\], the pair \[24, 3\] x \[3, 25\]"):
+        wide = {"base_model.model.blocks.1.ffn.2.lora_A.weight": torch.ones(3, 25)}
+        updates.read(pairs | wide, weights, "x")
 
 
-def kohya(tensors: Mapping[str, torch.Tensor]) -> Mapping[str, LowRank] | None:
-    """A common layout of adapters: underscores instead of dots, down and up projections, and an alpha."""
-    if not any(name.startswith("lora_unet_") for name in tensors):
-        return None
-    found = {}
-    for name in (name for name in tensors if name.endswith(".lora_down.weight")):
-        module = name.removesuffix(".lora_down.weight")
-        down, up = tensors[name], tensors[f"{module}.lora_up.weight"]
-        _, number, layer, part = module.removeprefix("lora_unet_").split("_", 3)
-        own = {"self": ("self_attn", part.removeprefix("attn_")), "ffn": ("ffn", part)}[layer]
-        found[f"blocks.{number}.{'.'.join(own)}.weight"] = LowRank(
-            down, up, float(tensors[f"{module}.alpha"]) / len(down)
-        )
-    return found
+def slashes(name: str, names: ModuleNames) -> str | None:
+    """A layout as an extension would add it: slashes instead of dots."""
+    bare = name.replace("/", ".")
+    return bare if "/" in name and bare in names.parameters else None
 
 
 def test_two_adapters_of_two_layouts_are_what_their_sum_is(weights: dict[str, torch.Tensor]) -> None:
@@ -259,19 +250,21 @@ def test_two_adapters_of_two_layouts_are_what_their_sum_is(weights: dict[str, to
     q, ffn = "blocks.0.self_attn.q.weight", "blocks.1.ffn.2.weight"
     own = adapter(weights)
     other = {}
-    for module, name in (("lora_unet_blocks_0_self_attn_q", q), ("lora_unet_blocks_1_ffn_2", ffn)):
+    spelled = (("blocks/0/self_attn/q", q), ("blocks/1/ffn/2", ffn))
+    for module, name in spelled:
         out_features, in_features = weights[name].shape
         other[f"{module}.lora_down.weight"] = torch.randn(2, in_features, generator=generator)
         other[f"{module}.lora_up.weight"] = torch.randn(out_features, 2, generator=generator)
         other[f"{module}.alpha"] = torch.tensor(1.0)
-    adapters = [Adapter(own, "peft", 0.5), Adapter(other, "kohya", -2.0)]
-    found = merged(weights, adapters, (*FORMATS, kohya))
-    for name, bare in ((q, "lora_unet_blocks_0_self_attn_q"), (ffn, "lora_unet_blocks_1_ffn_2")):
+    peft = updates.read(own, weights, "peft")
+    extended = updates.read(other, weights, "slashes", layouts=(*SPELLINGS, slashes))
+    found = merged(weights, [(peft, 0.5), (extended, -2.0)])
+    for bare, name in spelled:
         module = f"base_model.model.{name.removesuffix('.weight')}"
         first = own[f"{module}.lora_B.weight"].double() @ own[f"{module}.lora_A.weight"].double()
         second = other[f"{bare}.lora_up.weight"].double() @ other[f"{bare}.lora_down.weight"].double()
         torch.testing.assert_close(found[name], (weights[name].double() + 0.5 * first - 2.0 * 0.5 * second).float())
-    still = merged(weights, [Adapter(own, "peft", 0.0)])
+    still = merged(weights, [(peft, 0.0)])
     assert torch.equal(still[q], weights[q])
-    with pytest.raises(CheckpointError, match="of no known layout"):
-        merged(weights, adapters)
+    with pytest.raises(CheckpointError, match=r"of no known layout"):
+        updates.read(other, weights, "slashes")

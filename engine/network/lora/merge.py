@@ -1,0 +1,275 @@
+"""Merges LoRAs into the weights of a running network: strengths move like faders, and nothing is captured again.
+
+Every weight W that a LoRA changes keeps a copy W0 of its original, and is always computed from that:
+W = W0 + s1 D1 + s2 D2 + ... in one matmul for all LoRAs, written to the address where W lies. So rounding errors do not
+add up, any way to the same strengths gives the same bits, and at strength 0 W is W0 again. (An update by differences
+would lose small moves of a fader: near 0.02 the step of bfloat16 is 1.2e-4.)
+
+A merge is divided into units, one for each block of the network. `LiveMerge.advance` builds as many units as its time
+allows, the longest untouched first, and the newest strengths count. Until all are built, blocks may have different
+strengths; each of them is a valid merge.
+
+Shape letters: O outputs, I inputs, R sum of the ranks of all LoRAs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from engine.controls import LORA_SLOTS
+from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
+from engine.network.lora.updates import Lora
+
+_BLOCK = re.compile(r"^blocks\.(\d+)\.")
+_TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.|^text_embedding\.")
+_TIME = re.compile(r"^time_(embedding|projection)\.")
+
+OUTSIDE = -1
+"""Number of the unit of all parameters outside the blocks."""
+
+
+@dataclass(slots=True)
+class Changed:
+    """What `LiveMerge.advance` has changed, beyond weights that are read in every forward.
+
+    Attributes:
+        text: blocks whose keys and values of the prompt have to be computed again.
+        all_text: whether those of all blocks have to be, since the prompt's embedding has changed.
+        time: whether the table of time embeddings has to be computed again.
+    """
+
+    text: set[int] = field(default_factory=set)
+    all_text: bool = False
+    time: bool = False
+
+
+class _Target:
+    """One parameter: its original, and what the loaded LoRAs add to it."""
+
+    def __init__(self, name: str, live: Tensor) -> None:
+        self.name, self.live = name, live
+        self.base: Tensor | None = None
+        self._down_RI = self._up_OR = torch.empty(0)
+        self._slot_R: list[int] = []
+        self._scale_R: list[float] = []
+        self._dense: list[tuple[int, Tensor]] = []
+        self._stale = True
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the original."""
+        return self.live.numel() * self.live.element_size()
+
+    def renew(self) -> None:
+        """The loaded LoRAs have changed."""
+        self._stale = True
+
+    def build(self, loras: Sequence[Lora | None], strengths: Sequence[float]) -> None:
+        """Write the weight of these strengths."""
+        if self.base is None:
+            self.base = self.live.detach().clone()
+        if self._stale:
+            self._gather(loras)
+        dense = [(strengths[slot], whole) for slot, whole in self._dense if strengths[slot]]
+        used = any(strengths[slot] for slot in self._slot_R)
+        if not dense and not used:
+            self.live.copy_(self.base)
+            return
+        s_R = [strengths[slot] * scale for slot, scale in zip(self._slot_R, self._scale_R, strict=True)]
+        on_gpu = self.live.device.type == "cuda"
+        factor_R = torch.tensor(s_R, pin_memory=on_gpu).to(self.live.device, non_blocking=True)
+        if not dense:
+            scaled_OR = (self._up_OR * factor_R).to(self.live.dtype)
+            torch.addmm(_matrix(self.base), scaled_OR, self._down_RI, out=_matrix(self.live))
+            return
+        total = self.base.to(torch.float32, copy=True)
+        if used:
+            _matrix(total).addmm_(self._up_OR.float() * factor_R, self._down_RI.float())
+        for strength, whole in dense:
+            total.add_(whole, alpha=strength)
+        self.live.copy_(total)
+
+    def _gather(self, loras: Sequence[Lora | None]) -> None:
+        """Put the factors of all LoRAs side by side, in the weight's type."""
+        device, dtype = self.live.device, self.live.dtype
+        downs, ups = [], []
+        self._slot_R, self._scale_R, self._dense = [], [], []
+        for slot, lora in enumerate(loras):
+            update = lora.updates.get(self.name) if lora is not None else None
+            if update is None:
+                continue
+            if update.down is not None and update.up is not None:
+                downs.append(update.down.to(device, dtype))
+                ups.append(update.up.to(device, dtype))
+                self._slot_R += [slot] * update.down.shape[0]
+                self._scale_R += [update.scale] * update.down.shape[0]
+            if update.dense is not None:
+                self._dense.append((slot, update.dense.to(device)))
+        if downs:
+            self._down_RI, self._up_OR = torch.cat(downs), torch.cat(ups, dim=1)
+        self._stale = False
+
+
+@dataclass(slots=True, eq=False)
+class _Unit:
+    """The parameters of one block that LoRAs change, merged together.
+
+    Attributes:
+        number: the block; `OUTSIDE` for the parameters outside the blocks.
+        targets: the parameters, by name.
+        built: `LiveMerge.strengths` with which it was built; None if it has to be built in any case.
+        turn: when it was built last, in calls of `LiveMerge.advance`.
+    """
+
+    number: int
+    targets: dict[str, _Target] = field(default_factory=dict)
+    built: tuple[float, ...] | None = None
+    turn: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its parameters."""
+        return sum(target.bytes for target in self.targets.values())
+
+
+class LiveMerge:
+    """The LoRAs of a network and the gradual merge of their strengths.
+
+    Args:
+        parameters: the network's parameters by name, which are written in place. They hold no LoRA yet.
+        stopwatch: measures how long units take on the device.
+
+    Attributes:
+        loras: the loaded LoRAs by slot; None for an empty one.
+        target: the strength of each slot that the weights move to.
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], stopwatch: Stopwatch | None = None) -> None:
+        self._parameters = dict(parameters)
+        self._stopwatch = stopwatch or HostStopwatch()
+        self.loras: list[Lora | None] = [None] * LORA_SLOTS
+        self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
+        self._units: dict[int, _Unit] = {}
+        self._turn = 0
+
+    @property
+    def base(self) -> dict[str, Tensor]:
+        """The parameters without any LoRA, by name."""
+        originals = {
+            name: target.base
+            for unit in self._units.values()
+            for name, target in unit.targets.items()
+            if target.base is not None
+        }
+        return self._parameters | originals
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the originals that are kept, or will be once every unit has been built."""
+        return sum(unit.bytes for unit in self._units.values())
+
+    @property
+    def due(self) -> int:
+        """Number of units that do not have the newest strengths yet."""
+        return sum(self._differs(unit) for unit in self._units.values())
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strength of each loaded LoRA that the weights move to; 0 for an empty slot."""
+        return tuple(s if lora is not None else 0.0 for s, lora in zip(self.target, self.loras, strict=True))
+
+    def load(self, slot: int, lora: Lora | None) -> None:
+        """Put a LoRA into a slot, or empty it. The weights follow with the next calls of `advance`.
+
+        Args:
+            slot: 0 to `LORA_SLOTS` - 1.
+            lora: a LoRA that was read for `base`; only its updates of parameters in this process are used.
+        """
+        before, self.loras[slot] = self.loras[slot], lora
+        for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
+            live = self._parameters.get(name)
+            if live is None:
+                continue
+            unit = self._units.setdefault(number_of(name), _Unit(number_of(name)))
+            unit.targets.setdefault(name, _Target(name, live)).renew()
+            unit.built = None
+
+    def set(self, strengths: Sequence[float]) -> None:
+        """Set the strengths that the weights are to have."""
+        self.target = tuple(strengths)
+
+    def advance(self, budget_s: float) -> Changed:
+        """Build the units that are due, as far as the time allows but at least one.
+
+        Args:
+            budget_s: seconds of the device.
+        """
+        changed = Changed()
+        due = sorted((unit for unit in self._units.values() if self._differs(unit)), key=lambda unit: unit.turn)
+        self._turn += 1
+        spent = 0.0
+        for number, unit in enumerate(due):
+            expected = self._stopwatch.expected(unit.bytes)
+            if number and (expected is None or spent + expected > budget_s):
+                break
+            with self._stopwatch.measured(unit.bytes) as took:
+                self._build(unit, changed)
+            spent += took() or expected or 0.0
+        return changed
+
+    def finish(self) -> Changed:
+        """Build all units that are due."""
+        return self.advance(float("inf")) if self._units else Changed()
+
+    def _differs(self, unit: _Unit) -> bool:
+        return unit.built is None or unit.built != self.strengths
+
+    def _build(self, unit: _Unit, changed: Changed) -> None:
+        strengths = self.strengths
+        for name, target in unit.targets.items():
+            target.build(self.loras, strengths)
+            if _TIME.search(name):
+                changed.time = True
+            elif _TEXT.search(name):
+                changed.all_text |= unit.number == OUTSIDE
+                changed.text.add(unit.number)
+        changed.text.discard(OUTSIDE)
+        unit.built, unit.turn = strengths, self._turn
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A view [O, I] of a weight; the kernel of a convolution is flattened."""
+    return weight.view(weight.shape[0], -1)
+
+
+def number_of(name: str) -> int:
+    """The block that a parameter belongs to; `OUTSIDE` for none."""
+    found = _BLOCK.match(name)
+    return int(found[1]) if found else OUTSIDE
+
+
+def merged(base: Mapping[str, Tensor], loras: Iterable[tuple[Lora, float]]) -> dict[str, Tensor]:
+    """A network's tensors with LoRAs merged for good; only changed tensors are copied.
+
+    The sum is computed in fp32, in the order of the LoRAs, and rounded once to the type of the base.
+
+    Args:
+        base: the network's tensors by name.
+        loras: LoRAs that were read for them, and their strengths.
+    """
+    sums: dict[str, Tensor] = {}
+    for lora, strength in loras:
+        for name, update in lora.updates.items():
+            total = sums[name] if name in sums else base[name].float()
+            if update.down is not None and update.up is not None:
+                product = (update.up.float(), update.down.float())
+                total = torch.addmm(_matrix(total), *product, alpha=update.scale * strength).view(total.shape)
+            if update.dense is not None:
+                total = total + strength * update.dense.float()
+            sums[name] = total
+    return dict(base) | {name: total.to(base[name].dtype) for name, total in sums.items()}

@@ -1,0 +1,192 @@
+"""LoRAs in a session: faders restyle while the stream runs, and nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.config import Config, LoraConfig
+from engine.controls import Controls
+from engine.errors import CheckpointError, ModelError
+from engine.frame import Frame
+from engine.models import registry
+from engine.models.wan21 import build
+from engine.network.lora import updates
+from engine.network.lora.merge import merged
+from engine.session import Session
+from engine.stream.stream import LocalStream
+
+SPEC = registry.get("wan21-tiny")
+CONTROLS = Controls(prompt_1="a forest", prompt_seconds=0.0, strength=0.8, steps=2)
+CONFIG = Config(model="wan21-tiny", width=32, height=32, device="cpu", dtype="float32", batch=False)
+PERIOD_NS = 40_000_000
+
+
+def lora(seed: int, only: str = "", width: int = SPEC.network.dim) -> dict[str, Tensor]:  # type: ignore[attr-defined]
+    generator, file = torch.Generator().manual_seed(seed), {}
+    for name, weight in NETWORK.items():
+        if name.endswith(".weight") and weight.dim() == 2 and name.startswith("blocks.") and only in name:
+            module = f"diffusion_model.{name.removesuffix('.weight')}"
+            file[f"{module}.lora_A.weight"] = torch.randn(2, weight.shape[1], generator=generator) * 0.2
+            file[f"{module}.lora_B.weight"] = torch.randn(weight.shape[0], 2, generator=generator) * 0.2
+    return file
+
+
+NETWORK = build.build_network(SPEC, torch.device("cpu"), torch.float32, {}).state_dict()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("loras")
+    save_file(lora(1), path / "noir.safetensors", {"modelspec.title": "Film noir", "modelspec.trigger_phrase": "noir"})
+    save_file(lora(2), path / "ink.safetensors")
+    pair = {
+        "blocks.0.self_attn.q.lora_A.weight": torch.ones(2, 5120),
+        "blocks.0.self_attn.q.lora_B.weight": torch.ones(5120, 2),
+    }
+    save_file(pair, path / "large.safetensors")
+    torch.save(NETWORK, path / "base.pt")
+    both = [(updates.read(lora(1), NETWORK, "1"), 0.7), (updates.read(lora(2), NETWORK, "2"), -0.4)]
+    torch.save(merged(NETWORK, both), path / "merged.pt")
+    return path
+
+
+def opened(folder: Path, *names: str, network: str = "base.pt", **settings: object) -> Session:
+    loras = tuple(LoraConfig(file=str(folder / f"{name}.safetensors")) for name in names)
+    config = CONFIG.model_copy(update={"loras": loras, **settings})
+    return Session.open(config, files={"dit": folder / network})
+
+
+def play(session: Session, controls: Controls, numbers: range = range(13)) -> np.ndarray:
+    made = []
+    for n in numbers:
+        pixels = np.random.default_rng(n).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        session.feed(Frame(pixels, pts_ns=n * PERIOD_NS, seq=n))
+        if session.ready:
+            made += session.step(controls)
+    return np.stack([frame.pixels for frame in made]).astype(int)
+
+
+def faders(**values: float) -> Controls:
+    return dataclasses.replace(CONTROLS, **values)
+
+
+@pytest.mark.parametrize("compile_", ["off", "graphs"])
+def test_two_faders_give_the_picture_of_the_merged_network(folder: Path, compile_: str) -> None:
+    with opened(folder, network="merged.pt") as session:
+        wanted = play(session, CONTROLS)
+    with opened(folder, "noir", "ink", compile=compile_) as session:
+        assert session.health.trouble == ""
+        found = play(session, faders(lora_1=0.7, lora_2=-0.4))
+        assert session.health.loras == "1 Film noir (noir); 2 ink"
+    assert np.abs(found - wanted).max() <= 1
+
+
+def test_at_strength_zero_and_without_any_the_pictures_are_the_same(folder: Path) -> None:
+    with opened(folder) as session:
+        without = play(session, CONTROLS)
+        assert session.health.loras == ""
+    with opened(folder, "noir", "ink") as session:
+        assert np.array_equal(play(session, CONTROLS), without)
+        session.reset()
+        moved = play(session, faders(lora_1=1.0))
+        assert np.abs(moved - without).max() > 8
+        session.reset()
+        play(session, CONTROLS, range(5))  # the fader is back; the weights follow within a few chunks
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        session.reset()
+        assert np.array_equal(play(session, CONTROLS), without), "no way of a fader leaves a trace"
+
+
+def test_a_change_touches_neither_history_nor_addresses(folder: Path) -> None:
+    with opened(folder, "noir") as session:
+        play(session, faders(lora_1=0.2))
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        tensors = dict(stream.state.tensors())
+        history = {name: t.clone() for name, t in tensors.items() if not name.startswith("text.")}
+        weights = dict(stream.network.named_parameters())  # type: ignore[attr-defined]
+        places = {name: t.data_ptr() for name, t in {**tensors, **weights}.items()}
+        before = {name: t.clone() for name, t in weights.items()}
+        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        assert any(not torch.equal(before[name], weights[name]) for name in weights)
+        assert all(torch.equal(history[name], tensors[name]) for name in history)
+        assert places == {name: t.data_ptr() for name, t in {**dict(stream.state.tensors()), **weights}.items()}
+
+
+@pytest.mark.parametrize(("only", "changes"), [("cross_attn.k", True), ("self_attn", False)])
+def test_the_prompts_keys_follow_where_a_lora_changes_them(folder: Path, only: str, changes: bool) -> None:
+    save_file(lora(3, only), folder / f"{only}.safetensors")
+    with opened(folder, only) as session:
+        play(session, CONTROLS, range(5))
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        held = [part.clone() for keys in stream.state.text for part in keys]
+        reads = []
+        read_text = stream.network.read_text
+        stream.network.read_text = lambda *a, **k: reads.append(k["layers"]) or read_text(*a, **k)  # type: ignore
+        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        assert bool(reads) is changes
+        now = [part for keys in stream.state.text for part in keys]
+        assert all(torch.equal(a, b) for a, b in zip(held, now, strict=True)) is not changes
+        if changes:
+            embedding = session.encode_prompt("a forest").embedding
+            fresh, _ = read_text(embedding, whole=stream.whole_text)
+            for keys, wanted in zip(stream.state.text, fresh, strict=True):
+                for part, whole in zip(keys, wanted, strict=True):
+                    torch.testing.assert_close(part[tuple(map(slice, whole.shape))], whole)
+
+
+def until(session: Session, controls: Controls, wanted: str) -> Iterator[None]:
+    """Play until the health names the LoRAs that are wanted."""
+    end, n = time.monotonic() + 60, 100
+    while session.health.loras != wanted and not session.health.trouble:
+        assert time.monotonic() < end
+        play(session, controls, range(n, n + 5))
+        n += 5
+        yield
+
+
+def test_a_file_is_chosen_while_the_stream_runs(folder: Path) -> None:
+    with opened(folder) as session:
+        play(session, CONTROLS)
+        chosen = faders(lora_2=1.0, lora_2_file=str(folder / "ink.safetensors"))  # type: ignore[arg-type]
+        for _ in until(session, chosen, "2 ink"):
+            pass
+        assert session.health.loras == "2 ink" and session.health.trouble == ""
+        for _ in until(session, CONTROLS, ""):
+            pass
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        found = stream.network.state_dict()  # type: ignore[attr-defined]
+        assert all(torch.equal(found[name], NETWORK[name]) for name in NETWORK)
+
+
+def test_a_file_that_does_not_fit_is_said_and_the_stream_goes_on(folder: Path) -> None:
+    with opened(folder, "noir") as session:
+        play(session, CONTROLS)
+        wrong = faders(lora_1_file=str(folder / "large.safetensors"))  # type: ignore[arg-type]
+        for _ in until(session, wrong, "never"):
+            pass
+        assert "LoRA 1:" in session.health.trouble and "width 5120 (Wan 14B)" in session.health.trouble
+        assert session.health.loras == "1 Film noir (noir)"
+
+
+def test_what_takes_no_lora_says_so_at_the_start(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="width 5120"):
+        opened(folder, "large")
+    with pytest.raises(ModelError, match="float8"):
+        opened(folder, "noir", weights_dtype="float8")
+    with pytest.raises(CheckpointError, match="There is no LoRA file"):
+        opened(folder, "absent")
