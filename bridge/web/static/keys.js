@@ -12,8 +12,9 @@ const MEANING = {
 const MOVES = [
   ["Enter", "In a field: send what was typed and leave the field"],
   ["Escape", "In a field: leave it and keep the old text. In a dialog: close it"],
-  ["Tab", "Next control, from left to right and down each column; Shift+Tab goes back"],
-  ["← →", "Move the fader, pad or row of buttons that has the focus"],
+  ["Enter", "On a fader: type its number"],
+  ["Tab", "Next control: picture, panic, snapshots, then the other panels; Shift+Tab goes back"],
+  ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];
 
 /** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot. */

@@ -44,7 +44,8 @@ SIZES = [
     (844, 390, True),
 ]
 PLACES = """(() => {
-const frame = (e) => e.closest(".column, #rest, #snapshots, #over") ?? document.body;
+const frame = (e) => { const f = e.closest(".column, #rest, #snapshots, #over");
+  return f && getComputedStyle(f).overflowX !== "visible" ? f : document.body; };
 const box = (e) => { const b = e.getBoundingClientRect(), f = frame(e).getBoundingClientRect(),
   g = document.getElementById("rest").contains(e) ? document.getElementById("rest").getBoundingClientRect() : f;
   return [Math.max(b.left, f.left, g.left), Math.max(b.top, f.top, g.top), Math.min(b.right, f.right, g.right),
@@ -52,7 +53,7 @@ const box = (e) => { const b = e.getBoundingClientRect(), f = frame(e).getBoundi
 const seen = (e) => { const [x, y, r, b] = box(e); return e.getClientRects().length > 0 && r > x && b > y; };
 const panels = [...document.querySelectorAll("#top, #views, #view-bar, #panic, .panel")].filter(seen);
 return panels.map((p) => [p.id || p.dataset.group, box(p),
-  [...p.querySelectorAll("h2, button, .fader, .choices, .entry, canvas")].filter(seen)
+  [...p.querySelectorAll("h2, button, .fader, .choices, .entry, .field, canvas")].filter(seen)
     .filter((e) => !e.closest("#examples, .sources, #errors-box"))
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
@@ -250,12 +251,17 @@ def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage
     """Tab goes through every control; arrows move a fader, Space presses a button."""
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
     reached: set[str] = set()
+    panels: list[str] = []
     for _ in range(160):
         page.key("Tab", "Tab", 9)
+        panels.append(page.js("document.activeElement.closest('header, section')?.id"))
         reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))
         if page.js("document.activeElement === document.body"):
             break
     assert reached >= {c.name for c in TABLE.controls}
+    order = [name for name, before in zip(panels, [None, *panels], strict=False) if name and name != before]
+    assert order[:4] == ["top", "picture", "panic", "snapshots"] and order[-1] == "health", order
+    assert len(order) == len(set(order)), "Tab comes to every panel once"
     stage.store.set("strength", 0.5)
     page.until("document.querySelector('#w-strength').value === '0.5'")
     page.js("document.getElementById('w-strength').focus()")
@@ -651,6 +657,7 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
         "",
         show.format("connect", "showModal"),
         show.format("help", "showModal"),
+        show.format("pad-editor", "showModal"),
         show.format("learn-button", "click"),
     ]
     findings = []
