@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,8 @@ from engine.errors import ModelError, OutOfMemoryError
 from engine.models import lora_file, registry, vram, weights
 from engine.models.lora_slots import LoraSlots
 from engine.models.spec import ModelSpec
+from engine.network.lora.branch import Branches, places_for
+from engine.network.protocol import StreamingNetwork
 from engine.planning.vram import GIB, Need
 from engine.runtime import graph_capture, quantise
 from engine.runtime.device import device_for, dtype_for, use_video_stream
@@ -104,6 +107,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         else:
             say(f"loading {spec.title}")
             float8 = config.weights_dtype == "float8"
+            branches = None
             # The device has no room for a large network in 16 bits, so its file stays in host memory, mapped. Random
             # weights, which only benchmarks use, are made on the device: it makes them many times faster.
             home = torch.device("cpu") if float8 and "dit" in files else device
@@ -111,8 +115,10 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
             if float8:
                 say("quantising weights to 8 bits")
                 quantise.quantise(dit, device)
+                branches = branches_of(config, spec, dit)
             say("loading the video autoencoder")
-            stream = LocalStream(spec, dit, parts.build_codec(spec, which, device, dtype, files), **settings)
+            codec = parts.build_codec(spec, which, device, dtype, files)
+            stream = LocalStream(spec, dit, codec, branches=branches, **settings)
         mode = graph_capture.choose(config.compile, device, devices=len(devices), warmup=config.warmup)
         if config.warmup and (mode != "off" or device.type != "cpu"):  # without capture, a CPU needs no warm-up
             trouble = graph_capture.prepare(spec, stream, mode, config.height, config.width, say)
@@ -132,6 +138,18 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
     return Opened(spec, stream, noise, prompts, kept, loras_of(config, spec, stream), build, trouble)
 
 
+def branches_of(config: Config, spec: ModelSpec, network: StreamingNetwork) -> Branches | None:
+    """The places for LoRAs beside a network's 8-bit weights; None if the configuration names none.
+
+    Raises:
+        ModelError: if one of them cannot be read or is not for this network.
+    """
+    if not config.loras or not lora_file.takes_lora(spec):
+        return None
+    files = [lora_file.read(Path(lora.file).expanduser()) for lora in config.loras]
+    return Branches(network, places_for(lora_file.fits(file, spec) for file in files))
+
+
 def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
     """The LoRAs of a configuration, read and checked.
 
@@ -143,8 +161,8 @@ def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
         refusal = f"{spec.title} takes no LoRA."
     elif not isinstance(stream, LocalStream):
         refusal = "LoRAs work on one device, but this network is on several."
-    elif config.weights_dtype == "float8":
-        refusal = 'LoRAs need weights in 16 bits: weights_dtype = "float8" takes none.'
+    elif config.weights_dtype == "float8" and not config.loras:
+        refusal = "With float8, LoRAs need places that are kept from the start: name at least one under engine.loras."
     target = stream if not refusal and isinstance(stream, LocalStream) else None
     return LoraSlots(config.loras, target, refusal, stream.device)
 

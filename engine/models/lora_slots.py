@@ -157,9 +157,10 @@ class LoraSlots:
         slot = self._slots[number]
         name = slot.name or file.title
         words = f" ({', '.join(file.triggers)})" if file.triggers else ""
-        slot.told = f"{name}{words}{', ' + lora.note if lora.note else ''}"
+        told = f"{name}{words}{', ' + lora.note if lora.note else ''}"
         assert self._target is not None
         self._target.load_lora(number, lora)
+        slot.told = told
 
     def _read(self, path: str, base: Mapping[str, Tensor]) -> tuple[LoraFile, Lora]:
         """Read a file, check it and copy it to the device; on the thread `loras` once the stream runs.

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.spec import CacheShape, Codec, ModelSpec
+from engine.network.lora.branch import Branches
 from engine.network.lora.merge import LiveMerge
 from engine.network.lora.stopwatch import stopwatch_for
 from engine.network.lora.updates import Lora
@@ -61,6 +62,7 @@ class LocalStream:
         batch: whether the denoising steps of successive chunks share one forward (stream batch), where the model
             permits it (`ModelSpec.batches`).
         max_steps: largest number of denoising steps of a chunk.
+        branches: the LoRAs beside the network's layers, if its weights are in 8 bits.
 
     Attributes:
         ends: encoder, noise and decoder.
@@ -83,6 +85,7 @@ class LocalStream:
         noise_rule: NoiseRule,
         batch: bool,
         max_steps: int,
+        branches: Branches | None = None,
     ) -> None:
         self.spec, self.network, self.codec, self.noise = spec, network, codec, noise
         network.fuse()
@@ -119,7 +122,8 @@ class LocalStream:
         self._text_bias: Tensor | None = None
         self._embedding_XE: Tensor | None = None
         self._used_text: list[tuple[Tensor, ...]] = list(self.state.text)
-        self._merge = LiveMerge(dict(cast(nn.Module, network).named_parameters()), stopwatch_for(self.device))
+        weights = dict(cast(nn.Module, network).named_parameters())
+        self._merge = LiveMerge(weights, stopwatch_for(self.device), branches)
 
     @property
     def dtype(self) -> torch.dtype:

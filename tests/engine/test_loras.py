@@ -17,9 +17,10 @@ from engine.config import Config, LoraConfig
 from engine.controls import Controls
 from engine.errors import CheckpointError, ModelError
 from engine.frame import Frame
-from engine.models import registry
+from engine.models import lora_file, registry
 from engine.models.wan21 import build
 from engine.network.lora import updates
+from engine.network.lora.branch import Branched
 from engine.network.lora.merge import merged
 from engine.session import Session
 from engine.stream.stream import LocalStream
@@ -186,7 +187,50 @@ def test_a_file_that_does_not_fit_is_said_and_the_stream_goes_on(folder: Path) -
 def test_what_takes_no_lora_says_so_at_the_start(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="width 5120"):
         opened(folder, "large")
-    with pytest.raises(ModelError, match="float8"):
-        opened(folder, "noir", weights_dtype="float8")
     with pytest.raises(CheckpointError, match="There is no LoRA file"):
         opened(folder, "absent")
+
+
+def test_beside_8_bit_weights_a_fader_moves_at_once_and_nothing_is_rounded_anew(folder: Path) -> None:
+    with opened(folder, "noir", weights_dtype="float8") as session:
+        play(session, CONTROLS, range(5))
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        layer = stream.network.blocks[0].ffn[0]
+        assert isinstance(layer, Branched)
+        x = torch.randn(1, 3, layer.down_RI.shape[1], generator=torch.Generator().manual_seed(1))
+        plain = layer.layer(x)
+        assert torch.equal(layer(x), plain), "strength 0 adds nothing"
+        place = layer.factor_R.data_ptr()
+        stream.blend_loras(faders(lora_1=0.5).lora_strengths(), 0.0)
+        update = updates.read(lora(1), NETWORK, "1").updates["blocks.0.ffn.0.weight"]
+        assert update.down is not None and update.up is not None
+        torch.testing.assert_close(layer(x), plain + 0.5 * (x @ update.down.T @ update.up.T))
+        assert layer.factor_R.data_ptr() == place
+        qkv = stream.network.blocks[1].self_attn.qkv
+        assert isinstance(qkv, Branched)
+        x = torch.randn(1, 3, qkv.down_RI.shape[1], generator=torch.Generator().manual_seed(2))
+        found = (qkv(x) - qkv.layer(x)).chunk(3, dim=-1)
+        for name, part in zip("qkv", found, strict=True):
+            update = updates.read(lora(1), NETWORK, "1").updates[f"blocks.1.self_attn.{name}.weight"]
+            assert update.down is not None and update.up is not None
+            torch.testing.assert_close(part, 0.5 * (x @ update.down.T @ update.up.T), atol=1e-5, rtol=1e-4)
+        moved = play(session, faders(lora_1=1.0), range(5, 13))
+        session.reset()
+        assert np.abs(moved - play(session, CONTROLS)[5:]).max() > 8
+
+
+def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None:
+    module = "diffusion_model.blocks.0.ffn.0"
+    wide = {f"{module}.lora_A.weight": torch.ones(60, 128), f"{module}.lora_B.weight": torch.ones(256, 60)}
+    save_file(wide, folder / "wide.safetensors")
+    save_file({f"{module}.diff": torch.ones(256, 128)}, folder / "whole.safetensors")
+    with opened(folder, "noir", weights_dtype="float8") as session:
+        base = session._stream.lora_base  # type: ignore[attr-defined]
+        for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "16 bits")):
+            file = lora_file.read(folder / f"{name}.safetensors").fitted(base)
+            with pytest.raises(ModelError, match=words):
+                session._stream.load_lora(1, file)  # type: ignore[attr-defined]
+    with opened(folder, weights_dtype="float8") as session:
+        play(session, faders(lora_1_file="x.safetensors"), range(5))  # type: ignore[arg-type]
+        assert "name at least one under engine.loras" in session.health.trouble

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from engine.controls import LORA_SLOTS
+from engine.network.lora.branch import Branches
 from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
 from engine.network.lora.updates import Lora
 
@@ -143,14 +144,21 @@ class LiveMerge:
     Args:
         parameters: the network's parameters by name, which are written in place. They hold no LoRA yet.
         stopwatch: measures how long units take on the device.
+        branches: the LoRAs beside layers with 8-bit weights; None if there are none.
 
     Attributes:
         loras: the loaded LoRAs by slot; None for an empty one.
         target: the strength of each slot that the weights move to.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], stopwatch: Stopwatch | None = None) -> None:
-        self._parameters = dict(parameters)
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        stopwatch: Stopwatch | None = None,
+        branches: Branches | None = None,
+    ) -> None:
+        self._branches = branches
+        self._parameters = dict(parameters) | (branches.biases if branches else {})
         self._stopwatch = stopwatch or HostStopwatch()
         self.loras: list[Lora | None] = [None] * LORA_SLOTS
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
@@ -166,7 +174,7 @@ class LiveMerge:
             for name, target in unit.targets.items()
             if target.base is not None
         }
-        return self._parameters | originals
+        return self._parameters | originals | (self._branches.shapes if self._branches else {})
 
     @property
     def kept_bytes(self) -> int:
@@ -189,7 +197,12 @@ class LiveMerge:
         Args:
             slot: 0 to `LORA_SLOTS` - 1.
             lora: a LoRA that was read for `base`; only its updates of parameters in this process are used.
+
+        Raises:
+            ModelError: if it cannot be put beside 8-bit weights; then nothing changes.
         """
+        if self._branches:
+            self._branches.check(slot, self.loras, lora)
         before, self.loras[slot] = self.loras[slot], lora
         for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
             live = self._parameters.get(name)
@@ -198,9 +211,15 @@ class LiveMerge:
             unit = self._units.setdefault(number_of(name), _Unit(number_of(name)))
             unit.targets.setdefault(name, _Target(name, live)).renew()
             unit.built = None
+        if self._branches:
+            self._branches.load(self.loras)
+            self._branches.set(self.strengths)
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
+        if self._branches and self.target != tuple(strengths):
+            self.target = tuple(strengths)
+            self._branches.set(self.strengths)
         self.target = tuple(strengths)
 
     def advance(self, budget_s: float) -> Changed:
