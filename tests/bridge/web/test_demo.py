@@ -160,7 +160,9 @@ def test_a_typed_prompt_changes_the_picture(page: Tab) -> None:
 
 def test_dragging_strength_is_echoed_to_an_osc_subscriber(demo: Demo, page: Tab) -> None:
     peer = Subscriber(demo.osc)
-    page.drag("[data-control=strength] input", (0.9, 0.5), (0.4, 0.5))  # as far as it moves, from 1
+    peer.send("/tidecast/strength", 1.0)
+    page.until("tidecast.state.values.strength === 1", "the peer's value")
+    page.drag("[data-control=strength] input", (0.9, 0.5), (0.4, 0.5))
     assert any(abs(float(str(value)) - 0.5) < 0.03 for value in peer.hears("/tidecast/strength"))
     peer.send("/tidecast/strength", 0.25)
     page.until("document.querySelector('[data-control=strength] output').textContent === '0.25'", "the peer's value")
