@@ -23,14 +23,14 @@ from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import MidiError, open_backend
-from bridge.control.midi.input import MidiInput
+from bridge.control.midi.input import LEARN, MidiInput
 from bridge.control.origin import INTERNAL, Origin
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
-from bridge.control.store import ControlStore
+from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.input_policy import InputPolicy
@@ -52,7 +52,9 @@ from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState, SnapshotsStored
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
+from engine.control import PREFIX
 from engine.controls import LORA_SLOTS, Controls
+from engine.errors import ControlError
 from engine.frame import Frame
 
 log = logging.getLogger(__name__)
@@ -126,7 +128,8 @@ class App:
 
     def inputs(self) -> list[SourceInfo]:
         """Every source that can be seen now (takes about two seconds). A number in the control `input` refers to it."""
-        self._inputs = list_sources(options=self._input_options())
+        found = list_sources(options=self._input_options())
+        self._inputs = [source for source in found if source.uri != self.config.output.uri]  # no loop to choose
         return self._inputs
 
     def _assemble(self, stack: contextlib.ExitStack) -> None:
@@ -204,7 +207,11 @@ class App:
         folder = long_folder(folder)
 
         def status(files: str) -> None:
+            before = telemetry.snapshot().get("recording", "")
             telemetry.update(recording=files)
+            if before and not files:
+                telemetry.update(recorded=before)
+                log.info("recorded: %s", before)
             if not files and store.snapshot.of(RecordControls).record:
                 store.set("record", False, INTERNAL)
 
@@ -238,7 +245,9 @@ class App:
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
-        if self.config.midi.enabled:
+        if not self.config.midi.enabled:
+            stack.callback(self.store.on(LEARN.name, _midi_is_off))
+        else:
             try:
                 backend = open_backend()
             except MidiError as error:
@@ -346,3 +355,10 @@ class App:
                 self.telemetry.update(message=reason)
             case _:
                 assert_never(event)
+
+
+def _midi_is_off(args: tuple[Any, ...], caller: Caller) -> None:
+    """Answer a request to learn a knob while nobody listens to MIDI."""
+    raise ControlError(
+        PREFIX + LEARN.address, "MIDI is off.", "To switch it on, start Tidecast with --midi (tidecast demo --midi)."
+    )

@@ -23,7 +23,7 @@ from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.table import STAGES
-from bridge.video.files.record_controls import RECORDING, RecordControls
+from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
 GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording", "LoRA")
@@ -54,6 +54,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *IN_FORCE,
         *readings.NAMES,
         RECORDING,
+        RECORDED,
         HEARTBEAT,
     )
     return compose(owners, COMMANDS, reported, GROUPS)

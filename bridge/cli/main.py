@@ -11,6 +11,7 @@ import logging
 import math
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -127,26 +128,7 @@ def run(
     set: Setting = UNSET,
 ) -> None:
     """Restyle a live source until Ctrl+C; without a configuration or model, with the preset that the GPU can hold."""
-    given = {
-        "input.uri": input,
-        "output.uri": output,
-        "engine.model": model,
-        "controls.prompt_1": prompt,
-        "engine.device": device,
-        "osc.port": osc_port,
-        "web.port": web_port,
-        "osc.host": osc_host,
-        "osc.allow": osc_allow or None,
-        "web.host": web_host,
-        "input.extra_ips": extra_ip or None,
-        "midi.enabled": midi or None,
-        "osc.compat": compat or None,
-        "osc.compat_port": compat_port,
-        "web.enabled": False if no_web else None,
-        **size_settings(size),
-        **assignments(set or []),
-    }
-    chosen = {key: value for key, value in given.items() if value is not None}
+    chosen = given(locals())
     if config is None and not any(key.startswith("engine.") for key in chosen):
         from bridge.cli import card
 
@@ -160,31 +142,35 @@ def run(
 @app.command(cls=Command)
 def demo(
     file: Annotated[Path | None, typer.Argument(help="A video to restyle; by default a moving test picture.")] = None,
+    input: Input = UNSET,
     output: Output = UNSET,
+    model: Model = UNSET,
+    size: Size = UNSET,
     prompt: Prompt = UNSET,
+    device: Device = UNSET,
     osc_port: OscPort = UNSET,
     web_port: WebPort = UNSET,
+    osc_host: OscHost = UNSET,
+    osc_allow: OscAllow = UNSET,
     web_host: WebHost = UNSET,
+    extra_ip: ExtraIp = UNSET,
+    midi: Midi = False,
+    compat: Compat = UNSET,
+    compat_port: CompatPort = UNSET,
     no_web: NoWeb = False,
     plain: Plain = False,
     seconds: Seconds = UNSET,
     set: Setting = UNSET,
 ) -> None:
-    """Show what Tidecast does: without a camera, a GPU or a download."""
+    """Show what Tidecast does: without a camera, a GPU or a download. Takes what `run` takes."""
+    if file is not None and input is not None:
+        raise ConfigError("A file and --input were given.", "Give one of them.")
     if file is not None and not file.is_file():
         raise ConfigError(f"There is no file {str(file)!r}.", "Give the path of a video.")
-    given = {
-        "input.uri": f"file:{file}" if file else None,
-        "output.uri": output,
-        "controls.prompt_1": prompt,
-        "osc.port": osc_port,
-        "web.port": web_port,
-        "web.host": web_host,
-        "web.enabled": False if no_web else None,
-        **assignments(set or []),
-    }
-    chosen = load("demo", {key: value for key, value in given.items() if value is not None})
-    serve(chosen, plain, seconds=seconds, fall_back=output is None)
+    options = given(locals())
+    if file is not None:
+        options["input.uri"] = f"file:{file}"
+    serve(load("demo", options), plain, seconds=seconds, fall_back=output is None)
 
 
 @app.command()
@@ -219,7 +205,12 @@ def doctor(
     for finding in findings:
         table.add_row(marks[finding.level], cell(finding.what), cell(finding.found), cell(finding.remedy))
     out.print(table)
-    raise typer.Exit(1 if any(finding.level == "bad" for finding in findings) else 0)
+    bad = sum(finding.level == "bad" for finding in findings)
+    words = ["tidecast", "run", *(("-c", config) if config else ()), *(("-m", model) if model else ())]
+    if bad:
+        out.print(f"Not ready: mend what is marked bad ({bad}), then run tidecast doctor again.", markup=False)
+        raise typer.Exit(1)
+    out.print(f"Ready. Run this: {shlex.join(words)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_back: bool = False) -> None:
@@ -269,6 +260,30 @@ def _started(config: AppConfig, fall_back: bool) -> App:
         bridge = App(config)
         bridge.start()
     return bridge
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the options of `run` or `demo` choose, by their dotted names; `options` are their arguments."""
+    settings = {
+        "input.uri": options["input"],
+        "output.uri": options["output"],
+        "engine.model": options["model"],
+        "controls.prompt_1": options["prompt"],
+        "engine.device": options["device"],
+        "osc.port": options["osc_port"],
+        "web.port": options["web_port"],
+        "osc.host": options["osc_host"],
+        "osc.allow": options["osc_allow"] or None,
+        "web.host": options["web_host"],
+        "input.extra_ips": options["extra_ip"] or None,
+        "midi.enabled": options["midi"] or None,
+        "osc.compat": options["compat"] or None,
+        "osc.compat_port": options["compat_port"],
+        "web.enabled": False if options["no_web"] else None,
+        **size_settings(options["size"]),
+        **assignments(options["set"] or []),
+    }
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def size_settings(size: str | None) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 PLAIN_PERIOD_S = 5.0
 """Time between two plain lines."""
 
+MESSAGE_COLUMNS = 26
+"""Columns that are kept for a message, before less important figures."""
+
+TARGET_COLOURS = {"late": "yellow", "missed": "red"}
 COLOURS = {"running": "green", "loading": "cyan", "no-input": "yellow", "stalled": "yellow", "error": "red"}
 
 
@@ -46,6 +50,7 @@ def introduction(bridge: App) -> str:
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
     lines.append(f"output  {output_text(config.output.uri)}")
+    lines.append(f"record  {PREFIX}/record 1, or Record on the page; into {bridge.recorder.folder}")
     if bridge.web is not None:
         lines.append(f"page    {bridge.web.url}")
         lines += qr_text(bridge.web.url).splitlines()
@@ -112,7 +117,7 @@ class StatusLine:
 
     def _show(self, now: Mapping[str, Any]) -> None:
         if self._live is not None:
-            self._live.update(styled(now), refresh=True)
+            self._live.update(styled(now, self._console.width), refresh=True)
             return
         state = str(now.get("state", "loading"))
         if state != self._state or time.monotonic() - self._said_s >= PLAIN_PERIOD_S:
@@ -120,20 +125,42 @@ class StatusLine:
             self._console.print(styled(now).plain, highlight=False, soft_wrap=True)
 
 
-def styled(now: Mapping[str, Any]) -> Text:
-    """The readings as one line."""
-    state = str(now.get("state", "loading"))
-    line = Text(f"{state:9}", style=COLOURS.get(state, ""))
-    line.append(
-        f" in {now.get('fps_in', 0.0):4.1f}  out {now.get('fps_out', 0.0):4.1f}  "
-        f"engine {now.get('fps_engine', 0.0):4.1f} fps  latency {now.get('latency', 0.0):4.0f} ms  "
-        f"dropped {now.get('dropped', 0)}",
-        style="default",
-    )
-    if now.get("vram"):
-        line.append(f"  vram {now['vram']:.1f} GiB", style="default")
-    if now.get("prompt"):
-        line.append(f"  “{one_line(str(now['prompt'])[:40])}”", style="italic")
-    if now.get("message"):
-        line.append(f"  {one_line(str(now['message']))}", style="dim")
+def styled(now: Mapping[str, Any], width: int | None = None) -> Text:
+    """The readings as one line.
+
+    Args:
+        now: the readings.
+        width: columns of the terminal; what is least important is left out, and the message is cut. None for all.
+    """
+    state, target = str(now.get("state", "loading")), str(now.get("target", ""))
+    late = "" if target in ("", "held") else f" ({target})"
+    parts = [  # (importance, text, style), in the order in which they are shown
+        (0, f"{state:9}", COLOURS.get(state, "")),
+        (5, f" in {now.get('fps_in', 0.0):4.1f}", ""),
+        (3, f" out {now.get('fps_out', 0.0):4.1f}", ""),
+        (4, f" engine {now.get('fps_engine', 0.0):4.1f} fps", ""),
+        (1, f" latency {now.get('latency', 0.0):4.0f} ms{late}", TARGET_COLOURS.get(target, "")),
+        (6, f" dropped {now.get('dropped', 0)}", ""),
+        (8, f" vram {now['vram']:.1f} GiB" if now.get("vram") else "", ""),
+        (2, " REC" if now.get("recording") else "", "red"),
+        (9, f" “{one_line(str(now['prompt'])[:40])}”" if now.get("prompt") else "", "italic"),
+    ]
+    parts = [part for part in parts if part[1]]
+    message = one_line(str(now["message"])) if now.get("message") else ""
+    if width is not None:
+        room = width - (min(len(message) + 2, MESSAGE_COLUMNS) if message else 0)
+        while max(parts)[0] > 2 and _joined(parts).cell_len > room:
+            parts.remove(max(parts))
+    line = _joined(parts)
+    if message:
+        line.append(f"  {message}", style="dim")
+    if width is not None:
+        line.truncate(width, overflow="ellipsis")
+    return line
+
+
+def _joined(parts: Sequence[tuple[int, str, str]]) -> Text:
+    line = Text()
+    for _, text, style in parts:
+        line.append(f" {text}" if line else text, style=style or "default")
     return line

@@ -5,24 +5,33 @@ Nothing here opens anything: an address is judged by its characters and by the t
 
 from __future__ import annotations
 
+import re
+
 from bridge.video.table import OpenedBy, Transport, find, rows
 from engine.errors import TransportError
 
 MAX_CHARACTERS = 1024
 """Longest address of an input. Addresses come from the network and are stored, echoed and shown."""
 
+_PATH = re.compile(
+    r"(~|\.{1,2}|[A-Za-z]:)?[\\/].*|[^:\\/]+[\\/].*|[^:]*\.(mp4|mov|m4v|mkv|webm|avi|mpe?g|mxf|gif)", re.I | re.S
+)
+"""What is taken for a plain path: text that begins as a path does, holds folders, or ends as a video file does."""
+
 MAX_INDEX_DIGITS = 4
 """Longest index into the list of inputs."""
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Split `transport:name`.
+    """Split `transport:name`. A plain path, such as `clips/loop.mp4` or `C:\\clips\\loop.mp4`, is a file.
 
     Raises:
         TransportError: no such transport; the remedy names those that exist.
     """
     scheme, colon, name = uri.strip().partition(":")
     scheme = scheme.lower()
+    if find(scheme if colon else "") is None and _PATH.fullmatch(uri.strip()):
+        return "file", uri.strip()
     if not colon or find(scheme) is None:
         known = ", ".join(f"{row.scheme}:" for row in rows())
         raise TransportError(f"{_shown(uri)} names no video transport.", f"It must begin with one of {known}")

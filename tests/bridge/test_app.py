@@ -23,7 +23,7 @@ import pytest
 from websockets.sync.client import connect
 from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
-from bridge.app import App
+from bridge.app import App, _midi_is_off
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Receiver, Seen, Sender, SleepProbe
 from bridge.config_file import load
@@ -31,6 +31,7 @@ from bridge.control.osc.packet import build, parse
 from bridge.drills.start import as_command, free_port, in_process
 from bridge.pipeline.monitor import rate
 from bridge.process.supervisor import EngineState
+from bridge.video.base import SourceInfo
 from bridge.video.synthetic.pattern import read_counter
 from engine.errors import NameTakenError
 from tests.support.video_peers import Peer, mix_with_cyndilib, serve_with_cyndilib
@@ -391,3 +392,17 @@ def test_starts_as_a_command_end_in_good_order():
         with socket.socket(socket.AF_INET, kind) as again:
             again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             again.bind(("127.0.0.1", port))
+
+
+def test_the_own_output_is_not_offered_as_an_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [SourceInfo("spout:Tidecast", "Tidecast"), SourceInfo("spout:Desk", "Desk")]
+    monkeypatch.setattr("bridge.app.list_sources", lambda options: seen)
+    app = App(load(None, identity("pattern:bars", "spout:Tidecast", 64, 48)))
+    assert [source.uri for source in app.inputs()] == ["spout:Desk"]
+
+
+def test_who_wants_to_learn_a_knob_while_midi_is_off_is_told_how_to_switch_it_on() -> None:
+    app, answers = App(load(None, identity("pattern:bars", "null:", 64, 48))), []
+    app.store.on("midi_learn", _midi_is_off)
+    app.store.handle("/tidecast/midi/learn", ["/tidecast/mix"], reply=lambda *answer: answers.append(answer))
+    assert "MIDI is off. To switch it on, start Tidecast with --midi" in answers[0][1][1]

@@ -85,6 +85,9 @@ class Recorder:
         folder: where files are written; created when needed.
         status, trouble: called on the recorder's thread with what is recorded and with what went wrong.
         fps: expected frames per second (determines how often the file is written out; any rate is recorded).
+
+    Attributes:
+        folder: where files are written.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Recorder:
         if width % 2 or height % 2:
             raise ValueError(f"a recording needs even sizes, got {width}x{height}")
         self._sizes = dict.fromkeys(KINDS, (width, height))  # of the frames that were offered last
-        self._folder = folder
+        self.folder = folder
         self._fps = fps
         self._status = status
         self._trouble = trouble
@@ -255,16 +258,14 @@ class Recorder:
             TransportError: if there is not enough free space on the disk.
             OSError: if the folder or the file cannot be created.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        remove_left_behind(self._folder)
-        free = shutil.disk_usage(self._folder).free
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_left_behind(self.folder)
+        free = shutil.disk_usage(self.folder).free
         if free < MIN_FREE_BYTES:
             raise TransportError(
-                f"only {free // 2**20} MiB are free in {self._folder}.", "Free some space, or choose another folder."
+                f"only {free // 2**20} MiB are free in {self.folder}.", "Free some space, or choose another folder."
             )
-        return reserve(
-            self._folder, time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
-        )
+        return reserve(self.folder, time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else ""))
 
 
 def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:

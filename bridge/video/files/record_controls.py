@@ -24,6 +24,9 @@ class RecordControls:
     )
 
 
+RECORDED = Reading(
+    "recorded", "/status/recorded", Kind.TEXT, "", "The file that was recorded last; empty before the first."
+)
 RECORDING = Reading(
     "recording", "/status/recording", Kind.TEXT, "", "The file that is being recorded; empty when none is."
 )

@@ -165,7 +165,7 @@ export function recording(control) {
   const file = el("p", { class: "file dim", role: "status" }, "");
   $("panel-recording")?.querySelector(".controls").append(file);
   on("readings", (r) => {
-    const text = r.recording ? `Writing ${r.recording}` : "";
+    const text = r.recording ? `Writing ${r.recording}` : r.recorded ? `Written: ${r.recorded}` : "";
     if (file.textContent !== text) file.textContent = text;
   });
 }

@@ -22,6 +22,7 @@ from bridge.cli import main as command
 from bridge.cli.bench import Benches
 from bridge.cli.doctor import diagnose
 from bridge.cli.main import app
+from bridge.cli.status import styled
 from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load
 from engine.errors import ConfigError, TransportError
@@ -353,3 +354,49 @@ def test_a_command_that_is_not_installed_is_named_in_full(monkeypatch: pytest.Mo
         result.exception.message == "tidecast bench flood is for developers and is not part of the installed package."
     )
     assert result.exception.remedy == "Run it in a checkout: python3 -m bridge bench flood"
+
+
+@pytest.mark.parametrize("width", range(60, 101, 5))
+@pytest.mark.parametrize("target", ["", "held", "late", "missed"])
+def test_the_status_line_fits_the_terminal_and_keeps_what_matters(width: int, target: str) -> None:
+    now = {
+        "state": "running",
+        "target": target,
+        "fps_in": 30.0,
+        "fps_out": 29.97,
+        "fps_engine": 9.6,
+        "latency": 1234.0,
+        "dropped": 123456,
+        "vram": 11.5,
+        "recording": "/videos/show.mp4",
+        "prompt": "a forest in autumn, 森",
+        "message": "4 steps are too many here: 2 fit.",
+    }
+    line = styled(now, width)
+    assert line.cell_len <= width
+    for part in ("running", "latency 1234 ms", "REC", "4 steps"):
+        assert part in line.plain
+    assert (f"({target})" in line.plain) == (target in ("late", "missed"))
+    assert len(styled(now).plain) > 150, "a log has everything"
+
+
+def test_demo_takes_what_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = []
+    monkeypatch.setattr(command, "serve", lambda config, plain, **rest: served.append(config))
+    words = ["--input", "pattern:bars", "--size", "128x192", "--midi", "--osc-host", "0.0.0.0"]
+    assert CliRunner().invoke(app, ["demo", *words]).exit_code == 0
+    (config,) = served
+    assert (config.input.uri, config.engine.width, config.engine.height) == ("pattern:bars", 128, 192)
+    assert config.midi.enabled and config.osc.host == "0.0.0.0" and config.engine.model == "ember"
+    assert isinstance(CliRunner().invoke(app, ["demo", "a.mp4", "--input", "pattern:bars"]).exception, ConfigError)
+
+
+@pytest.mark.parametrize("level", ["ok", "bad"])
+def test_doctor_ends_with_what_to_run(level: doctor.Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "diagnose", lambda config: [doctor.Finding(level, "x", "y")])
+    done = CliRunner().invoke(app, ["doctor", "-c", "demo"])
+    last = done.stdout.strip().splitlines()[-1]
+    if level == "ok":
+        assert (done.exit_code, last) == (0, "Ready. Run this: tidecast run -c demo")
+    else:
+        assert done.exit_code == 1 and last.startswith("Not ready: mend what is marked bad (1)")

@@ -13,7 +13,7 @@ import pytest
 from bridge.control.store import ControlStore
 from bridge.table import TABLE
 from bridge.video import table
-from bridge.video.address import MAX_CHARACTERS, OpenedBy, check_input, opened_by
+from bridge.video.address import MAX_CHARACTERS, OpenedBy, check_input, opened_by, parse_uri
 from bridge.video.names import PATTERN_NAMES
 from bridge.video.opening import open_source
 from bridge.video.synthetic.pattern import PATTERNS
@@ -132,6 +132,25 @@ def test_a_display_of_another_machine_is_only_for_somebody_at_this_one(
 
 def test_a_transport_of_ones_own_is_not_open_to_other_machines_unless_it_says_so() -> None:
     assert table.Transport("x", "x", "x", reads="x").opened_by is OpenedBy.ALLOWED
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["clip.mp4", "clips/a loop.mov", "/shows/one.mkv", "./x", "../x", "~/x", "C:\\clips\\one.mp4", "c:/one", "A.WEBM"],
+)
+def test_a_plain_path_is_a_file(path: str) -> None:
+    assert parse_uri(path) == ("file", path)
+
+
+@pytest.mark.parametrize("text", ["clip", "x:y", "x:y/z", "x:clip.mp4", "hello.world", "3", ""])
+def test_what_is_neither_an_address_nor_a_path_is_refused(text: str) -> None:
+    with pytest.raises(TransportError, match="names no video transport"):
+        parse_uri(text)
+
+
+def test_a_plain_path_to_another_machine_is_only_for_somebody_at_this_one() -> None:
+    assert opened_by("//stage/share/clip.mp4") is OpenedBy.OPERATOR
+    assert opened_by("clips/one.mp4") is opened_by("file:clips/one.mp4")
 
 
 def test_the_names_of_the_test_pictures_are_those_that_there_are() -> None:
