@@ -165,7 +165,7 @@ def portable(wine: Wine, limit_s: float) -> str:
 
 def double_clicks(wine: Wine, limit_s: float) -> str:
     """Every other file to double-click in the portable folder; TouchDesigner's tool is a stand-in."""
-    with _stick(wine) as place:
+    with _stick(wine) as place, tempfile.TemporaryDirectory() as beside:  # cmd /c takes one quoted word: no spaces
 
         def click(name: str, *words: str, codes: tuple[int, ...] = (0,)) -> str:
             ended = wine.run("cmd", "/c", windows_path(place / name), *words, timeout_s=limit_s, network=False)
@@ -179,12 +179,17 @@ def double_clicks(wine: Wine, limit_s: float) -> str:
             raise Failed(f"Run.cmd did not obey show.toml: {ran[-2000:]}")
         if "network" not in click("Doctor.cmd", codes=(0, 1)):  # the last row; 1: something here is bad
             raise Failed("Doctor.cmd did not get to its end")
-        tool = place / "TouchDesigner" / "bin" / "toecollapse.exe"
+        tool = Path(beside) / "TouchDesigner" / "bin" / "toecollapse.exe"
         tool.parent.mkdir(parents=True)
         tool.write_bytes(stand_in_program(windows_path(place / "python" / "python.exe"), COLLAPSE))
-        words = ("--touchdesigner", windows_path(tool.parent.parent), "--documents", windows_path(place / "Documents"))
+        words = (
+            "--touchdesigner",
+            windows_path(tool.parent.parent),
+            "--documents",
+            windows_path(Path(beside) / "Documents"),
+        )
         click("Install into TouchDesigner.cmd", *words)
-        made = place / "Documents" / "Derivative" / "Palette" / "Tidecast.tox"
+        made = Path(beside) / "Documents" / "Derivative" / "Palette" / "Tidecast.tox"
         if made.read_bytes() != b"made":
             raise Failed("Install into TouchDesigner.cmd made no component")
     return "Run with a show.toml, Doctor, and Install into TouchDesigner do what they say"
