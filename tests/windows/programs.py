@@ -177,23 +177,22 @@ def double_clicks(wine: Wine, limit_s: float) -> str:
         ran = click("Run.cmd", "--plain", "--output", "null:", "--seconds", "3", *QUIET)
         if not re.search(r"input +pattern:bars", ran):
             raise Failed(f"Run.cmd did not obey show.toml: {ran[-2000:]}")
-        if "network" not in click("Doctor.cmd", codes=(0, 1)):  # the last row; 1: something here is bad
+        if "network" not in click("Doctor.cmd", codes=WITH_PAUSE):  # the last row
             raise Failed("Doctor.cmd did not get to its end")
         tool = Path(beside) / "TouchDesigner" / "bin" / "toecollapse.exe"
         tool.parent.mkdir(parents=True)
         tool.write_bytes(stand_in_program(windows_path(place / "python" / "python.exe"), COLLAPSE))
-        words = (
-            "--touchdesigner",
-            windows_path(tool.parent.parent),
-            "--documents",
-            windows_path(Path(beside) / "Documents"),
-        )
-        click("Install into TouchDesigner.cmd", *words)
-        made = Path(beside) / "Documents" / "Derivative" / "Palette" / "Tidecast.tox"
+        documents = Path(beside) / "Documents"
+        words = ("--touchdesigner", windows_path(tool.parent.parent), "--documents", windows_path(documents))
+        click("Install into TouchDesigner.cmd", *words, codes=WITH_PAUSE)
+        made = documents / "Derivative" / "Palette" / "Tidecast.tox"
         if made.read_bytes() != b"made":
             raise Failed("Install into TouchDesigner.cmd made no component")
     return "Run with a show.toml, Doctor, and Install into TouchDesigner do what they say"
 
+
+WITH_PAUSE = (0, 1)
+"""Exit codes of a file that ends with `pause`, which fails under Wine where nobody can press a key."""
 
 COLLAPSE = "import sys; open(sys.argv[1], 'wb').write(b'made'); sys.exit(1)"
 """What stands in for TouchDesigner's `toecollapse`, which also ends with 1 when it succeeds."""
