@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.process.priority import keep_objects
+
 # Before torch is loaded, and for every process that a test starts. The tests' tensors are small: two threads share an
 # operation of microseconds and then wait for each other. On an idle machine that gains nothing; where other programs
 # keep every core busy, each operation waits until both threads have had their turn: a test of seconds takes minutes.
@@ -46,6 +48,14 @@ REAL_TIME = {
 }
 """Modules whose tests run whole programs against the clock. A machine that pauses them gets two further tries, which
 pytest counts in its last line."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_collections(request: pytest.FixtureRequest) -> None:
+    """As the program does when it starts. Here a collection would look at what all other tests have left, too: it held
+    the threads that send the picture for 2.8 s on a busy machine."""
+    if request.path.relative_to(HERE).as_posix() in REAL_TIME:
+        keep_objects()
 
 
 def pytest_configure() -> None:

@@ -246,8 +246,10 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
 def _started(config: AppConfig, fall_back: bool) -> App:
     """The bridge, started; see `serve`."""
     from bridge.app import App
+    from bridge.process.priority import keep_objects
 
     bridge = App(config)
+    keep_objects()
     try:
         bridge.start()
     except TransportError as error:

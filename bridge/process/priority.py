@@ -1,9 +1,10 @@
-"""Thread priority, timer resolution and power saving, for the threads that carry frames."""
+"""Thread priority, timer resolution, power saving and garbage collection, for the threads that carry frames."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -61,3 +62,13 @@ def refuse_power_saving(kernel32: Any) -> bool:
         if kernel32.SetProcessInformation(process, POWER_THROTTLING, ctypes.byref(state), size):
             return True
     return False
+
+
+def keep_objects() -> None:
+    """Collect the garbage, and exempt all objects that are left from later collections.
+
+    A collection holds every thread. Modules and models stay until the process ends, and looking at all their objects
+    takes 0.1 to 0.2 s in the engine, half of that in the bridge, and several times as long on a busy machine.
+    """
+    gc.collect()
+    gc.freeze()

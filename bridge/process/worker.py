@@ -20,7 +20,7 @@ from bridge.process.identity_session import IdentitySession
 from bridge.process.loop import Loop
 from bridge.process.messages import Failed, Loading, Ready, Start
 from bridge.process.parent import LogToParent, Parent
-from bridge.process.priority import fine_timers
+from bridge.process.priority import fine_timers, keep_objects
 from engine.config import Config
 from engine.errors import CaptureError, TidecastError
 
@@ -79,6 +79,7 @@ def open_session(start: Start, parent: Parent, heartbeat: Heartbeat) -> Iterator
 
     progress(f"opening {start.config.model}")
     with Session.open(leaving_a_core(start.config), progress=progress, defer_prompts=True) as session:
+        keep_objects()
         yield session
 
 

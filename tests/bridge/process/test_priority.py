@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import sys
 import threading
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from bridge.process.priority import HIGHEST, THIS_THREAD, fine_timers, raise_thread_priority, refuse_power_saving
+from bridge import app
+from bridge.cli import main
+from bridge.config_file import load
+from bridge.process import priority, worker
+from bridge.process.messages import Start
+from bridge.process.priority import (
+    HIGHEST,
+    THIS_THREAD,
+    fine_timers,
+    keep_objects,
+    raise_thread_priority,
+    refuse_power_saving,
+)
+from engine import session
+from engine.config import Config
+from engine.controls import Controls
 
 
 class Kernel:
@@ -51,3 +69,26 @@ def test_windows_gives_the_priority_and_the_timers() -> None:
     if sys.platform == "win32":
         ctypes.windll.ntdll.NtQueryTimerResolution(*(ctypes.byref(value) for value in (coarsest, finest, now)))
     assert now.value <= 10_000, "1 ms in units of 100 ns"
+
+
+def test_the_bridge_and_the_engine_keep_their_objects_from_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the picture runs, so that no collection of all of them holds its threads."""
+    kept: list[str] = []
+    monkeypatch.setattr(priority, "keep_objects", lambda: kept.append("bridge"))
+    monkeypatch.setattr(worker, "keep_objects", lambda: kept.append("engine"))
+    monkeypatch.setattr(app.App, "start", lambda self: kept.append("start"))
+    main._started(load(None, {"output.uri": "null:"}), fall_back=False)
+    monkeypatch.setattr(session.Session, "open", lambda *args, **options: contextlib.nullcontext("session"))
+    start = Start(Config(), False, False, 0.0, Controls())
+    with worker.open_session(start, mock.Mock(), mock.Mock()) as opened:
+        assert opened == "session"
+        assert kept == ["bridge", "start", "engine"]
+
+
+def test_objects_that_are_kept_are_not_collected() -> None:
+    many = [[number] for number in range(1000)]
+    before = gc.get_freeze_count()
+    keep_objects()
+    kept = gc.get_freeze_count() - before
+    assert kept > len(many)
+    assert not {id(found) for found in gc.get_objects()} & {id(one) for one in many}
