@@ -83,8 +83,8 @@ class App:
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
         self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
+        configured = [lora.file for lora in config.engine.loras]
         for number in range(1, LORA_SLOTS + 1):
-            configured = (lora.file for lora in config.engine.loras)
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)
         self._gate = Gate(config.osc.allow, self.telemetry.error)

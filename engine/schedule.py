@@ -98,8 +98,7 @@ class Plan:
         late: whether the wanted latency or rate still cannot be held.
         reason: for the user: why the plan differs from the goal, or what to do where the goal cannot be reached; empty
             if there is nothing to say.
-        forwards: forwards of the chunk, one after the other; 0 for the usual number: one with the stream batch, else
-            one for each step.
+        extra_forwards: as in `Goal`.
     """
 
     rows: int
@@ -107,7 +106,12 @@ class Plan:
     skip: int = 0
     late: bool = False
     reason: str = ""
-    forwards: int = 0
+    extra_forwards: int = 0
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of the chunk, one after the other: one with the stream batch, else one for each step."""
+        return (1 if self.rows == self.steps else self.steps) + self.extra_forwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,34 +192,22 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
     seconds = _chunk_s(cost, steps, goal)
     skip, policy = _skip(goal, load, seconds, period, steps, policy)
     late = skip > 0 or _latency(goal, cost, steps, period) > goal.latency_s
-    return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period), _planned(goal, steps)), policy
+    return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period), goal.extra_forwards), policy
 
 
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
     """Update the estimate with a chunk that was processed by the plan `done` in `seconds`."""
-    return cost.measured(done.rows, seconds / _forwards_of(done))
+    return cost.measured(done.rows, seconds / done.forwards)
 
 
 def expected(cost: Cost, ahead: Plan) -> float:
     """Expected seconds to process a chunk by the plan `ahead`; 0 if nothing has been measured yet."""
-    return _forwards_of(ahead) * cost.seconds(ahead.rows)
-
-
-def _planned(goal: Goal, steps: int) -> int:
-    """`Plan.forwards`."""
-    return _forwards(goal, steps) if goal.extra_forwards else 0
-
-
-def _forwards(goal: Goal, steps: int) -> int:
-    return 1 if goal.batch else steps + goal.extra_forwards
-
-
-def _forwards_of(made: Plan) -> int:
-    return made.forwards or (1 if made.rows == made.steps else made.steps)
+    return ahead.forwards * cost.seconds(ahead.rows)
 
 
 def _chunk_s(cost: Cost, steps: int, goal: Goal) -> float:
-    return cost.seconds(steps) if goal.batch else _forwards(goal, steps) * cost.seconds(1)
+    """Expected seconds to process a chunk with so many steps."""
+    return expected(cost, Plan(steps if goal.batch else 1, steps, extra_forwards=goal.extra_forwards))
 
 
 def _latency(goal: Goal, cost: Cost, steps: int, period: float) -> float:

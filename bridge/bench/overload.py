@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from bridge.pipeline.pacing.pacer import Pacer
 from bridge.pipeline.restyled import Restyled
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
-from bridge.process.identity_session import NoPrompt
+from bridge.process.identity_session import NoPrompt, PlainHealth, PlainSpec
 from bridge.process.loop import Loop
 from bridge.process.messages import FromEngine, Health, Start
 from engine.chunker import Chunk
@@ -101,32 +101,6 @@ def bound_s(machine: Machine, steps: int, batch: bool) -> float:
     """Longest latency that overload may cause: the chunk's own time, and one more chunk before it."""
     one = machine.seconds(steps) if batch else steps * machine.seconds(1)
     return own_time_s(machine, steps, batch) + max(PERIOD_S, one)
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """See `SessionSpec`."""
-
-    name: str = "simulated"
-    frames_per_latent: int = FRAMES
-    frames_per_block: int = 1
-    batches: bool = True
-    extra_forwards: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SessionHealth:
-    """See `ChunkHealth`."""
-
-    noise: float = 0.0
-    steps: int = 0
-    stages: dict[str, float] = field(default_factory=dict)
-    chunks: int = 0
-    prompt: str = ""
-    missing_prompts: tuple[str, ...] = ()
-    loras: str = ""
-    vram: float = 0.0
-    trouble: str = ""
 
 
 class Show:
@@ -284,7 +258,7 @@ class Inbox:
 class SimulatedSession:
     """An `EngineSession` that only takes time, as the stream batch of `engine.stream` does."""
 
-    spec = Spec()
+    spec = PlainSpec("simulated", frames_per_latent=FRAMES)
 
     def __init__(self, show: Show, machine: Machine, batch: bool) -> None:
         self._show, self._machine, self._batch = show, machine, batch
@@ -293,7 +267,7 @@ class SimulatedSession:
         self._flights: list[tuple[Chunk, int]] = []  # newest first, with their numbers of steps
         self._free = 0.0
         self._first = True
-        self.health = SessionHealth()
+        self.health = PlainHealth()
 
     @property
     def frames_needed(self) -> int:

@@ -11,8 +11,8 @@ from engine.frame import Frame
 
 
 @dataclass(frozen=True, slots=True)
-class IdentitySpec:
-    """What stands for the facts of the model."""
+class PlainSpec:
+    """What stands for the facts of a model where there is none; see `SessionSpec`."""
 
     name: str = "identity"
     frames_per_latent: int = 1
@@ -22,8 +22,8 @@ class IdentitySpec:
 
 
 @dataclass(frozen=True, slots=True)
-class IdentityHealth:
-    """Figures of a chunk that was not changed. `chunks` stays 0: nothing is computed, so there is no cost to learn."""
+class PlainHealth:
+    """Figures of a chunk that no model computed; see `ChunkHealth`."""
 
     noise: float = 0.0
     steps: int = 0
@@ -48,8 +48,8 @@ class IdentitySession:
     """An `EngineSession` whose chunk is one frame, which it returns unchanged."""
 
     def __init__(self) -> None:
-        self.spec = IdentitySpec()
-        self.health = IdentityHealth()
+        self.spec = PlainSpec()
+        self.health = PlainHealth()  # `chunks` stays 0: nothing is computed, so there is no cost to learn
         self._waiting: deque[Frame] = deque()
         self._begun: deque[Chunk] = deque()
 

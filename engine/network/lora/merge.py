@@ -184,7 +184,7 @@ class LiveMerge:
     @property
     def due(self) -> int:
         """Number of units that do not have the newest strengths yet."""
-        return sum(self._differs(unit) for unit in self._units.values())
+        return len(self._due())
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -217,10 +217,9 @@ class LiveMerge:
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
-        if self._branches and self.target != tuple(strengths):
-            self.target = tuple(strengths)
+        before, self.target = self.target, tuple(strengths)
+        if self._branches and self.target != before:
             self._branches.set(self.strengths)
-        self.target = tuple(strengths)
 
     def advance(self, budget_s: float) -> Changed:
         """Build the units that are due, as far as the time allows but at least one.
@@ -229,7 +228,7 @@ class LiveMerge:
             budget_s: seconds of the device.
         """
         changed = Changed()
-        due = sorted((unit for unit in self._units.values() if self._differs(unit)), key=lambda unit: unit.turn)
+        due = sorted(self._due(), key=lambda unit: unit.turn)
         self._turn += 1
         spent = 0.0
         for number, unit in enumerate(due):
@@ -245,8 +244,9 @@ class LiveMerge:
         """Build all units that are due."""
         return self.advance(float("inf")) if self._units else Changed()
 
-    def _differs(self, unit: _Unit) -> bool:
-        return unit.built is None or unit.built != self.strengths
+    def _due(self) -> list[_Unit]:
+        strengths = self.strengths
+        return [unit for unit in self._units.values() if unit.built != strengths]
 
     def _build(self, unit: _Unit, changed: Changed) -> None:
         strengths = self.strengths
