@@ -5,6 +5,7 @@ The one thread is started with the first file that is chosen while the stream ru
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from engine.errors import ModelError, TidecastError
 from engine.models import lora_file
 from engine.models.lora_file import LoraFile
 from engine.network.lora.updates import Lora, Update
+
+log = logging.getLogger(__name__)
 
 SHARE = 0.03
 """Share of a chunk's duration that merging may take while strengths move."""
@@ -152,6 +155,11 @@ class LoraSlots:
             self._loaded(number, *reading.result())
         except TidecastError as error:
             self._troubles.append(f"LoRA {number + 1}: {error}")
+        except (
+            Exception
+        ) as error:  # no memory, a driver's error: the control keeps the file, so it would end each engine
+            log.exception("LoRA %d cannot be loaded", number + 1)
+            self._troubles.append(f"LoRA {number + 1} cannot be loaded: {type(error).__name__}: {error}")
 
     def _loaded(self, number: int, file: LoraFile, lora: Lora) -> None:
         slot = self._slots[number]

@@ -184,6 +184,21 @@ def test_a_file_that_does_not_fit_is_said_and_the_stream_goes_on(folder: Path) -
         assert session.health.loras == "1 Film noir (noir)"
 
 
+def test_a_file_for_which_there_is_no_memory_does_not_end_the_stream(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> lora_file.LoraFile:
+        raise MemoryError("no room")
+
+    with opened(folder, "noir") as session:
+        play(session, CONTROLS)
+        monkeypatch.setattr(lora_file, "read", full)
+        for _ in until(session, faders(lora_1_file=str(folder / "ink.safetensors")), "never"):  # type: ignore[arg-type]
+            pass
+        assert "LoRA 1 cannot be loaded: MemoryError: no room" in session.health.trouble
+        assert session.health.loras == "1 Film noir (noir)"
+
+
 def test_what_takes_no_lora_says_so_at_the_start(folder: Path) -> None:
     with pytest.raises(CheckpointError, match="width 5120"):
         opened(folder, "large")
