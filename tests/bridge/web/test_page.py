@@ -101,7 +101,7 @@ def mean(page: Tab, kind: str = "output") -> np.ndarray:
 def test_pictures_move_and_nothing_is_asked_of_another_host(page: Tab, stage: Stage) -> None:
     first, before = mean(page, "input"), page.js("tidecast.drawn.output")
     page.until(f"tidecast.drawn.output > {before + 10}", "ten more pictures")
-    assert np.abs(mean(page, "input") - first).sum() > 0.5
+    wait(lambda: np.abs(mean(page, "input") - first).sum() > 0.5, "an input of another colour", 240.0)
     page.listen_to_network()
     page.open(stage.web.url)
     page.until("window.tidecast && tidecast.drawn.output > 2 && tidecast.drawn.input > 2")
