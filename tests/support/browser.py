@@ -125,13 +125,18 @@ class Tab:
             buttons=0 if kind == "mouseReleased" else 1,
         )
 
-    def touch(self, *points: tuple[float, float], begin: bool = True, lift: bool = True) -> None:
-        """Put a finger down at the first point, move it through the others, and lift it."""
+    def touch(self, *points: tuple[float, float], begin: bool = True, lift: bool = True, at: float = 0.0) -> None:
+        """Put a finger down at the first point, move it through the others, and lift it.
+
+        Each call waits for a page that may be slow. Where the time between touches matters, `at` says when this one
+        happened, Unix time; 0 for now.
+        """
+        when = {"timestamp": at} if at else {}
         kinds = ["touchStart" if begin and not n else "touchMove" for n in range(len(points))]
         for kind, (x, y) in zip(kinds, points, strict=True):
-            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}])
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": x, "y": y}], **when)
         if lift:
-            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+            self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[], **when)
 
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)

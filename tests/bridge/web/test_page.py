@@ -63,9 +63,6 @@ PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar",
 ...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
 ...[1, 8, 9, 16].map((n) => `#pads button:nth-child(${n})`)].map((s) => { const b =
 document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width, b.height]; }))"""
-RESTS = """new Promise((done) => { let was = -1; const look = setInterval(() => {
-const now = document.getElementById("rest").scrollTop; if (now === was) { clearInterval(look); done(); } was = now;
-}, 80); })"""
 LONG = "a lighthouse in a storm at night, waves of molten glass, heavy clouds, lightning over a black sea " * 4
 
 
@@ -616,10 +613,11 @@ def test_a_fader_follows_the_finger_and_a_scroll_changes_nothing(page: Tab, stag
     unlisten = stage.store.listen(lambda name, value, origin: heard.append(name))
     page.touch((x, y))
     scrolled = page.js("document.getElementById('rest').scrollTop")
+    page.js("document.getElementById('rest').onscrollend = () => (window.atRest = true)")
     page.touch((x, y), (x + 3, y - 20), (x + 30, y - 90), (x + 60, y - 150))
     page.until(f"document.getElementById('rest').scrollTop > {scrolled + 50}", "the page to scroll")
     assert heard == [] and value() == 0.6, "neither a tap nor a scroll changes a fader"
-    page.js(RESTS)
+    page.until("window.atRest", "the end of the scroll, which a finger would only stop")
     x, y, width, height = page.box("[data-control=strength]")
     middle = x + width / 2, y + height / 2
     page.touch(middle, (middle[0] - 8, middle[1]), (middle[0] - width * 0.25, middle[1]), lift=False)
@@ -639,8 +637,9 @@ def test_a_fader_follows_the_finger_and_a_scroll_changes_nothing(page: Tab, stag
     page.type("0.815")
     page.key("Enter")
     wait(lambda: value() == pytest.approx(0.815), "the typed number")
-    page.touch((x + 40, middle[1]))
-    page.touch((x + 40, middle[1]))
+    first = time.time()
+    page.touch((x + 40, middle[1]), at=first)
+    page.touch((x + 40, middle[1]), at=first + 0.1)
     wait(lambda: value() == TABLE.by_name["strength"].default, "the default after a double tap")
     unlisten()
 
