@@ -33,6 +33,7 @@ from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
+from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.monitor import Monitor
@@ -129,7 +130,7 @@ class App:
     def inputs(self) -> list[SourceInfo]:
         """Every source that can be seen now (takes about two seconds). A number in the control `input` refers to it."""
         found = list_sources(options=self._input_options())
-        self._inputs = [source for source in found if source.uri != self.config.output.uri]  # no loop to choose
+        self._inputs = [source for source in found if source.uri not in self.config.output.uris]  # no loop to choose
         return self._inputs
 
     def _assemble(self, stack: contextlib.ExitStack) -> None:
@@ -154,8 +155,7 @@ class App:
             report,
         )
         self.publisher = Publisher(
-            config.output.uri,
-            wanted,
+            [Output(uri, wanted, report) for uri in config.output.uris],
             self.supervisor,
             self.capture.history,
             self._stages,
@@ -173,7 +173,7 @@ class App:
             self.publisher,
             lambda: store.snapshot.of(Controls).slo_latency,
         )
-        self.telemetry.update(state="loading", output=config.output.uri, model=config.engine.model)
+        self.telemetry.update(state="loading", output=", ".join(config.output.uris), model=config.engine.model)
 
         stack.callback(self.publisher.stop)
         self.publisher.start()
@@ -271,7 +271,7 @@ class App:
             host=web.host,
             port=web.port,
             token=web.token,
-            output=self.config.output.uri,
+            outputs=self.config.output.uris,
             osc_host=osc[0],
             osc_port=osc[1],
             inputs=self.inputs,

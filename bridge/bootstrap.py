@@ -45,7 +45,7 @@ LIBRARIES_GB = {"bridge": 0.5, "tests": 1.0}
 PIP_OPTIONS = ("--disable-pip-version-check",)
 
 NEEDED = {
-    "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "starlette"),
+    "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "sdl2", "starlette"),
     "tests": ("torch", "typer", "pytest", "xdist", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
 }
 """Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""
@@ -53,7 +53,7 @@ NEEDED = {
 EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
 DEBIAN = {
     "bridge": ("libavahi-client3",),
-    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm"),
+    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm", "xvfb"),
 }
 """System packages of each part, as Debian names them."""
 

@@ -50,7 +50,13 @@ class OutputConfig(Section):
     """Where the restyled picture goes."""
 
     uri: str = Field("ndi:Tidecast", description="Transport and name, as in `tidecast run --output`.")
+    also: tuple[str, ...] = Field((), description="More outputs with the same picture.")
     fps: float = Field(0.0, ge=0.0, le=240.0, description="Frames per second; 0 follows the source.")
+
+    @property
+    def uris(self) -> tuple[str, ...]:
+        """All outputs, each once; rate and latency are those of the first."""
+        return tuple(dict.fromkeys((self.uri, *self.also)))
 
 
 class OscConfig(Section):

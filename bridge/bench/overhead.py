@@ -44,7 +44,7 @@ def bridge(
         with App(config) as app, Receiver(f"ndi:{mark} out") as receiver:
             wait_until_running(app)
             time.sleep(SETTLE_S)
-            app.publisher.longest_gap_ms = 0.0
+            app.publisher.main.longest_gap_ms = 0.0
             receiver.take()
             sender.times()
             late, before = sender.skipped(), dropped(app, receiver)
@@ -79,7 +79,7 @@ def bridge(
         "added_ms": added_ms,
         "whole_way_ms": quantiles(way),
         "one_hop_ms": quantiles(one_hop),
-        "longest_gap_ms": round(app.publisher.longest_gap_ms, 1),
+        "longest_gap_ms": round(app.publisher.main.longest_gap_ms, 1),
         "cpu_bridge_percent": cpu[0],
         "cpu_engine_percent": cpu[1],
         "cpu_ndi_percent": codec,

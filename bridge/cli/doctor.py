@@ -193,7 +193,7 @@ def _shared_memory(width: int, height: int) -> Finding:
 
 
 def _transports(config: AppConfig) -> Iterable[Finding]:
-    used = {uri.partition(":")[0] for uri in (config.input.uri, config.output.uri)}
+    used = {uri.partition(":")[0] for uri in (config.input.uri, *config.output.uris)}
     for row in rows():
         name = f"{row.scheme}:"
         if row.platforms and sys.platform not in row.platforms:

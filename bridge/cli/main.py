@@ -78,7 +78,9 @@ ConfigFile = Annotated[
     str, typer.Option("--config", "-c", help="TOML file, or a preset: {presets}.", show_default=False)
 ]
 Input = Annotated[str, typer.Option("--input", "-i", help="What to restyle: {inputs}, then a name.")]
-Output = Annotated[str, typer.Option("--output", "-o", help="Where to send the result: {outputs}, then a name.")]
+Output = Annotated[
+    list[str], typer.Option("--output", "-o", help="Where to send the result: {outputs}, then a name. Repeatable.")
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
 Size = Annotated[str, typer.Option("--size", help="Size of the model's picture, for example 512x512.")]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
@@ -170,7 +172,7 @@ def demo(
     options = given(locals())
     if file is not None:
         options["input.uri"] = f"file:{file}"
-    serve(load("demo", options), plain, seconds=seconds, fall_back=output is None)
+    serve(load("demo", options), plain, seconds=seconds, fall_back=not output)
 
 
 @app.command()
@@ -266,9 +268,11 @@ def _started(config: AppConfig, fall_back: bool) -> App:
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that the options of `run` or `demo` choose, by their dotted names; `options` are their arguments."""
+    outputs = options["output"] or None
     settings = {
         "input.uri": options["input"],
-        "output.uri": options["output"],
+        "output.uri": outputs and outputs[0],
+        "output.also": outputs and tuple(outputs[1:]),
         "engine.model": options["model"],
         "controls.prompt_1": options["prompt"],
         "engine.device": options["device"],

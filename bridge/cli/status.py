@@ -49,7 +49,7 @@ def introduction(bridge: App) -> str:
     config = bridge.config
     lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
     lines.append(f"input   {config.input.uri}")
-    lines.append(f"output  {output_text(config.output.uri)}")
+    lines += [f"output  {output_text(uri)}" for uri in config.output.uris]
     lines.append(f"record  {PREFIX}/record 1, or Record on the page; into {bridge.recorder.folder}")
     if bridge.web is not None:
         lines.append(f"page    {bridge.web.url}")

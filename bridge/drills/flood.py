@@ -59,11 +59,11 @@ def flood(
             idle, watched = watched(), watch(app)
             flooded = stress.flood(app.store, app.osc.address, seconds, rate)
             during = watched()
-            sent = app.publisher.sent
+            sent = app.publisher.main.sent
             stress.fuzz(app.store, app.osc.address, WARM_UP, seed=2)
             fuzzed = stress.fuzz(app.store, app.osc.address, datagrams)
             time.sleep(1.0)
-            sending = app.publisher.sent > sent
+            sending = app.publisher.main.sent > sent
     pressed = quantiles(flooded.press_ms)
     rows: list[tuple[str, str, str, bool]] = [
         ("flood: messages (per second)", f"{flooded.sent} ({flooded.rate:.0f})", "", True),
@@ -159,14 +159,14 @@ class Output:
 
 def watch(app: App) -> Callable[[], Output]:
     """Start to watch the output; the function that is returned gives its figures since then."""
-    publisher = app.publisher
-    publisher.longest_gap_ms = 0.0
-    sent_before, begun = publisher.sent, time.monotonic()
+    output = app.publisher.main
+    output.longest_gap_ms = 0.0
+    sent_before, begun = output.sent, time.monotonic()
 
     def figures() -> Output:
-        sent = publisher.sent - sent_before
-        times = tuple(publisher.sent_at)[-sent:]
+        sent = output.sent - sent_before
+        times = tuple(output.sent_at)[-sent:]
         gaps = quantiles([(b - a) / 1e6 for a, b in itertools.pairwise(times)])
-        return Output(sent / (time.monotonic() - begun), publisher.longest_gap_ms, gaps)
+        return Output(sent / (time.monotonic() - begun), output.longest_gap_ms, gaps)
 
     return figures

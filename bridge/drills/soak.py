@@ -49,7 +49,7 @@ def soak(
     with App(load(None, settings)) as app:
         wait_until_running(app)
         time.sleep(SETTLE_S)
-        began_ns, began = time.monotonic_ns(), app.publisher.sent
+        began_ns, began = time.monotonic_ns(), app.publisher.main.sent
         samples = []
         for number in itertools.count(1):
             samples.append(sample(app))
@@ -58,8 +58,8 @@ def soak(
                 break
             time.sleep(max(0.0, (due - time.monotonic_ns()) / 1e9))
         seconds = (time.monotonic_ns() - began_ns) / 1e9
-        sent = app.publisher.sent - began
-        gap_ms = app.publisher.longest_gap_ms
+        sent = app.publisher.main.sent - began
+        gap_ms = app.publisher.main.longest_gap_ms
         restarts = app.supervisor.restarts
     quarter = max(1, len(samples) // 4)
     started = len(samples) // 10  # not compared: caches, rings and the allocator are still growing

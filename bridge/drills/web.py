@@ -58,15 +58,15 @@ def measure(app: App, seconds: float, pages: int) -> Phase:
         time.sleep(SETTLE_S)
         publisher = app.publisher
         count()
-        sent, shown, begin = publisher.sent, publisher.pacer.latency.count, time.monotonic()
-        publisher.longest_gap_ms = 0.0
+        sent, shown, begin = publisher.main.sent, publisher.pacer.latency.count, time.monotonic()
+        publisher.main.longest_gap_ms = 0.0
         time.sleep(seconds)
         elapsed = time.monotonic() - begin
-        sent, shown = publisher.sent - sent, publisher.pacer.latency.count - shown
+        sent, shown = publisher.main.sent - sent, publisher.pacer.latency.count - shown
         p50, p95, _ = publisher.pacer.latency.quantiles_ms()
         pictures = count() / elapsed / max(1, pages)
     return Phase(
-        round(elapsed * app.config.output.fps), sent, shown / elapsed, p50, p95, publisher.longest_gap_ms, pictures
+        round(elapsed * app.config.output.fps), sent, shown / elapsed, p50, p95, publisher.main.longest_gap_ms, pictures
     )
 
 

@@ -95,6 +95,7 @@ class Monitor(Service):
                 "input": capture.skipped + supervisor.frames_replaced,
                 "late": publisher.pacer.wet.late,
                 "engine": supervisor.frames_lost,
+                "output": publisher.main.skipped,
             }
             info = capture.info
             state = self.state()
@@ -104,13 +105,14 @@ class Monitor(Service):
                 state=state,
                 target=target,
                 fps_in=0.0 if capture.lost else rate(tuple(capture.arrived_at), now),
-                fps_out=rate(tuple(publisher.sent_at), now),
+                fps_out=rate(tuple(publisher.main.sent_at), now),
                 fps_engine=rate(tuple(publisher.restyled.arrived_at), now),
                 latency=middle,
                 latency_p95=high,
                 dropped=sum(by_cause.values()),
                 **{f"dropped_{cause}": count for cause, count in by_cause.items()},
                 input=str(info) if info is not None else "",
+                outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 **capture.stages.readings(),
                 **publisher.stage_readings(),
             )

@@ -3,13 +3,13 @@
 Restyled frames go through the stages for restyled frames, wait in the pacer until they are due, and go through the
 stages of the tick (such as the mix with the input frame of the same time). The panic buttons act at the next tick. When
 the engine is late, the last picture is repeated; when it is gone or gives nothing for too long, the input is shown.
+
+Every output sends the same picture, on a thread of its own: this one waits for none of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -18,25 +18,26 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
-from bridge.pipeline.endpoints.opening import OpeningService
+from bridge.pipeline.endpoints.opening import STOP_S
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
-from bridge.pipeline.restyled import WINDOW, Restyled
+from bridge.pipeline.restyled import Restyled
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
+from bridge.process.priority import raise_thread_priority
 from bridge.process.supervisor import EngineState, Supervisor
-from bridge.video.base import Options
+from bridge.service import Service
 from engine.frame import Frame
 
 
-class Publisher(OpeningService):
-    """Sends the output.
+class Publisher(Service):
+    """Sends the picture to the outputs.
 
     Args:
-        uri, options: the sink. `start` raises `NameTakenError` if its name is in use on this machine.
+        outputs: at least one; rate, latency and gaps are those of the first.
         supervisor: gives the restyled frames, and says whether there is an engine.
         history: the input frames, for the stages.
         stages: the table of stages; those for restyled frames and those of the tick run here.
@@ -44,22 +45,20 @@ class Publisher(OpeningService):
         fps: rate of the output in 1/s; 0 follows the source's.
         size: the model's width and height in pixels. The output has the size of the picture that its stages give.
         stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
-        offer: called at every tick with its frame (for preview and recording), also when the output fails; must be
+        offer: called at every tick with its frame (for preview and recording), also when the outputs fail; must be
             quick.
         tell: called with (topic, text) when something goes wrong.
 
     Attributes:
         pacer: the output clock; the capture thread passes it the input frames.
         restyled: the frames that the engine returned; only this thread changes it.
-        sent: frames sent since the start.
-        sent_at: `time.monotonic_ns()` of the last frames sent.
-        longest_gap_ms: longest time between two sends since it was last set to 0.
+        outputs: the outputs.
+        main: the first of them.
     """
 
     def __init__(
         self,
-        uri: str,
-        options: Options,
+        outputs: Sequence[Output],
         supervisor: Supervisor,
         history: FrameHistory,
         stages: Sequence[StageRow],
@@ -70,8 +69,9 @@ class Publisher(OpeningService):
         offer: Callable[[Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
-        super().__init__("publish", f"The output {uri}", tell)
-        self._output = Output(uri, options, tell)
+        super().__init__("publish", tell=tell)
+        self.outputs = tuple(outputs)
+        self.main = self.outputs[0]
         self._supervisor = supervisor
         self._history = history
         self._store = store
@@ -83,27 +83,41 @@ class Publisher(OpeningService):
         self._held = self._black
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
         self.restyled = Restyled(supervisor.from_engine, history, self.pacer, stall_s, self._made, self._forgotten)
-        self.sent = 0
-        self.sent_at: deque[int] = deque(maxlen=WINDOW)
-        self.longest_gap_ms = 0.0
+        self.main.shown = lambda frame, sent_ns: self.pacer.latency.add(frame.captured_ns, sent_ns)
+
+    def start(self) -> None:
+        """Open the first output and start to send. The others are opened then, and tried again while they cannot be.
+
+        Raises:
+            NameTakenError: the first output's name is in use on this machine.
+            TransportError: it cannot be opened, or has not opened in time.
+        """
+        self.main.start()
+        super().start()
+
+    def stop(self, timeout_s: float | None = STOP_S) -> bool:
+        """Stop sending and close the outputs. What hangs is left behind; returns whether everything has ended."""
+        timeout_s = STOP_S if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        ended = super().stop(timeout_s)
+        for output in self.outputs:
+            output.end()
+        return all([output.join(deadline - time.monotonic()) for output in self.outputs]) and ended
 
     def stage_readings(self) -> dict[str, Any]:
         """The newest readings of the stages that run here."""
         return self._restyled_stages.readings() | self._tick_stages.readings()
 
-    def _open(self) -> None:
-        self._output.open()
-
-    def _work(self) -> None:
-        with contextlib.closing(self._output):
-            while not self.stopping.is_set():
-                sleep_until(self.pacer.next_ns)
-                try:
-                    self._tick()
-                except Exception as error:  # one bad frame: the output stays open, the next tick sends again
-                    self.report_defect(error)
-                    if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock advanced
-                        self.pacer.tick(time.monotonic_ns())
+    def _run(self) -> None:
+        raise_thread_priority()
+        while not self.stopping.is_set():
+            sleep_until(self.pacer.next_ns)
+            try:
+                self._tick()
+            except Exception as error:  # one bad frame: the next tick sends again
+                self.report_defect(error)
+                if self.pacer.next_ns <= time.monotonic_ns():  # it failed before the clock advanced
+                    self.pacer.tick(time.monotonic_ns())
 
     def _tick(self) -> None:
         supervisor = self._supervisor
@@ -114,9 +128,10 @@ class Publisher(OpeningService):
         if (wet := self.pacer.shown("wet")) is not None:
             self._history.forget(wet.captured_ns)  # even while dry is on air: no stage needs older frames
         frame = self._picture(controls, pick)
-        self._send(frame)
-        if pick.new and frame.captured_ns and not controls.of(PanicControls).freeze:
-            self.pacer.latency.add(frame.captured_ns, self.sent_at[-1] if self.sent_at else 0)
+        new = pick.new and bool(frame.captured_ns) and not controls.of(PanicControls).freeze
+        for output in self.outputs:
+            output.offer(frame, new)
+        self._offer(frame)  # also when no output works: the page and the recording go on
 
     def _made(self, frame: Frame) -> Sequence[Frame]:
         """What the stages make of a restyled frame."""
@@ -142,21 +157,3 @@ class Publisher(OpeningService):
         if self._black.pixels.shape[:2] != self._held.pixels.shape[:2]:  # a stage has changed the output's size
             self._black = Frame(np.zeros((self._held.height, self._held.width, 3), np.uint8))
         return self._black
-
-    def _send(self, frame: Frame) -> None:
-        sent = self._output.send(
-            frame,
-            {
-                **frame.metadata,  # in a restyled frame: the prompt, strength and steps it was made with
-                "seq": str(frame.seq),
-                "captured_ns": str(frame.captured_ns),
-                "sent_ns": str(time.monotonic_ns()),
-            },
-        )
-        if sent:
-            now = time.monotonic_ns()
-            if self.sent_at:
-                self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
-            self.sent_at.append(now)
-            self.sent += 1
-        self._offer(frame)  # also when it was not sent: the page and the recording go on without the output

@@ -10,9 +10,9 @@ STATES = ("loading", "running", "no-input", "stalled", "error")
 TARGETS = ("held", "late", "missed")
 """Values of the reading `target`: the latency is within the target, up to twice as long, or longer."""
 
-DROP_CAUSES = ("input", "late", "engine")
-"""Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, or lost with an
-engine process that ended."""
+DROP_CAUSES = ("input", "late", "engine", "output")
+"""Why a frame was dropped: replaced by a newer one before the engine took it, finished too late, lost with an engine
+process that ended, or replaced by a newer one before the first output took it."""
 
 PERFORMANCE = (
     Reading("state", "/status/state", Kind.TEXT, "", "One of " + ", ".join(STATES) + "."),
@@ -42,7 +42,10 @@ DROPS = (
 
 NAMES = (
     Reading("input", "/status/input", Kind.TEXT, "", "The source that is connected."),
-    Reading("output", "/status/output", Kind.TEXT, "", "The output's name."),
+    Reading("output", "/status/output", Kind.TEXT, "", "The outputs."),
+    Reading(
+        "outputs_failing", "/status/output/failing", Kind.TEXT, "", "The outputs that do not send now; else empty."
+    ),
     Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
 )

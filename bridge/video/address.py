@@ -59,6 +59,20 @@ def check_input(uri: str) -> None:
         row.check(name)
 
 
+def check_output(uri: str) -> None:
+    """Refuse an address that no transport can ever open as an output. Touches neither disk nor network.
+
+    Raises:
+        TransportError: it names no transport that has outputs, or has a name that no output of this transport can have.
+    """
+    row, name = _split(uri)
+    if not row.writes:
+        able = ", ".join(f"{r.scheme}:" for r in rows() if r.writes)
+        raise TransportError(f"{row.scheme}: has no output ({_shown(uri)}).", f"Choose one of {able}")
+    if row.check_output is not None:
+        row.check_output(name)
+
+
 def check_choice(text: str) -> None:
     """Refuse a value of the control `input` that can never be obeyed; it may be empty, an index or an address.
 

@@ -1,4 +1,4 @@
-"""Which names an input of a transport can have, judged by their characters alone.
+"""Which names an input or output of a transport can have, judged by their characters alone.
 
 Names come from anybody who may send controls, so nothing here touches the disk, the network or the user database:
 looking up a path such as `\\\\host\\share` would already connect to that host.
@@ -16,6 +16,9 @@ MAX_FILE_NAME = 255
 
 MAX_SPOUT_NAME = 200
 """Longest name of a Spout sender, in bytes. Spout's library keeps it in 256 bytes with endings of its own."""
+
+LARGEST_DISPLAY = 64
+"""Largest number of a display."""
 
 PATTERN_NAMES = ("bars", "counter", "waves", "dance")
 """The test pictures."""
@@ -88,6 +91,19 @@ def check_spout(name: str) -> None:
         )
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
         raise TransportError(f"The name {name!r} of a Spout sender holds control characters.", "Remove them.")
+
+
+def check_window(name: str) -> None:
+    """Refuse what is neither empty (an ordinary window) nor the number of a display.
+
+    Raises:
+        TransportError: it is something else.
+    """
+    if name and not (name.isascii() and name.isdecimal() and 1 <= int(name[:4]) <= LARGEST_DISPLAY and len(name) <= 4):
+        raise TransportError(
+            f"window:{name[:40]} names no display.",
+            "Write window:1 for the main display, window:2 for the next, or window: for an ordinary window.",
+        )
 
 
 def is_remote_display(name: str) -> bool:

@@ -8,7 +8,7 @@ import logging
 from types import ModuleType
 from typing import Any, Literal, cast
 
-from bridge.video.address import check_input, parse_uri
+from bridge.video.address import check_input, check_output, parse_uri
 from bridge.video.base import Guide, Options, Sink, Source, SourceInfo
 from bridge.video.errors import foreign_errors
 from bridge.video.table import find, rows
@@ -98,14 +98,10 @@ def guides(uri: str) -> tuple[Guide, ...]:
 
 def _make(direction: Literal["source", "sink"], uri: str, options: Options | None) -> Any:
     scheme, name = parse_uri(uri)
-    row = find(scheme)
-    assert row is not None
-    if not (row.reads if direction == "source" else row.writes):
-        able = ", ".join(f"{r.scheme}:" for r in rows() if (r.reads if direction == "source" else r.writes))
-        kind = "input" if direction == "source" else "output"
-        raise TransportError(f"{scheme}: has no {kind} ({uri!r}).", f"Choose one of {able}")
     if direction == "source":
         check_input(uri)
+    else:
+        check_output(uri)
     with foreign_errors(f"{uri} cannot be opened"):
         made = getattr(_module(scheme), direction)(name, options or Options())
         try:

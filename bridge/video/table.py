@@ -10,7 +10,15 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bridge.video.names import check_camera, check_path, check_pattern, check_spout, is_network_path, is_remote_display
+from bridge.video.names import (
+    check_camera,
+    check_path,
+    check_pattern,
+    check_spout,
+    check_window,
+    is_network_path,
+    is_remote_display,
+)
 
 
 class OpenedBy(enum.IntEnum):
@@ -54,6 +62,7 @@ class Transport:
         opened_by: who may choose an input of this transport.
         check: raises a `TransportError` for a name that no input can ever have. It looks at the characters only, not
             at the disk or the network.
+        check_output: the same for the name of an output.
         is_remote: whether opening an input of this name connects to a machine that the name chooses, so that it is
             `OpenedBy.OPERATOR`; looks at the characters only.
     """
@@ -69,6 +78,7 @@ class Transport:
     run_on: str = ""
     opened_by: OpenedBy = OpenedBy.ALLOWED
     check: Callable[[str], None] | None = None
+    check_output: Callable[[str], None] | None = None
     is_remote: Callable[[str], bool] | None = None
 
 
@@ -147,6 +157,15 @@ _ROWS: list[Transport] = [
         run_on="everywhere",
         opened_by=OpenedBy.ANYONE,
         check=check_pattern,
+    ),
+    Transport(
+        "window",
+        "bridge.video.window.transport",
+        "a window, or a whole display of this machine",
+        writes="number of the display to fill, 1 for the main one; empty for an ordinary window",
+        shown_as="window:{name} (F11 or a double click: full screen, and back)",
+        run_on="Linux: Xvfb with its software drivers, read back by a screenshot; no real display",
+        check_output=check_window,
     ),
     Transport(
         "null",

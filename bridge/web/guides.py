@@ -18,27 +18,41 @@ class Names:
 
     Attributes:
         machine: this machine's name in its network.
-        output: URI of the output, such as `ndi:Tidecast`.
+        outputs: URIs of the outputs, such as `ndi:Tidecast`.
         osc_host, osc_port: where Tidecast listens for OSC; port 0 when it does not.
+        page: address of the page with the output alone; empty while it is not known.
     """
 
     machine: str
-    output: str
+    outputs: tuple[str, ...]
     osc_host: str
     osc_port: int
+    page: str = ""
 
 
 def guides(names: Names) -> list[dict[str, Any]]:
     """The guides as JSON, in the order in which the page shows them."""
-    pictures = opening.guides(names.output) or (_no_picture(names.output),)
-    return [asdict(guide) for guide in (*pictures, _osc(names))]
+    pictures = [guide for uri in names.outputs for guide in opening.guides(uri)] or [_no_picture(names.outputs)]
+    return [asdict(guide) for guide in (*pictures, *_browser(names), _osc(names))]
 
 
-def _no_picture(output: str) -> Guide:
+def _browser(names: Names) -> tuple[Guide, ...]:
+    if not names.page:
+        return ()
+    steps = (
+        "Add a browser source (OBS: Sources, +, Browser) with this address, or open it on any screen of the network "
+        "that reaches this machine.",
+        "It shows the output alone, at the model's size and up to 60 times a second, and black when it is lost. "
+        "NDI is faster and clearer where the program takes it.",
+    )
+    return (Guide("A browser source", steps, (names.page,)),)
+
+
+def _no_picture(outputs: tuple[str, ...]) -> Guide:
     return Guide(
         "Other programs",
         (
-            f"This show's output is “{output}”, which other programs cannot see.",
+            f"This show's output is “{', '.join(outputs)}”, which other programs cannot see.",
             "Start Tidecast with --output ndi:Tidecast to get the picture into OBS, Resolume or TouchDesigner.",
         ),
         ("--output ndi:Tidecast",),

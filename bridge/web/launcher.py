@@ -72,7 +72,7 @@ class WebProcess:
         host: address to listen at; any address but loopback requires the token.
         port: TCP port; 0 takes a free one (after `start`, the attribute `port` says which).
         token: the token; if empty, a new one where one is needed.
-        output: URI of the output, for the guides.
+        outputs: URIs of the outputs, for the guides.
         osc_host, osc_port: where Tidecast listens for OSC, for the guides.
         preview_fps: most preview pictures per second of each kind.
         preview_widest: longest side of a preview picture, pixels.
@@ -92,7 +92,7 @@ class WebProcess:
         host: str = "127.0.0.1",
         port: int = 9001,
         token: str = "",
-        output: str = "ndi:Tidecast",
+        outputs: Sequence[str] = ("ndi:Tidecast",),
         osc_host: str = "127.0.0.1",
         osc_port: int = 9000,
         preview_fps: float = PREVIEW_FPS,
@@ -108,7 +108,7 @@ class WebProcess:
         self._host = host
         self._wanted_port = port
         self._fixed_token = token
-        self._names = Names(socket.gethostname().upper(), output, osc_host, osc_port)
+        self._names = Names(socket.gethostname().upper(), tuple(outputs), osc_host, osc_port)
         self._widest = preview_widest
         self._outbox = Outbox()
         self._search = SourceSearch(inputs, self._outbox) if inputs is not None else None
@@ -138,6 +138,12 @@ class WebProcess:
         return page_url(self._host, self.port, self.token)
 
     @property
+    def _output_url(self) -> str:
+        """The address of the page with the output alone."""
+        page, query, token = self.url.partition("?")
+        return f"{page}output{query}{token}"
+
+    @property
     def watched(self) -> frozenset[str]:
         """The kinds of pictures that some page watches."""
         return self._preview.watched
@@ -152,7 +158,7 @@ class WebProcess:
     def about(self) -> dict[str, Any]:
         """What the page shows beside the controls, as JSON: guides, examples, transports of inputs, the preview."""
         return {
-            "guides": guides(self._names),
+            "guides": guides(dataclasses.replace(self._names, page=self._output_url)),
             "examples": self._examples,
             "inputs": schemes(),
             "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},

@@ -14,8 +14,8 @@ from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.video.base import SourceInfo
 
-KINDS = ("output", "input")
-"""Kinds of preview pictures."""
+KINDS = ("output", "input", "wall")
+"""Kinds of pictures that pages watch: small ones of the output and the input, and the output at its full size."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
 from bridge.web.messages import KINDS
 from engine.frame import Frame
 
+WALL_FPS = 60.0
+"""Most pictures per second of the kind `wall`."""
+
+COPIES = {"output": ("output", "wall"), "input": ("input",)}
+"""The kinds that are made of each offered frame."""
+
 if TYPE_CHECKING:
     from bridge.pipeline.fit import Fitter
 
@@ -22,7 +28,7 @@ class Preview:
 
     Args:
         width, height: size of the preview's pictures before the page's process makes them smaller, in pixels.
-        fps: most pictures per second of each kind.
+        fps: most pictures per second of each kind but `wall`.
 
     Attributes:
         watched: the kinds that some page watches; other kinds are not copied.
@@ -32,7 +38,7 @@ class Preview:
         self.size = (width, height)
         self.fps = fps
         self.watched: frozenset[str] = frozenset()
-        self._period_ns = int(1e9 / fps)
+        self._period_ns = {kind: int(1e9 / (WALL_FPS if kind == "wall" else fps)) for kind in KINDS}
         self._rings: dict[str, FrameRing] = {}
         self._writers: dict[str, RingWriter] = {}
         self._next_ns: dict[str, int] = {}
@@ -60,29 +66,31 @@ class Preview:
             yield {kind: stack.enter_context(ring.reader()) for kind, ring in self._rings.items()}
 
     def offer(self, which: str, frame: Frame) -> None:
-        """Copy a frame if some page watches its kind and the last copy was long enough ago. Never waits.
-
-        Each kind must be offered by one thread only.
+        """Copy a frame into each kind that is made of it, if some page watches that kind and its last copy was long
+        enough ago. Never waits.
 
         Args:
-            which: one of `KINDS`.
+            which: "output" or "input"; each must be offered by one thread only.
             frame: scaled to the preview's size if it has another one, with black bars where the proportions differ.
         """
-        if which not in self.watched:
+        for kind in COPIES[which]:
+            if kind in self.watched:
+                self._copy(kind, which, frame)
+
+    def _copy(self, kind: str, which: str, frame: Frame) -> None:
+        now, period = time.monotonic_ns(), self._period_ns[kind]
+        if now < self._next_ns[kind] - period // 10:  # frames that come at this very rate are all copied
             return
-        now = time.monotonic_ns()
-        if now < self._next_ns[which]:
-            return
-        self._next_ns[which] = max(self._next_ns[which] + self._period_ns, now - self._period_ns)
+        self._next_ns[kind] = max(self._next_ns[kind] + period, now - period)
         picture = Frame(self._pixels(which, frame), seq=frame.seq)
         with contextlib.suppress(ValueError, KeyError):  # closed by another thread just now
-            self._writers[which].put(picture)
+            self._writers[kind].put(picture)
 
     def _pixels(self, which: str, frame: Frame) -> np.ndarray:
         """The picture as RGB at the preview's size."""
         if (frame.width, frame.height) == self.size:
             return frame.rgb()
-        if which not in self._fitters:  # one for each kind, because each kind has a thread of its own
+        if which not in self._fitters:  # one for each, because each has a thread of its own
             from bridge.pipeline.fit import Fitter  # imported here: the web process loads this module, but no scaler
 
             self._fitters[which] = Fitter(*self.size)

@@ -168,7 +168,7 @@ class Drill:
         self.receiver.take()
         self._sleep_probe.take()
         stall_ns = app.publisher.restyled.detector.limit_ns
-        app.publisher.longest_gap_ms = 0.0
+        app.publisher.main.longest_gap_ms = 0.0
         case.cause(self)
         if app.publisher.restyled.detector.stalled:  # the limit may have grown since
             stall_ns = max(stall_ns, app.publisher.restyled.detector.limit_ns)
@@ -183,7 +183,7 @@ class Drill:
         seen = self.receiver.take() if case.receives else []
         return Outcome(
             case.name,
-            app.publisher.longest_gap_ms,
+            app.publisher.main.longest_gap_ms,
             longest_gap_ms(seen),
             longest_held_ms(seen),
             held_limit_ms,

@@ -1,87 +1,147 @@
-"""The output on the publish thread: whatever it raises is reported, and it is opened again while the show goes on."""
+"""One output: whatever its sink does, the publish thread never waits for it, and it is opened again when it failed."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 
+from bridge.pipeline.endpoints.opening import START_S
 from bridge.pipeline.endpoints.retry import Backoff
-from bridge.video.base import Options, Sink
+from bridge.pipeline.endpoints.sink_writer import HANG_S, SinkWriter
+from bridge.video.address import check_output
+from bridge.video.base import Options
 from bridge.video.errors import reason
-from bridge.video.opening import open_sink
-from engine.errors import TidecastError
+from engine.errors import TransportError
 from engine.frame import Frame
 
-log = logging.getLogger(__name__)
-
-REOPEN_S = 1.0
-"""An output that has failed for this long is closed and opened again, in s."""
+WINDOW = 600
+"""Frames whose times are kept."""
 
 
 class Output:
-    """One sink. Belongs to the publish thread.
+    """Sends pictures to one sink, through a writer that is replaced when it fails or hangs.
 
     Args:
         uri, options: the sink.
         tell: called with (topic, text) when it fails, but not again with the same text until it has worked.
+
+    Attributes:
+        uri: the sink's address.
+        sent: frames sent since the start.
+        sent_at: `time.monotonic_ns()` of the last frames sent.
+        longest_gap_ms: longest time between two sends since it was last set to 0.
+        skipped: frames that were replaced by newer ones before the sink took them.
+        trouble: why it does not send, as a sentence; empty while it works.
+        shown: called with (frame, time in ns) after each frame that was sent and is new; set by the publisher.
+
+    Raises:
+        TransportError: there is no such transport, or it has no output.
     """
 
     def __init__(self, uri: str, options: Options, tell: Callable[[str, str], None]) -> None:
-        self._uri = uri
+        check_output(uri)
+        self.uri = uri
+        self.sent = 0
+        self.sent_at: deque[int] = deque(maxlen=WINDOW)
+        self.longest_gap_ms = 0.0
+        self.skipped = 0
+        self.trouble = ""
+        self.shown: Callable[[Frame, int], None] = lambda frame, sent_ns: None
         self._options = options
         self._tell = tell
-        self._sink: Sink | None = None
-        self._failing_since = 0.0  # 0: it works
-        self._told = ""
+        self._writer: SinkWriter | None = None
+        self._left: list[SinkWriter] = []  # told to end, and not known to have ended
         self._backoff = Backoff()
 
-    def open(self) -> None:
-        """Open the sink.
+    def start(self) -> None:
+        """Open the sink and wait until it is open; does nothing when it is. Without it, the first `offer` opens it.
 
         Raises:
             NameTakenError: another sender has its name.
-            TransportError: it cannot be opened.
+            TransportError: it cannot be opened, or has not opened after `START_S`.
         """
-        if self._sink is None:
-            self._sink = open_sink(self._uri, self._options)
+        if self._writer is not None:
+            return
+        writer = self._begin()
+        if not writer.first_attempt.wait(START_S):
+            self._leave()
+            raise TransportError(
+                f"The output {self.uri} has not opened within {START_S:g} s.", "Check it, or choose another."
+            )
+        if writer.error is not None:
+            self._leave()
+            raise writer.error
 
-    def send(self, frame: Frame, metadata: Mapping[str, str]) -> bool:
-        """Send one frame; returns whether that worked. Opens the sink again when it has failed for a while."""
-        try:
-            if self._sink is None:
-                if not self._backoff.over:
-                    return False
-                self.open()
-            assert self._sink is not None
-            self._sink.send(frame, metadata)
-        except Exception as error:  # whatever a sink raises, the show goes on without it
-            self._failed(error)
-            return False
-        self._failing_since, self._told = 0.0, ""
-        self._backoff.worked()
-        return True
+    def end(self) -> None:
+        """Have the sink closed; returns at once."""
+        self._leave()
 
-    def close(self) -> None:
-        """Close the sink; idempotent."""
-        sink, self._sink = self._sink, None
-        try:
-            if sink is not None:
-                sink.close()
-        except Exception as error:  # it is given up in any case
-            log.error("the output %s could not be closed", self._uri, exc_info=error)
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the sinks are closed; returns whether they are. One that hangs is left behind."""
+        deadline = time.monotonic() + timeout_s
+        return all([writer.join(deadline - time.monotonic()) for writer in self._left])
 
-    def _failed(self, error: Exception) -> None:
-        now = time.monotonic()
-        self._failing_since = self._failing_since or now
-        if self._sink is None:
-            self._backoff.failed()  # it could not be opened
-        elif now - self._failing_since >= REOPEN_S:
+    def offer(self, frame: Frame, new: bool) -> None:
+        """Have a frame sent; never waits. Opens the sink again after it has failed. On the publish thread.
+
+        Args:
+            frame: the frame, which nobody changes any more.
+            new: whether it was not offered before, so that its latency counts.
+        """
+        writer = self._living()
+        if writer is None:
+            if not self._backoff.over:
+                return
+            try:
+                writer = self._begin()
+            except RuntimeError as error:  # the system has no threads left
+                self._backoff.failed()
+                self._say(f"{self.uri} cannot be opened: {reason(error)}.")
+                return
+        if not writer.put(frame, new):
+            self.skipped += 1
+
+    def _living(self) -> SinkWriter | None:
+        """The writer, unless it has failed or hangs; says what is wrong with it."""
+        writer = self._writer
+        if writer is None:
+            return None
+        hangs = writer.hangs
+        self._say(f"{self.uri} takes no pictures: it has not answered for {HANG_S:g} s." if hangs else writer.trouble)
+        if hangs or writer.ended:
+            self._leave()
             self._backoff.failed()
-            self.close()
-        text = str(error) if isinstance(error, TidecastError) else f"{self._uri} cannot send: {reason(error)}."
-        if text != self._told:
-            self._told = text
-            if not isinstance(error, TidecastError):
-                log.error("the output %s failed", self._uri, exc_info=error)
-            self._tell("output", text)
+            return None
+        if writer.works:
+            self.trouble = ""
+            self._backoff.worked()
+        return writer
+
+    def _begin(self) -> SinkWriter:
+        self._writer = SinkWriter(self.uri, self._options, self._sent)
+        return self._writer
+
+    def _leave(self) -> None:
+        """Have the writer close its sink. Nothing that it still does counts."""
+        writer, self._writer = self._writer, None
+        self._left = [left for left in self._left if left.alive]
+        if writer is not None:
+            writer.end()
+            self._left.append(writer)
+
+    def _sent(self, writer: SinkWriter, frame: Frame, new: bool) -> None:
+        if writer is not self._writer:
+            return
+        now = time.monotonic_ns()
+        if self.sent_at:
+            self.longest_gap_ms = max(self.longest_gap_ms, (now - self.sent_at[-1]) / 1e6)
+        self.sent_at.append(now)
+        self.sent += 1
+        if new:
+            self.shown(frame, now)
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self.trouble:
+            self.trouble = trouble
+            self._tell("output", trouble)

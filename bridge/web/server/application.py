@@ -118,6 +118,7 @@ class Api:
         """Every route of the control room except the page at `/`, which `application` adds."""
         return [
             Route("/static/{name}", self._file),
+            Route("/output", self._output),
             Route("/api/table", self._table),
             Route("/api/state", self._state),
             Route("/api/picture/{which}.jpg", self._picture),
@@ -130,6 +131,10 @@ class Api:
     async def page(self, request: Request) -> Response:
         """The control room page."""
         return self._site.answer("index.html", request)
+
+    async def _output(self, request: Request) -> Response:
+        """The output's picture and nothing else, for a browser source of another program, or a screen."""
+        return self._site.answer("output.html", request)
 
     async def _file(self, request: Request) -> Response:
         return self._site.answer(request.path_params["name"], request)

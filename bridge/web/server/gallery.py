@@ -24,6 +24,10 @@ HEADER = struct.Struct(">BxxxI")
 """What precedes the JPEG in a preview message: index of the kind in `KINDS`, sequence number (low 32 bits)."""
 
 QUALITY = 78
+WALL_QUALITY = 92
+WALL_WIDEST = 4096
+"""JPEG quality, and longest side in pixels, of the kind `wall`."""
+
 IN_FLIGHT = 2
 """Pictures per kind that may be sent to a page before it acknowledges one."""
 
@@ -86,7 +90,7 @@ class Gallery:
     Args:
         rings: a ring reader for each kind.
         watched: called with the kinds that are watched, so that the bridge process copies no others.
-        widest: longest side of a preview picture, pixels.
+        widest: longest side of a picture of the other kinds than `wall`, pixels.
     """
 
     kinds = KINDS
@@ -171,7 +175,10 @@ class Gallery:
                     kind = kinds[waitable]  # type: ignore[index]
                     frame = self._rings[kind].get(0.0, newest=True)
                     if frame is not None and self._wanted(kind):
-                        picture = jpeg(frame.pixels, self._widest)
+                        wall = kind == "wall"
+                        picture = (
+                            jpeg(frame.pixels, WALL_WIDEST, WALL_QUALITY) if wall else jpeg(frame.pixels, self._widest)
+                        )
                         self._loop.call_soon_threadsafe(self._arrived, kind, frame.seq, picture)
         except (EOFError, OSError):
             return  # the bridge process is gone, so this process is about to end

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bridge.control.store import ControlStore
+from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.pacer import Pick
 from bridge.pipeline.publish import Publisher
@@ -53,9 +54,11 @@ def publisher(
     uri: str = "null:",
     store: ControlStore | None = None,
 ) -> Publisher:
+    def tell(topic: str, text: str) -> None:
+        told.append((topic, text))
+
     return Publisher(
-        uri,
-        Options(),
+        [Output(address, Options(), tell) for address in uri.split(" + ")],
         engine,
         FrameHistory(64 * 48 * 3),
         STAGES,
@@ -64,7 +67,7 @@ def publisher(
         (64, 48),
         1.0,
         offer,
-        lambda topic, text: told.append((topic, text)),
+        tell,
     )
 
 
@@ -82,8 +85,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[NullSink]]:
 
 
 def sends_on(made: Publisher, frames: int = 20) -> None:
-    wanted, deadline = made.sent + frames, time.monotonic() + 60.0
-    while made.sent < wanted:
+    wanted, deadline = made.main.sent + frames, time.monotonic() + 60.0
+    while made.main.sent < wanted:
         assert time.monotonic() < deadline, "the output has stopped"
         time.sleep(0.005)
 
@@ -179,7 +182,7 @@ def until(holds: Callable[[], object]) -> None:
 def test_an_output_that_fails_for_long_is_opened_again_and_the_others_go_on(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.output.REOPEN_S", 0.1)
+    monkeypatch.setattr("bridge.pipeline.endpoints.sink_writer.REOPEN_S", 0.1)
     monkeypatch.setattr("bridge.pipeline.endpoints.retry.FIRST_S", 0.1)
     told, offered = list[tuple[str, str]](), list[Frame]()
     with bad_transport.registered():
@@ -189,7 +192,7 @@ def test_an_output_that_fails_for_long_is_opened_again_and_the_others_go_on(
         try:
             until(lambda: len(bad_transport.OPENED) >= 3)
             assert [topic for topic, _ in told] == ["output"] and "a defect in send" in told[0][1]
-            assert made.sent == 0 and not bad_transport.SENT
+            assert made.main.sent == 0 and not bad_transport.SENT
             before = len(offered)
             until(lambda: len(offered) >= before + 10)  # the page and the recording
             monkeypatch.setattr(bad_transport.BadSink, "at", lambda self, place: None)
@@ -199,7 +202,7 @@ def test_an_output_that_fails_for_long_is_opened_again_and_the_others_go_on(
 
 
 def test_an_output_that_cannot_be_opened_again_is_tried_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("output.REOPEN_S", "retry.FIRST_S", "retry.LONGEST_S"):
+    for name in ("sink_writer.REOPEN_S", "retry.FIRST_S", "retry.LONGEST_S"):
         monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.1)
     told, failing = list[tuple[str, str]](), [False]
 
@@ -240,6 +243,71 @@ def test_neither_start_nor_end_waits_for_an_output_that_hangs(monkeypatch: pytes
         made = publisher(Engine(), lambda frame: None, [], "bad:send hangs")
         made.start()
         assert not made.stop(0.3)
+
+
+def test_an_output_that_hangs_is_said_left_behind_and_opened_again_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.pipeline.endpoints.sink_writer.HANG_S", 0.3)
+    monkeypatch.setattr("bridge.pipeline.endpoints.output.HANG_S", 0.3)
+    for name in ("retry.FIRST_S", "retry.LONGEST_S"):
+        monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.1)
+    told = list[tuple[str, str]]()
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, told, "null: + bad:send hangs")
+        made.start()
+        try:
+            until(lambda: told)
+            assert told == [("output", "bad:send hangs takes no pictures: it has not answered for 0.3 s.")]
+            assert made.outputs[1].trouble
+            sends_on(made, 100)
+            until(lambda: len(bad_transport.OPENED) >= 2)
+            assert len(told) == 1
+            bad_transport.RELEASE.set()
+            until(lambda: bad_transport.SENT and not made.outputs[1].trouble)
+            assert made.outputs[1].sent, "what the one that was left behind sent does not count, this one's does"
+        finally:
+            made.stop()
+
+
+def test_a_further_output_that_cannot_be_opened_is_said_and_opened_when_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("retry.FIRST_S", "retry.LONGEST_S"):
+        monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.1)
+    told, failing = list[tuple[str, str]](), [True]
+
+    def at(self: bad_transport.BadSink, place: str) -> None:
+        if failing[0] and place == "open":
+            raise TransportError("There is no display 2.")
+
+    monkeypatch.setattr(bad_transport.BadSink, "at", at)
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, told, "null: + bad:")
+        made.start()
+        try:
+            until(lambda: told)
+            sends_on(made, 50)
+            assert told == [("output", "There is no display 2.")]
+            failing[0] = False
+            until(lambda: bad_transport.SENT)
+            until(lambda: not made.outputs[1].trouble)
+        finally:
+            made.stop()
+
+
+def test_a_slow_output_gets_the_newest_picture_and_the_others_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bad_transport.BadSink, "at", lambda self, place: place == "send" and time.sleep(0.1))
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, [], "null: + bad:")
+        made.start()
+        try:
+            until(lambda: made.outputs[1].sent >= 5)
+        finally:
+            made.stop()
+    slow = made.outputs[1]
+    assert slow.skipped >= 3 * slow.sent, "ten pictures come while it takes one"
+    assert made.main.sent + made.main.skipped >= slow.sent + slow.skipped - 1
 
 
 def test_an_output_whose_close_raises_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,9 +78,9 @@ def test_the_help_of_the_command_is_made_when_it_is_asked_for() -> None:
 
 
 def test_the_page_shows_its_guides() -> None:
-    told = guides(Names("DESK", "shelf:out", "127.0.0.1", 9000))
+    told = guides(Names("DESK", ("shelf:out",), "127.0.0.1", 9000))
     assert told[0] == {"program": "Librarian", "steps": ("Look at the shelf out.",), "copy": ("out",)}
-    silent = guides(Names("DESK", "null:", "127.0.0.1", 9000))
+    silent = guides(Names("DESK", ("null:",), "127.0.0.1", 9000))
     assert "cannot see" in " ".join(silent[0]["steps"])
 
 

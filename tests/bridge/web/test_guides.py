@@ -19,7 +19,7 @@ from bridge.web.guides import Names, guides
     ],
 )
 def test_the_osc_guide_names_an_address_that_can_be_reached(host: str, port: int, said: str, copied: str) -> None:
-    guide = guides(Names("DESK", "ndi:Tidecast", host, port))[-1]
+    guide = guides(Names("DESK", ("ndi:Tidecast",), host, port))[-1]
     assert guide["program"] == "OSC" and said in " ".join(guide["steps"])
     assert next(iter(guide["copy"]), None) == copied
     assert "0.0.0.0" not in json.dumps(guide)

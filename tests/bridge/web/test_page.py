@@ -28,7 +28,7 @@ from bridge.web import server_process
 from engine.controls import Controls
 from engine.models.ember.vocabulary import EMBER
 from tests.support.browser import Browser, Tab, wait
-from tests.support.web_stage import FPS, Stage, tint
+from tests.support.web_stage import FPS, SIZE, Stage, tint
 
 MEAN = """((kind) => { const c = document.getElementById("canvas-" + kind); const d = c.getContext("2d")
 .getImageData(0, 0, c.width, c.height).data; let s = [0, 0, 0]; for (let i = 0; i < d.length; i += 4)
@@ -535,6 +535,33 @@ def resized(browser: Browser, stage: Stage) -> Iterator[Tab]:
     tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
     yield tab
     tab.close()
+
+
+def test_the_output_page_shows_the_whole_picture_and_nothing_else(browser: Browser, stage: Stage) -> None:
+    tab = browser.tab()
+    try:
+        tab.size(1280, 720)
+        tab.open(f"{stage.web.url}output")
+        tab.until("window.tidecast && tidecast.drawn.wall > 5", "pictures at full size")
+        assert tab.js("document.body.innerText.trim()") == "" and tab.js("document.body.children.length") == 1
+        assert tab.js("JSON.stringify([output.width, output.height])") == json.dumps(SIZE).replace(" ", "")
+        assert tuple(tab.box("#output")) == (0, 0, 1280, 720)
+        assert tab.js("getComputedStyle(document.body).cursor") == "none"
+        assert tab.js("getComputedStyle(document.body).backgroundColor") == "rgb(0, 0, 0)"
+        hidden = "getComputedStyle(output).visibility === 'hidden'"
+        assert not tab.js(hidden)
+        assert tab.complaints() == []
+        frozen = stage.web.pid
+        os.kill(frozen, signal.SIGSTOP)  # its connections stay open
+        try:
+            tab.until(hidden, "black")
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it was replaced
+                os.kill(frozen, signal.SIGCONT)
+        before = tab.js("tidecast.drawn.wall")
+        tab.until(f"!({hidden}) && tidecast.drawn.wall > {before} + 5", "the picture again")
+    finally:
+        tab.close()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
