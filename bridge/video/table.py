@@ -145,7 +145,7 @@ _ROWS: list[Transport] = [
         "bridge.video.devices.screen",
         "a monitor's picture",
         reads="empty for the first screen",
-        run_on="never (needs a desktop)",
+        run_on="Linux: X11, the display of a server without a screen (Xvfb)",
         opened_by=OpenedBy.ALLOWED,
         is_remote=is_remote_display,
     ),

@@ -16,7 +16,7 @@ import pytest
 from bridge.pipeline.endpoints.output import Output
 from bridge.video.address import check_output
 from bridge.video.base import Options
-from bridge.video.opening import guides, open_sink, unavailable
+from bridge.video.opening import guides, open_sink, open_source, unavailable
 from bridge.video.window import transport
 from bridge.video.window.transport import WindowSink
 from engine.errors import TransportError
@@ -97,6 +97,21 @@ def test_a_picture_of_half_the_size_is_scaled_and_one_of_other_proportions_has_b
     left = (WIDTH - HEIGHT) // 2
     expected[:, left : left + HEIGHT] = 99
     keep_showing(wall, Frame(square), expected)  # another size: another window, and the desktop is not seen
+
+
+def test_the_screen_is_an_input_too(wall: WindowSink) -> None:
+    picture = quarters(WIDTH, HEIGHT)
+    with open_source("screen:") as screen:
+        seen: Frame | None = None
+
+        def matches() -> bool:
+            nonlocal seen
+            wall.send(Frame(picture))
+            seen = screen.read(1.0) or seen
+            return seen is not None and np.abs(seen.rgb().astype(int) - picture).max() <= 2
+
+        until(matches, "the picture by way of the screen")
+        assert (screen.info.width, screen.info.height) == (WIDTH, HEIGHT) and screen.connected
 
 
 def test_black_when_no_picture_comes_and_back_with_the_next(wall: WindowSink) -> None:
