@@ -14,6 +14,7 @@ NOTICES = {
     "libraries/NDIlib/Processing.NDI.Lib.Licenses.txt. NDI is a registered trademark of Vizrt NDI AB: https://ndi.video",
     "av": "Contains FFmpeg with the encoders x264 and x265, which are licensed under the GNU GPL, version 2 or later. "
     "If you pass this folder on, you have to offer their source.",
+    "pysdl2-dll": "Contains SDL, and libraries that Tidecast does not load, among them libgme under the GNU LGPL 2.1.",
     "msvc-runtime": "Contains Microsoft's Visual C++ runtime, which may be passed on with a program that needs it.",
     "torch": "A build for NVIDIA GPUs contains NVIDIA's CUDA libraries; its licence names those that may be passed on.",
 }
