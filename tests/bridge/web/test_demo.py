@@ -19,7 +19,7 @@ from pythonosc.osc_packet import OscPacket
 
 from bridge.app import App
 from bridge.config_file import load
-from bridge.pipeline.endpoints import output
+from bridge.pipeline.endpoints import sink_writer
 from bridge.video.base import Sink
 from engine.frame import Frame
 from tests.bridge.web.test_page import mean
@@ -218,7 +218,7 @@ def test_black_on_the_page_is_black_within_one_output_frame(
 ) -> None:
     """Between the control's change and the first black frame at most one other leaves, even while the model loads."""
     sink = Watched()
-    monkeypatch.setattr(output, "open_sink", lambda uri, options: sink)
+    monkeypatch.setattr(sink_writer, "open_sink", lambda uri, options: sink)
     settings = {
         "output.uri": "null:",
         "osc.enabled": False,

@@ -22,6 +22,7 @@ from bridge.bench.peers import SleepProbe
 from bridge.config import EXAMPLES
 from bridge.control.origin import Origin, Trust
 from bridge.drills.viewers import open_pages
+from bridge.pipeline.readings import DROP_CAUSES
 from bridge.table import TABLE
 from bridge.video.table import schemes
 from bridge.web import server_process
@@ -351,7 +352,7 @@ def test_health_shows_the_readings_and_errors_with_their_remedy(page: Tab, stage
     page.until("document.getElementById('fps-out').textContent === '29.8'")
     page.until("document.querySelector('#stages li:nth-child(3) output').textContent > 0")
     page.until("document.getElementById('force').textContent.includes('of')")
-    assert page.js("document.querySelectorAll('#drops div').length") == 3
+    assert page.js("document.querySelectorAll('#drops div').length") == len(DROP_CAUSES)
     page.until("document.getElementById('health-line').textContent.includes('error')")
     assert page.js("document.getElementById('plot').clientWidth") == 0, "folded to one line"
     page.click("#health-fold")
