@@ -22,15 +22,14 @@ from bridge.config import AppConfig
 from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
-from bridge.control.midi.backend import MidiError, open_backend
-from bridge.control.midi.input import LEARN, MidiInput
+from bridge.control.midi.switch import MidiSwitch
 from bridge.control.origin import INTERNAL, Origin
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
-from bridge.control.store import Caller, ControlStore
+from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
@@ -53,9 +52,7 @@ from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState, SnapshotsStored
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
-from engine.control import PREFIX
 from engine.controls import LORA_SLOTS, Controls
-from engine.errors import ControlError
 from engine.frame import Frame
 
 log = logging.getLogger(__name__)
@@ -96,7 +93,6 @@ class App:
         self._ever_ready = False
         self.web: WebProcess | None = None
         self.oscquery_url = ""
-        self.midi: MidiInput | None = None
 
     def start(self) -> None:
         """Start every part; does nothing when running. If one fails, the parts already started are stopped again.
@@ -245,21 +241,13 @@ class App:
         self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
-        if not self.config.midi.enabled:
-            stack.callback(self.store.on(LEARN.name, _midi_is_off))
-        else:
-            try:
-                backend = open_backend()
-            except MidiError as error:
-                self.telemetry.error("midi", str(error))
-                return
-            path, port = folder / "midi.toml", self.config.midi.port
-            self.midi = MidiInput(self.store, path, self.telemetry.error, backend, port=port).start()
-            stack.callback(self.midi.stop)
+        self.midi = MidiSwitch(self.store, folder / "midi.toml", self.telemetry.error, self.config.midi.port)
+        stack.callback(self.midi.stop)
+        self.midi.start(self.config.midi.enabled)
 
     def _start_web(self, stack: contextlib.ExitStack) -> WebProcess | None:
         """The page, which serves OSCQuery too."""
-        web, midi, snapshots = self.config.web, self.midi, self.snapshots
+        web, snapshots = self.config.web, self.snapshots
         if not web.enabled:
             return None
         osc = self.osc.address if self.osc is not None else ("", 0)
@@ -276,7 +264,7 @@ class App:
             osc_port=osc[1],
             inputs=self.inputs,
             snapshots=lambda: SnapshotsStored(snapshots.numbers(), snapshots.names()),
-            midi=(lambda: MidiState(midi.learning, midi.knobs, midi.ports)) if midi is not None else None,
+            midi=self._midi_state,
             examples=web.examples,
         )
         stack.callback(page.stop)
@@ -333,6 +321,10 @@ class App:
         if self.web is not None:
             self.web.offer(which, frame)
 
+    def _midi_state(self) -> MidiState | None:
+        midi = self.midi.input
+        return MidiState(midi.learning, midi.knobs, midi.ports) if midi is not None else None
+
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)
 
@@ -355,10 +347,3 @@ class App:
                 self.telemetry.update(message=reason)
             case _:
                 assert_never(event)
-
-
-def _midi_is_off(args: tuple[Any, ...], caller: Caller) -> None:
-    """Answer a request to learn a knob while nobody listens to MIDI."""
-    raise ControlError(
-        PREFIX + LEARN.address, "MIDI is off.", "To switch it on, start Tidecast with --midi (tidecast demo --midi)."
-    )

@@ -13,6 +13,7 @@ from typing import Any
 from bridge.control import snapshot_commands
 from bridge.control.document import markdown
 from bridge.control.midi.input import LEARN
+from bridge.control.midi.switch import SWITCH_ON
 from bridge.control.osc.server import HEARTBEAT, INPUTS, RESEND, SUBSCRIBE
 from bridge.control.quit import QUIT
 from bridge.control.store import PING
@@ -29,7 +30,7 @@ from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (*snapshot_commands.COMMANDS, LEARN, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (*snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 

@@ -54,12 +54,12 @@ class InputPolicy:
             ControlError: if the sender may not choose it; the text says how the operator can allow it.
         """
         wanted = str(value).strip()
-        if origin.trust >= Trust.OPERATOR or not wanted:
+        if not wanted:
             return str(value)
         if wanted.isdecimal():
-            if origin.trust >= Trust.MACHINE:
-                return str(value)
             wanted = self._numbered(wanted)
+        if origin.trust >= Trust.OPERATOR:
+            return wanted
         needed = opened_by(wanted)
         if needed is OpenedBy.OPERATOR:
             raise ControlError(
@@ -68,7 +68,7 @@ class InputPolicy:
                 "Start Tidecast with --input and this address.",
             )
         if origin.trust >= Trust.MACHINE:
-            return str(value)
+            return wanted
         if needed is OpenedBy.ANYONE:
             return wanted
         if needed is OpenedBy.LISTED and any(wanted == source.uri for source in self._inputs()):

@@ -78,7 +78,7 @@ class WebProcess:
         preview_widest: longest side of a preview picture, pixels.
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
         snapshots: the stored snapshots; must be quick.
-        midi: the state of MIDI; must be quick.
+        midi: the state of MIDI, None while it is off; must be quick.
         examples: prompts that the page offers, one tap each.
     """
 
@@ -99,7 +99,7 @@ class WebProcess:
         preview_widest: int = PREVIEW_WIDEST,
         inputs: Callable[[], Iterable[SourceInfo]] | None = None,
         snapshots: Callable[[], SnapshotsStored] | None = None,
-        midi: Callable[[], MidiState] | None = None,
+        midi: Callable[[], MidiState | None] | None = None,
         examples: Sequence[str] = (),
     ) -> None:
         self._store = store
@@ -113,7 +113,7 @@ class WebProcess:
         self._outbox = Outbox()
         self._search = SourceSearch(inputs, self._outbox) if inputs is not None else None
         self._examples = list(examples)
-        self._lists: list[Callable[[], SnapshotsStored | MidiState]] = []
+        self._lists: list[Callable[[], SnapshotsStored | MidiState | None]] = []
         if snapshots is not None:
             self._lists.append(snapshots)
         if midi is not None:
@@ -294,7 +294,8 @@ class WebProcess:
     def _read_lists(self) -> None:
         for read in self._lists:
             try:
-                self._outbox.state(read())
+                if (found := read()) is not None:
+                    self._outbox.state(found)
             except Exception as error:  # the page goes without this list; each failure is reported once
                 what = f"A list for the page cannot be read: {type(error).__name__}: {error}"
                 if what not in self._reported:

@@ -23,7 +23,7 @@ import pytest
 from websockets.sync.client import connect
 from zeroconf import IPVersion, ServiceBrowser, Zeroconf
 
-from bridge.app import App, _midi_is_off
+from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.bench.peers import Receiver, Seen, Sender, SleepProbe
 from bridge.config_file import load
@@ -399,10 +399,3 @@ def test_the_own_output_is_not_offered_as_an_input(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("bridge.app.list_sources", lambda options: seen)
     app = App(load(None, identity("pattern:bars", "spout:Tidecast", 64, 48)))
     assert [source.uri for source in app.inputs()] == ["spout:Desk"]
-
-
-def test_who_wants_to_learn_a_knob_while_midi_is_off_is_told_how_to_switch_it_on() -> None:
-    app, answers = App(load(None, identity("pattern:bars", "null:", 64, 48))), []
-    app.store.on("midi_learn", _midi_is_off)
-    app.store.handle("/tidecast/midi/learn", ["/tidecast/mix"], reply=lambda *answer: answers.append(answer))
-    assert "MIDI is off. To switch it on, start Tidecast with --midi" in answers[0][1][1]

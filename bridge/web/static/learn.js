@@ -6,6 +6,7 @@ import { on, send, state } from "./link.js";
 const button = document.getElementById("learn-button");
 const bar = document.getElementById("learn-bar");
 const text = document.getElementById("learn-text");
+const switchOn = document.getElementById("learn-on");
 let waiting = "";
 let inviting = false;
 
@@ -13,6 +14,10 @@ let inviting = false;
 export function learn() {
   button.addEventListener("click", () => (document.body.classList.contains("learning") ? leave() : enter()));
   document.getElementById("learn-done").addEventListener("click", leave);
+  switchOn.addEventListener("click", () => {
+    text.textContent = "MIDI is being switched on …";
+    send("/tidecast/midi/on");
+  });
   document.addEventListener(
     "keydown",
     (event) => event.key === "Escape" && document.body.classList.contains("learning") && leave(),
@@ -50,12 +55,13 @@ function enter() {
   show();
 }
 
-/** What to do first; without MIDI, how to get it. */
+/** What to do first; without MIDI, the offer to switch it on. */
 function invite() {
   inviting = true;
   const { bindings, ports } = state.midi ?? {};
+  switchOn.hidden = Boolean(bindings);
   text.textContent = !bindings
-    ? "MIDI is off. Start Tidecast with --midi."
+    ? "MIDI is off."
     : ports?.length === 0
       ? "No MIDI device is connected. Plug one in; it is detected automatically."
       : "Choose a control, then turn a knob.";

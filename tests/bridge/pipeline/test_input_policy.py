@@ -59,13 +59,13 @@ def test_the_list_of_the_configuration_opens_a_folder_but_nothing_outside():
         policy("teapot:0")
 
 
-def test_a_number_from_the_network_becomes_the_source_that_it_stands_for_now():
-    assert policy()("0", THERE) == "ndi:DESK (Cam)"
-    assert policy()("1", HERE) == "1"
-    assert policy()("1", THERE) == policy()("camera:Webcam", THERE) == "camera:Webcam"
+@pytest.mark.parametrize("who", [INTERNAL, HERE, THERE], ids=lambda who: who.trust.name)
+def test_a_number_becomes_the_source_that_it_stands_for_now(who):
+    assert policy()("0", who) == "ndi:DESK (Cam)"
+    assert policy()("1", who) == policy()("camera:Webcam", who) == "camera:Webcam"
     for number in ("2", "9" * 5000):
-        with pytest.raises(ControlError):
-            policy()(number, THERE)
+        with pytest.raises(ControlError, match=r"There is no input number .*the list has 2"):
+            policy()(number, who)
 
 
 def test_the_store_asks_the_rule_before_every_way_of_setting():

@@ -26,6 +26,7 @@ from bridge.pipeline.readings import DROP_CAUSES
 from bridge.table import TABLE
 from bridge.video.table import schemes
 from bridge.web import server_process
+from bridge.web.messages import MidiState
 from engine.controls import Controls
 from engine.models.ember.vocabulary import EMBER
 from tests.support.browser import Browser, Tab, wait
@@ -536,6 +537,25 @@ def resized(browser: Browser, stage: Stage) -> Iterator[Tab]:
     tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
     yield tab
     tab.close()
+
+
+def test_midi_learn_offers_to_switch_midi_on(browser: Browser) -> None:
+    found: list[MidiState] = []
+    with Stage(midi=lambda: found[0] if found else None) as show:
+        show.store.on("midi_on", lambda args, caller: found.append(MidiState("", {}, ("Desk",))))
+        tab = browser.tab()
+        try:
+            tab.size(1440, 900)
+            tab.open(show.web.url)
+            tab.until("window.tidecast && tidecast.state.online")
+            tab.click("#learn-button")
+            assert tab.js("document.getElementById('learn-text').textContent") == "MIDI is off."
+            tab.click("#learn-on")
+            tab.until("document.getElementById('learn-text').textContent.startsWith('Choose a control')")
+            assert tab.js("document.getElementById('learn-on').hidden")
+            assert tab.complaints() == []
+        finally:
+            tab.close()
 
 
 def test_the_output_page_shows_the_whole_picture_and_nothing_else(browser: Browser, stage: Stage) -> None:

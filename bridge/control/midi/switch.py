@@ -1,0 +1,84 @@
+"""Switches MIDI on, at the start or while Tidecast runs: nobody has to start again because a controller turned up."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bridge.control.midi.backend import MidiError, open_backend
+from bridge.control.midi.input import LEARN, MidiInput
+from bridge.control.store import Caller, ControlStore
+from bridge.service import Service
+from engine.control import PREFIX, Command
+from engine.errors import ControlError
+
+SWITCH_ON = Command("midi_on", "/midi/on", (), "MIDI", "MIDI on", "Listen to MIDI controllers from now on.")
+
+
+class MidiSwitch:
+    """MIDI, on or off. `start` and `stop` are idempotent.
+
+    Args:
+        store: the live controls.
+        path: the TOML file of bindings.
+        report: called with (topic, reason) when something goes wrong.
+        port: use only ports with this text in their names.
+
+    Attributes:
+        input: what listens to the controllers; None while MIDI is off.
+    """
+
+    def __init__(self, store: ControlStore, path: Path, report: Callable[[str, str], None], port: str = "") -> None:
+        self.input: MidiInput | None = None
+        self._store = store
+        self._path = path
+        self._report = report
+        self._port = port
+        self._switching = threading.Lock()
+        self._service: Service | None = None
+        self._undo = contextlib.ExitStack()
+
+    def start(self, on: bool) -> MidiSwitch:
+        """Obey `SWITCH_ON`; with `on`, switch MIDI on at once. That it cannot be had is reported."""
+        self._undo.callback(self._store.on(SWITCH_ON.name, self._asked))
+        self._undo.callback(self._store.on(LEARN.name, self._learn))
+        if on:
+            self._switch_on()
+        return self
+
+    def stop(self) -> None:
+        """Switch MIDI off, for good."""
+        self._undo.close()
+        if self._service is not None:
+            self._service.stop()
+        with self._switching:
+            midi, self.input = self.input, None
+        if midi is not None:
+            midi.stop()
+
+    def _asked(self, args: tuple[Any, ...], caller: Caller) -> None:
+        """Switch it on, on a thread of its own: loading the library may take long."""
+        if self._service is None or self._service.stop(0.0):
+            self._service = Service("midi-on", self._switch_on, self._report)
+            self._service.start()
+
+    def _switch_on(self) -> None:
+        with self._switching:
+            if self.input is not None:
+                return
+            try:
+                backend = open_backend()
+            except MidiError as error:
+                self._report("midi", str(error))
+                return
+            self.input = MidiInput(self._store, self._path, self._report, backend, port=self._port).start()
+
+    def _learn(self, args: tuple[Any, ...], caller: Caller) -> None:
+        """Answer a request to learn a knob while nobody listens to MIDI."""
+        if self.input is None:
+            raise ControlError(
+                PREFIX + LEARN.address, "MIDI is off.", f"Send {PREFIX}{SWITCH_ON.address}, or start with --midi."
+            )
