@@ -84,15 +84,11 @@ _registered: list[object] = []
 def held_back() -> Iterator[None]:
     """Hold the signals back in this thread, and in processes that it starts until they call `leave_to_parent`.
 
-    A signal that reaches this process meanwhile is handled by another thread, or afterwards. On Windows, processes that
-    are started meanwhile ignore Ctrl+C for ever, and this one until the end of the block, which takes milliseconds.
+    A signal that reaches this process meanwhile is handled by another thread, or afterwards. Nothing is done on
+    Windows, where a process of a group of its own ignores Ctrl+C from its first moment (see `start_process`).
     """
     if sys.platform == "win32":
-        ctypes.windll.kernel32.SetConsoleCtrlHandler(None, 1)
-        try:
-            yield
-        finally:
-            ctypes.windll.kernel32.SetConsoleCtrlHandler(None, 0)
+        yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP)
     try:

@@ -148,9 +148,10 @@ def terminated() -> str:
 
 def ctrl_c() -> str:
     """Ctrl+C while it loads and while it runs ends everything in order. Wine's C library knows no Ctrl+Break."""
-    for moment in ("OSC on", "^running"):
+    for moment, later_s in (("OSC on", 0.0), ("OSC on", 0.2), ("OSC on", 0.5), ("OSC on", 1.0), ("^running", 0.0)):
         program = Program("run", "--input", "pattern:bars", "--set", "process.kind=identity")
         program.until(moment)
+        time.sleep(later_s)  # processes are started one after another
         children = program.children()
         code = program.interrupt()
         gone(children)
