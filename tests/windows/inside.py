@@ -247,10 +247,13 @@ def flood() -> str:
         for number in range(20_000):
             outlet.sendto(build("/tidecast/strength", [number / 20_000]), ("127.0.0.1", program.osc_port))
         took_s = time.monotonic() - began
-        outlet.sendto(build("/tidecast/strength", [0.25]), ("127.0.0.1", program.osc_port))
-    wait(
-        lambda: abs(program.state()["controls"]["strength"][0] - 0.25) < 1e-3, program, "the last value is not in force"
-    )
+
+        def in_force() -> bool:
+            """Whether the last value is; sent again, because a system whose buffer is full drops what comes next."""
+            outlet.sendto(build("/tidecast/strength", [0.25]), ("127.0.0.1", program.osc_port))
+            return abs(program.state()["controls"]["strength"][0] - 0.25) < 1e-3
+
+        wait(in_force, program, "the last value is not in force")
     assert program.interrupt() == 0, program.text
     return f"20000 messages in {took_s:.1f} s, the last in force"
 
