@@ -45,7 +45,8 @@ class Program:
         self, command: str, *arguments: str, web_port: int = 0, environment: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self.osc_port, self.web_port = free_port(socket.SOCK_DGRAM), web_port or free_port(socket.SOCK_STREAM)
-        words = [sys.executable, "-u", "-c", MAIN, command, "--plain", "--output", "null:"]
+        words = [sys.executable, "-u", "-c", MAIN, command, "--plain"]
+        words += [] if "--output" in arguments else ["--output", "null:"]
         words += ["--osc-port", str(self.osc_port), "--web-port", str(self.web_port), "--set", "web.announce=false"]
         words += ["--set", "process.hang_seconds=60", *arguments]
         self.lines: list[str] = []

@@ -5,6 +5,11 @@ import { fader } from "./fader.js";
 import { send, set, state } from "./link.js";
 
 const INSET = 20; // half of the puck, so that it stays inside the pad
+const BEGIN_PX = 5;
+const FINE = 0.1;
+const STOPS = [0, 0.5, 1]; // corners, middles of the edges, and the centre
+const CATCH = 0.03; // a drag is caught by a stop within this share of the pad,
+const CATCH_TAP = 0.15; // a tap within this one
 const CORNERS = [
   [0, 0],
   [1, 0],
@@ -131,18 +136,35 @@ function pad(texts, weights) {
     paint();
     shares(...at).forEach((share, i) => change(weights[i], Math.round(share * 1000) / 1000, box));
   };
-  const drag = (event) => {
-    const area = box.getBoundingClientRect();
-    move(
-      (event.clientX - area.left - INSET) / (area.width - 2 * INSET),
-      (event.clientY - area.top - INSET) / (area.height - 2 * INSET),
-    );
-  };
+  // As with a fader: the puck follows how far the pointer moves, a tenth as far with Shift. A tap brings it to the place.
+  const size = () => [box.clientWidth - 2 * INSET, box.clientHeight - 2 * INSET];
+  const caught = (share, within) => STOPS.find((stop) => Math.abs(share - stop) <= within) ?? share;
+  let drag = null;
   box.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    drag = { id: event.pointerId, x: event.clientX, y: event.clientY, from: [...at], moving: false };
     box.setPointerCapture(event.pointerId);
-    drag(event);
   });
-  box.addEventListener("pointermove", (event) => box.hasPointerCapture(event.pointerId) && drag(event));
+  box.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== drag?.id) return;
+    const by = [event.clientX - drag.x, event.clientY - drag.y];
+    if (!drag.moving && Math.hypot(...by) < BEGIN_PX) return;
+    drag.moving = true;
+    const rate = event.shiftKey ? FINE : 1;
+    drag.from = drag.from.map((share, axis) => Math.min(1, Math.max(0, share + (by[axis] * rate) / size()[axis])));
+    [drag.x, drag.y] = [event.clientX, event.clientY];
+    move(...drag.from.map((share) => (rate === 1 ? caught(share, CATCH) : share)));
+  });
+  box.addEventListener("pointerup", (event) => {
+    if (event.pointerId !== drag?.id) return;
+    const tap = !drag.moving;
+    drag = null;
+    if (!tap) return;
+    const area = box.getBoundingClientRect();
+    const place = [event.clientX - area.left, event.clientY - area.top];
+    move(...place.map((px, axis) => caught(Math.min(1, Math.max(0, (px - INSET) / size()[axis])), CATCH_TAP)));
+  });
+  box.addEventListener("pointercancel", () => (drag = null));
   box.addEventListener("keydown", (event) => {
     const step = event.shiftKey ? 0.2 : 0.05;
     const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[

@@ -238,8 +238,17 @@ def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage:
     wait(lambda: weights()[3] == 1.0 and sum(weights()[:3]) == 0, "prompt 4 alone")
     page.drag("#pad", (0.9, 0.9), (0.5, 0.5))
     wait(lambda: np.allclose(weights(), 0.25, atol=0.03), "all four")
+    x, y, width, height = page.box("#pad")
+    page.mouse("mousePressed", x + 0.3 * width, y + 0.7 * height)
+    page.mouse("mouseMoved", x + 0.3 * width + 3, y + 0.7 * height)
+    assert np.allclose(weights(), 0.25, atol=0.03), "nothing jumps to where the pointer is put down"
+    page.mouse("mouseMoved", x + 0.3 * width + 10, y + 0.7 * height)
+    wait(lambda: sum(weights()[1::2]) > sum(weights()[::2]), "a little to the right of the centre")
+    page.mouse("mouseReleased", x + 0.3 * width + 10, y + 0.7 * height)
+    page.drag("#pad", (0.88, 0.16), (0.88, 0.16))
+    wait(lambda: weights() == [0, 1, 0, 0], "a tap near a corner is caught by it")
     page.js("document.getElementById('pad').focus()")
-    for _ in range(12):
+    for _ in range(20):
         page.key("ArrowLeft", "ArrowLeft", 37)
     wait(lambda: weights()[1] == weights()[3] == 0, "the left edge")
     page.click("#slots .slot:nth-child(1) .only")
