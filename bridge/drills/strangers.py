@@ -188,6 +188,7 @@ def attack_any(made: Outsider, app: App) -> Iterator[Row]:
         8, "any: StreamDiffusionTD's reports", peer.sent, came, "none before the word", obeyed and came <= peer.sent
     )
     peer.close()
+    spare = peer.sent - came  # the rule counts what comes from a host, whichever socket it comes from
     stranger = Stranger(made, (made.here, app.osc.address[1]))
     for _ in range(200):
         stranger.say("/subscribe", stranger.port)
@@ -197,7 +198,8 @@ def attack_any(made: Outsider, app: App) -> Iterator[Row]:
     word = stranger.heard.get("/echo", ("",))[0]
     stranger.say("/echo", f"{word}x")
     came, sent = stranger.listen(), stranger.sent
-    yield Row(8, "any: /subscribe, /resend, /inputs", sent, came, "asked for its word", word != "" and came <= sent)
+    held = word != "" and came <= sent + spare
+    yield Row(8, "any: /subscribe, /resend, /inputs", sent, came, "asked for its word", held)
     stranger.say("/subscribe", stranger.port)
     stranger.listen(0.5)
     before = stranger.received
