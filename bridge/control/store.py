@@ -175,9 +175,8 @@ class ControlStore:
     def handle(self, address: str, args: Sequence[Any], origin: Origin = INTERNAL, reply: Reply = _no_reply) -> bool:
         """Obey one OSC-like message: for a control, a twin, a command, or a pattern that matches several controls.
 
-        Never raises: an error is sent through `reply` to `/error` (address, reason), followed by the value in force if
-        the message was for a control, passed to the error listeners and logged (see `RefusalLog`); the message changes
-        nothing.
+        Never raises: an error is sent through `reply` to `/error` (address, reason), passed to the error listeners and
+        logged (see `RefusalLog`), and the message changes nothing.
 
         Args:
             address: full OSC address, beginning with `PREFIX`.
@@ -215,7 +214,6 @@ class ControlStore:
             self._obey(address, targets, args, caller)
         except TidecastError as error:
             self._reject(address, str(error), caller)
-            self._remind(address, caller)
             return 0
         except Exception:  # a defect in a handler or a rule is answered and must not end the thread
             self._defects.note(address, "this cannot be done, because of a defect:", traceback=True)
@@ -299,15 +297,6 @@ class ControlStore:
     def _reject(self, address: str, reason: str, caller: Caller) -> None:
         self._call(caller.reply, "/error", (address[:MAX_SHOWN], reason))
         self.refuse(address, reason)
-
-    def _remind(self, address: str, caller: Caller) -> None:
-        """Tell a sender whose value was refused which one is in force, so that its fader or field shows that."""
-        target = self.table.targets.get(address)
-        if target is None or target.control is None:
-            return
-        value = self._snapshot.value(target.control.name)
-        if not isinstance(value, str) or len(value) <= MAX_SHOWN:  # an answer may not be much longer than what was sent
-            self._call(caller.reply, target.control.address, (value,))
 
     @staticmethod
     def _call(function: Callable[..., None], *args: Any) -> None:

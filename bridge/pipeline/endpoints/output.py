@@ -18,6 +18,10 @@ from engine.frame import Frame
 WINDOW = 600
 """Frames whose times are kept."""
 
+MAX_LEFT = 4
+"""Writers that may still be closing or hanging when another one is started. With more of them it has to wait, so that
+an output that hangs again and again does not fill the machine with threads."""
+
 
 class Output:
     """Sends pictures to one sink, through a writer that is replaced when it fails or hangs.
@@ -91,7 +95,8 @@ class Output:
         """
         writer = self._living()
         if writer is None:
-            if not self._backoff.over:
+            self._left = [left for left in self._left if left.alive]
+            if len(self._left) >= MAX_LEFT or not self._backoff.over:
                 return
             try:
                 writer = self._begin()
@@ -125,7 +130,6 @@ class Output:
     def _leave(self) -> None:
         """Have the writer close its sink. Nothing that it still does counts."""
         writer, self._writer = self._writer, None
-        self._left = [left for left in self._left if left.alive]
         if writer is not None:
             writer.end()
             self._left.append(writer)

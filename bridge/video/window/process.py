@@ -7,6 +7,7 @@ the bridge.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -57,7 +58,8 @@ def show(pipe: Connection, pictures: RingReader, display: int) -> None:
         finally:
             screen.close()
     except TransportError as error:
-        channel.send(Failed(error.message, error.remedy))
+        with contextlib.suppress(OSError):  # the bridge process may be gone, too
+            channel.send(Failed(error.message, error.remedy))
     except (EOFError, OSError):  # the bridge process is gone
         return
 

@@ -27,6 +27,9 @@ START_S = 15.0
 HANG_S = 4.0
 """Silence after which a window's process counts as hung, in s. It says four times a second that it is alive."""
 
+LOOK_S = 1.0
+"""Longest time between two looks that counts as silence, in s. A longer one means that this process did not run."""
+
 STOP_S = 2.0
 """How long it may take to end when it is asked to, in s."""
 
@@ -62,7 +65,8 @@ class WindowProcess(ChildProcess[ToWindow, FromWindow]):
         self.where = ""
         self.shown = 0
         self._failure: TransportError | None = None
-        self._heard_s = time.monotonic()
+        self._silent_s = 0.0
+        self._looked_s = time.monotonic()
         self._told = threading.Event()  # whether it is open
         self._ring = FrameRing(width, height, depth=1, metadata_bytes=0)
         self._writer = self._ring.writer()
@@ -112,11 +116,14 @@ class WindowProcess(ChildProcess[ToWindow, FromWindow]):
             raise self._failure
         if self.channel.ended.is_set():
             raise TransportError("The window's process has ended.", "It is opened again.")
-        if time.monotonic() - self._heard_s > (HANG_S if self._told.is_set() else START_S):
+        now_s = time.monotonic()
+        self._silent_s += min(now_s - self._looked_s, LOOK_S)
+        self._looked_s = now_s
+        if self._silent_s > (HANG_S if self._told.is_set() else START_S):
             raise TransportError("The window does not answer.", "It is closed and opened again.")
 
     def _heard(self, message: FromWindow) -> None:
-        self._heard_s = time.monotonic()
+        self._silent_s = 0.0
         match message:
             case Showing(where):
                 self.where = where

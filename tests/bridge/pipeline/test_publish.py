@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bridge.control.store import ControlStore
-from bridge.pipeline.endpoints.output import Output
+from bridge.pipeline.endpoints.output import MAX_LEFT, Output
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.pacing.pacer import Pick
 from bridge.pipeline.publish import Publisher
@@ -236,12 +236,13 @@ def test_a_start_whose_output_raises_is_an_error(error: type[Exception]) -> None
 
 
 def test_neither_start_nor_end_waits_for_an_output_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.opening.START_S", 0.3)
+    monkeypatch.setattr("bridge.pipeline.endpoints.output.START_S", 0.3)
     with bad_transport.registered():
         with pytest.raises(TransportError, match="bad:open hangs has not opened"):
             publisher(Engine(), lambda frame: None, [], "bad:open hangs").start()
         made = publisher(Engine(), lambda frame: None, [], "bad:send hangs")
         made.start()
+        until(lambda: made.main.skipped)  # it has taken one, and hangs
         assert not made.stop(0.3)
 
 
@@ -266,6 +267,25 @@ def test_an_output_that_hangs_is_said_left_behind_and_opened_again_and_the_other
             bad_transport.RELEASE.set()
             until(lambda: bad_transport.SENT and not made.outputs[1].trouble)
             assert made.outputs[1].sent, "what the one that was left behind sent does not count, this one's does"
+        finally:
+            made.stop()
+
+
+def test_an_output_that_hangs_again_and_again_fills_the_machine_with_no_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bridge.pipeline.endpoints.sink_writer.HANG_S", 0.05)
+    for name in ("retry.FIRST_S", "retry.LONGEST_S"):
+        monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.01)
+    with bad_transport.registered():
+        made = publisher(Engine(), lambda frame: None, [], "null: + bad:send hangs")
+        made.start()
+        try:
+            until(lambda: len(bad_transport.OPENED) == MAX_LEFT)
+            sends_on(made, 100)
+            assert len(bad_transport.OPENED) == MAX_LEFT
+            bad_transport.RELEASE.set()
+            until(lambda: bad_transport.SENT and made.outputs[1].sent)
         finally:
             made.stop()
 
