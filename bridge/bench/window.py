@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from fractions import Fraction
 from typing import Annotated
@@ -77,7 +78,7 @@ def window(
         seen = None
         if photographer is not None:
             photographer.stop()
-            seen = sum(a != b for a, b in zip(photographer.numbers, photographer.numbers[1:], strict=False))
+            seen = sum(a != b for a, b in itertools.pairwise(photographer.numbers))
     passed = shown >= 0.98 * sent
     row = {
         "where": where,

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 
 from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
+from bridge.pipeline.endpoints.endpoint_thread import HANG_S
 from bridge.pipeline.endpoints.opening import OpeningService
 from bridge.pipeline.endpoints.retry import Backoff
-from bridge.pipeline.endpoints.source_reader import HANG_S, SourceReader
+from bridge.pipeline.endpoints.source_reader import SourceReader
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.stages.base import Context, Place, StageRow

@@ -19,7 +19,7 @@ SWITCH_ON = Command("midi_on", "/midi/on", (), "MIDI", "MIDI on", "Listen to MID
 
 
 class MidiSwitch:
-    """MIDI, on or off. `start` and `stop` are idempotent.
+    """MIDI, on or off, from one `start` to one `stop`.
 
     Args:
         store: the live controls.

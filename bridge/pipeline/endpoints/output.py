@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from bridge.pipeline.endpoints.endpoint_thread import HANG_S
 from bridge.pipeline.endpoints.opening import START_S
 from bridge.pipeline.endpoints.retry import Backoff
-from bridge.pipeline.endpoints.sink_writer import HANG_S, SinkWriter
+from bridge.pipeline.endpoints.sink_writer import SinkWriter
 from bridge.video.address import check_output
 from bridge.video.base import Options
 from bridge.video.errors import reason

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from bridge.pipeline.endpoints.endpoint_thread import EndpointThread
 from bridge.process.priority import raise_thread_priority
 from bridge.video.base import Options, Sink
 from bridge.video.errors import reason
@@ -25,11 +26,8 @@ log = logging.getLogger(__name__)
 REOPEN_S = 1.0
 """An output that has failed for this long is closed, to be opened again, in s."""
 
-HANG_S = 5.0
-"""A sink that has not returned from a call for this long hangs, in s."""
 
-
-class SinkWriter:
+class SinkWriter(EndpointThread):
     """One sink, from its opening to its closing.
 
     Not a `Service`: it is not restarted. Its thread ends when it is told to or when the sink fails for long, and
@@ -57,10 +55,9 @@ class SinkWriter:
         options: Options,
         sent: Callable[[SinkWriter, Frame, bool], None],
     ) -> None:
-        self.uri = uri
+        super().__init__("output", uri)
         self.first_attempt = threading.Event()
         self.error: Exception | None = None
-        self.ended = False
         self.works = False
         self.trouble = ""
         self._options = options
@@ -68,20 +65,8 @@ class SinkWriter:
         self._newest: deque[tuple[Frame, bool]] = deque(maxlen=1)
         self._there = threading.Semaphore(0)  # released for each frame, and to end
         self._ending = False
-        self._in_call_since = time.monotonic()
         self._failing_since = 0.0  # 0: it works
-        self._thread = threading.Thread(target=self._run, name=f"output {uri[:40]}", daemon=True)
         self._thread.start()
-
-    @property
-    def hangs(self) -> bool:
-        """Whether the sink has not returned from a call for `HANG_S`."""
-        return self.alive and time.monotonic() - self._in_call_since > HANG_S
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
 
     def put(self, frame: Frame, new: bool) -> bool:
         """Have a frame sent; returns at once.
@@ -102,11 +87,6 @@ class SinkWriter:
         """Have the sink closed; returns at once."""
         self._ending = True
         self._there.release()
-
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the thread; returns whether it has ended."""
-        self._thread.join(max(0.0, timeout_s))
-        return not self.alive
 
     def _run(self) -> None:
         raise_thread_priority()
@@ -169,11 +149,3 @@ class SinkWriter:
         if not known and text != self.trouble:
             log.error("the output %s %s", self.uri, what, exc_info=error)
         self.trouble = text
-
-    def _close(self, sink: Sink | None) -> None:
-        self._in_call_since = time.monotonic()
-        try:
-            if sink is not None:
-                sink.close()
-        except Exception as error:  # it is given up in any case
-            log.error("the output %s could not be closed", self.uri, exc_info=error)

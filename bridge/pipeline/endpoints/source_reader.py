@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from bridge.pipeline.endpoints.endpoint_thread import EndpointThread
 from bridge.process.priority import raise_thread_priority
 from bridge.video.base import Options, Source, SourceInfo
 from bridge.video.errors import reason
@@ -24,11 +25,8 @@ log = logging.getLogger(__name__)
 READ_S = 0.1
 """Longest wait for a frame in one call of the source, in s."""
 
-HANG_S = 5.0
-"""A source that has not returned from a call for this long hangs, in s."""
 
-
-class SourceReader:
+class SourceReader(EndpointThread):
     """One source, from its opening to its closing.
 
     Not a `Service`: it is not restarted. Its thread ends when it is told to or when the source fails, and `Capture`
@@ -57,8 +55,7 @@ class SourceReader:
         take: Callable[[SourceReader, Frame], None],
         at_end: Callable[[SourceReader], None],
     ) -> None:
-        self.uri = uri
-        self.ended = False
+        super().__init__("input", uri)
         self.error = ""
         self.info: SourceInfo | None = None
         self.problem = ""
@@ -68,28 +65,11 @@ class SourceReader:
         self._take = take
         self._at_end = at_end
         self._ending = threading.Event()
-        self._in_call_since = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"input {uri[:40]}", daemon=True)
         self._thread.start()
-
-    @property
-    def hangs(self) -> bool:
-        """Whether the source has not returned from a call for `HANG_S`."""
-        return self.alive and time.monotonic() - self._in_call_since > HANG_S
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread still runs."""
-        return self._thread.is_alive()
 
     def end(self) -> None:
         """Have the source closed; returns at once."""
         self._ending.set()
-
-    def join(self, timeout_s: float) -> bool:
-        """Wait for the end of the thread; returns whether it has ended."""
-        self._thread.join(max(0.0, timeout_s))
-        return not self.alive
 
     def _run(self) -> None:
         raise_thread_priority()
@@ -120,11 +100,3 @@ class SourceReader:
         self.info, self.problem, self.skipped = source.info, source.problem, source.skipped
         if frame is not None and not self._ending.is_set():
             self._take(self, frame)
-
-    def _close(self, source: Source | None) -> None:
-        self._in_call_since = time.monotonic()
-        try:
-            if source is not None:
-                source.close()
-        except Exception as error:  # it is given up in any case
-            log.error("the input %s could not be closed", self.uri, exc_info=error)

@@ -148,7 +148,7 @@ def test_a_source_whose_close_raises_is_left_behind(rig: Rig) -> None:
 
 @pytest.mark.parametrize("place", ["open", "read", "close"])
 def test_while_a_source_hangs_another_one_can_be_chosen(rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.source_reader.HANG_S", 0.3)
+    monkeypatch.setattr("bridge.pipeline.endpoints.endpoint_thread.HANG_S", 0.3)
     rig.choose(f"bad:{place} hangs")
     if place == "open":
         rig.until_told("has not answered")
@@ -174,7 +174,7 @@ def test_the_end_does_not_wait_for_a_source_that_hangs(rig: Rig, monkeypatch: py
 
 
 def test_choosing_inputs_that_hang_fills_the_machine_with_no_threads(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.source_reader.HANG_S", 0.1)
+    monkeypatch.setattr("bridge.pipeline.endpoints.endpoint_thread.HANG_S", 0.1)
     for number in range(30):
         rig.choose(f"bad:open {number} hangs")
         time.sleep(0.05)

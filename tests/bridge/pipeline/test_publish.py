@@ -249,7 +249,7 @@ def test_neither_start_nor_end_waits_for_an_output_that_hangs(monkeypatch: pytes
 def test_an_output_that_hangs_is_said_left_behind_and_opened_again_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.sink_writer.HANG_S", 0.3)
+    monkeypatch.setattr("bridge.pipeline.endpoints.endpoint_thread.HANG_S", 0.3)
     monkeypatch.setattr("bridge.pipeline.endpoints.output.HANG_S", 0.3)
     for name in ("retry.FIRST_S", "retry.LONGEST_S"):
         monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.1)
@@ -274,7 +274,7 @@ def test_an_output_that_hangs_is_said_left_behind_and_opened_again_and_the_other
 def test_an_output_that_hangs_again_and_again_fills_the_machine_with_no_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bridge.pipeline.endpoints.sink_writer.HANG_S", 0.05)
+    monkeypatch.setattr("bridge.pipeline.endpoints.endpoint_thread.HANG_S", 0.05)
     for name in ("retry.FIRST_S", "retry.LONGEST_S"):
         monkeypatch.setattr(f"bridge.pipeline.endpoints.{name}", 0.01)
     with bad_transport.registered():
