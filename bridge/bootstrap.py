@@ -51,11 +51,17 @@ NEEDED = {
 """Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""
 
 EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
-DEBIAN = {
-    "bridge": ("libavahi-client3",),
-    "tests": ("libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm", "xvfb"),
+AVAHI = "libavahi-client.so.3"
+"""The library with which NDI announces and finds sources on the network; Debian has it in libavahi-client3."""
+
+PROGRAMS = {
+    "chromium": "chromium",
+    "chromium-driver": "chromedriver",
+    "liblo-tools": "oscsend",
+    "npm": "npm",
+    "xvfb": "Xvfb",
 }
-"""System packages of each part, as Debian names them."""
+"""Debian's packages for the tests, each with the program by which it is found."""
 
 PERMISSION = "TIDECAST_APT"
 """Environment variable: `yes` lets apt-get install system packages without a question, `no` forbids it."""
@@ -213,14 +219,9 @@ def system_packages(part: str) -> None:
     """Install the missing Debian packages of `part`, or say how to install them."""
     if not sys.platform.startswith("linux"):
         return
-    present = {
-        "libavahi-client3": has_library("libavahi-client.so.3"),
-        "chromium": shutil.which("chromium") is not None,
-        "chromium-driver": shutil.which("chromedriver") is not None,
-        "npm": shutil.which("npm") is not None,
-        "liblo-tools": shutil.which("oscsend") is not None,
-    }
-    missing = tuple(name for name in DEBIAN[part] if not present[name])
+    missing = [] if has_library(AVAHI) else ["libavahi-client3"]
+    if part == "tests":
+        missing += [package for package, program in PROGRAMS.items() if shutil.which(program) is None]
     if missing:
         debian_install(missing, "for NDI" if part == "bridge" else "for NDI and for the tests' peers")
 

@@ -250,3 +250,28 @@ def test_who_is_not_root_reads_the_command(
         bootstrap.debian_install(("libavahi-client3",), "for NDI")
     assert "Run: sudo apt-get install libavahi-client3" in capsys.readouterr().err
     assert apt == []
+
+
+@pytest.mark.parametrize(
+    ("part", "packages"),
+    [
+        ("bridge", ["libavahi-client3"]),
+        ("tests", ["libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm", "xvfb"]),
+    ],
+)
+def test_a_bare_linux_gets_the_packages_that_are_missing(
+    apt: list[list[str]], monkeypatch: pytest.MonkeyPatch, part: str, packages: list[str]
+) -> None:
+    present: set[str] = set()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(bootstrap, "has_library", lambda _: bool(present))
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" or name in present else None)
+    bootstrap.system_packages(part)
+    assert apt == [[*INSTALLED[:-1], *packages]]
+    present |= {"chromium", "chromedriver", "oscsend", "npm"}
+    bootstrap.system_packages(part)
+    assert [call[5:] for call in apt[1:]] == ([["xvfb"]] if part == "tests" else [])
+    present.add("Xvfb")
+    del apt[:]
+    bootstrap.system_packages(part)
+    assert apt == []
