@@ -90,6 +90,7 @@ class App:
         self.failure = ""
         self._stack: contextlib.ExitStack | None = None
         self._inputs: list[SourceInfo] = []
+        self._newest: Frame | None = None  # that was sent
         self._ever_ready = False
         self.web: WebProcess | None = None
         self.oscquery_url = ""
@@ -238,7 +239,10 @@ class App:
             ).start()
             stack.callback(server.stop)
         folder = state_dir(self.config.storage.state_dir)
-        self.snapshots = Snapshots(self.store, folder / "snapshots.json", self.telemetry.error).start()
+        self._newest = None
+        self.snapshots = Snapshots(
+            self.store, folder / "snapshots.json", self.telemetry.error, lambda: self._newest
+        ).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
         self.midi = MidiSwitch(self.store, folder / "midi.toml", self.telemetry.error, self.config.midi.port)
@@ -263,7 +267,9 @@ class App:
             osc_host=osc[0],
             osc_port=osc[1],
             inputs=self.inputs,
-            snapshots=lambda: SnapshotsStored(snapshots.numbers(), snapshots.names()),
+            snapshots=lambda: SnapshotsStored(
+                snapshots.numbers(), snapshots.names(), snapshots.colors(), snapshots.pictures()
+            ),
             midi=self._midi_state,
             examples=web.examples,
         )
@@ -313,7 +319,8 @@ class App:
         self._record_and_show("input", frame)
 
     def _sent(self, frame: Frame) -> None:
-        """Pass on a frame that was sent: to the recorder and the page."""
+        """Pass on a frame that was sent: to the recorder, the page and the next snapshot."""
+        self._newest = frame
         self._record_and_show("output", frame)
 
     def _record_and_show(self, which: str, frame: Frame) -> None:

@@ -8,6 +8,9 @@ from engine.errors import ControlError
 FIRST, LAST = 1, 64
 """Range of the numbers."""
 
+COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+"""The colours that a snapshot may have."""
+
 SAVE = Command(
     "snapshot_save",
     "/snapshot/save",
@@ -41,16 +44,24 @@ NAME = Command(
     "Name",
     "Give a stored snapshot a name of up to 40 characters; an empty text takes it away.",
 )
+COLOR = Command(
+    "snapshot_color",
+    "/snapshot/color",
+    (("number", "i", True), ("color", "s", True)),
+    "Snapshots",
+    "Colour",
+    f"Give a stored snapshot a colour ({', '.join(COLORS)}); an empty text takes it away.",
+)
 UNDO = Command(
     "snapshot_undo",
     "/snapshot/undo",
     (),
     "Snapshots",
     "Undo",
-    "Take back the last save, deletion or name of a snapshot that was made in this Tidecast.",
+    "Take back the last save, deletion, name or colour of a snapshot that was made in this Tidecast.",
 )
 
-COMMANDS = (SAVE, RECALL, DELETE, NAME, UNDO)
+COMMANDS = (SAVE, RECALL, DELETE, NAME, COLOR, UNDO)
 
 
 def check(command: Command, number: int) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, assert_never
 
 from bridge.control.origin import Origin
+from bridge.control.snapshot_commands import COLORS
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.listening import listen
@@ -156,10 +157,11 @@ class WebProcess:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the page shows beside the controls, as JSON: guides, examples, transports of inputs, the preview."""
+        """What the page shows beside the controls, as JSON: guides, examples, inputs, the preview, colours of pads."""
         return {
             "guides": guides(dataclasses.replace(self._names, page=self._output_url)),
             "examples": self._examples,
+            "colors": COLORS,
             "inputs": schemes(),
             "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
         }

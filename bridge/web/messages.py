@@ -96,10 +96,14 @@ class SnapshotsStored:
     Attributes:
         numbers: the numbers of all, in order.
         names: the names of those that have one, by number.
+        colors: the colours of those that have one, by number.
+        pictures: the pictures of those that have one, as JPEG, by number.
     """
 
     numbers: tuple[int, ...]
     names: Mapping[int, str] = field(default_factory=dict)
+    colors: Mapping[int, str] = field(default_factory=dict)
+    pictures: Mapping[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ import math
 import threading
 import time
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.control.values import Snapshot
@@ -55,9 +57,15 @@ def restyle(pixels: np.ndarray, controls: Snapshot) -> np.ndarray:
 
 
 class Stage:
-    """A running show."""
+    """A running show.
 
-    def __init__(self, port: int = 0, **web: Any) -> None:
+    Args:
+        port: TCP port of the page; 0 for a free one.
+        folder: for real snapshots, kept in this folder; without it, they are a stand-in that the tests can look into.
+        web: other arguments of `WebProcess`.
+    """
+
+    def __init__(self, port: int = 0, folder: Path | None = None, **web: Any) -> None:
         self.store = ControlStore(TABLE)
         self.telemetry = Telemetry(TABLE)
         self.inputs = [
@@ -70,16 +78,23 @@ class Stage:
         self.learning = ""
         self.bindings: dict[str, str] = {}
         self.ports = ["Desk"]
-        self.store.on("snapshot_save", self._save)
-        self.store.on("snapshot_recall", self._recall)
-        self.store.on("snapshot_delete", lambda args, caller: self.stored.pop(args[0]))
-        self.store.on("snapshot_name", lambda args, caller: self.names.update({args[0]: args[1]}))
-        self.store.on("snapshot_undo", lambda args, caller: self.undone.append(time.monotonic()))
+        self.newest: Frame | None = None
+        self.kept: Snapshots | None = None
+        if folder is not None:
+            self.kept = Snapshots(
+                self.store, folder / "snapshots.json", self.telemetry.error, lambda: self.newest
+            ).start()
+        else:
+            self.store.on("snapshot_save", self._save)
+            self.store.on("snapshot_recall", self._recall)
+            self.store.on("snapshot_delete", lambda args, caller: self.stored.pop(args[0]))
+            self.store.on("snapshot_name", lambda args, caller: self.names.update({args[0]: args[1]}))
+            self.store.on("snapshot_undo", lambda args, caller: self.undone.append(time.monotonic()))
         self.store.on("midi_learn", self._learn)
         options: dict[str, Any] = {
             "port": port,
             "inputs": lambda: self.inputs,
-            "snapshots": lambda: SnapshotsStored(tuple(sorted(self.stored)), dict(self.names)),
+            "snapshots": self._snapshots,
             "midi": self._midi,
         }
         self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))
@@ -115,12 +130,20 @@ class Stage:
         if self._thread.is_alive():
             self._thread.join()
         self.web.stop()
+        if self.kept is not None:
+            self.kept.stop()
 
     def __enter__(self) -> Stage:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+    def _snapshots(self) -> SnapshotsStored:
+        kept = self.kept
+        if kept is None:
+            return SnapshotsStored(tuple(sorted(self.stored)), dict(self.names))
+        return SnapshotsStored(kept.numbers(), kept.names(), kept.colors(), kept.pictures())
 
     def _save(self, args: Any, caller: Any) -> None:
         self.stored[args[0]] = self.store.values()
@@ -157,7 +180,8 @@ class Stage:
                 self.black_from = number
             was_black = controls.value("black")
             bgra = np.dstack([out[:, :, ::-1], np.full(out.shape[:2], 255, np.uint8)])
-            self.web.offer("output", Frame(bgra, PixelFormat.BGRA, seq=number))
+            self.newest = Frame(bgra, PixelFormat.BGRA, seq=number)
+            self.web.offer("output", self.newest)
             self.sent += 1
             if number % 3 == 0:
                 self._report(number, now - start)

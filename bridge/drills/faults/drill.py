@@ -20,7 +20,7 @@ from bridge.bench.overhead import wait_until_running
 from bridge.bench.peers import Receiver, Sender, SleepProbe, longest_gap_ms, longest_held_ms
 from bridge.config import AppConfig
 from bridge.config_file import load
-from bridge.control.snapshots import EXTRAS
+from bridge.control.stored.content import EXTRAS
 from engine.errors import EngineError
 
 LIMIT_MS = 100.0

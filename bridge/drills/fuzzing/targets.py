@@ -194,7 +194,8 @@ def files() -> Iterator[Check]:
 
         def snapshots() -> None:
             stored = Snapshots(ControlStore(TABLE), path, lambda topic, reason: None)
-            stored._stored = stored._read() or {}
+            stored._stored = stored._file.read() or {}
+            stored.names(), stored.colors(), stored.pictures()
             for number in stored.numbers():
                 with contextlib.suppress(ControlError):
                     stored.recall(number)

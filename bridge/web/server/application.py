@@ -38,6 +38,7 @@ from bridge.web.server.page_messages import (
     parse_control,
     parse_preview,
     parse_said,
+    picture_version,
     state_json,
 )
 from engine.control import PREFIX
@@ -122,6 +123,7 @@ class Api:
             Route("/api/table", self._table),
             Route("/api/state", self._state),
             Route("/api/picture/{which}.jpg", self._picture),
+            Route("/api/snapshots/{number}.jpg", self._snapshot),
             Route("/api/send", self._send, methods=["POST"]),
             Route("/api/set", self._set, methods=["POST"]),
             WebSocketRoute("/api/socket", self._socket),
@@ -153,6 +155,19 @@ class Api:
         if picture is None:
             return Response("No picture has come yet.", 503, headers={"retry-after": "1"})
         return Response(picture, media_type="image/jpeg", headers={"cache-control": "no-store"})
+
+    async def _snapshot(self, request: Request) -> Response:
+        """The picture of a snapshot; with its version as `v` it may be kept: another picture has another address."""
+        pictures = {str(number): jpeg for number, jpeg in self._hub.snapshots.pictures.items()}
+        jpeg = pictures.get(request.path_params["number"])
+        if jpeg is None:
+            return Response("There is no picture of this snapshot.", 404, headers={"cache-control": "no-store"})
+        version = picture_version(jpeg)
+        kept = "private, max-age=31536000, immutable" if request.query_params.get("v") == version else "no-cache"
+        headers = {"etag": f'"{version}"', "cache-control": kept}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
 
     async def _send(self, request: Request) -> Response:
         """POST {"address", "args"}: one OSC-like message."""

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
@@ -128,7 +129,14 @@ def _snapshots_json(stored: SnapshotsStored) -> dict[str, Any]:
     return {
         "snapshots": list(stored.numbers),
         "snapshot_names": {str(number): name for number, name in stored.names.items()},
+        "snapshot_colors": {str(number): color for number, color in stored.colors.items()},
+        "snapshot_pictures": {str(number): picture_version(jpeg) for number, jpeg in stored.pictures.items()},
     }
+
+
+def picture_version(jpeg: bytes) -> str:
+    """What tells one picture of a snapshot from another: part of the address under which a page asks for it."""
+    return hashlib.sha256(jpeg).hexdigest()[:16]
 
 
 def _point_json(point: Point) -> list[float]:

@@ -19,6 +19,8 @@ export const state = {
   inputs: null,
   snapshots: [],
   snapshot_names: {},
+  snapshot_colors: {},
+  snapshot_pictures: {}, // by number: the version of its picture
   midi: null,
 };
 
@@ -109,7 +111,8 @@ function absorb(news) {
     state.errors = (news.you ? [] : state.errors).concat(news.errors).slice(-40);
     emit("errors", state.errors);
   }
-  if (news.snapshot_names) state.snapshot_names = news.snapshot_names; // comes with `snapshots`
+  for (const key of ["snapshot_names", "snapshot_colors", "snapshot_pictures"])
+    if (news[key]) state[key] = news[key]; // they come with `snapshots`
   for (const key of ["inputs", "snapshots", "midi"]) {
     if (key in news) {
       state[key] = news[key];

@@ -39,7 +39,7 @@ for (const [title, rows] of groups) {
     );
 }
 recording(byName.record);
-const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"));
+const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), table.about.colors);
 health(table, faces);
 errors();
 guide(table, byName.input);

@@ -1,4 +1,4 @@
-// Snapshot pads: recall with a glide, store, name, delete, undo.
+// Snapshot pads: recall with a glide, store, name, colour, delete, undo; each shows its picture.
 
 import { el, leaves } from "./faces.js";
 import { on, send, state } from "./link.js";
@@ -8,8 +8,9 @@ const $ = (id) => document.getElementById(id);
 const PADS = 16;
 const LONGEST_NAME = 40;
 
-/** Build the pads; `undo` is the row of the command. Returns press(number, keep), which recalls or stores. */
-export function snapshots(undo) {
+/** Build the pads; `undo` is the row of the command, `colors` what a pad may have. Returns press(number, keep), which
+ * recalls or stores. */
+export function snapshots(undo, colors) {
   const bank = $("bank");
   const modes = { store: $("store-mode"), edit: $("edit-mode") };
   const editor = $("pad-editor");
@@ -51,6 +52,8 @@ export function snapshots(undo) {
     editing = number;
     $("pad-title").textContent = `Snapshot ${number}`;
     name.value = state.snapshot_names[number] ?? "";
+    const color = state.snapshot_colors[number] ?? "";
+    for (const choice of choices) choice.checked = choice.value === color;
     editor.showModal();
     name.select();
   };
@@ -60,9 +63,18 @@ export function snapshots(undo) {
     arm("");
   };
   name.maxLength = LONGEST_NAME;
+  const choices = ["", ...colors].map((color) => el("input", { type: "radio", name: "pad-color", value: color }));
+  $("pad-colors").append(
+    ...choices.map((choice) =>
+      el("label", { class: "swatch", "data-color": choice.value || null }, choice, choice.value || "none"),
+    ),
+  );
   $("pad-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    send("/tidecast/snapshot/name", editing, name.value);
+    // Only what was changed: each is taken back on its own.
+    const color = choices.find((choice) => choice.checked)?.value ?? "";
+    if (name.value !== (state.snapshot_names[editing] ?? "")) send("/tidecast/snapshot/name", editing, name.value);
+    if (color !== (state.snapshot_colors[editing] ?? "")) send("/tidecast/snapshot/color", editing, color);
     done();
   });
   $("pad-delete").addEventListener("click", () => {
@@ -70,12 +82,26 @@ export function snapshots(undo) {
     done();
   });
 
-  const pads = Array.from({ length: PADS }, (_, i) =>
-    el("button", {
-      type: "button",
-      onclick: (event) => (mode === "edit" ? edit(at(i)) : press(at(i), mode === "store" || event.shiftKey)),
-    }),
-  );
+  const pads = Array.from({ length: PADS }, (_, i) => {
+    const picture = el("img", { alt: "", hidden: true, draggable: "false" });
+    const pad = el(
+      "button",
+      {
+        type: "button",
+        onclick: (event) => (mode === "edit" ? edit(at(i)) : press(at(i), mode === "store" || event.shiftKey)),
+      },
+      picture,
+      el("span"),
+      el("small"),
+    );
+    // A picture that cannot be had is asked for again with the next news of the snapshots.
+    picture.addEventListener("error", () => {
+      picture.hidden = true;
+      pad.classList.remove("pictured");
+      picture.removeAttribute("src");
+    });
+    return pad;
+  });
   $("pads").append(...pads);
   const draw = () => {
     if (asked && !full(asked)) asked = 0;
@@ -92,14 +118,28 @@ export function snapshots(undo) {
               : mode === "edit"
                 ? "Edit"
                 : "Recall";
-      pad.className = ["pad", full(number) && "full", number === last && "last", asked === number && "asked"]
+      const color = full(number) ? state.snapshot_colors[number] : undefined;
+      const version = full(number) ? state.snapshot_pictures[number] : undefined;
+      pad.className = [
+        "pad",
+        full(number) && "full",
+        number === last && "last",
+        asked === number && "asked",
+        version && "pictured",
+      ]
         .filter(Boolean)
         .join(" ");
-      pad.setAttribute("aria-label", `${verb} snapshot ${number} ${called}`.trim());
+      if (color) pad.dataset.color = color;
+      else delete pad.dataset.color;
+      pad.setAttribute("aria-label", [`${verb} snapshot ${number}`, called, color && `(${color})`].filter(Boolean).join(" "));
       pad.setAttribute("aria-disabled", String(mode !== "store" && !full(number)));
       pad.title = called;
       const label = asked === number ? "replace?" : called;
-      pad.replaceChildren(el("span", {}, String(number)), ...(label ? [el("small", {}, label)] : []));
+      const [picture, digits, words] = pad.children;
+      show(picture, version ? `/api/snapshots/${number}.jpg?v=${version}` : "");
+      digits.textContent = String(number);
+      words.textContent = label;
+      words.hidden = !label;
     });
   };
   for (const [key, button] of Object.entries(modes)) button.addEventListener("click", () => arm(mode === key ? "" : key));
@@ -109,4 +149,12 @@ export function snapshots(undo) {
   on("snapshots", draw);
   arm("");
   return press;
+}
+
+/** Show the picture of this address; none if it is empty. */
+function show(picture, address) {
+  picture.hidden = !address;
+  if (address === (picture.getAttribute("src") ?? "")) return;
+  if (address) picture.src = address;
+  else picture.removeAttribute("src");
 }

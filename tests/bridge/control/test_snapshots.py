@@ -12,8 +12,9 @@ import pytest
 
 from bridge.control import files, snapshot_commands
 from bridge.control.origin import Origin, Trust
-from bridge.control.snapshots import Snapshots, stored_names
+from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
+from bridge.control.stored.content import stored_names
 from bridge.control.telemetry import Telemetry
 from bridge.table import TABLE
 from engine.control import PREFIX, Kind

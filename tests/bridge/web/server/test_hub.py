@@ -26,7 +26,15 @@ NEWS: list[tuple[messages.News, dict[str, Any]]] = [
         messages.InputsFound((SourceInfo("pattern:bars", "Bars", 320, 192, 30.0),)),
         {"inputs": [{"uri": "pattern:bars", "title": "Bars", "width": 320, "height": 192, "fps": 30.0}]},
     ),
-    (messages.SnapshotsStored((1, 4), {4: "Intro"}), {"snapshots": [1, 4], "snapshot_names": {"4": "Intro"}}),
+    (
+        messages.SnapshotsStored((1, 4), {4: "Intro"}, {1: "red"}, {4: b"jpeg"}),
+        {
+            "snapshots": [1, 4],
+            "snapshot_names": {"4": "Intro"},
+            "snapshot_colors": {"1": "red"},
+            "snapshot_pictures": {"4": "41e5787e9f28562d"},
+        },
+    ),
     (
         messages.MidiState("", {"/tidecast/mix": "CC 7"}, ("Desk",)),
         {"midi": {"learning": "", "bindings": {"/tidecast/mix": "CC 7"}, "ports": ["Desk"]}},

@@ -1,0 +1,141 @@
+"""The pads of the snapshots in a real browser, with real snapshots: pictures, colours, and that nothing moves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge.control.snapshot_commands import COLORS
+from tests.support.browser import Browser, Tab, wait
+from tests.support.web_stage import SIZE, Stage
+
+PAD = "#pads button:nth-child({})"
+BOXES = """JSON.stringify(["#picture", "#panic", "#snapshots", "#rest", ...[...Array(16).keys()].map((i) =>
+`#pads button:nth-child(${i + 1})`)].map((s) => { const b = document.querySelector(s).getBoundingClientRect();
+return [s, b.x, b.y, b.width, b.height]; }))"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with Stage(folder=tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, stage: Stage) -> Iterator[Tab]:
+    tab = browser.tab()
+    tab.size(1440, 900)
+    tab.open(stage.web.url)
+    tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
+    yield tab
+    complaints = tab.complaints()
+    tab.close()
+    assert complaints == []
+
+
+def pictured(page: Tab, number: int) -> None:
+    """Wait until a pad shows a picture that has arrived."""
+    image = f"document.querySelector('{PAD.format(number)} img')"
+    page.until(f"{image}.naturalWidth > 0 && {image}.complete && !{image}.hidden", f"the picture of pad {number}")
+
+
+@pytest.mark.parametrize("size", [(1440, 900, False), (768, 1024, True), (390, 844, True), (844, 390, True)])
+def test_pads_show_picture_name_and_colour_and_keep_their_sizes(
+    page: Tab, stage: Stage, size: tuple[int, int, bool]
+) -> None:
+    page.size(size[0], size[1], mobile=size[2])
+    pads, kept = [PAD.format(n) for n in (1, 2, 3)], stage.kept
+    assert kept is not None
+    before = page.js(BOXES)
+    page.click("#store-mode")
+    page.click(pads[0])
+    pictured(page, 1)
+    natural = page.js(f"(() => {{ const i = document.querySelector('{pads[0]} img'); return i.naturalWidth; }})()")
+    assert natural == min(160, SIZE[0])
+    source = page.js(f"document.querySelector('{pads[0]} img').src")
+    assert source.startswith(stage.web.url + "api/snapshots/1.jpg?v="), "from the page's own server, no data: address"
+    kept.rename(1, "A name that is far too long for a pad")
+    kept.color(1, "green")
+    kept.save(2)
+    kept.color(2, "pink")
+    pictured(page, 2)
+    page.until(f"document.querySelector('{pads[1]}').dataset.color === 'pink'")
+    stripe = (
+        "(() => {{ const s = getComputedStyle(document.querySelector('{}'), '::after');"
+        " return [s.width, s.content, s.backgroundColor]; }})()"
+    )
+    assert page.js(stripe.format(pads[0])) == ["6px", '""', "rgb(87, 209, 99)"]
+    assert page.js(stripe.format(pads[2]))[1] == "none", "an empty pad has no stripe"
+    label = page.js(f"document.querySelector('{pads[0]}').getAttribute('aria-label')")
+    assert label == "Recall snapshot 1 A name that is far too long for a pad (green)"
+    assert page.js(f"document.querySelector('{pads[0]}').textContent").startswith("1A name")
+    assert page.js(BOXES) == before, "pads keep their sizes and places"
+    page.click("#store-mode")
+    page.click(pads[0])
+    page.until(f"document.querySelector('{pads[0]}').textContent.includes('replace?')")
+    assert page.js(BOXES) == before
+    page.click("#store-mode")
+    kept.delete(1)
+    page.until(f"document.querySelector('{pads[0]} img').hidden && !document.querySelector('{pads[0]}').dataset.color")
+    assert page.js(BOXES) == before
+
+
+def test_another_save_shows_another_picture(page: Tab, stage: Stage) -> None:
+    kept = stage.kept
+    assert kept is not None
+    kept.save(1)
+    pictured(page, 1)
+    first = page.js(f"document.querySelector('{PAD.format(1)} img').src")
+    stage.store.set("black", True)
+    wait(lambda: stage.newest is not None and not stage.newest.pixels[:, :, :3].any(), "black on air")
+    kept.save(1)
+    page.until(
+        f"![{json.dumps(first)}, ''].includes(document.querySelector('{PAD.format(1)} img').getAttribute('src') && "
+        f"document.querySelector('{PAD.format(1)} img').src)",
+        "the picture of the new save",
+    )
+    pictured(page, 1)
+
+
+def test_the_editor_gives_name_and_colour_and_takes_the_colour_away(page: Tab, stage: Stage) -> None:
+    kept = stage.kept
+    assert kept is not None
+    kept.save(2)
+    page.until(f"document.querySelector('{PAD.format(2)}').classList.contains('full')")
+
+    def edit() -> None:
+        page.click("#edit-mode")
+        page.click(PAD.format(2))
+        page.until("document.getElementById('pad-editor').open")
+
+    edit()
+    offered = page.js("[...document.querySelectorAll('#pad-colors input')].map((e) => e.value)")
+    assert tuple(offered) == ("", *COLORS)
+    colors = page.js(
+        "[...document.querySelectorAll('.swatch[data-color]')].map((e) => getComputedStyle(e).borderLeftColor)"
+    )
+    assert len(set(colors)) == len(COLORS), "each colour has a look of its own"
+    page.js("document.querySelector('#pad-colors input:checked').focus()")
+    page.key("ArrowRight", "ArrowRight", 39)
+    page.key("ArrowRight", "ArrowRight", 39)
+    page.click("#pad-name")
+    page.type("Storm")
+    page.key("Enter")
+    wait(lambda: (kept.names(), kept.colors()) == ({2: "Storm"}, {2: "orange"}), "name and colour, by the keyboard")
+    page.until(f"document.querySelector('{PAD.format(2)}').dataset.color === 'orange'")
+    edit()
+    assert page.js("document.querySelector('#pad-colors input:checked').value") == "orange"
+    page.click(".swatch:not([data-color])")
+    page.click("#pad-form button[type=submit]")
+    wait(lambda: kept.colors() == {}, "the colour to be taken away")
+    page.click("[data-command=snapshot_undo]")
+    wait(lambda: (kept.names(), kept.colors()) == ({2: "Storm"}, {2: "orange"}), "only the colour to come back")
