@@ -42,6 +42,8 @@ from bridge.pipeline.stages.table import STAGES
 from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
+from bridge.show.folder import BINDINGS, SNAPSHOTS
+from bridge.show.live import LiveShow
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
@@ -240,12 +242,10 @@ class App:
             stack.callback(server.stop)
         folder = state_dir(self.config.storage.state_dir)
         self._newest = None
-        self.snapshots = Snapshots(
-            self.store, folder / "snapshots.json", self.telemetry.error, lambda: self._newest
-        ).start()
+        self.snapshots = Snapshots(self.store, folder / SNAPSHOTS, self.telemetry.error, lambda: self._newest).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
-        self.midi = MidiSwitch(self.store, folder / "midi.toml", self.telemetry.error, self.config.midi.port)
+        self.midi = MidiSwitch(self.store, folder / BINDINGS, self.telemetry.error, self.config.midi.port)
         stack.callback(self.midi.stop)
         self.midi.start(self.config.midi.enabled)
 
@@ -271,6 +271,7 @@ class App:
                 snapshots.numbers(), snapshots.names(), snapshots.colors(), snapshots.pictures()
             ),
             midi=self._midi_state,
+            show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error),
             examples=web.examples,
         )
         stack.callback(page.stop)

@@ -45,6 +45,7 @@ class Parts(LazyGroup):
     parts: ClassVar[dict[str, tuple[str, str, str]]] = {
         "osc": ("bridge.cli.control", "osc_app", "Send, list and watch OSC."),
         "midi": ("bridge.cli.control", "midi_app", "MIDI controllers."),
+        "show": ("bridge.show.command", "app", "A show in one file: export and import."),
         "models": ("bridge.cli.models", "app", "The models, and their files."),
         "td": ("bridge.cli.td", "app", "The TouchDesigner component."),
         "bundle": ("bridge.bundle.command", "app", "A folder for Windows that runs without an installation."),

@@ -100,6 +100,15 @@ def remove_unfinished(path: Path) -> None:
                 _unfinished(path).unlink()
 
 
+def signature(path: Path) -> tuple[int, ...]:
+    """What tells that a file was replaced; empty without a file."""
+    try:
+        now = path.stat()
+    except OSError:
+        return ()
+    return now.st_ino, now.st_mtime_ns, now.st_size
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file to a free name in the same folder, and return the new path.
 

@@ -47,7 +47,7 @@ NAME = Command(
 COLOR = Command(
     "snapshot_color",
     "/snapshot/color",
-    (("number", "i", True), ("color", "s", True)),
+    (("number", "i", True), ("hue", "s", True)),
     "Snapshots",
     "Colour",
     f"Give a stored snapshot a colour ({', '.join(COLORS)}); an empty text takes it away.",
@@ -58,7 +58,7 @@ UNDO = Command(
     (),
     "Snapshots",
     "Undo",
-    "Take back the last save, deletion, name or colour of a snapshot that was made in this Tidecast.",
+    "Take back the last save, deletion, name or colour of a snapshot, or the opening of a show, in this Tidecast.",
 )
 
 COMMANDS = (SAVE, RECALL, DELETE, NAME, COLOR, UNDO)

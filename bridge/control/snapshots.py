@@ -155,6 +155,10 @@ class Snapshots:
         """The pictures of those that have one, as JPEG, by number. A new one is here shortly after its save."""
         return {number: jpeg for number, stored in self._stored.items() if (jpeg := picture_of(stored))}
 
+    def all(self) -> dict[int, Stored]:
+        """Every snapshot by its number, as in the file; not to be changed."""
+        return dict(self._stored)
+
     def save(self, number: int, extras: str = "", *, caller: Caller | None = None) -> None:
         """Store the look under a number.
 
@@ -217,7 +221,7 @@ class Snapshots:
             self._put({number: changed(self._held(COLOR.address, number), COLOR_KEY, word)}, caller)
 
     def undo(self, caller: Caller | None = None) -> None:
-        """Take back the last change that was made here: a save, a deletion, a name or a colour.
+        """Take back the last change that was made here: a save, a deletion, a name, a colour or an opened show.
 
         Raises:
             ControlError: if there is none.
@@ -229,6 +233,23 @@ class Snapshots:
             self._put(step.before, caller, remember=False)  # taking back is not taken back
         if step.also is not None:
             step.also()
+
+    def replace_all(
+        self,
+        snapshots: Mapping[int, Mapping[str, Any]],
+        caller: Caller | None = None,
+        also: Callable[[], None] | None = None,
+    ) -> None:
+        """Put these in the place of all that are stored, as one change that `undo` takes back.
+
+        Args:
+            snapshots: by number; must be valid.
+            caller: is told if the file cannot be written.
+            also: called when the change is taken back.
+        """
+        with self._change:
+            gone: dict[int, Stored | None] = dict.fromkeys(self._stored)
+            self._put({**gone, **{number: dict(stored) for number, stored in snapshots.items()}}, caller, also)
 
     def _held(self, address: str, number: int) -> Stored:
         stored = self._stored.get(number)

@@ -129,7 +129,7 @@ class ControlStore:
             ControlError: if a name is unknown, a value cannot be understood, or a rule forbids it to this origin;
                 nothing changes.
         """
-        effective = self._coerced(values, origin)
+        effective = self.checked(values, origin)
         with self._writing:
             self._snapshot = self._snapshot.replaced(effective)
         self._tell(effective, origin)
@@ -155,7 +155,12 @@ class ControlStore:
 
         return lift
 
-    def _coerced(self, values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    def checked(self, values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+        """The values that `set_many` would set; sets nothing.
+
+        Raises:
+            ControlError: as `set_many`.
+        """
         by_name = self.table.by_name
         effective: dict[str, Any] = {}
         for name, value in values.items():
@@ -283,7 +288,7 @@ class ControlStore:
         """Carry out a command that is a method of an owner: it returns the fields to change, in one swap."""
         with self._writing:
             changes: Mapping[str, Any] = getattr(self._snapshot.of(owner), command.name)(*values)
-            live = self._coerced({n: v for n, v in changes.items() if n in self.table.by_name}, caller.origin)
+            live = self.checked({n: v for n, v in changes.items() if n in self.table.by_name}, caller.origin)
             self._snapshot = self._snapshot.replaced({**changes, **live})
         self._tell(live, caller.origin)
 

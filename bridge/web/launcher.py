@@ -21,6 +21,8 @@ from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.listening import listen
 from bridge.service import Service
+from bridge.show.live import LiveShow
+from bridge.show.show_file import MAX_BYTES
 from bridge.video.base import SourceInfo
 from bridge.video.table import schemes
 from bridge.web.access import page_url, token_for
@@ -32,7 +34,9 @@ from bridge.web.messages import (
     FindInputs,
     FromWeb,
     MidiState,
+    OpenShow,
     Reply,
+    SaveShow,
     Say,
     Serving,
     Settings,
@@ -42,6 +46,7 @@ from bridge.web.messages import (
 from bridge.web.outbox import Outbox
 from bridge.web.preview import Preview
 from bridge.web.server_process import ServerProcess
+from bridge.web.show_exchange import ShowExchange
 from bridge.web.source_search import SourceSearch
 from engine.frame import Frame
 
@@ -80,6 +85,7 @@ class WebProcess:
         inputs: lists the sources that can be seen; may take seconds, runs on a thread of its own.
         snapshots: the stored snapshots; must be quick.
         midi: the state of MIDI, None while it is off; must be quick.
+        show: saves and opens show files; without it, pages can do neither.
         examples: prompts that the page offers, one tap each.
     """
 
@@ -101,6 +107,7 @@ class WebProcess:
         inputs: Callable[[], Iterable[SourceInfo]] | None = None,
         snapshots: Callable[[], SnapshotsStored] | None = None,
         midi: Callable[[], MidiState | None] | None = None,
+        show: LiveShow | None = None,
         examples: Sequence[str] = (),
     ) -> None:
         self._store = store
@@ -113,6 +120,7 @@ class WebProcess:
         self._widest = preview_widest
         self._outbox = Outbox()
         self._search = SourceSearch(inputs, self._outbox) if inputs is not None else None
+        self._shows = ShowExchange(show, self._outbox.answer)
         self._examples = list(examples)
         self._lists: list[Callable[[], SnapshotsStored | MidiState | None]] = []
         if snapshots is not None:
@@ -162,6 +170,7 @@ class WebProcess:
             "guides": guides(dataclasses.replace(self._names, page=self._output_url)),
             "examples": self._examples,
             "colors": COLORS,
+            "show": {"most_bytes": MAX_BYTES},
             "inputs": schemes(),
             "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
         }
@@ -202,6 +211,7 @@ class WebProcess:
         self._outbox.wake()
         for service in self._services:
             service.stop()
+        self._shows.stop()
         self._preview.close()
         self._listening.close()
         self._listening = None
@@ -269,6 +279,8 @@ class WebProcess:
             case FindInputs():
                 if self._search is not None:
                     self._search.ask()
+            case SaveShow() | OpenShow():
+                self._shows.ask(message)
             case Serving():
                 self._serving.set()
             case Alive():

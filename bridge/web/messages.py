@@ -162,6 +162,52 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveShow:
+    """Make a show file and answer with `ShowAnswer`.
+
+    Attributes:
+        number: tells this request from others; the answer has the same.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShow:
+    """Check a show file and answer with `ShowAnswer`.
+
+    Attributes:
+        number: as in `SaveShow`.
+        data: the file.
+        replace: whether to replace the show by it, after the check.
+        origin: who sent it.
+    """
+
+    number: int
+    data: bytes
+    replace: bool
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class ShowAnswer:
+    """The answer to `SaveShow` or `OpenShow`.
+
+    Attributes:
+        number: that of the request.
+        data: the file that was made.
+        found: of a file that was opened or checked: program, and how many snapshots, bindings and controls it holds.
+        error, remedy: why it was refused and what to do; empty if it was not.
+    """
+
+    number: int
+    data: bytes = b""
+    found: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class FindInputs:
     """Look for sources and answer with `InputsFound`."""
 
@@ -174,13 +220,13 @@ News = ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | Snapsh
 class Batch:
     """Everything that has changed since the last batch, in order."""
 
-    news: tuple[News, ...]
+    news: tuple[News | ShowAnswer, ...]
 
 
 ToWeb = Batch | Stop
 """From the bridge process to the web process."""
 
-FromWeb = Serving | Alive | Say | Watch | FindInputs
+FromWeb = Serving | Alive | Say | Watch | FindInputs | SaveShow | OpenShow
 """From the web process to the bridge process."""
 
 TO_WEB: tuple[type[ToWeb], ...] = get_args(ToWeb)

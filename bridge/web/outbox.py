@@ -18,11 +18,13 @@ from bridge.web.messages import (
     News,
     ReadingsChanged,
     Reply,
+    ShowAnswer,
     SnapshotsStored,
 )
 
 ERRORS_KEPT = 40
 MAX_PENDING_REPLIES = 64
+MAX_PENDING_ANSWERS = 8
 
 
 class Outbox:
@@ -36,6 +38,7 @@ class Outbox:
         self._all_errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self._replies: deque[Reply] = deque(maxlen=MAX_PENDING_REPLIES)
+        self._answers: deque[ShowAnswer] = deque(maxlen=MAX_PENDING_ANSWERS)
         self._states: dict[type[News], News] = {}
         self._told_states: dict[type[News], News] = {}
 
@@ -48,6 +51,7 @@ class Outbox:
             self._states = {**self._told_states, **self._states}
             self._told_readings, self._told_states = {}, {}
             self._replies.clear()
+            self._answers.clear()
             self._change.notify()
 
     def control(self, name: str, value: Any, origin: str) -> None:
@@ -76,6 +80,12 @@ class Outbox:
             self._replies.append(reply)
             self._change.notify()
 
+    def answer(self, answer: ShowAnswer) -> None:
+        """An answer to a page that saves or opens a show."""
+        with self._change:
+            self._answers.append(answer)
+            self._change.notify()
+
     def state(self, message: InputsFound | SnapshotsStored | MidiState) -> None:
         """The whole state of something; queued only if it has changed, replacing an older one of its kind."""
         with self._change:
@@ -92,23 +102,24 @@ class Outbox:
     def wait(self, timeout_s: float) -> None:
         """Wait until something other than readings is queued, for at most `timeout_s`."""
         with self._change:
-            if not (self._controls or self._errors or self._replies or self._states):
+            if not (self._controls or self._errors or self._replies or self._answers or self._states):
                 self._change.wait(timeout_s)
 
-    def take(self) -> list[News]:
+    def take(self) -> list[News | ShowAnswer]:
         """Everything that is queued; the queue is empty afterwards."""
         with self._change:
-            messages: list[News] = []
+            messages: list[News | ShowAnswer] = []
             if self._controls:
                 messages.append(ControlsChanged(self._controls))
             if self._readings:
                 messages.append(ReadingsChanged(self._readings))
             if self._errors:
                 messages.append(ErrorsReported(tuple(self._errors)))
-            messages += [*self._states.values(), *self._replies]
+            messages += [*self._states.values(), *self._replies, *self._answers]
             self._told_readings |= self._readings
             self._told_states |= self._states
             self._controls, self._readings, self._states = {}, {}, {}
             self._errors.clear()
             self._replies.clear()
+            self._answers.clear()
             return messages

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from bridge.control.midi.switch import MidiSwitch
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.control.values import Snapshot
+from bridge.show.folder import BINDINGS, SNAPSHOTS
+from bridge.show.live import LiveShow
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
@@ -61,7 +64,8 @@ class Stage:
 
     Args:
         port: TCP port of the page; 0 for a free one.
-        folder: for real snapshots, kept in this folder; without it, they are a stand-in that the tests can look into.
+        folder: for real snapshots and bindings, kept in this folder, and show files; without it, snapshots are a
+            stand-in that the tests can look into.
         web: other arguments of `WebProcess`.
     """
 
@@ -81,9 +85,9 @@ class Stage:
         self.newest: Frame | None = None
         self.kept: Snapshots | None = None
         if folder is not None:
-            self.kept = Snapshots(
-                self.store, folder / "snapshots.json", self.telemetry.error, lambda: self.newest
-            ).start()
+            self.kept = Snapshots(self.store, folder / SNAPSHOTS, self.telemetry.error, lambda: self.newest).start()
+            self.midi = MidiSwitch(self.store, folder / BINDINGS, self.telemetry.error)
+            web = {"show": LiveShow(self.store, self.kept, self.midi, self.telemetry.error), **web}
         else:
             self.store.on("snapshot_save", self._save)
             self.store.on("snapshot_recall", self._recall)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bridge.control.files import locked, remove_unfinished
+from bridge.control.files import locked, remove_unfinished, signature
 from bridge.control.midi.bindings import (
     Binding,
     BindingsError,
@@ -88,6 +88,7 @@ class MidiInput:
         self._port = port
         self._look_s = look_s
         self._bindings: tuple[Binding, ...] = ()
+        self._seen: tuple[int, ...] = ()  # what the file looked like when it was last read
         self._inputs: dict[str, Any] = {}
         self._outputs: dict[str, Any] = {}
         self._lock = threading.RLock()  # for everything below: the ports' threads use it
@@ -106,6 +107,7 @@ class MidiInput:
         if self._undo:
             return self
         remove_unfinished(self._path)
+        self._seen = signature(self._path)
         try:
             self._bindings = load(self._path, self._table)
         except BindingsError as error:
@@ -136,6 +138,17 @@ class MidiInput:
         return self._learning
 
     @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The bindings in use."""
+        return self._bindings
+
+    def use(self, bindings: tuple[Binding, ...]) -> None:
+        """Use these bindings from now on, in place of what was learned and is not written. Writes nothing."""
+        with self._lock:
+            self._unsaved = []
+        self._adopt(bindings)
+
+    @property
     def knobs(self) -> dict[str, str]:
         """Descriptions of the knobs by the full OSC address that they are bound to."""
         return summary(self._bindings)
@@ -164,6 +177,7 @@ class MidiInput:
             while not self._service.stopping.is_set():
                 if turn % look_every == 0:
                     self._update_ports()
+                    self._look()
                 turn += 1
                 self._send_feedback()
                 self._service.stopping.wait(1.0 / FEEDBACK_HZ)
@@ -172,6 +186,29 @@ class MidiInput:
             self._inputs, self._outputs = {}, {}
             for port in ports:
                 port.close()
+
+    def _look(self) -> None:
+        """Read the file if it was replaced: another Tidecast may have learned a knob, or somebody imported a show."""
+        now = signature(self._path)
+        if now == self._seen:
+            return
+        self._seen = now
+        if not now:  # it was deleted: the bindings in use stay
+            return
+        try:
+            self._adopt(load(self._path, self._table))
+        except BindingsError as error:
+            self._report("midi", f"{error.message} The bindings in use stay.")
+
+    def _adopt(self, in_file: tuple[Binding, ...]) -> None:
+        """Use these bindings, and what was learned here and is not written yet."""
+        with self._lock:
+            for knob, address in self._unsaved:
+                in_file = learned(in_file, knob, address, self._table)
+            if in_file != self._bindings:
+                self._bindings = in_file
+                self._takeovers = {}
+                self._changed.update(self._table.by_name)
 
     def _update_ports(self) -> None:
         """Open ports that have appeared and close those that are gone."""

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bridge.control.files import locked
 from bridge.control.midi.backend import MidiError, open_backend
+from bridge.control.midi.bindings import Binding, BindingsError, load, save
 from bridge.control.midi.input import LEARN, MidiInput
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
@@ -58,6 +60,30 @@ class MidiSwitch:
             midi, self.input = self.input, None
         if midi is not None:
             midi.stop()
+
+    def bindings(self) -> tuple[Binding, ...]:
+        """The bindings in use; while MIDI is off, those of the file.
+
+        Raises:
+            BindingsError: if the file cannot be read or is damaged.
+        """
+        midi = self.input
+        return midi.bindings if midi is not None else load(self._path, self._store.table)
+
+    def replace(self, bindings: tuple[Binding, ...]) -> None:
+        """Use these bindings from now on, and write them.
+
+        Raises:
+            BindingsError: if they cannot be written; the old ones stay in use.
+        """
+        try:
+            with locked(self._path):
+                save(self._path, bindings)
+        except OSError as error:  # from the lock
+            raise BindingsError(f"{self._path} cannot be written ({error.strerror}).") from error
+        midi = self.input
+        if midi is not None:
+            midi.use(bindings)
 
     def _asked(self, args: tuple[Any, ...], caller: Caller) -> None:
         """Switch it on, on a thread of its own: loading the library may take long."""

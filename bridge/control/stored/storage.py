@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bridge.control.files import set_aside, write_atomically
+from bridge.control.files import set_aside, signature, write_atomically
 from bridge.control.stored.content import plain
 
 
@@ -27,7 +27,7 @@ class SnapshotFile:
 
     def changed(self) -> bool:
         """Whether the file was replaced since it was last read or written."""
-        return self._signature() != self._seen
+        return signature(self.path) != self._seen
 
     def read(self) -> dict[int, dict[str, Any]] | None:
         """The snapshots of the file; None if there is no file. A damaged file is renamed and reported.
@@ -35,7 +35,7 @@ class SnapshotFile:
         Raises:
             OSError: if the file cannot be read, or is damaged and cannot be renamed; it must not be replaced then.
         """
-        self._seen = self._signature()
+        self._seen = signature(self.path)
         self._rest = {}
         try:
             content = json.loads(self.path.read_bytes())
@@ -62,12 +62,4 @@ class SnapshotFile:
         content = {"version": 1, **self._rest, "snapshots": snapshots}
         # A file may hold half a surrogate pair; json reads it as Python does with "surrogatepass".
         write_atomically(self.path, json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass"))
-        self._seen = self._signature()
-
-    def _signature(self) -> tuple[int, ...]:
-        """What tells that the file was replaced; empty without a file."""
-        try:
-            now = self.path.stat()
-        except OSError:
-            return ()
-        return now.st_ino, now.st_mtime_ns, now.st_size
+        self._seen = signature(self.path)

@@ -19,10 +19,12 @@ from bridge.connections import Limits
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.http_server import HttpServer
 from bridge.table import TABLE
+from bridge.web.messages import ShowAnswer
 from bridge.web.server.application import MAX_MESSAGE, application
 from bridge.web.server.gallery import Gallery
 from bridge.web.server.guard import Guard
 from bridge.web.server.hub import Hub
+from bridge.web.server.show_api import ShowApi
 
 TOKEN = "secret"
 PATHS = ("/api/socket", "/api/preview", "/")
@@ -46,7 +48,8 @@ def _application() -> ASGIApp:
     tree = oscquery_routes(
         TABLE, lambda: hub.controls, hub.telemetry, ("127.0.0.1", 9000), lambda messages, origin: None
     )
-    return application(hub, _NoPictures({}, lambda kinds: None), tree)
+    shows = ShowApi(TABLE, lambda message: shows.answered(ShowAnswer(message.number)))
+    return application(hub, _NoPictures({}, lambda kinds: None), shows, tree)
 
 
 class _Transport(asyncio.Transport):

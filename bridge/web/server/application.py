@@ -17,7 +17,7 @@ from importlib import resources
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Scope
@@ -41,6 +41,7 @@ from bridge.web.server.page_messages import (
     picture_version,
     state_json,
 )
+from bridge.web.server.show_api import ShowApi, read_body
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError
@@ -108,9 +109,10 @@ class Site:
 class Api:
     """The endpoints of one server."""
 
-    def __init__(self, hub: Hub, gallery: Gallery) -> None:
+    def __init__(self, hub: Hub, gallery: Gallery, shows: ShowApi) -> None:
         self._hub = hub
         self._gallery = gallery
+        self._shows = shows
         self._site = Site()
         self._table_json = JSONResponse({**described(hub.table), "about": hub.about})  # it does not change
         self._sockets: Counter[str] = Counter()  # by address
@@ -124,6 +126,8 @@ class Api:
             Route("/api/state", self._state),
             Route("/api/picture/{which}.jpg", self._picture),
             Route("/api/snapshots/{number}.jpg", self._snapshot),
+            Route("/api/show", self._shows.save),
+            Route("/api/show", self._shows.open, methods=["POST"]),
             Route("/api/send", self._send, methods=["POST"]),
             Route("/api/set", self._set, methods=["POST"]),
             WebSocketRoute("/api/socket", self._socket),
@@ -263,15 +267,15 @@ class Api:
             del self._sockets[address]
 
 
-def application(hub: Hub, gallery: Gallery, tree: Sequence[BaseRoute]) -> Starlette:
+def application(hub: Hub, gallery: Gallery, shows: ShowApi, tree: Sequence[BaseRoute]) -> Starlette:
     """The application without its guard.
 
     Args:
-        hub, gallery: the state and the pictures.
+        hub, gallery, shows: the state, the pictures, and the files of shows.
         tree: routes of the OSCQuery tree, which come after the control room's; they answer requests for `/` that do
             not accept HTML.
     """
-    api = Api(hub, gallery)
+    api = Api(hub, gallery, shows)
 
     class PageRoute(Route):
         """`/` for a browser; with a query, such as `?HOST_INFO`, it belongs to the OSCQuery tree."""
@@ -295,15 +299,7 @@ async def _body(request: Request) -> Any:
     Raises:
         ControlError: if it is too long, not JSON, or incomplete.
     """
-    data = b""
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > MAX_MESSAGE:
-                raise ControlError("/api", f"A message may have {MAX_MESSAGE} bytes at most.")
-    except ClientDisconnect:  # nobody reads the answer
-        raise ControlError("/api", "The message ended too early.") from None
-    return _decode(data)
+    return _decode(await read_body(request, MAX_MESSAGE))
 
 
 def _decode(text: str | bytes) -> Any:

@@ -37,9 +37,12 @@ from bridge.web.messages import (
     FindInputs,
     FromWeb,
     News,
+    OpenShow,
+    SaveShow,
     Say,
     Serving,
     Settings,
+    ShowAnswer,
     Stop,
     ToWeb,
     Watch,
@@ -48,6 +51,7 @@ from bridge.web.server.application import MAX_MESSAGE, application
 from bridge.web.server.gallery import Gallery
 from bridge.web.server.guard import Guard
 from bridge.web.server.hub import Hub
+from bridge.web.server.show_api import ShowApi
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +112,12 @@ class Uplink:
         with self._change:
             self._put(FindInputs, FindInputs())
 
+    def ask(self, message: SaveShow | OpenShow) -> None:
+        """A page saves or opens a show; as a command, it keeps its place in the order."""
+        with self._change:
+            self._commands += 1
+            self._put(self._commands, message)
+
     def serving(self) -> None:
         """Pages can be opened."""
         with self._change:
@@ -165,8 +175,9 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     uplink = Uplink(channel, settings.table)
     hub = Hub(settings.table, settings.about, uplink.say, uplink.find_inputs)
     gallery = Gallery(rings, uplink.watch, settings.widest)
+    shows = ShowApi(hub.table, uplink.ask)
     tree = oscquery_routes(hub.table, lambda: hub.controls, hub.telemetry, settings.osc, uplink.say_all)
-    app = Guard(application(hub, gallery, tree), settings.host, settings.token)
+    app = Guard(application(hub, gallery, shows, tree), settings.host, settings.token)
     server = HttpServer("web", app, listening, max_message=MAX_MESSAGE)
     if hasattr(os, "nice"):
         server.loop.call_soon(os.nice, NICENESS)  # on Linux: for the loop's thread and the threads that it starts
@@ -174,7 +185,11 @@ def serve(pipe: Connection, listening: socket.socket, rings: Mapping[str, RingRe
     server.loop.call_soon(uplink.serving)
     server.loop.call_soon(_beat, server.loop, uplink.alive)
     server.start()
-    listen_to_bridge(channel, lambda news: server.loop.call_soon_threadsafe(hub.absorb, news))
+    listen_to_bridge(
+        channel,
+        lambda news: server.loop.call_soon_threadsafe(hub.absorb, news),
+        lambda answer: server.loop.call_soon_threadsafe(shows.answered, answer),
+    )
     gallery.stop()
     server.stop()
 
@@ -185,7 +200,9 @@ def _beat(loop: asyncio.AbstractEventLoop, alive: Callable[[], None]) -> None:
     loop.call_later(ALIVE_PERIOD_S, _beat, loop, alive)
 
 
-def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], object]) -> None:
+def listen_to_bridge(
+    channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], object], answered: Callable[[ShowAnswer], object]
+) -> None:
     """Pass on the messages of the bridge process until it sends `Stop` or is gone; garbled ones are logged."""
     while True:
         try:
@@ -201,6 +218,9 @@ def listen_to_bridge(channel: Channel[FromWeb, ToWeb], absorb: Callable[[News], 
                 return
             case Batch(batch):
                 for news in batch:
-                    absorb(news)
+                    if isinstance(news, ShowAnswer):
+                        answered(news)
+                    else:
+                        absorb(news)
             case _:
                 assert_never(message)

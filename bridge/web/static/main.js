@@ -10,6 +10,7 @@ import { snapshots } from "./pads.js";
 import { panel, panic, recording } from "./panels.js";
 import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
+import { shows } from "./shows.js";
 import { widget } from "./widgets.js";
 
 const table = await (await fetch("/api/table")).json();
@@ -40,6 +41,7 @@ for (const [title, rows] of groups) {
 }
 recording(byName.record);
 const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), table.about.colors);
+shows(table.about.show);
 health(table, faces);
 errors();
 guide(table, byName.input);

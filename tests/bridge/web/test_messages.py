@@ -9,7 +9,7 @@ from pathlib import Path
 EXTENSION = """
 from dataclasses import dataclass
 from typing import assert_never
-from bridge.web.messages import Alive, FindInputs, FromWeb, Say, Serving, Watch
+from bridge.web.messages import Alive, FindInputs, FromWeb, OpenShow, SaveShow, Say, Serving, Watch
 
 @dataclass(frozen=True)
 class Applause:
@@ -17,7 +17,7 @@ class Applause:
 
 def obey(message: FromWeb | Applause) -> None:
     match message:
-        case Alive() | FindInputs() | Say() | Serving() | Watch():
+        case Alive() | FindInputs() | OpenShow() | SaveShow() | Say() | Serving() | Watch():
             pass
         case _:
             assert_never(message)

@@ -715,6 +715,7 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
         show.format("connect", "showModal"),
         show.format("help", "showModal"),
         show.format("pad-editor", "showModal"),
+        show.format("show-button", "click"),
         show.format("learn-button", "click"),
     ]
     findings = []

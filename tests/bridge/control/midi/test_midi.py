@@ -61,6 +61,27 @@ def plugged(midi, name=KNOBS):
     return device
 
 
+def test_bindings_that_somebody_else_writes_are_in_use_within_a_second(stage):
+    """Another Tidecast has learned a knob, or a show was imported; a damaged file leaves the bindings in use."""
+    store, midi, errors, path = stage
+    midi.start()
+    device = plugged(midi)
+    save(path, (Binding(cc=99, address="/tidecast/mix"),))
+    eventually(lambda: midi.bindings == (Binding(cc=99, address="/tidecast/mix"),))
+    device.send(cc(99, 127))
+    device.send(cc(99, 0))
+    eventually(lambda: store.snapshot.value("mix") == 0.0)
+    path.write_text("[[binding]]\ncc = 200")
+    eventually(lambda: errors)
+    assert "The bindings in use stay" in errors[0][1]
+    assert midi.bindings == (Binding(cc=99, address="/tidecast/mix"),) and not path.exists()
+    midi.use((Binding(cc=98, address="/tidecast/strength"),))
+    device.send(cc(98, 127))
+    device.send(cc(98, 0))
+    eventually(lambda: store.snapshot.value("strength") == 0.0)
+    assert list(midi.knobs) == ["/tidecast/strength"]
+
+
 def cc(number, value, channel=0):
     return Message("control_change", channel=channel, control=number, value=value)
 

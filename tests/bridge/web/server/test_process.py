@@ -21,10 +21,12 @@ def test_the_web_process_hands_on_news_and_survives_garbage(caplog):
     with ours, theirs:
         ours.send({"controls": {}})
         ours.send_bytes(b"garbage")
-        for message in (messages.Batch((messages.SnapshotsStored((3,)),)), messages.Stop()):
+        answer = messages.ShowAnswer(1, b"{}")
+        for message in (messages.Batch((messages.SnapshotsStored((3,)), answer)), messages.Stop()):
             ours.send(message)
-        listen_to_bridge(Channel(theirs, messages.TO_WEB), heard.append)
-    assert heard == [messages.SnapshotsStored((3,))]
+        answers: list[messages.ShowAnswer] = []
+        listen_to_bridge(Channel(theirs, messages.TO_WEB), heard.append, answers.append)
+    assert heard == [messages.SnapshotsStored((3,))] and answers == [answer]
     assert "dict is not a message" in caplog.text and "garbled" in caplog.text
 
 

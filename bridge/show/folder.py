@@ -1,0 +1,76 @@
+"""The show of a state folder, for a Tidecast that does not run. One that does, or a second one, reads the new files
+within a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bridge.control.files import locked, write_atomically
+from bridge.control.midi import bindings
+from bridge.control.stored.storage import SnapshotFile
+from bridge.control.table import ControlTable
+from bridge.show.show_file import Show, ShowError, pack, unpack
+
+SNAPSHOTS, BINDINGS = "snapshots.json", "midi.toml"
+"""Names of the files in a state folder."""
+
+
+def save(folder: Path, table: ControlTable) -> tuple[bytes, Show]:
+    """The show of a folder as a file; without values of controls, which only a running Tidecast has.
+
+    Raises:
+        TidecastError: if a file cannot be read or is damaged, or the show is too large.
+    """
+    show = Show(_read(folder), bindings.load(folder / BINDINGS, table))
+    return pack(show, table), show
+
+
+def open_show(folder: Path, data: bytes, table: ControlTable) -> tuple[Show, Path | None]:
+    """Replace the snapshots and bindings of a folder by those of a show file.
+
+    Returns:
+        The show, and the file that keeps what was replaced; None if there was nothing.
+
+    Raises:
+        TidecastError: if the show is not valid, or a file cannot be read or written; nothing was changed.
+    """
+    show = unpack(data, table)
+    path = folder / SNAPSHOTS
+    try:
+        with locked(path):
+            stored = _read(folder)
+            before = bindings.load(folder / BINDINGS, table)
+            kept = None
+            if stored or (folder / BINDINGS).exists():
+                kept = _free_name(folder)
+                write_atomically(kept, pack(Show(stored, before), table))
+            file = SnapshotFile(path, lambda topic, reason: None)
+            file.read()  # for what a newer version keeps in it
+            file.write(show.snapshots)
+            try:
+                bindings.save(folder / BINDINGS, show.bindings)
+            except bindings.BindingsError:
+                file.write(stored)
+                raise
+    except OSError as error:
+        raise ShowError(f"{folder} cannot be written ({error.strerror}).", "Nothing was imported.") from error
+    return show, kept
+
+
+def _read(folder: Path) -> dict[int, dict[str, object]]:
+    damaged: list[str] = []
+    path = folder / SNAPSHOTS
+    try:
+        found = SnapshotFile(path, lambda topic, reason: damaged.append(reason)).read()
+    except OSError as error:
+        raise ShowError(f"{path} cannot be read ({error.strerror}).") from error
+    if damaged:
+        raise ShowError(damaged[0], "Mend it and rename it back, or run this again to go on without it.")
+    return found or {}
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (path := folder / f"replaced-{number}.tidecast").exists():
+        number += 1
+    return path
