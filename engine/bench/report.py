@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "processor": platform.processor() or platform.machine(),
         "cores": psutil.cpu_count(),
-        "load": round(psutil.getloadavg()[0], 2),
+        "load": _load(),
     }
     torch = sys.modules.get("torch")
     if torch is not None:
@@ -41,6 +41,14 @@ def machine() -> dict[str, Any]:
             found["gpu"] = torch.cuda.get_device_name()
             found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
     return found
+
+
+def _load() -> float | None:
+    """Average number of programs that want to run; None where the system does not count them."""
+    try:
+        return round(psutil.getloadavg()[0], 2)
+    except (OSError, RuntimeError):  # Windows with its performance counters disabled
+        return None
 
 
 def percentile(values: Sequence[float], share: float) -> float:

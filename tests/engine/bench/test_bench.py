@@ -155,3 +155,13 @@ def test_two_files_are_compared(tmp_path, capsys):
 def test_percentiles():
     assert report.percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert math.isnan(report.percentile([], 0.5))
+
+
+def test_a_system_that_does_not_count_its_load_is_described_without_it(monkeypatch):
+    """As on Windows with its performance counters disabled."""
+
+    def refuse():
+        raise RuntimeError("PdhAddEnglishCounterW failed. Performance counters may be disabled.")
+
+    monkeypatch.setattr(report.psutil, "getloadavg", refuse)
+    assert report.machine()["load"] is None and report.machine()["cores"]

@@ -158,10 +158,10 @@ def test_the_output_comes_back_when_its_process_was_killed() -> None:
 
 
 def test_a_window_that_hangs_is_said_and_replaced(wall: WindowSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "HANG_S", 1.0)
     picture = np.full((HEIGHT, WIDTH, 3), 80, np.uint8)
     keep_showing(wall, Frame(picture), picture)
     (process,) = window_processes()
+    monkeypatch.setattr(transport, "HANG_S", 1.0)  # not before: a busy machine may hold the window up for longer
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(TransportError, match="The window does not answer"):
         deadline = time.monotonic() + 60.0
