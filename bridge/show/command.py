@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,7 @@ def import_show(file: File, state_dir: StateDir = "") -> None:
     except OSError as error:
         raise ShowError(f"{file} cannot be read ({error.strerror}).", "Give the path of a show file.") from error
     show, kept = folder.open_show(folder_of(state_dir), data, TABLE)
-    _say(f"Imported: {len(show.snapshots)} snapshots, {len(show.bindings)} MIDI bindings")
+    _say(f"Imported: {replace(show, controls={}).words}")
     if show.controls:
         _say("The values of its controls are set only where the page opens the show while Tidecast runs.")
     if kept is not None:

@@ -71,7 +71,7 @@ class Show:
     def words(self) -> str:
         """What it holds, for people."""
         counts = {"snapshot": len(self.snapshots), "MIDI binding": len(self.bindings), "control": len(self.controls)}
-        return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items())
+        return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n or what != "control")
 
 
 def show_names(table: ControlTable) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ export function shows(limits) {
       const found = await (await asked("/api/show?check=1", file)).json();
       say(
         `${file.name} was saved by Tidecast ${found.program} and holds ${holds(found)}. ` +
-          `It replaces the ${state.snapshots.length} snapshots and all MIDI bindings that are here. Undo takes it back.`,
+          `It replaces ${counted(state.snapshots.length, "snapshot")} and all MIDI bindings. Undo takes it back.`,
       );
       ask(file);
     } catch (error) {
@@ -84,7 +84,11 @@ export function shows(limits) {
 }
 
 function holds({ snapshots, bindings, controls }) {
-  return `${snapshots} snapshots, ${bindings} MIDI bindings and the values of ${controls} controls`;
+  return [counted(snapshots, "snapshot"), counted(bindings, "MIDI binding"), counted(controls, "control")].join(", ");
+}
+
+function counted(number, what) {
+  return `${number} ${what}${number === 1 ? "" : "s"}`;
 }
 
 /** The answer of the server; raises an error with its words if it refuses. */

@@ -48,10 +48,10 @@ def test_a_show_goes_to_another_folder_and_what_was_there_comes_back(tmp_path):
     here, there, file = kept(tmp_path / "here", 1, 2), kept(tmp_path / "there", 5), tmp_path / "ballet.tidecast"
     bindings.save(here / BINDINGS, KNOBS)
     code, out, _ = show("export", file, "--state-dir", here)
-    assert code == 0 and "2 snapshots, 1 MIDI binding, 0 controls" in out
+    assert code == 0 and "(2 snapshots, 1 MIDI binding)" in out
     running = Snapshots(ControlStore(TABLE), there / SNAPSHOTS, pytest.fail).start()
     code, out, _ = show("import", file, "--state-dir", there)
-    assert code == 0 and "Imported: 2 snapshots, 1 MIDI bindings" in out
+    assert code == 0 and "Imported: 2 snapshots, 1 MIDI binding" in out
     assert numbers_in(there) == {"1", "2"} and bindings.load(there / BINDINGS, TABLE) == KNOBS
     end = time.monotonic() + 10.0
     while running.names() != {1: "Name 1", 2: "Name 2"}:  # a Tidecast that runs reads them

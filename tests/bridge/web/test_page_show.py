@@ -64,7 +64,7 @@ def test_a_show_is_saved_opened_after_a_question_and_taken_back(page: Tab, stage
     choose(page, saved)
     page.until("!document.getElementById('show-ask').hidden")
     said = page.js(TEXT)
-    assert "holds 1 snapshots, 9 MIDI bindings" in said and "replaces the 1 snapshots" in said and "Undo" in said
+    assert "holds 1 snapshot, 9 MIDI bindings, " in said and "replaces 1 snapshot and" in said and "Undo" in said
     assert page.js(BOX) == empty, "nothing moves in the dialog or behind it"
     assert kept.numbers() == (9,), "only asked"
     page.click("#show-keep")
@@ -73,7 +73,7 @@ def test_a_show_is_saved_opened_after_a_question_and_taken_back(page: Tab, stage
     page.until("document.activeElement.id === 'show-replace'")
     page.key("Enter")
     wait(lambda: kept.names() == {4: "Storm"} and stage.store.snapshot.value("mix") == 0.25, "the show")
-    page.until(f"{TEXT}.startsWith('Opened: 1 snapshots')")
+    page.until(f"{TEXT}.startsWith('Opened: 1 snapshot,')")
     page.js("document.getElementById('show').close()")
     page.until("document.querySelector('#pads button:nth-child(4) img').naturalWidth > 0", "its picture on the pad")
     assert page.js("document.querySelector('#pads button:nth-child(4)').dataset.color") == "blue"
