@@ -51,7 +51,7 @@ from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState, SnapshotsStored
+from bridge.web.messages import MidiState, SnapshotsStored, WordsKnown
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
 from engine.controls import LORA_SLOTS, Controls
@@ -94,6 +94,7 @@ class App:
         self._inputs: list[SourceInfo] = []
         self._newest: Frame | None = None  # that was sent
         self._ever_ready = False
+        self._words: WordsKnown | None = None
         self.web: WebProcess | None = None
         self.oscquery_url = ""
 
@@ -272,6 +273,7 @@ class App:
             ),
             midi=self._midi_state,
             show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error),
+            words=lambda: self._words,
             examples=web.examples,
         )
         stack.callback(page.stop)
@@ -341,8 +343,9 @@ class App:
         match event:
             case Loading(text):
                 self.telemetry.update(message=text)
-            case Ready(model):
+            case Ready(model, vocabulary):
                 self._ever_ready = True
+                self._words = WordsKnown(vocabulary)
                 self.telemetry.update(message="", model=model)
             case Health():
                 self.monitor.health(event)

@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.chunker import Chunk
 from engine.controls import Controls
 from engine.frame import Frame
+from engine.models.vocabulary import Vocabulary
 
 
 class SessionSpec(Protocol):
@@ -35,6 +36,10 @@ class SessionSpec(Protocol):
     @property
     def extra_forwards(self) -> int:
         """Forwards of a chunk besides its denoising steps."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The only words that the model knows; None if it takes any sentence."""
 
 
 class ChunkHealth(Protocol):

@@ -19,6 +19,7 @@ class PlainSpec:
     frames_per_block: int = 1
     batches: bool = True
     extra_forwards: int = 0
+    vocabulary: None = None
 
 
 @dataclass(frozen=True, slots=True)

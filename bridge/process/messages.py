@@ -13,6 +13,7 @@ from typing import get_args
 from bridge.process.faults import Fault
 from engine.config import Config
 from engine.controls import Controls
+from engine.models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,15 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The model is open, and frames are processed from now on."""
+    """The model is open, and frames are processed from now on.
+
+    Attributes:
+        model: its name.
+        vocabulary: the only words that it knows; None if it takes any sentence.
+    """
 
     model: str
+    vocabulary: Vocabulary | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
         heartbeat.beat(Phase.LOADING)
         with open_session(start, parent, heartbeat) as session:
             heartbeat.beat(Phase.WAITING)  # first, so that an engine that is ready is no longer given the time to load
-            parent.tell(Ready(session.spec.name))
+            parent.tell(Ready(session.spec.name, session.spec.vocabulary))
             Loop(start, session, inbox, outbox, parent, heartbeat).serve()
     except CaptureError as error:
         parent.tell(Failed(str(error), captures=False))

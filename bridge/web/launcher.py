@@ -42,6 +42,7 @@ from bridge.web.messages import (
     Settings,
     SnapshotsStored,
     Watch,
+    WordsKnown,
 )
 from bridge.web.outbox import Outbox
 from bridge.web.preview import Preview
@@ -86,6 +87,7 @@ class WebProcess:
         snapshots: the stored snapshots; must be quick.
         midi: the state of MIDI, None while it is off; must be quick.
         show: saves and opens show files; without it, pages can do neither.
+        words: the words that the model knows, None until it is open; must be quick.
         examples: prompts that the page offers, one tap each.
     """
 
@@ -108,6 +110,7 @@ class WebProcess:
         snapshots: Callable[[], SnapshotsStored] | None = None,
         midi: Callable[[], MidiState | None] | None = None,
         show: LiveShow | None = None,
+        words: Callable[[], WordsKnown | None] | None = None,
         examples: Sequence[str] = (),
     ) -> None:
         self._store = store
@@ -122,11 +125,9 @@ class WebProcess:
         self._search = SourceSearch(inputs, self._outbox) if inputs is not None else None
         self._shows = ShowExchange(show, self._outbox.answer)
         self._examples = list(examples)
-        self._lists: list[Callable[[], SnapshotsStored | MidiState | None]] = []
-        if snapshots is not None:
-            self._lists.append(snapshots)
-        if midi is not None:
-            self._lists.append(midi)
+        lists: tuple[Callable[[], SnapshotsStored | MidiState | WordsKnown | None] | None, ...]
+        lists = (snapshots, midi, words)
+        self._lists = [read for read in lists if read is not None]
         self._reported: set[str] = set()
         self.token = ""
         self.port = 0

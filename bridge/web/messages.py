@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.video.base import SourceInfo
+from engine.models.vocabulary import Vocabulary
 
 KINDS = ("output", "input", "wall")
 """Kinds of pictures that pages watch: small ones of the output and the input, and the output at its full size."""
@@ -122,6 +123,13 @@ class MidiState:
 
 
 @dataclass(frozen=True, slots=True)
+class WordsKnown:
+    """The only words that the model knows; None if it takes any sentence."""
+
+    vocabulary: Vocabulary | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer to a message of `client`."""
 
@@ -212,7 +220,9 @@ class FindInputs:
     """Look for sources and answer with `InputsFound`."""
 
 
-News = ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | SnapshotsStored | MidiState | Reply
+News = (
+    ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | SnapshotsStored | MidiState | WordsKnown | Reply
+)
 """What is passed on to pages."""
 
 

@@ -20,6 +20,7 @@ from bridge.web.messages import (
     Reply,
     ShowAnswer,
     SnapshotsStored,
+    WordsKnown,
 )
 
 ERRORS_KEPT = 40
@@ -86,7 +87,7 @@ class Outbox:
             self._answers.append(answer)
             self._change.notify()
 
-    def state(self, message: InputsFound | SnapshotsStored | MidiState) -> None:
+    def state(self, message: InputsFound | SnapshotsStored | MidiState | WordsKnown) -> None:
         """The whole state of something; queued only if it has changed, replacing an older one of its kind."""
         with self._change:
             kind = type(message)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from engine.models.vocabulary import Vocabulary
 from engine.network.protocol import NetworkShape
 
 
@@ -166,6 +167,7 @@ class ModelSpec:
         needs_gpu: whether it is too large to run on a CPU.
         notes: a remark for users.
         ema: whether the averaged weights (EMA) are used where a checkpoint has them beside the plain ones.
+        vocabulary: the only words that it knows; None for a model that takes any sentence.
         unverified: what nobody has checked yet with the released weights; shown by `tidecast models list`.
     """
 
@@ -189,6 +191,7 @@ class ModelSpec:
     needs_gpu: bool = False
     notes: str = ""
     ema: bool = False
+    vocabulary: Vocabulary | None = None
     unverified: str = ""
 
     @property

@@ -79,6 +79,8 @@ def test_it_holds_what_it_needs_and_nothing_for_developers(built: tuple[Path, Pa
     for needed in (
         "bridge/web/static/index.html",
         "engine/models/ember/ember.safetensors",
+        "engine/models/ember/words.jpg",
+        "engine/models/ember/words.json",
         "td_components/build_in_td.py",
         "td_components/Tidecast.tox.toc",
         "engine/py.typed",

@@ -27,7 +27,7 @@ from bridge.show.live import LiveShow
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState, SnapshotsStored
+from bridge.web.messages import MidiState, SnapshotsStored, WordsKnown
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
 
@@ -79,6 +79,7 @@ class Stage:
         self.stored: dict[int, dict[str, Any]] = {}
         self.names: dict[int, str] = {}
         self.undone: list[float] = []
+        self.words: WordsKnown | None = None
         self.learning = ""
         self.bindings: dict[str, str] = {}
         self.ports = ["Desk"]
@@ -100,6 +101,7 @@ class Stage:
             "inputs": lambda: self.inputs,
             "snapshots": self._snapshots,
             "midi": self._midi,
+            "words": lambda: self.words,
         }
         self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))
         self.engine_alive = True

@@ -42,6 +42,7 @@ from bridge.web.server.page_messages import (
     state_json,
 )
 from bridge.web.server.show_api import ShowApi, read_body
+from bridge.web.server.words import ADDRESS
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError
@@ -128,6 +129,7 @@ class Api:
             Route("/api/snapshots/{number}.jpg", self._snapshot),
             Route("/api/show", self._shows.save),
             Route("/api/show", self._shows.open, methods=["POST"]),
+            Route(ADDRESS, self._words),
             Route("/api/send", self._send, methods=["POST"]),
             Route("/api/set", self._set, methods=["POST"]),
             WebSocketRoute("/api/socket", self._socket),
@@ -172,6 +174,13 @@ class Api:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(jpeg, media_type="image/jpeg", headers=headers)
+
+    async def _words(self, request: Request) -> Response:
+        """The pictures of the words that the model knows; its address names the file, so that a browser may keep it."""
+        pictures = self._hub.words.pictures if self._hub.words is not None else None
+        if pictures is None:
+            return Response("There are no pictures of words.", 404)
+        return Response(pictures.jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
     async def _send(self, request: Request) -> Response:
         """POST {"address", "args"}: one OSC-like message."""

@@ -28,8 +28,19 @@ from bridge.web.messages import (
     ReadingsChanged,
     Reply,
     SnapshotsStored,
+    WordsKnown,
 )
-from bridge.web.server.page_messages import Joined, PageAsks, PageNews, PageSays, PageState, Point
+from bridge.web.server.page_messages import (
+    Joined,
+    PageAsks,
+    PageNews,
+    PageSays,
+    PageState,
+    PageWords,
+    Point,
+    PromptsChecked,
+)
+from bridge.web.server.words import PromptCheck, page_words
 
 ERRORS_KEPT = 40
 REPLIES_KEPT = 40
@@ -68,7 +79,7 @@ class Client:
                 self._errors.extend(notes)
             case Reply():
                 self._replies.append(news)
-            case Joined() | Point() | InputsFound() | SnapshotsStored() | MidiState():
+            case Joined() | Point() | InputsFound() | SnapshotsStored() | MidiState() | PageWords() | PromptsChecked():
                 self._newest[type(news)] = news
             case _:
                 assert_never(news)
@@ -108,6 +119,8 @@ class Hub:
         self.inputs: tuple[SourceInfo, ...] | None = None
         self.snapshots = SnapshotsStored(())
         self.midi: MidiState | None = None
+        self.words: PageWords | None = None
+        self._prompts = PromptCheck()
         self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
         self.history: deque[Point] = deque(maxlen=int(HISTORY_SECONDS / HISTORY_PERIOD_S))
         self.send = send
@@ -126,7 +139,7 @@ class Hub:
         self._count += 1
         client = Client(Origin(f"web:{self._count}", trust))
         self._clients[client.name] = client
-        client.tell(Joined(client.name, self.everything()))
+        client.tell(Joined(client.name, self.everything(), trust >= Trust.MACHINE))
         self.find_inputs()
         return client
 
@@ -145,6 +158,8 @@ class Hub:
             inputs=self.inputs,
             snapshots=self.snapshots,
             midi=self.midi,
+            words=self.words,
+            unknown=self._prompts.found,
         )
 
     def absorb(self, message: News) -> None:
@@ -170,11 +185,17 @@ class Hub:
             case MidiState():
                 self.midi = message
                 self.tell_all(message)
+            case WordsKnown(vocabulary):
+                self.words = page_words(vocabulary)
+                self._prompts.know(vocabulary)
+                self.tell_all(self.words)
             case Reply(name):
                 if name in self._clients:
                     self._clients[name].tell(message)
             case _:
                 assert_never(message)
+        if self._prompts.changed(self.controls, time.monotonic()):
+            self.tell_all(self._prompts.found)
 
     def tell_all(self, news: PageNews) -> None:
         """Tell every page."""

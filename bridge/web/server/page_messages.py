@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, assert_never
 
@@ -21,12 +21,12 @@ from bridge.web.messages import (
     ErrorsReported,
     InputsFound,
     MidiState,
-    News,
     ReadingsChanged,
     Reply,
     SnapshotsStored,
 )
 from engine.errors import ControlError
+from engine.models.vocabulary import Unknown
 
 MAX_ADDRESS = 200
 MAX_ARGUMENTS = 8
@@ -42,6 +42,51 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """One picture that holds the pictures of words, row by row.
+
+    Attributes:
+        jpeg: the file.
+        address: its path on this server; another one for another file.
+        tile: side of one picture in pixels.
+        columns: pictures in a row.
+    """
+
+    jpeg: bytes
+    address: str
+    tile: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PageWords:
+    """The words that the model knows.
+
+    Attributes:
+        words: each word and its synonyms, in the order of the pictures; empty if the model takes any sentence.
+        pictures: None if there are none of these words.
+    """
+
+    words: tuple[tuple[str, Sequence[str]], ...] = ()
+    pictures: Pictures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedPrompt:
+    """A prompt and the words in it that the model does not know."""
+
+    text: str
+    unknown: tuple[Unknown, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptsChecked:
+    """The prompts with unknown words, by the names of their controls; a prompt that is missing has none."""
+
+    prompts: Mapping[str, CheckedPrompt]
+
+
+@dataclass(frozen=True, slots=True)
 class PageState:
     """The whole state that pages see.
 
@@ -54,6 +99,8 @@ class PageState:
         inputs: every source that can be seen; None before the first search.
         snapshots: the stored snapshots.
         midi: the state of MIDI; None without MIDI.
+        words: the words that the model knows; None until it is open.
+        unknown: the prompts with words that it does not know.
     """
 
     controls: Mapping[str, Any]
@@ -64,17 +111,38 @@ class PageState:
     inputs: tuple[SourceInfo, ...] | None
     snapshots: SnapshotsStored
     midi: MidiState | None
+    words: PageWords | None
+    unknown: PromptsChecked
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The first message to a page: its own name as an origin, and the whole state."""
+    """The first message to a page.
+
+    Attributes:
+        you: its own name as an origin.
+        state: the whole state.
+        local: whether it is on this machine, and may look for files.
+    """
 
     you: str
     state: PageState
+    local: bool
 
 
-PageNews = Joined | Point | News
+PageNews = (
+    Joined
+    | Point
+    | PageWords
+    | PromptsChecked
+    | ControlsChanged
+    | ReadingsChanged
+    | ErrorsReported
+    | InputsFound
+    | SnapshotsStored
+    | MidiState
+    | Reply
+)
 """What a page is told."""
 
 
@@ -89,20 +157,22 @@ def state_json(state: PageState) -> dict[str, Any]:
         "inputs": None if state.inputs is None else [asdict(source) for source in state.inputs],
         **_snapshots_json(state.snapshots),
         "midi": None if state.midi is None else asdict(state.midi),
+        "words": None if state.words is None else _words_json(state.words),
+        "unknown": _unknown_json(state.unknown),
     }
 
 
 def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
     """One JSON object for a batch of messages, in their order; it holds only the keys of what changed.
 
-    The keys are those of `state_json`, and `you` (only in the first message to a page), `point` ([latency, its 95th
-    percentile, output rate]) and `replies` ([{address, args}]). A control is [value, origin].
+    The keys are those of `state_json`, `you` and `local` (only in the first message to a page), `point` ([latency, its
+    95th percentile, output rate]) and `replies` ([{address, args}]). A control is [value, origin].
     """
     content: dict[str, Any] = {}
     for message in news:
         match message:
-            case Joined(you, state):
-                content |= {"you": you} | state_json(state)
+            case Joined(you, state, local):
+                content |= {"you": you, "local": local} | state_json(state)
             case ControlsChanged(controls):
                 changed = {name: [control.value, control.origin] for name, control in controls.items()}
                 content["controls"] = content.get("controls", {}) | changed
@@ -118,6 +188,10 @@ def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
                 content |= _snapshots_json(message)
             case MidiState():
                 content["midi"] = asdict(message)
+            case PageWords():
+                content["words"] = _words_json(message)
+            case PromptsChecked():
+                content["unknown"] = _unknown_json(message)
             case Reply(_, address, args):
                 content["replies"] = [*content.get("replies", []), {"address": address, "args": list(args)}]
             case _:
@@ -137,6 +211,21 @@ def _snapshots_json(stored: SnapshotsStored) -> dict[str, Any]:
 def picture_version(jpeg: bytes) -> str:
     """What tells one picture of a snapshot from another: part of the address under which a page asks for it."""
     return hashlib.sha256(jpeg).hexdigest()[:16]
+
+
+def _words_json(words: PageWords) -> dict[str, Any]:
+    pictures = words.pictures
+    return {
+        "list": [[word, list(synonyms)] for word, synonyms in words.words],
+        "pictures": pictures and {"address": pictures.address, "tile": pictures.tile, "columns": pictures.columns},
+    }
+
+
+def _unknown_json(checked: PromptsChecked) -> dict[str, Any]:
+    return {
+        name: {"text": prompt.text, "words": [[word.start, word.end, word.nearest] for word in prompt.unknown]}
+        for name, prompt in checked.prompts.items()
+    }
 
 
 def _point_json(point: Point) -> list[float]:

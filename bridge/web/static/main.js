@@ -12,6 +12,7 @@ import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
 import { shows } from "./shows.js";
 import { widget } from "./widgets.js";
+import { words } from "./words.js";
 
 const table = await (await fetch("/api/table")).json();
 const byName = Object.fromEntries(table.controls.map((c) => [c.name, c]));
@@ -44,6 +45,10 @@ const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), 
 shows(table.about.show);
 health(table, faces);
 errors();
+words(
+  table.controls.filter((c) => /^prompt_\d$/.test(c.name)),
+  table.about.examples ?? [],
+);
 guide(table, byName.input);
 learn();
 picture();

@@ -3,6 +3,7 @@
 import { change, el, register } from "./faces.js";
 import { fader } from "./fader.js";
 import { send, set, state } from "./link.js";
+import { unknown } from "./unknown.js";
 
 const INSET = 20; // half of the puck, so that it stays inside the pad
 const BEGIN_PX = 5;
@@ -65,6 +66,7 @@ function slot(control, weight, weights, number) {
     state.values[control.name] = sent;
     set(control, sent);
   };
+  const marks = unknown(control, area, textBox, commit);
   // At rest a slot keeps its height, whatever its text; only while it is written does a longer one lie over what is below.
   const grow = () => {
     area.style.height = "";
@@ -73,6 +75,7 @@ function slot(control, weight, weights, number) {
     if (area.scrollHeight > area.clientHeight) area.classList.add("long");
     if (writing) area.style.height = `${Math.min(Math.max(area.scrollHeight, area.clientHeight), 160)}px`;
     else area.scrollTop = 0;
+    marks();
   };
   area.addEventListener("input", () => {
     textBox.classList.toggle("unsent", area.value !== sent);
@@ -99,6 +102,7 @@ function slot(control, weight, weights, number) {
     if (document.activeElement === area && textBox.classList.contains("unsent")) return;
     area.value = value;
     textBox.classList.remove("unsent");
+    marks();
     requestAnimationFrame(grow);
   };
   box.append(register(control, textBox), register(weight, fader(weight)));
@@ -181,10 +185,9 @@ function pad(texts, weights) {
   for (const control of [...weights, ...texts]) register(control, { dataset: {}, title: " ", show: follow });
 }
 
-/** Words to try, one tap each: they become prompt 1 and nothing else. */
+/** Words to try, one tap each, after the button for all words: they become prompt 1 and nothing else. */
 function offer(examples, first) {
   const box = document.getElementById("examples");
-  box.hidden = examples.length === 0;
   const buttons = examples.map((words) =>
     el("button", { type: "button", onclick: () => send("/tidecast/prompt", words) }, words),
   );

@@ -42,6 +42,7 @@ def build_text(
 
     It is small and always stays on the CPU in fp32: `device`, `where` and `storage` are ignored.
     """
-    words = WordTable(spec.network.text_len, spec.network.text_dim)
+    assert spec.vocabulary is not None  # every row of this family has one
+    words = WordTable(spec.network.text_len, spec.network.text_dim, spec.vocabulary)
     read(words, "words", files.get("text", WEIGHTS))
     return words

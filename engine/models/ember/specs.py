@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.models.ember.vocabulary import EMBER as WORDS
 from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.network.dit_shape import DiTShape
 
@@ -34,6 +35,7 @@ EMBER = ModelSpec(
     default_vae="full",
     normalised_latents=True,
     licence="the licence of this software",
+    vocabulary=WORDS,
     notes="Knows only the words of its vocabulary; see the MODEL_CARD.md next to its weights.",
 )
 

@@ -1,20 +1,18 @@
 """Ember's vocabularies: a few dozen words and their synonyms, and the embedding of prompts.
 
-A prompt is split into words. Each known word or synonym becomes one row of a small trained table, in the prompt's
-order; a word that is said again, as in "moonlight night", counts once. Filler words such as "a" or "style" are ignored;
-all other words are reported as unknown. Each row of the model table has its own vocabulary.
+A prompt is split into words as `engine.models.vocabulary` says. Each known word or synonym becomes one row of a small
+trained table, in the prompt's order. Each row of the model table has its own vocabulary.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from engine.models.spec import Conditioning
+from engine.models.vocabulary import Vocabulary
 
 WORDS: tuple[str, ...] = (
     "oil",
@@ -196,43 +194,10 @@ FILLER = frozenset(
 )
 """Words that are ignored and not reported as unknown."""
 
-_WORD = re.compile(r"[^\W_]+")
+PICTURES = Path(__file__).with_name("words.json")
+"""What the pictures of the words in `words.jpg` show; `training.sheet --tiles` makes both."""
 
-
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """What one trained network knows.
-
-    Attributes:
-        words: every word; its index is its row in the trained table.
-        synonyms: the word for each synonym.
-    """
-
-    words: tuple[str, ...]
-    synonyms: Mapping[str, str]
-    _rows: dict[str, int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", {word: row for row, word in enumerate(self.words)})
-
-    def row(self, word: str) -> int:
-        """The row of a word in the trained table."""
-        return self._rows[word]
-
-    def parse(self, prompt: str) -> tuple[list[str], list[str]]:
-        """The known words of a prompt (synonyms resolved, each once) and its unknown words, in the prompt's order."""
-        known: list[str] = []
-        unknown: list[str] = []
-        for token in _WORD.findall(prompt.lower()):
-            word = self.synonyms.get(token, token)
-            if word in self._rows:
-                known.append(word)
-            elif token not in FILLER:
-                unknown.append(token)
-        return list(dict.fromkeys(known)), unknown
-
-
-EMBER = Vocabulary(WORDS, SYNONYMS)
+EMBER = Vocabulary(WORDS, SYNONYMS, FILLER, str(PICTURES))
 """The vocabulary of the weights in the package."""
 
 NEW_WORDS = (
@@ -276,6 +241,7 @@ NEW_SYNONYMS = {
 EMBER_2 = Vocabulary(
     WORDS + NEW_WORDS,
     {synonym: word for synonym, word in SYNONYMS.items() if synonym not in NEW_WORDS} | NEW_SYNONYMS,
+    FILLER,
 )
 """The vocabulary of the successor, which is being trained. Three words that were synonyms have a look of their own."""
 

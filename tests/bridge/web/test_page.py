@@ -132,7 +132,7 @@ def test_a_typed_prompt_changes_the_picture(page: Tab, stage: Stage) -> None:
 def test_an_offered_word_becomes_the_prompt(page: Tab, stage: Stage) -> None:
     """One tap; the word in force is marked; every word is one that the embedded model knows."""
     stage.store.set_many({"weight_1": 0.5, "weight_2": 0.5})
-    page.click("#examples button:nth-child(2)")
+    page.click("#examples button:nth-child(3)")  # the first one opens the list of all words
     wait(lambda: stage.store.snapshot.of(Controls).prompts() == ((EXAMPLES[1], 1.0),), "the word alone")
     page.until(f"document.querySelector('#examples [aria-pressed=true]')?.textContent === '{EXAMPLES[1]}'")
     assert [EMBER.parse(words)[1] for words in EXAMPLES] == [[]] * len(EXAMPLES)
@@ -716,6 +716,7 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
         show.format("help", "showModal"),
         show.format("pad-editor", "showModal"),
         show.format("show-button", "click"),
+        show.format("words", "showModal"),
         show.format("learn-button", "click"),
     ]
     findings = []

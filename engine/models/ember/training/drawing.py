@@ -25,7 +25,7 @@ from engine.models.ember.training.footage.data import grade
 from engine.models.ember.training.footage.styles import Stage
 from engine.models.ember.training.looks.table import LOOKS, apply
 from engine.models.ember.training.losses import pixel_loss, psnr
-from engine.models.ember.vocabulary import Vocabulary
+from engine.models.vocabulary import Vocabulary
 from engine.stream.timesteps import linear_estimate, mix
 
 WEAKEST = 9.0

@@ -1,6 +1,7 @@
 """Contact sheets: all words on one picture, and some words at several strengths and numbers of steps.
 
     python -m engine.models.ember.training.sheet --out sheets
+    python -m engine.models.ember.training.sheet --tiles     # the pictures of the words, for the page: one file
 
 Uses the weights in the package unless `--weights` names others.
 """
@@ -8,6 +9,7 @@ Uses the weights in the package unless `--weights` names others.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +24,17 @@ from engine.models.ember.training.footage.photographs import moving, photograph
 from engine.models.ember.training.footage.styles import apply
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
-from engine.models.ember.vocabulary import WORDS, WordTable
+from engine.models.ember.vocabulary import PICTURES, WORDS, WordTable
 from engine.models.ember.weights import WEIGHTS, read
 from engine.network.dit import CausalDiT
 
 FRAMES = 9
 """Length of the clips; the sheets show the last frame."""
+
+TILE = 96
+"""Side of a word's picture for the page, in pixels; it is drawn at twice the size."""
+
+COLUMNS = 8
 
 
 def open_player(path: Path = WEIGHTS, *, cached: bool = True) -> Player:
@@ -65,6 +72,21 @@ def words_sheet(
     return assemble(tiles, columns)
 
 
+def write_tiles(player: Player, video_T3HW: Tensor, path: Path) -> None:
+    """Write the pictures of all words, without labels, as one JPEG, and beside it what is where (`path`, JSON).
+
+    Strength 0.7, one step. `engine.models.vocabulary.Vocabulary.pictures` names the JSON file.
+    """
+    tiles = []
+    for word in WORDS:
+        picture_3HW = player.play(video_T3HW, word, 0.7, 1)[-1]
+        pixels = (picture_3HW.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        tiles.append(np.asarray(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)))
+    assemble(tiles, COLUMNS).save(path.with_suffix(".jpg"), quality=80, optimize=True)
+    content = {"tile": TILE, "columns": COLUMNS, "words": WORDS}
+    path.write_text(json.dumps(content) + "\n", "utf-8")
+
+
 def settings_sheet(player: Player, video_T3HW: Tensor, prompts: Sequence[str]) -> Image.Image:
     """For each prompt its target, then four strengths with two steps, then strength 0.7 with one and four steps."""
     settings = [(0.3, 2), (0.5, 2), (0.7, 2), (0.9, 2), (0.7, 1), (0.7, 4)]
@@ -82,10 +104,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--tiles", action="store_true", help="the pictures of the words beside the weights instead")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.out.mkdir(parents=True, exist_ok=True)
     player = open_player(args.weights)
+    if args.tiles:
+        write_tiles(player, moving(photograph("astronaut", 2 * TILE), FRAMES), PICTURES)
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
     photo = moving(photograph("astronaut", args.size), FRAMES)
     scene = torch.from_numpy(UNSEEN.make(CACHE)[4, :FRAMES].astype(np.float32) / 255).permute(0, 3, 1, 2)
     words_sheet(player, photo, WORDS, 0.7, 2).save(args.out / "words.jpg", quality=85)

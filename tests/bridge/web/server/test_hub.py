@@ -14,6 +14,7 @@ from bridge.video.base import SourceInfo
 from bridge.web import messages
 from bridge.web.server.hub import Hub
 from bridge.web.server.page_messages import Joined, PageNews, Point, news_json, state_json
+from engine.models.vocabulary import Vocabulary
 
 NEWS: list[tuple[messages.News, dict[str, Any]]] = [
     (messages.ControlsChanged({"mix": messages.ControlValue(0.5, "osc")}), {"controls": {"mix": [0.5, "osc"]}}),
@@ -38,6 +39,10 @@ NEWS: list[tuple[messages.News, dict[str, Any]]] = [
     (
         messages.MidiState("", {"/tidecast/mix": "CC 7"}, ("Desk",)),
         {"midi": {"learning": "", "bindings": {"/tidecast/mix": "CC 7"}, "ports": ["Desk"]}},
+    ),
+    (
+        messages.WordsKnown(Vocabulary(("fire", "ice"), {"lava": "fire"})),
+        {"words": {"list": [["fire", ["lava"]], ["ice", []]], "pictures": None}},
     ),
     (messages.Reply("web:1", "/error", ("no",)), {"replies": [{"address": "/error", "args": ["no"]}]}),
 ]
@@ -80,7 +85,7 @@ def test_a_page_first_gets_the_whole_state_and_slow_pages_get_merged_changes():
     assert isinstance(joined, Joined)
     assert joined.state.controls["mix"] == 0.5
     assert joined.state.errors == (messages.ErrorNote(1.0, "web", "slow"),)
-    assert news_json(first) == {"you": "web:1", **state_json(joined.state)}
+    assert news_json(first) == {"you": "web:1", "local": True, **state_json(joined.state)}
     assert [type(message) for message in second].count(messages.ControlsChanged) == 1
     content = news_json(second)
     assert content["controls"] == {"mix": [0.99, "osc"]} and content["readings"] == {"latency": 99.0}
@@ -92,7 +97,7 @@ def test_a_batch_that_begins_with_the_whole_state_ends_with_the_newest_values():
     hub = Hub(TABLE, {}, lambda *_: None, lambda: None)
     content = news_json(
         [
-            Joined("web:1", hub.everything()),
+            Joined("web:1", hub.everything(), False),
             messages.ControlsChanged({"mix": messages.ControlValue(0.25, "osc")}),
             messages.ErrorsReported((messages.ErrorNote(1.0, "web", "slow"),)),
             Point(50.0, 60.0, 30.0),
