@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import re
 
+from bridge.video.names import FILE_ENDINGS
 from bridge.video.table import OpenedBy, Transport, find, rows
 from engine.errors import TransportError
 
 MAX_CHARACTERS = 1024
 """Longest address of an input. Addresses come from the network and are stored, echoed and shown."""
 
-_PATH = re.compile(
-    r"(~|\.{1,2}|[A-Za-z]:)?[\\/].*|[^:\\/]+[\\/].*|[^:]*\.(mp4|mov|m4v|mkv|webm|avi|mpe?g|mxf|gif)", re.I | re.S
-)
-"""What is taken for a plain path: text that begins as a path does, holds folders, or ends as a video file does."""
+_PATH = re.compile(rf"(~|\.{{1,2}}|[A-Za-z]:)?[\\/].*|[^:\\/]+[\\/].*|[^:]*\.({'|'.join(FILE_ENDINGS)})", re.I | re.S)
+"""What is taken for a plain path: text that begins as a path does, holds folders, or ends as in `FILE_ENDINGS`."""
 
 MAX_INDEX_DIGITS = 4
 """Longest index into the list of inputs."""
@@ -25,17 +24,20 @@ MAX_INDEX_DIGITS = 4
 def parse_uri(uri: str) -> tuple[str, str]:
     """Split `transport:name`. A plain path, such as `clips/loop.mp4` or `C:\\clips\\loop.mp4`, is a file.
 
+    Quotes around the whole address, or around the path of a file, are left out: Windows' Explorer copies paths in them.
+
     Raises:
         TransportError: no such transport; the remedy names those that exist.
     """
-    scheme, colon, name = uri.strip().partition(":")
+    address = _unquoted(uri, "\"'")
+    scheme, colon, name = address.partition(":")
     scheme = scheme.lower()
-    if find(scheme if colon else "") is None and _PATH.fullmatch(uri.strip()):
-        return "file", uri.strip()
+    if find(scheme if colon else "") is None and _PATH.fullmatch(address):
+        return "file", address
     if not colon or find(scheme) is None:
         known = ", ".join(f"{row.scheme}:" for row in rows())
         raise TransportError(f"{_shown(uri)} names no video transport.", f"It must begin with one of {known}")
-    return scheme, name.strip()
+    return scheme, _unquoted(name, '"') if scheme == "file" else name.strip()
 
 
 def check_input(uri: str) -> None:
@@ -105,6 +107,13 @@ def _split(uri: str) -> tuple[Transport, str]:
     row = find(scheme)
     assert row is not None
     return row, name
+
+
+def _unquoted(text: str, quotes: str) -> str:
+    """The text without white space around it and without one pair of these quotes."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] in quotes and text[-1] == text[0]
+    return text[1:-1].strip() if quoted else text
 
 
 def _shown(uri: str) -> str:

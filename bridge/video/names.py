@@ -23,6 +23,12 @@ LARGEST_DISPLAY = 64
 PATTERN_NAMES = ("bars", "counter", "waves", "dance")
 """The test pictures."""
 
+FILE_ENDINGS = (
+    *("mp4", "mov", "m4v", "mkv", "webm", "avi", "mpg", "mpeg", "mxf", "gif"),
+    *("png", "jpg", "jpeg", "bmp", "webp", "tif", "tiff"),
+)
+"""How the names of video and picture files end that are offered to people; `file:` opens whatever FFmpeg can read."""
+
 _CAMERA_FILE = re.compile(r"/dev/(video\d+|v4l/by-(id|path)/[^/]+)")
 
 

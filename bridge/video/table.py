@@ -124,8 +124,8 @@ _ROWS: list[Transport] = [
     Transport(
         "file",
         "bridge.video.files.file",
-        "video file, looped",
-        reads="path of any video; looped at its own rate",
+        "video or picture file, looped",
+        reads="path of any video or picture; looped at its own rate",
         run_on="Linux",
         opened_by=OpenedBy.ALLOWED,
         check=check_path,

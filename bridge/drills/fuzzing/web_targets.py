@@ -20,10 +20,11 @@ from bridge.control.oscquery.http import oscquery_routes
 from bridge.http_server import HttpServer
 from bridge.table import TABLE
 from bridge.web.messages import ShowAnswer
-from bridge.web.server.application import MAX_MESSAGE, application
+from bridge.web.server.application import application
 from bridge.web.server.gallery import Gallery
 from bridge.web.server.guard import Guard
 from bridge.web.server.hub import Hub
+from bridge.web.server.json_requests import MAX_MESSAGE
 from bridge.web.server.show_api import ShowApi
 
 TOKEN = "secret"

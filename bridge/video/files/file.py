@@ -1,4 +1,4 @@
-"""A video file as a source: looped, at its own rate, with its own times. `file:PATH`.
+"""A video file or a picture as a source: looped, at its own rate, with its own times. `file:PATH`.
 
 Source times keep rising when the file loops. Pictures that the caller did not read in time are decoded and skipped.
 """
@@ -42,10 +42,10 @@ class FileSource(Source):
             return
         path = existing_file(self._path)
         # `file:` keeps FFmpeg from taking a name such as `concat:a` for one of its protocols; the list of protocols
-        # keeps a playlist from opening addresses on the network.
-        self._container = open_container(
-            f"file:{path}", f"The file {path.name!r}", options={"protocol_whitelist": "file"}
-        )
+        # keeps a playlist from opening addresses on the network. The others are for JPEG, which FFmpeg takes for a
+        # series of files: its name is no pattern, and it is given again and again, for it cannot be rewound.
+        options = {"protocol_whitelist": "file", "pattern_type": "none", "loop": "1"}
+        self._container = open_container(f"file:{path}", f"The file {path.name!r}", options=options)
         stream = self._container.streams.video[0]
         self._fps = stream.average_rate or stream.base_rate or DEFAULT_FPS
         self._pictures: Iterator[av.VideoFrame] = self._container.decode(video=0)

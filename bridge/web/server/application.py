@@ -17,19 +17,21 @@ from importlib import resources
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bridge.connections import address_key
-from bridge.control.origin import Origin, Trust, trust_of
+from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.pipeline.readings import DROP_CAUSES, STATES
 from bridge.web.messages import Reply
+from bridge.web.server.files import Files
 from bridge.web.server.gallery import Gallery, Viewer
 from bridge.web.server.hub import Client, Hub
+from bridge.web.server.json_requests import body, decode, refusal, trust_in
 from bridge.web.server.page_messages import (
     PageDrew,
     PageNews,
@@ -41,16 +43,13 @@ from bridge.web.server.page_messages import (
     picture_version,
     state_json,
 )
-from bridge.web.server.show_api import ShowApi, read_body
+from bridge.web.server.show_api import ShowApi
 from bridge.web.server.words import ADDRESS
 from engine.control import PREFIX
 from engine.controls import STAGES
 from engine.errors import ControlError
 
 log = logging.getLogger(__name__)
-
-MAX_MESSAGE = 64 * 1024
-"""Longest request body or WebSocket message, in bytes."""
 
 MAX_SOCKETS = 48
 """Most WebSockets at a time, of all kinds together."""
@@ -116,6 +115,7 @@ class Api:
         self._shows = shows
         self._site = Site()
         self._table_json = JSONResponse({**described(hub.table), "about": hub.about})  # it does not change
+        self._files = Files(lambda: str(hub.controls.get("input", "")))
         self._sockets: Counter[str] = Counter()  # by address
 
     def routes(self) -> list[BaseRoute]:
@@ -132,6 +132,7 @@ class Api:
             Route(ADDRESS, self._words),
             Route("/api/send", self._send, methods=["POST"]),
             Route("/api/set", self._set, methods=["POST"]),
+            *self._files.routes(),
             WebSocketRoute("/api/socket", self._socket),
             WebSocketRoute("/api/preview", self._preview),
         ]
@@ -185,19 +186,19 @@ class Api:
     async def _send(self, request: Request) -> Response:
         """POST {"address", "args"}: one OSC-like message."""
         try:
-            said = parse_said(await _body(request))
+            said = parse_said(await body(request))
             address, args = said.address, said.args
             if address not in self._hub.table.targets:
                 raise ControlError(address, "There is nothing at this address.", "GET /api/table lists them.")
         except ControlError as error:
-            return _bad(error)
-        self._hub.send(address, args, Origin("web:http", _trust(request)))
+            return refusal(error)
+        self._hub.send(address, args, Origin("web:http", trust_in(request)))
         return JSONResponse({"accepted": True}, 202)
 
     async def _set(self, request: Request) -> Response:
         """POST {name: value, ...}: set controls by name; answers the effective values."""
         try:
-            wanted = await _body(request)
+            wanted = await body(request)
             if not isinstance(wanted, dict) or not wanted:
                 raise ControlError("/api/set", "An object of names and values is needed.", 'Send {"strength": 0.5}.')
             by_name = self._hub.table.by_name
@@ -206,8 +207,8 @@ class Api:
                 raise ControlError("/api/set", f"There is no control named {unknown[0][:60]!r}.", "GET /api/table.")
             effective = {name: by_name[name].coerce(value) for name, value in wanted.items()}
         except ControlError as error:
-            return _bad(error)
-        origin = Origin("web:http", _trust(request))
+            return refusal(error)
+        origin = Origin("web:http", trust_in(request))
         for name, value in effective.items():
             self._hub.send(PREFIX + by_name[name].address, (value,), origin)
         return JSONResponse(effective)
@@ -216,12 +217,12 @@ class Api:
         """The page's control socket: sends news, receives messages."""
         if not await self._admit(socket):
             return
-        client = self._hub.join(_trust(socket))
+        client = self._hub.join(trust_in(socket))
         sending = asyncio.create_task(_send_news(socket, client))
         try:
             async for text in _texts(socket):
                 try:
-                    self._hub.obey(client, parse_control(_decode(text)))
+                    self._hub.obey(client, parse_control(decode(text)))
                 except ControlError as error:
                     client.tell(Reply(client.name, "/error", (error.address, str(error))))
         finally:
@@ -238,7 +239,7 @@ class Api:
         try:
             async for text in _texts(socket):
                 try:
-                    message = parse_preview(_decode(text))
+                    message = parse_preview(decode(text))
                 except ControlError as error:
                     log.debug("preview: %s", error)
                     continue
@@ -295,38 +296,6 @@ def application(hub: Hub, gallery: Gallery, shows: ShowApi, tree: Sequence[BaseR
             return super().matches(scope) if wants and not scope.get("query_string") else (Match.NONE, {})
 
     return Starlette(routes=[PageRoute("/", api.page), *api.routes(), *tree])
-
-
-def _trust(connection: HTTPConnection) -> Trust:
-    """The trust in the peer of a connection. TCP's handshake has proved its address."""
-    return trust_of(connection.client.host) if connection.client is not None else Trust.NETWORK
-
-
-async def _body(request: Request) -> Any:
-    """The JSON body of a request.
-
-    Raises:
-        ControlError: if it is too long, not JSON, or incomplete.
-    """
-    return _decode(await read_body(request, MAX_MESSAGE))
-
-
-def _decode(text: str | bytes) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ControlError: if it is not JSON, or holds half a surrogate pair, which cannot be encoded.
-    """
-    try:
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise ControlError("/api", "This is not JSON.") from None
-    return value
-
-
-def _bad(error: ControlError) -> Response:
-    return JSONResponse({"error": error.message, "remedy": error.remedy, "address": error.address}, 400)
 
 
 async def _texts(socket: WebSocket) -> Any:

@@ -47,10 +47,11 @@ from bridge.web.messages import (
     ToWeb,
     Watch,
 )
-from bridge.web.server.application import MAX_MESSAGE, application
+from bridge.web.server.application import application
 from bridge.web.server.gallery import Gallery
 from bridge.web.server.guard import Guard
 from bridge.web.server.hub import Hub
+from bridge.web.server.json_requests import MAX_MESSAGE
 from bridge.web.server.show_api import ShowApi
 
 log = logging.getLogger(__name__)

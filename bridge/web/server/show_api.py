@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from bridge.control.origin import Origin, Trust, trust_of
+from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.show.show_file import MAX_BYTES, ShowError, unpack
 from bridge.web.messages import OpenShow, SaveShow, ShowAnswer
+from bridge.web.server.json_requests import read_body, trust_in
 from engine.errors import ControlError
 
 ANSWER_S = 10.0
@@ -82,9 +83,8 @@ class ShowApi:
             await asyncio.to_thread(unpack, data, self._table)
         except ShowError as error:
             return _refused(400, error.message, error.remedy)
-        trust = trust_of(request.client.host) if request.client is not None else Trust.NETWORK
         replace = request.query_params.get("check") != "1"
-        answer = await self._answer(OpenShow(next(self._numbers), data, replace, Origin("web:http", trust)))
+        answer = await self._answer(OpenShow(next(self._numbers), data, replace, Origin("web:http", trust_in(request))))
         return _refused(400, answer.error, answer.remedy) if answer.error else JSONResponse(dict(answer.found))
 
     async def _answer(self, message: SaveShow | OpenShow) -> ShowAnswer:
@@ -97,23 +97,6 @@ class ShowApi:
             return ShowAnswer(message.number, error="Tidecast does not answer.", remedy="Try again in a moment.")
         finally:
             del self._asked[message.number]
-
-
-async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request.
-
-    Raises:
-        ControlError: if it has more than `most` bytes, or is incomplete.
-    """
-    data = bytearray()
-    try:
-        async for part in request.stream():
-            data += part
-            if len(data) > most:
-                raise ControlError("/api", f"A message may have {most} bytes at most.")
-    except ClientDisconnect:  # nobody reads the answer
-        raise ControlError("/api", "The message ended too early.") from None
-    return bytes(data)
 
 
 def _refused(status: int, error: str, remedy: str) -> Response:

@@ -44,7 +44,8 @@ function fresh(list) {
   return list.filter((error) => error.time_s > from);
 }
 
-function tell(error) {
+/** Tell an error: { topic, reason }. */
+export function tell(error) {
   const [place, about] = beside(error.topic);
   if (place) say(place, about, error.reason);
   if (!place || !visible(place)) {
@@ -62,7 +63,7 @@ function hide() {
 
 /** The place for words about `topic` and the control that it is about: null for what has neither on this page. */
 function beside(topic) {
-  const address = topic.replace(/\/(norm|midi)$/, "");
+  const address = topic === "/input" ? "/tidecast/input" : topic.replace(/\/(norm|midi)$/, ""); // from the capture
   const about = document.querySelector(`#rest [data-address="${CSS.escape(address)}"]`);
   if (about) return [about.closest(".source, .panel").querySelector(".say"), about];
   if (topic === "/tidecast/inputs") return [document.querySelector(".source .say"), null];

@@ -1,6 +1,7 @@
 // The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
 
 import { change, el, register } from "./faces.js";
+import { browse, files } from "./files.js";
 import { askInputs, on, state } from "./link.js";
 import { trigger, widget } from "./widgets.js";
 
@@ -59,31 +60,47 @@ export function panel(title, rows, commands, column, about) {
 function source(control, transports) {
   const list = el("div", { class: "sources", role: "group", "aria-label": "Sources that can be seen" });
   const line = widget(control);
+  const now = el("p", { class: "now dim" });
+  const away = el("p", { class: "away dim", hidden: true }, "Files are chosen on the machine of Tidecast.");
+  const choose = el("button", { type: "button", class: "quiet", id: "browse", "aria-haspopup": "dialog", onclick: () => browse() }, "Browse");
   const box = el(
     "div",
     { class: "source" },
     line,
+    now,
     el("p", { class: "say", role: "status" }),
     list,
     el(
-      "button",
-      {
-        type: "button",
-        class: "quiet",
-        onclick: () => {
-          list.classList.add("looking");
-          askInputs();
+      "div",
+      { class: "row" },
+      el(
+        "button",
+        {
+          type: "button",
+          class: "quiet",
+          onclick: () => {
+            list.classList.add("looking");
+            askInputs();
+          },
         },
-      },
-      "Search again",
+        "Search again",
+      ),
+      choose,
+      away,
     ),
   );
+  files(control);
+  on("local", (local) => {
+    choose.hidden = !local;
+    away.hidden = local;
+  });
   line.querySelector("input").placeholder = `${transports}, then a name`;
   let drawn = "";
   const show = () => {
     list.classList.remove("looking");
     const connected = state.readings.input ?? "";
     const found = state.inputs ?? [];
+    now.textContent = now.title = `In force: ${connected || state.values.input || "the input of the start"}`;
     const isOpen = (s) =>
       s.uri === state.values.input ||
       s.uri === connected ||

@@ -2,7 +2,7 @@
 
 import { change, el, leaves, register } from "./faces.js";
 import { fader } from "./fader.js";
-import { send } from "./link.js";
+import { send, set } from "./link.js";
 
 /** Build the widget of a control. */
 export function widget(control) {
@@ -88,12 +88,13 @@ function number(control) {
   return box;
 }
 
-/** A line of text, sent with Enter or when it loses the focus. */
+/** A line of text, sent with Enter or when it loses the focus. What is refused stays in it, so that it can be mended:
+ * only the echo of a value in force changes what this page takes for it. */
 function text(control) {
   const id = `w-${control.name}`;
   const input = el("input", { type: "text", id, autocomplete: "off", spellcheck: "false" });
   const box = el("div", { class: "entry" }, el("label", { for: id }, control.label), input);
-  input.addEventListener("change", () => change(control, input.value, null));
+  input.addEventListener("change", () => set(control, input.value));
   leaves(input);
   box.show = (v) => {
     if (document.activeElement !== input) input.value = v;

@@ -142,6 +142,32 @@ def test_a_plain_path_is_a_file(path: str) -> None:
     assert parse_uri(path) == ("file", path)
 
 
+@pytest.mark.parametrize(
+    ("typed", "path"),
+    [
+        ('"C:\\My clips\\one.mp4"', "C:\\My clips\\one.mp4"),
+        (" '~/a b.mov' ", "~/a b.mov"),
+        ('file:"C:\\a.mp4"', "C:\\a.mp4"),
+        ('"file:/a.mp4"', "/a.mp4"),
+        ("file:'x'", "'x'"),
+        ("a.PNG", "a.PNG"),
+        ('"a', None),
+    ],
+)
+def test_quotes_around_a_path_are_left_out(typed: str, path: str | None) -> None:
+    if path is None:
+        with pytest.raises(TransportError):
+            parse_uri(typed)
+    else:
+        assert parse_uri(typed) == ("file", path)
+        ControlStore(TABLE).set("input", typed)
+
+
+@pytest.mark.parametrize("typed", [r'"\\host\share\a.mp4"', r'file:"\\host\share"', '"//host/share"', "'//host/a.mp4'"])
+def test_quotes_hide_no_path_to_another_machine(typed: str) -> None:
+    assert opened_by(typed) is OpenedBy.OPERATOR
+
+
 @pytest.mark.parametrize("text", ["clip", "x:y", "x:y/z", "x:clip.mp4", "hello.world", "3", ""])
 def test_what_is_neither_an_address_nor_a_path_is_refused(text: str) -> None:
     with pytest.raises(TransportError, match="names no video transport"):

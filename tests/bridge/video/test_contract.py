@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from bridge.video import table
 from bridge.video.address import parse_uri
@@ -312,6 +313,16 @@ def test_a_file_loops_with_rising_times(tmp_path):
     assert numbers[:13] == [*range(12), 0]
     steps = np.diff([frame.pts_ns for frame in frames])
     assert (steps > 0).all() and steps.max() < 2.6e9 / 30
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a%03d.jpeg", "a.bmp", "a.webp", "a.tif", "a.gif"])
+def test_a_picture_is_given_again_and_again(tmp_path, name):
+    Image.fromarray(np.full((48, 64, 3), 200, np.uint8)).save(tmp_path / name)
+    with open_source(f"file:{tmp_path / name}") as source:
+        frames = [frame for frame in (source.read(0.5) for _ in range(5)) if frame is not None]
+        assert len(frames) == 5 and source.problem == "" and source.connected
+    assert all(abs(int(frame.pixels[20, 20, 0]) - 200) < 8 for frame in frames)
+    assert (np.diff([frame.pts_ns for frame in frames]) > 0).all()
 
 
 def test_a_file_that_is_damaged_goes_on_with_what_can_be_read(tmp_path):

@@ -717,6 +717,7 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
         show.format("pad-editor", "showModal"),
         show.format("show-button", "click"),
         show.format("words", "showModal"),
+        show.format("browse", "click"),
         show.format("learn-button", "click"),
     ]
     findings = []

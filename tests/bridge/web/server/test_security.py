@@ -18,9 +18,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from bridge.web.access import qr_text
-from bridge.web.server.application import MAX_MESSAGE, MAX_SOCKETS, MAX_SOCKETS_PER_ADDRESS
+from bridge.web.server.application import MAX_SOCKETS, MAX_SOCKETS_PER_ADDRESS
 from bridge.web.server.attempts import TRIES
 from bridge.web.server.guard import host_name
+from bridge.web.server.json_requests import MAX_MESSAGE
 from tests.support.browser import wait
 from tests.support.web_stage import Stage
 
