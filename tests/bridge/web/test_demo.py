@@ -22,6 +22,7 @@ from bridge.config_file import load
 from bridge.pipeline.endpoints import sink_writer
 from bridge.video.base import Sink
 from engine.frame import Frame
+from engine.models.ember.vocabulary import EMBER
 from tests.bridge.web.test_page import mean
 from tests.support.browser import Browser, Tab, wait
 
@@ -133,6 +134,11 @@ def test_the_restyled_picture_moves(page: Tab) -> None:
     page.until("window.tidecast && tidecast.state.online", "the page")
     page.until("tidecast.drawn.output > 3 && tidecast.drawn.input > 3", "pictures while the model loads")
     page.until("document.body.dataset.state === 'running'", "the model")
+    page.until(f"tidecast.state.words?.list.length === {len(EMBER.words)}", "the words that the engine process says")
+    assert (
+        page.js("fetch(tidecast.state.words.pictures.address).then((r) => r.headers.get('content-type'))")
+        == "image/jpeg"
+    )
     first, deadline = mean(page), time.monotonic() + 90.0
     while np.abs(mean(page) - first).sum() <= 0.2:  # ten pictures on, a slow engine may still show the same one
         assert time.monotonic() < deadline, "the picture stands still"
