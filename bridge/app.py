@@ -31,6 +31,7 @@ from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.input_policy import InputPolicy
@@ -136,13 +137,14 @@ class App:
     def _assemble(self, stack: contextlib.ExitStack) -> None:
         config, store, report = self.config, self.store, self.telemetry.error
         width, height, fps = config.engine.width, config.engine.height, config.output.fps
+        canvas = self._canvas()
         self.osc = self._start_osc(stack)
         self.supervisor = Supervisor(
             config.engine, config.process, fps, lambda: store.snapshot.of(Controls), self._on_event
         )
         stack.callback(self.supervisor.stop)
         self.recorder = self._make_recorder(stack)
-        wanted = Options(width=width, height=height, fps=Fraction(fps).limit_denominator(1001) if fps else None)
+        wanted = Options(width=canvas[0], height=canvas[1], fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
             config.input.uri,
             self._input_options(),
@@ -216,8 +218,7 @@ class App:
                 store.set("record", False, INTERNAL)
 
         recorder = Recorder(
-            config.engine.width,
-            config.engine.height,
+            *self._canvas(),
             folder,
             status=status,
             trouble=lambda text: telemetry.error("record", text),
@@ -259,8 +260,7 @@ class App:
         page = WebProcess(
             self.store,
             self.telemetry,
-            self.config.engine.width,
-            self.config.engine.height,
+            *self._canvas(),
             host=web.host,
             port=web.port,
             token=web.token,
@@ -314,9 +314,14 @@ class App:
         except AnnounceError as error:
             self.telemetry.error("oscquery", str(error))
 
-    def _captured(self, frame: Frame) -> None:
+    def _canvas(self) -> Size:
+        """The size of the output at the start; the model's size where the source decides, which is not known yet."""
+        model = self.config.engine.width, self.config.engine.height
+        return canvas_size(self.store.snapshot.of(CanvasControls).output_size, model, model)
+
+    def _captured(self, frame: Frame, small: Frame) -> None:
         """Pass on a frame from the input: to the engine, the output's clock, the recorder and the page."""
-        self.supervisor.feed(frame)
+        self.supervisor.feed(small)
         source = self.capture.info
         self.publisher.pacer.offer_dry(frame, time.monotonic_ns(), source.fps if source is not None else 0.0)
         self._record_and_show("input", frame)

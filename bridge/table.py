@@ -20,6 +20,7 @@ from bridge.control.store import PING
 from bridge.control.table import ControlTable, compose
 from bridge.control.values import Snapshot
 from bridge.pipeline import readings
+from bridge.pipeline.canvas.size import CanvasControls
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import StageRow
@@ -44,7 +45,14 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         dict.fromkeys(row.controls for row in stages if row.controls is not None)
     )
     # Within a group, controls are shown in the order of their owners.
-    owners: tuple[type[Any], ...] = (Controls, *stage_owners, PanicControls, InputControls, RecordControls)
+    owners: tuple[type[Any], ...] = (
+        Controls,
+        *stage_owners,
+        PanicControls,
+        InputControls,
+        CanvasControls,
+        RecordControls,
+    )
     stage_readings = [reading for row in stages for reading in (row.cost, *row.readings)]
     # Errors are not readings: they are sent to `/error` (address or topic, reason) when they occur.
     reported = (

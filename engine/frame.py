@@ -33,6 +33,8 @@ class Frame:
         captured_ns: `time.monotonic_ns()` when the frame was received.
         seq: number of the frame, counted from 0 without gaps by the code that captured it.
         metadata: short strings that belong to the frame (for example NDI metadata).
+        moved_ns: `captured_ns` of the input frame whose motion a restyled frame shows, if it was moved on to a later
+            one than its own; else 0.
 
     Raises:
         ValueError: if the array is not uint8 [height, width, channels of `format`].
@@ -44,6 +46,7 @@ class Frame:
     captured_ns: int = 0
     seq: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    moved_ns: int = 0
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
@@ -52,6 +55,11 @@ class Frame:
                 f"a {self.format.value} frame needs a uint8 array [height, width, {self.format.channels}], "
                 f"got {self.pixels.dtype} {list(shape)}"
             )
+
+    @property
+    def shows_ns(self) -> int:
+        """`captured_ns` of the input frame whose motion it shows."""
+        return self.moved_ns or self.captured_ns
 
     @property
     def width(self) -> int:

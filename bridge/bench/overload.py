@@ -131,7 +131,7 @@ class Show:
         self._inbox: deque[Frame] = deque(maxlen=RING)
         self._outbox: deque[tuple[int, Frame]] = deque(maxlen=RING)
         self._queued_ns = 0
-        self._history = FrameHistory(PIXELS.nbytes)
+        self._history = FrameHistory()
         self._pacer = Pacer()
         self._restyled = Restyled(self, self._history, self._pacer, 0.75, lambda frame: (frame,), lambda: None)
         self._heartbeat = Heartbeat()

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 
 from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
+from bridge.pipeline.canvas.scaling import reduced
+from bridge.pipeline.canvas.size import CanvasControls, canvas_size
 from bridge.pipeline.endpoints.endpoint_thread import HANG_S
 from bridge.pipeline.endpoints.opening import OpeningService
 from bridge.pipeline.endpoints.retry import Backoff
@@ -48,16 +50,17 @@ MAX_REPORTED = 32
 
 
 class Capture(OpeningService):
-    """Reads frames from a source and passes them on at the model's size.
+    """Reads frames from a source and passes them on at the size of the canvas and at the model's.
 
     Args:
         uri: the source at the start; the control `input` overrides it when it is not empty.
         options: preferences for the source.
         width, height: the model's size in pixels.
         store: live controls (`input`, and those of the stages).
-        stages: the table of stages; those of the input run here and must give RGB frames of the model's size.
+        stages: the table of stages; those of the input run here and must give RGB frames of the canvas.
         inputs: returns the last list of sources that was shown, for a choice by index.
-        take: called with every frame, on a source's thread but never twice at once; must be quick.
+        take: called with every frame of the canvas and the same frame at the model's size, on a source's thread but
+            never twice at once; must be quick.
         tell: called with (topic, text) when something goes wrong.
 
     Attributes:
@@ -75,7 +78,7 @@ class Capture(OpeningService):
         store: ControlStore,
         stages: Sequence[StageRow],
         inputs: Callable[[], Sequence[SourceInfo]],
-        take: Callable[[Frame], None],
+        take: Callable[[Frame, Frame], None],
         tell: Callable[[str, str], None],
     ) -> None:
         super().__init__("capture", f"The input {uri}", tell)
@@ -103,7 +106,7 @@ class Capture(OpeningService):
         self._last_arrival = 0.0
         self._began = 0.0
         self._skipped_before = 0
-        self.history = FrameHistory(width * height * 3)
+        self.history = FrameHistory()
 
     @property
     def lost(self) -> bool:
@@ -254,20 +257,25 @@ class Capture(OpeningService):
                 self._complaints.clear()
 
     def _take(self, frame: Frame) -> None:
-        context = Context(time.monotonic_ns(), self.history, self._store.snapshot, wet=False)
+        controls, model = self._store.snapshot, (self.width, self.height)
+        canvas = canvas_size(controls.of(CanvasControls).output_size, model, (frame.width, frame.height))
+        context = Context(time.monotonic_ns(), self.history, controls, wet=False, canvas=canvas)
         for made in self.stages.run(frame, context):
-            if made.format is not PixelFormat.RGB or (made.width, made.height) != (self.width, self.height):
+            if made.format is not PixelFormat.RGB or (made.width, made.height) != canvas:
                 self._complain(
                     f"The input gives {made.format.value} pictures of {made.width}x{made.height}, and no stage has "
-                    f"fitted them. They are dropped: the engine takes rgb pictures of {self.width}x{self.height} only."
+                    f"fitted them. They are dropped: only rgb pictures of {canvas[0]}x{canvas[1]} are taken."
                 )
                 continue
             numbered = dataclasses.replace(made, seq=self._seq, metadata={})
             self._seq += 1
             self._last_arrival = time.monotonic()
             self.arrived_at.append(time.monotonic_ns())
-            self.history.add(numbered)
-            self._pass_on(numbered)
+            small = numbered
+            if canvas != model:
+                small = dataclasses.replace(numbered, pixels=reduced(numbered.pixels, *model))
+            self.history.add(numbered, small)
+            self._pass_on(numbered, small)
 
     def _fail(self, reader: SourceReader) -> None:
         """Give up a source that has ended by itself; it is opened again when the back-off is over."""

@@ -91,6 +91,7 @@ class Monitor(Service):
             now = time.monotonic_ns()
             publisher, supervisor, capture = self._publisher, self._supervisor, self._capture
             middle, high, _ = publisher.pacer.latency.quantiles_ms()
+            motion_middle, motion_high, _ = publisher.pacer.motion_latency.quantiles_ms()
             by_cause = {
                 "input": capture.skipped + supervisor.frames_replaced,
                 "late": publisher.pacer.wet.late,
@@ -109,6 +110,8 @@ class Monitor(Service):
                 fps_engine=rate(tuple(publisher.restyled.arrived_at), now),
                 latency=middle,
                 latency_p95=high,
+                motion_latency=motion_middle,
+                motion_latency_p95=motion_high,
                 dropped=sum(by_cause.values()),
                 **{f"dropped_{cause}": count for cause, count in by_cause.items()},
                 input=str(info) if info is not None else "",

@@ -18,6 +18,7 @@ import numpy as np
 
 from bridge.control.store import ControlStore
 from bridge.control.values import Snapshot
+from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.endpoints.opening import STOP_S
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
@@ -32,6 +33,9 @@ from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
 from engine.frame import Frame
 
+STAGES_SHARE = 0.7
+"""Share of a tick that the stages of the tick may take together."""
+
 
 class Publisher(Service):
     """Sends the picture to the outputs.
@@ -43,7 +47,7 @@ class Publisher(Service):
         stages: the table of stages; those for restyled frames and those of the tick run here.
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
-        size: the model's width and height in pixels. The output has the size of the picture that its stages give.
+        size: the model's width and height in pixels.
         stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
         offer: called at every tick with its frame (for preview and recording), also when the outputs fail; must be
             quick.
@@ -77,13 +81,16 @@ class Publisher(Service):
         self._store = store
         self._offer = offer
         width, height = size
+        self._model = size
         self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
-        self._black = Frame(np.zeros((height, width, 3), np.uint8))
+        canvas = self._canvas(store.snapshot)
+        self._black = Frame(np.zeros((canvas[1], canvas[0], 3), np.uint8))
         self._held = self._black
+        self._measured = (0, 0)  # `captured_ns` and `shows_ns` of the frame sent last whose latency was measured
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
         self.restyled = Restyled(supervisor.from_engine, history, self.pacer, stall_s, self._made, self._forgotten)
-        self.main.shown = lambda frame, sent_ns: self.pacer.latency.add(frame.captured_ns, sent_ns)
+        self.main.shown = self._shown
 
     def start(self) -> None:
         """Open the first output and start to send. The others are opened then, and tried again while they cannot be.
@@ -128,15 +135,31 @@ class Publisher(Service):
         if (wet := self.pacer.shown("wet")) is not None:
             self._history.forget(wet.captured_ns)  # even while dry is on air: no stage needs older frames
         frame = self._picture(controls, pick)
-        new = pick.new and bool(frame.captured_ns) and not controls.of(PanicControls).freeze
+        new = bool(frame.captured_ns) and not controls.of(PanicControls).freeze
         for output in self.outputs:
             output.offer(frame, new)
         self._offer(frame)  # also when no output works: the page and the recording go on
 
     def _made(self, frame: Frame) -> Sequence[Frame]:
         """What the stages make of a restyled frame."""
-        context = Context(time.monotonic_ns(), self._history, self._store.snapshot, wet=True)
+        controls = self._store.snapshot
+        context = Context(time.monotonic_ns(), self._history, controls, wet=True, canvas=self._canvas(controls))
         return self._restyled_stages.run(frame, context)
+
+    def _canvas(self, controls: Snapshot) -> Size:
+        """The size of the output. That of the newest input frame is the source's, where the source decides."""
+        newest = self._history.newest
+        source = self._model if newest is None else (newest.width, newest.height)
+        return canvas_size(controls.of(CanvasControls).output_size, self._model, source)
+
+    def _shown(self, frame: Frame, sent_ns: int) -> None:
+        """Measure the latency of a frame that was sent: of its style if that is new, of its motion if that is new."""
+        captured_ns, shows_ns = self._measured
+        self._measured = frame.captured_ns, frame.shows_ns
+        if frame.captured_ns != captured_ns:
+            self.pacer.latency.add(frame.captured_ns, sent_ns)
+        if frame.shows_ns != shows_ns:
+            self.pacer.motion_latency.add(frame.shows_ns, sent_ns)
 
     def _forgotten(self) -> None:
         self._restyled_stages.reset()
@@ -149,8 +172,10 @@ class Publisher(Service):
         """
         panic = controls.of(PanicControls)
         if not panic.freeze and pick.frame is not None:
-            context = Context(time.monotonic_ns(), self._history, controls, wet=pick.track == "wet")
+            wet, canvas = pick.track == "wet", self._canvas(controls)
+            context = Context(time.monotonic_ns(), self._history, controls, wet=wet, canvas=canvas)
             made = self._tick_stages.run(pick.frame, context)
+            self._tick_stages.keep_within(STAGES_SHARE * self.pacer.period_ms, context.now_ns)
             self._held = made[-1] if made else self._held
         if not panic.black:
             return self._held

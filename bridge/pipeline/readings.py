@@ -28,6 +28,14 @@ PERFORMANCE = (
         "Whether the latency target is held: one of " + ", ".join(TARGETS) + "; empty unless the state is running.",
     ),
     Reading("latency_p95", "/status/latency/p95", Kind.FLOAT, "ms", "From capture to send, 95th percentile."),
+    Reading(
+        "motion_latency",
+        "/status/latency/motion",
+        Kind.FLOAT,
+        "ms",
+        "The same for the motion in the picture, which reprojection takes from newer input frames.",
+    ),
+    Reading("motion_latency_p95", "/status/latency/motion/p95", Kind.FLOAT, "ms", "The same, 95th percentile."),
 )
 """State, frame rates and latency."""
 

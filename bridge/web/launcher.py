@@ -75,7 +75,7 @@ class WebProcess:
 
     Args:
         store, telemetry: the live controls and readings that the page shows and drives.
-        width, height: size of the preview's pictures before the web process makes them smaller, pixels.
+        width, height: size of the output in pixels.
         host: address to listen at; any address but loopback requires the token.
         port: TCP port; 0 takes a free one (after `start`, the attribute `port` says which).
         token: the token; if empty, a new one where one is needed.
@@ -115,7 +115,7 @@ class WebProcess:
     ) -> None:
         self._store = store
         self._telemetry = telemetry
-        self._preview = Preview(width, height, preview_fps)
+        self._preview = Preview(width, height, preview_fps, preview_widest)
         self._host = host
         self._wanted_port = port
         self._fixed_token = token
@@ -173,7 +173,7 @@ class WebProcess:
             "colors": COLORS,
             "show": {"most_bytes": MAX_BYTES},
             "inputs": schemes(),
-            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
+            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.sizes["wall"]},
         }
 
     def start(self) -> None:

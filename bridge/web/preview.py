@@ -27,15 +27,20 @@ class Preview:
     """The frame rings of the preview, one per kind of picture. `open` and `close` may be called repeatedly.
 
     Args:
-        width, height: size of the preview's pictures before the page's process makes them smaller, in pixels.
+        width, height: size of the output in pixels. The small pictures have its proportions and at most `widest` on
+            their longer side.
+        widest: in pixels.
         fps: most pictures per second of each kind but `wall`.
 
     Attributes:
+        sizes: size of each kind's pictures.
         watched: the kinds that some page watches; other kinds are not copied.
     """
 
-    def __init__(self, width: int, height: int, fps: float) -> None:
-        self.size = (width, height)
+    def __init__(self, width: int, height: int, fps: float, widest: int) -> None:
+        shrink = min(1.0, widest / max(width, height))
+        small = max(1, round(width * shrink)), max(1, round(height * shrink))
+        self.sizes = {kind: (width, height) if kind == "wall" else small for kind in KINDS}
         self.fps = fps
         self.watched: frozenset[str] = frozenset()
         self._period_ns = {kind: int(1e9 / (WALL_FPS if kind == "wall" else fps)) for kind in KINDS}
@@ -46,7 +51,7 @@ class Preview:
 
     def open(self) -> None:
         """Create the rings."""
-        self._rings = {kind: FrameRing(*self.size, depth=1, metadata_bytes=0) for kind in KINDS}
+        self._rings = {kind: FrameRing(*size, depth=1, metadata_bytes=0) for kind, size in self.sizes.items()}
         self._writers = {kind: ring.writer() for kind, ring in self._rings.items()}
         self._next_ns = dict.fromkeys(KINDS, 0)
 
@@ -82,16 +87,17 @@ class Preview:
         if now < self._next_ns[kind] - period // 10:  # frames that come at this very rate are all copied
             return
         self._next_ns[kind] = max(self._next_ns[kind] + period, now - period)
-        picture = Frame(self._pixels(which, frame), seq=frame.seq)
+        picture = Frame(self._pixels(kind, frame), seq=frame.seq)
         with contextlib.suppress(ValueError, KeyError):  # closed by another thread just now
             self._writers[kind].put(picture)
 
-    def _pixels(self, which: str, frame: Frame) -> np.ndarray:
-        """The picture as RGB at the preview's size."""
-        if (frame.width, frame.height) == self.size:
+    def _pixels(self, kind: str, frame: Frame) -> np.ndarray:
+        """The picture as RGB at the size of its kind."""
+        size = self.sizes[kind]
+        if (frame.width, frame.height) == size:
             return frame.rgb()
-        if which not in self._fitters:  # one for each, because each has a thread of its own
+        if kind not in self._fitters:  # one for each, because input and output have threads of their own
             from bridge.pipeline.fit import Fitter  # imported here: the web process loads this module, but no scaler
 
-            self._fitters[which] = Fitter(*self.size)
-        return self._fitters[which].fit(frame, "contain")
+            self._fitters[kind] = Fitter(*size)
+        return self._fitters[kind].fit(frame, "contain")

@@ -160,7 +160,15 @@ def source() -> Iterator[Check]:
         controls.restrict("input", InputPolicy((), lambda: listed))
         operator = Origin("osc:127.0.0.1:9", Trust.OPERATOR, ("127.0.0.1", 9))
         capture = Capture(
-            "pattern:bars", Options(), 64, 64, controls, STAGES, lambda: listed, lambda frame: None, lambda *args: None
+            "pattern:bars",
+            Options(),
+            64,
+            64,
+            controls,
+            STAGES,
+            lambda: listed,
+            lambda *_: None,
+            lambda *_: None,
         )
 
         def check(data: bytes) -> None:

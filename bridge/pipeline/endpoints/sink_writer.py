@@ -127,6 +127,7 @@ class SinkWriter(EndpointThread):
                     **frame.metadata,  # in a restyled frame: the prompt, strength and steps it was made with
                     "seq": str(frame.seq),
                     "captured_ns": str(frame.captured_ns),
+                    "shows_ns": str(frame.shows_ns),
                     "sent_ns": str(time.monotonic_ns()),
                 },
             )

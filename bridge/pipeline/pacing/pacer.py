@@ -76,6 +76,7 @@ class Pacer:
     Attributes:
         dry, wet: the tracks.
         latency: the latency of the frames that were sent; the publisher adds them.
+        motion_latency: the same of the motion that they show, which may be of a later input frame.
         repeated: ticks at which the last frame was shown again.
     """
 
@@ -85,7 +86,7 @@ class Pacer:
         self._source = RateMeter()
         self._made = FrameCount()
         self.dry, self.wet = Track(), Track()
-        self.latency = LatencyMeter()
+        self.latency, self.motion_latency = LatencyMeter(), LatencyMeter()
         self.repeated = 0
         self._shown: dict[str, Frame | None] = {"dry": None, "wet": None}
 
@@ -98,6 +99,11 @@ class Pacer:
     def fps(self) -> Fraction:
         """The output's rate."""
         return self._clock.fps
+
+    @property
+    def period_ms(self) -> float:
+        """Time between two ticks."""
+        return self._clock.period_ns / 1e6
 
     def offer_dry(self, frame: Frame, ready_ns: int, nominal_fps: float = 0.0) -> None:
         """Add an input frame to the dry track and to the measurement of the source's rate. Callable from any thread.

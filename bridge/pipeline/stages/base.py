@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.control.values import Snapshot
+from bridge.pipeline.canvas.size import Size
 from bridge.pipeline.frame_history import FrameHistory
 from engine.control import Kind, Reading
 from engine.frame import Frame
@@ -22,7 +23,8 @@ class Place(enum.Enum):
     """Where in the pipeline a stage runs. Each place belongs to one thread: its stages never run at the same time."""
 
     INPUT = "input"
-    """On every frame that the source gives, before the history and the engine."""
+    """On every frame that the source gives, before the history and the engine. Together these stages give RGB frames
+    of the canvas."""
 
     RESTYLED = "restyled"
     """On every frame that the engine gives, before it is paced. The results are paced by their own times, so this is
@@ -42,12 +44,14 @@ class Context:
         history: the input frames, by time.
         controls: the values of all live controls; a stage reads its own, `controls.of(ItsControls)`.
         wet: whether the frame came from the engine.
+        canvas: width and height of the output in pixels.
     """
 
     now_ns: int
     history: FrameHistory
     controls: Snapshot
     wet: bool
+    canvas: Size
 
 
 class Stage(abc.ABC):
@@ -66,6 +70,18 @@ class Stage(abc.ABC):
         """The newest values of the readings that the row declares. May be called from another thread."""
         return {}
 
+    def give_up(self) -> str:
+        """Leave out what makes this stage dearest, until `restore`, because a tick is too short for all stages.
+
+        Returns:
+            What it leaves out from now on, in a word or two; empty if there is nothing, and nothing has changed.
+        """
+        return ""
+
+    def restore(self) -> None:
+        """Take up again what was given up."""
+        return None
+
     def reset(self) -> None:
         """Forget earlier frames, because a new engine has started or the engine has stalled."""
         return None
@@ -78,7 +94,7 @@ class StageRow:
     Attributes:
         name: unique, a Python identifier; the reading of its time is named after it.
         place: where it runs; within a place, stages run in the order of the table.
-        make: creates it, for the model's width and height in pixels.
+        make: creates it, for the model's width and height in pixels; the canvas is in every `Context`.
         controls: its live controls, a frozen dataclass of `engine.control.live` fields; None if it has none.
         readings: what it reports besides its time.
         budget_ms: longest time that it should take per frame, on the machine that the preset is for.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from bridge.pipeline.canvas.size import Size
 from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
 from engine.frame import Frame, PixelFormat
 
@@ -14,6 +15,12 @@ log = logging.getLogger(__name__)
 
 RETRY_NS = 1_000_000_000
 """How long a stage that failed is bypassed before it is tried again."""
+
+TOO_LONG = 30
+"""Ticks in a row that all stages together may take too long for before one of them has to give something up."""
+
+AGAIN_NS, AGAIN_MOST_NS = 10_000_000_000, 160_000_000_000
+"""After this long it is tried again; after twice as long each time that it was in vain, up to the second figure."""
 
 SMOOTHING = 1 / 32
 """Weight of the newest frame in the average of a stage's time."""
@@ -39,7 +46,7 @@ class StageChain:
         width, height: the model's size in pixels.
         tell: called with (topic, text) when a stage fails, but not with the same text twice in a row.
 
-    The engine takes RGB pictures of the model's size only, so a stage of the input fails as well when it gives others.
+    History and engine take RGB pictures of the canvas only, so a stage of the input fails as well when it gives others.
     """
 
     def __init__(
@@ -47,11 +54,16 @@ class StageChain:
     ) -> None:
         self._links = [_Link(row, row.make(width, height)) for row in rows if row.place is place]
         self._tell = tell
-        self._engine_takes = (height, width, PixelFormat.RGB.channels) if place is Place.INPUT else None
+        self._took_ms = 0.0  # by the frame that was run last
+        self._too_long = 0
+        self._given_up: list[_Link] = []
+        self._again_ns = 0
+        self._pause_ns = AGAIN_NS
+        self._checks = place is Place.INPUT
 
     def run(self, frame: Frame, context: Context) -> list[Frame]:
         """Run the stages on one frame; returns any number of frames, in the order of their times."""
-        frames = [frame]
+        frames, started = [frame], time.perf_counter_ns()
         refused: tuple[_Link, list[Frame]] | None = None  # a stage that gave what the engine refuses, and its input
         for link in self._links:
             if context.now_ns < link.bypassed_until_ns or not frames:
@@ -64,17 +76,40 @@ class StageChain:
                 continue
             took_ms = (time.perf_counter_ns() - began) / 1e6 / len(frames)
             link.cost_ms += (took_ms - link.cost_ms) * (SMOOTHING if link.cost_ms else 1.0)
-            if self._engine_takes is not None:
-                if self._suits(made):
+            if self._checks:
+                if _suits(made, context.canvas):
                     refused = None
-                elif self._suits(frames):
+                elif _suits(frames, context.canvas):
                     refused = link, frames
             frames = made
         if refused is not None:
             link, given = refused
-            self._bypass(link, self._wrong_size(frames[0]), context.now_ns)
+            self._bypass(link, _wrong_size(frames[0], context.canvas), context.now_ns)
             return given
+        self._took_ms = (time.perf_counter_ns() - started) / 1e6
         return frames
+
+    def keep_within(self, limit_ms: float, now_ns: int) -> None:
+        """Have stages give up refinements while all of them together take longer than `limit_ms`, the dearest first;
+        call it after every tick."""
+        self._too_long = self._too_long + 1 if self._took_ms > limit_ms else 0
+        if self._too_long >= TOO_LONG:
+            self._too_long = 0
+            for link in sorted(self._links, key=lambda link: -link.cost_ms):
+                if what := link.stage.give_up():
+                    self._given_up.append(link)
+                    self._again_ns = now_ns + self._pause_ns
+                    self._tell(
+                        link.row.name,
+                        f"The stages take {self._took_ms:.0f} ms of the {limit_ms:.0f} ms that they may take for a "
+                        f"picture, so {what} is left out. A smaller output or fewer pictures per second would hold it.",
+                    )
+                    return
+        elif self._given_up and now_ns >= self._again_ns:
+            self._pause_ns = min(2 * self._pause_ns, AGAIN_MOST_NS)
+            given_up, self._given_up = self._given_up, []
+            for link in given_up:
+                link.stage.restore()
 
     def readings(self) -> dict[str, Any]:
         """The newest value of every reading of these stages, their times included."""
@@ -98,17 +133,6 @@ class StageChain:
             except Exception as error:  # as in `run`
                 self._report(link, error)
 
-    def _suits(self, frames: Iterable[Frame]) -> bool:
-        return all(frame.pixels.shape == self._engine_takes for frame in frames)
-
-    def _wrong_size(self, frame: Frame) -> Exception:
-        assert self._engine_takes is not None
-        height, width, _ = self._engine_takes
-        return ValueError(
-            f"it gave {frame.format.value} pictures of {frame.width}x{frame.height}; "
-            f"the engine takes rgb pictures of {width}x{height} only"
-        )
-
     def _bypass(self, link: _Link, error: Exception, now_ns: int) -> None:
         link.bypassed_until_ns = now_ns + RETRY_NS
         self._report(link, error)
@@ -119,3 +143,14 @@ class StageChain:
             link.reported = text
             log.error("the stage %s failed", link.row.name, exc_info=error)
             self._tell(link.row.name, text)
+
+
+def _suits(frames: Iterable[Frame], canvas: Size) -> bool:
+    return all(frame.format is PixelFormat.RGB and (frame.width, frame.height) == canvas for frame in frames)
+
+
+def _wrong_size(frame: Frame, canvas: Size) -> Exception:
+    return ValueError(
+        f"it gave {frame.format.value} pictures of {frame.width}x{frame.height}; "
+        f"after it only rgb pictures of {canvas[0]}x{canvas[1]} are taken"
+    )

@@ -1,4 +1,4 @@
-"""The stage that scales the input to the model's size."""
+"""The stage that scales the input to the canvas."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from engine.frame import Frame, PixelFormat
 
 
 class Fit(Stage):
-    """Scales every input frame, crops it or adds bars, and mirrors it; gives RGB.
+    """Scales every input frame to the canvas, crops it or adds bars, and mirrors it; gives RGB."""
 
-    Args:
-        width, height: the model's size in pixels.
-    """
-
-    def __init__(self, width: int, height: int) -> None:
-        self._fitter = Fitter(width, height)
+    def __init__(self) -> None:
+        self._fitter = Fitter(1, 1)
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
-        """The frame at the model's size."""
+        """The frame at the size of the canvas."""
+        if (self._fitter.width, self._fitter.height) != context.canvas:
+            self._fitter = Fitter(*context.canvas)
         controls = context.controls.of(FitControls)
         pixels = self._fitter.fit(frame, controls.fit, controls.mirror)
         return (dataclasses.replace(frame, pixels=pixels, format=PixelFormat.RGB),)

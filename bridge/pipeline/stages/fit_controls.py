@@ -9,12 +9,12 @@ from engine.control import live
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitControls:
-    """How the input is fitted to the model's size."""
+    """How the input is fitted to the output's size."""
 
     fit: str = live(
         "cover",
         "/fit",
-        "How the input meets the model's size.",
+        "How the input meets the output's size.",
         group="Video",
         label="Fit",
         choices=("cover", "contain", "stretch"),

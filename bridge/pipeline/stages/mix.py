@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-from PIL import Image
+import cv2
 
+from bridge.pipeline.canvas.size import Size
 from bridge.pipeline.fit import Fitter
 from bridge.pipeline.stages.base import Context, Stage
 from bridge.pipeline.stages.mix_controls import MixControls
@@ -17,15 +17,18 @@ from engine.frame import Frame
 class Mix(Stage):
     """Blends a restyled frame with the input frame of the same time.
 
-    An earlier stage may have changed the size of the restyled frames. Input frames are then scaled to that size, so
-    that the output keeps its size while it is bypassed.
+    An earlier stage may have given the restyled frames another size than the canvas. Input frames are then scaled to
+    that size, so that the output keeps its size while it is bypassed.
     """
 
     def __init__(self) -> None:
         self._fitter: Fitter | None = None  # for the size of the last restyled frame
+        self._canvas: Size | None = None  # for which that size was made
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
         """The blend; the frame itself if its input frame is no longer in the history."""
+        if context.canvas != self._canvas:
+            self._fitter, self._canvas = None, context.canvas
         if not context.wet:
             return (self._fitted(frame),)
         fitter = self._fitter
@@ -34,14 +37,14 @@ class Mix(Stage):
         mix = context.controls.of(MixControls).mix
         if mix >= 1.0:
             return (frame,)
-        dry = context.history.at(frame.captured_ns)
+        dry = context.history.at(frame.shows_ns)
         if dry is None:
             return (frame,)
         dry = self._fitted(dry)
         if mix <= 0.0:
             return (dry,)
-        blended = Image.blend(Image.fromarray(dry.pixels), Image.fromarray(frame.pixels), mix)
-        return (dataclasses.replace(frame, pixels=np.asarray(blended)),)
+        blended = cv2.addWeighted(dry.pixels, 1.0 - mix, frame.pixels, mix, 0.0)
+        return (dataclasses.replace(frame, pixels=blended),)
 
     def _fitted(self, dry: Frame) -> Frame:
         """An input frame at the size of the last restyled one; the frame itself if it has that size."""

@@ -44,7 +44,7 @@ class Rig:
             lambda *error: self.told.append(error),
         )
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: Frame, small: Frame) -> None:
         self.frames += 1
         self.widths.add((frame.width, frame.height))
 

@@ -32,7 +32,7 @@ def test_a_defect_in_a_source_is_reported_and_capture_goes_on(monkeypatch: pytes
     monkeypatch.setattr(PatternSource, "close", close)
     seen, enough, told = list[Frame](), threading.Event(), list[tuple[str, str]]()
 
-    def take(frame: Frame) -> None:
+    def take(frame: Frame, small: Frame) -> None:
         seen.append(frame)
         if len(seen) == 5:
             enough.set()

@@ -60,7 +60,7 @@ def publisher(
     return Publisher(
         [Output(address, Options(), tell) for address in uri.split(" + ")],
         engine,
-        FrameHistory(64 * 48 * 3),
+        FrameHistory(),
         STAGES,
         store or ControlStore(TABLE),
         100.0,

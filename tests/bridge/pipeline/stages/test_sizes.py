@@ -135,11 +135,11 @@ def picture(width: int, height: int, grey: int = 0) -> Frame:
 
 
 def test_the_mix_leaves_pictures_of_one_size_as_they_are() -> None:
-    history, dry, wet = FrameHistory(48), picture(4, 4), picture(4, 4, 9)
+    history, dry, wet = FrameHistory(), picture(4, 4), picture(4, 4, 9)
     history.add(dry)
     mix = Mix()
     for share, context_wet, given, wanted in ((1.0, True, wet, wet), (0.0, True, wet, dry), (1.0, False, dry, dry)):
-        context = Context(0, history, Snapshot([MixControls(mix=share)]), wet=context_wet)
+        context = Context(0, history, Snapshot([MixControls(mix=share)]), wet=context_wet, canvas=(4, 4))
         assert mix.process(given, context)[0] is wanted
 
 
@@ -170,7 +170,7 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
     """What a capture with these stages passes on and reports: until so many frames came, or one that fits nowhere."""
     taken, told, enough = list[Frame](), list[tuple[str, str]](), threading.Event()
 
-    def take(frame: Frame) -> None:
+    def take(frame: Frame, small: Frame) -> None:
         taken.append(frame)
         if len(taken) >= count:
             enough.set()
@@ -192,7 +192,7 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
 
 
 def test_the_preview_shows_the_whole_of_a_picture_of_another_size() -> None:
-    preview = Preview(WIDTH, HEIGHT, 1000.0)
+    preview = Preview(WIDTH, HEIGHT, 1000.0, 640)
     preview.open()
     try:
         preview.watched = frozenset({"output"})

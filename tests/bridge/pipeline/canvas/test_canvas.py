@@ -1,0 +1,142 @@
+"""The whole bridge with an output of another size than the model's: what lies where, and what changes live."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from bridge.app import App
+from bridge.bench.overhead import identity
+from bridge.config_file import load
+from bridge.control.origin import Origin, Trust
+from bridge.control.store import Caller
+from bridge.video.synthetic.null import NullSink
+from engine.frame import Frame
+
+MODEL = (64, 48)
+OPERATOR = Origin("test", Trust.OPERATOR)
+
+
+def until(happened: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + 60.0
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Frame]]:
+    """The frames that the output has sent."""
+    frames: list[Frame] = []
+
+    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
+        frames.append(frame)
+
+    monkeypatch.setattr(NullSink, "send", record)
+    yield frames
+
+
+def app(size: str, source: str = "pattern:bars", **settings: Any) -> App:
+    chosen = {"controls.output_size": size, "output.fps": 30.0} | settings
+    return App(load(None, identity(source, "null:", *MODEL) | chosen))
+
+
+def shape(size: tuple[int, int]) -> tuple[int, int, int]:
+    return size[1], size[0], 3
+
+
+def test_the_output_has_its_own_size_restyled_bypassed_and_black(sent: list[Frame]) -> None:
+    with app("320x240") as bridge:
+        until(lambda: bridge.telemetry.snapshot().get("state") == "running", "it runs")
+        for control in (None, "bypass", "freeze", "black"):
+            if control:
+                bridge.store.set(control, True)
+            sent.clear()
+            until(lambda: len(sent) > 5, "pictures")
+            assert {frame.pixels.shape for frame in sent} == {shape((320, 240))}, control
+        assert not sent[-1].pixels.any()
+
+
+def test_the_input_on_the_canvas_is_the_input_and_the_restyled_picture_lies_on_it(sent: list[Frame]) -> None:
+    """The pattern has sharp edges: enlarged from the model's size they lie where those of the input are."""
+    with app("640x480") as bridge:
+        until(lambda: bridge.telemetry.snapshot().get("state") == "running", "it runs")
+        sent.clear()
+        until(lambda: len(sent) > 5, "pictures")
+        wet = sent[-1].pixels.astype(np.int32)
+        bridge.store.set("bypass", True)
+        until(lambda: not np.array_equal(sent[-1].pixels, wet), "the input")
+        count = len(sent)
+        until(lambda: len(sent) > count + 3, "pictures")
+        dry = sent[-1].pixels.astype(np.int32)
+    assert dry.shape == wet.shape == (480, 640, 3)
+    sharp = np.abs(np.diff(dry[60, :, 0]))
+    soft = np.abs(np.diff(wet[60, :, 0]))
+    edges = np.flatnonzero(sharp > 40)
+    assert len(edges) >= 2, "the input keeps its sharp edges"
+    for edge in edges:
+        around = soft[max(0, edge - 20) : edge + 21]
+        centre = float((around * np.arange(len(around))).sum() / around.sum()) + max(0, edge - 20)
+        assert abs(centre - edge) <= 1.0
+
+
+def test_the_size_changes_live_without_a_gap_and_a_wrong_one_changes_nothing(sent: list[Frame], tmp_path: Path) -> None:
+    with app("320x240", **{"storage.record_dir": str(tmp_path)}) as bridge:
+        until(lambda: bridge.telemetry.snapshot().get("state") == "running", "it runs")
+        bridge.store.set("record", True)
+        until(lambda: bridge.telemetry.snapshot().get("recording"), "a recording")
+        bridge.publisher.main.longest_gap_ms = 0.0
+        said: list[Any] = []
+        for text, size in (
+            ("480x270", (480, 270)),
+            ("nonsense", (480, 270)),
+            ("model", MODEL),
+            ("200x400", (200, 400)),
+        ):
+            caller = Caller(OPERATOR, lambda address, args: said.append((address, *args)))
+            bridge.store.handle("/tidecast/output/size", (text,), caller.origin, caller.reply)
+            until(lambda size=size: sent[-1].pixels.shape == shape(size), text)
+            count = len(sent)
+            until(lambda count=count: len(sent) > count + 15, "pictures")
+            assert sent[-1].pixels.shape == shape(size)
+        assert bridge.publisher.main.longest_gap_ms < 500.0
+        assert any("no size" in str(words) for words in said), said
+        until(lambda: len(list(tmp_path.glob("*.mp4"))) >= 4, "a file for each size")
+        bridge.store.set("record", False)
+        until(lambda: not bridge.telemetry.snapshot().get("recording"), "the end of the recording")
+    sizes = set()
+    for path in tmp_path.glob("*.mp4"):
+        with av.open(str(path)) as film:
+            sizes |= {(picture.width, picture.height) for picture in film.decode(video=0)}
+    assert {(320, 240), (480, 270), (200, 400)} <= sizes
+
+
+def test_the_source_may_decide(sent: list[Frame]) -> None:
+    with app("input") as bridge:
+        until(lambda: bridge.capture.history.newest is not None, "input")
+        info = bridge.capture.info
+        assert info is not None and info.width > MODEL[0]
+        until(lambda: sent and sent[-1].pixels.shape == shape((info.width, info.height)), "the source's size")
+
+
+def test_both_latencies_are_told(sent: list[Frame]) -> None:
+    with app(
+        "128x96", "pattern:dance", **{"controls.reproject": 1.0, "engine.width": 128, "engine.height": 96}
+    ) as bridge:
+        until(lambda: bridge.telemetry.snapshot().get("reprojection") == "on", "reprojection")
+
+        def told() -> bool:
+            readings = bridge.telemetry.snapshot()
+            return 0.0 < readings["motion_latency"] <= readings["latency"]
+
+        until(told, "both latencies")
+        sent.clear()
+        until(lambda: len(sent) > 20, "pictures")
+        restyled = [frame for frame in sent if frame.moved_ns]
+        assert restyled and all(frame.moved_ns >= frame.captured_ns for frame in restyled)
