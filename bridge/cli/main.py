@@ -84,6 +84,9 @@ Output = Annotated[
 ]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
 Size = Annotated[str, typer.Option("--size", help="Size of the model's picture, for example 512x512.")]
+OutputSize = Annotated[
+    str, typer.Option("--output-size", help="Size of the output: for example 1920x1080, or input, or model.")
+]
 Prompt = Annotated[str, typer.Option("--prompt", "-p", help="The first prompt.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 OscPort = Annotated[int, typer.Option("--osc-port", min=0, max=65535, help="UDP port for OSC; 0 takes a free one.")]
@@ -114,6 +117,7 @@ def run(
     output: Output = UNSET,
     model: Model = UNSET,
     size: Size = UNSET,
+    output_size: OutputSize = UNSET,
     prompt: Prompt = UNSET,
     device: Device = UNSET,
     osc_port: OscPort = UNSET,
@@ -149,6 +153,7 @@ def demo(
     output: Output = UNSET,
     model: Model = UNSET,
     size: Size = UNSET,
+    output_size: OutputSize = UNSET,
     prompt: Prompt = UNSET,
     device: Device = UNSET,
     osc_port: OscPort = UNSET,
@@ -276,6 +281,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
         "output.also": outputs and tuple(outputs[1:]),
         "engine.model": options["model"],
         "controls.prompt_1": options["prompt"],
+        "controls.output_size": options["output_size"],
         "engine.device": options["device"],
         "osc.port": options["osc_port"],
         "web.port": options["web_port"],

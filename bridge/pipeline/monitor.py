@@ -115,6 +115,7 @@ class Monitor(Service):
                 dropped=sum(by_cause.values()),
                 **{f"dropped_{cause}": count for cause, count in by_cause.items()},
                 input=str(info) if info is not None else "",
+                given_up=", ".join(publisher.given_up),
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 **capture.stages.readings(),
                 **publisher.stage_readings(),

@@ -115,6 +115,11 @@ class Publisher(Service):
         """The newest readings of the stages that run here."""
         return self._restyled_stages.readings() | self._tick_stages.readings()
 
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """What the stages leave out of the picture because a tick is too short for it, in words."""
+        return self._tick_stages.given_up
+
     def _run(self) -> None:
         raise_thread_priority()
         while not self.stopping.is_set():

@@ -145,8 +145,8 @@ class Tracker:
             total = _after(step.offset, total)
         before, after = scene[first].grey, scene[last].grey
         height, width = after.shape
-        flow = cv2.resize(total, (width, height), interpolation=cv2.INTER_LINEAR)
-        flow = cv2.multiply(flow, (width / total.shape[1], height / total.shape[0], 0, 0))
+        scale = np.array((width / total.shape[1], height / total.shape[0]), np.float32)
+        flow = cv2.resize(total * scale, (width, height), interpolation=cv2.INTER_LINEAR)
         if last - first > 1:  # edges have become blurred on the way; from here the direct search finds them
             flow = self._dis.calc(after, before, flow)
         places = cv2.add(flow, _grid(after))
@@ -166,7 +166,7 @@ class Tracker:
         height, width = after.shape
         size = max(1, width // COARSE), max(1, height // COARSE)
         coarse = cv2.resize(flow, size, interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.multiply(coarse, (size[0] / width, size[1] / height, 0, 0)))
+        return np.asarray(coarse) * np.array((size[0] / width, size[1] / height), np.float32)
 
     def _drop(self, before_ns: int) -> None:
         count = len(self._scene_of)

@@ -56,7 +56,7 @@ class StageChain:
         self._tell = tell
         self._took_ms = 0.0  # by the frame that was run last
         self._too_long = 0
-        self._given_up: list[_Link] = []
+        self._given_up: list[tuple[_Link, str]] = []
         self._again_ns = 0
         self._pause_ns = AGAIN_NS
         self._checks = place is Place.INPUT
@@ -97,7 +97,7 @@ class StageChain:
             self._too_long = 0
             for link in sorted(self._links, key=lambda link: -link.cost_ms):
                 if what := link.stage.give_up():
-                    self._given_up.append(link)
+                    self._given_up.append((link, what))
                     self._again_ns = now_ns + self._pause_ns
                     self._tell(
                         link.row.name,
@@ -108,7 +108,7 @@ class StageChain:
         elif self._given_up and now_ns >= self._again_ns:
             self._pause_ns = min(2 * self._pause_ns, AGAIN_MOST_NS)
             given_up, self._given_up = self._given_up, []
-            for link in given_up:
+            for link, _ in given_up:
                 link.stage.restore()
 
     def readings(self) -> dict[str, Any]:
@@ -124,6 +124,11 @@ class StageChain:
                 continue
             found.update({name: value for name, value in values.items() if name in declared})
         return found
+
+    @property
+    def given_up(self) -> tuple[str, ...]:
+        """What stages leave out now, in words."""
+        return tuple(what for _, what in self._given_up)
 
     def reset(self) -> None:
         """Reset every stage."""

@@ -10,8 +10,7 @@ its own, the slope is about zero, and nothing is added.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from bridge.pipeline.canvas.scaling import enlarged
 from bridge.pipeline.canvas.size import Size, same_shape
 from bridge.pipeline.stages.base import Context, Stage
-from bridge.pipeline.stages.enlarge_controls import GIVEN_UP, EnlargeControls
+from bridge.pipeline.stages.enlarge_controls import EnlargeControls
 from engine.frame import Frame
 
 RADIUS = 2
@@ -70,10 +69,6 @@ class Enlarge(Stage):
     def restore(self) -> None:
         """Try the detail again."""
         self._detail_given_up = False
-
-    def readings(self) -> Mapping[str, Any]:
-        """What is left out."""
-        return {GIVEN_UP.name: "detail" if self._detail_given_up and self._wanted_detail else ""}
 
 
 def _fit_together(frame: Frame, full: Frame, small: Frame, context: Context) -> bool:

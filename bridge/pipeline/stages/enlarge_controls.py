@@ -1,10 +1,10 @@
-"""The controls and readings of the stage `enlarge`."""
+"""The controls of the stage `enlarge`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.control import Kind, Reading, live
+from engine.control import live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +21,3 @@ class EnlargeControls:
         high=1.0,
         glides=True,
     )
-
-
-GIVEN_UP = Reading(
-    "given_up", "/status/given-up", Kind.TEXT, "", "What is left out of the picture because a tick is too short for it."
-)

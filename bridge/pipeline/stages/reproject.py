@@ -54,6 +54,7 @@ class Reproject(Stage):
     def __init__(self) -> None:
         self._tracker = Tracker()
         self._state = "off"
+        self._given_up = False
         self._forget()
 
     def _forget(self) -> None:
@@ -69,6 +70,17 @@ class Reproject(Stage):
         """Forget earlier frames."""
         self._forget()
 
+    def give_up(self) -> str:
+        """Show the pictures where the model saw them, until `restore`."""
+        if self._given_up or self._frame is None:
+            return ""
+        self._given_up = True
+        return "reprojection"
+
+    def restore(self) -> None:
+        """Move them again."""
+        self._given_up = False
+
     def readings(self) -> Mapping[str, Any]:
         """What it does."""
         return {REPROJECTION.name: self._state}
@@ -76,9 +88,9 @@ class Reproject(Stage):
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
         """The frame, moved on; the frame itself if it is not to be moved."""
         amount = context.controls.of(ReprojectControls).reproject
-        if not context.wet or amount <= 0.0:
+        if not context.wet or amount <= 0.0 or self._given_up:
             self._forget()
-            self._state = "off"
+            self._state = "given up" if self._given_up and amount > 0.0 else "off"
             return (frame,)
         history, newest = context.history, context.history.newest_small
         if newest is None or min(newest.width, newest.height) < LEAST_SIDE:

@@ -28,5 +28,6 @@ REPROJECTION = Reading(
     "/status/reproject",
     Kind.TEXT,
     "",
-    "What reprojection does: off, on, held (a cut or a flash), pattern (the look is fixed to the screen) or no input.",
+    "What reprojection does: off, on, held (a cut or a flash), pattern (the look is fixed to the screen), no input, or "
+    "given up (a tick is too short for it).",
 )

@@ -6,7 +6,7 @@ A stage's module is imported when the stage is created, so that a program that o
 from __future__ import annotations
 
 from bridge.pipeline.stages.base import Place, Stage, StageRow
-from bridge.pipeline.stages.enlarge_controls import GIVEN_UP, EnlargeControls
+from bridge.pipeline.stages.enlarge_controls import EnlargeControls
 from bridge.pipeline.stages.fit_controls import FitControls
 from bridge.pipeline.stages.mix_controls import MixControls
 from bridge.pipeline.stages.reproject_controls import REPROJECTION, ReprojectControls
@@ -39,6 +39,6 @@ def _mix(width: int, height: int) -> Stage:
 STAGES = (
     StageRow("fit", Place.INPUT, _fit, FitControls, budget_ms=3.0),
     StageRow("reproject", Place.TICK, _reproject, ReprojectControls, (REPROJECTION,), budget_ms=4.0),
-    StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, (GIVEN_UP,), budget_ms=6.0),
+    StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, budget_ms=6.0),
     StageRow("mix", Place.TICK, _mix, MixControls, budget_ms=3.0),
 )

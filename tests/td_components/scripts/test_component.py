@@ -31,6 +31,8 @@ OTHER = {
 
 def other_value(control):
     """A valid value that is not the default."""
+    if control.name == "output_size":
+        return "1280x720"
     if control.name == "input":
         return f"ndi:{OTHER[Kind.TEXT]}"
     if control.kind in OTHER:

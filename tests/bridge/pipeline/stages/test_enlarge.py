@@ -15,7 +15,7 @@ from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
 from bridge.pipeline.stages.chain import AGAIN_NS, TOO_LONG, StageChain
 from bridge.pipeline.stages.enlarge import Enlarge, detailed
-from bridge.pipeline.stages.enlarge_controls import GIVEN_UP, EnlargeControls
+from bridge.pipeline.stages.enlarge_controls import EnlargeControls
 from engine.frame import Frame
 
 MODEL, CANVAS = (160, 90), (640, 360)
@@ -87,7 +87,10 @@ def test_where_a_tick_is_too_short_the_dearest_refinement_is_left_out_said_and_t
         def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
             return (frame,)
 
-    rows = [StageRow("dear", Place.TICK, lambda w, h: Dear()), StageRow("enlarge", Place.TICK, lambda w, h: stage)]
+    rows = [
+        StageRow("dear", Place.TICK, lambda w, h: Dear()),
+        StageRow("enlarge", Place.TICK, lambda w, h: stage),
+    ]
     chain = StageChain(rows, Place.TICK, *MODEL, lambda topic, text: told.append((topic, text)))
     full = Frame(photograph(), captured_ns=5)
     history = FrameHistory()
@@ -109,9 +112,9 @@ def test_where_a_tick_is_too_short_the_dearest_refinement_is_left_out_said_and_t
         assert told == [] and np.array_equal(tick(n, 0.0), refined)
     ((topic, text),) = told
     assert topic == "enlarge" and "detail is left out" in text
-    assert np.array_equal(tick(TOO_LONG, 0.0), plain) and chain.readings()[GIVEN_UP.name] == "detail"
+    assert np.array_equal(tick(TOO_LONG, 0.0), plain) and chain.given_up == ("detail",)
     for n in range(3 * TOO_LONG):
         tick(n, 0.0)
     assert len(told) == 1, "there is nothing else to leave out"
     tick(AGAIN_NS + TOO_LONG, 1e9)
-    assert np.array_equal(tick(AGAIN_NS + TOO_LONG + 1, 1e9), refined) and chain.readings()[GIVEN_UP.name] == ""
+    assert np.array_equal(tick(AGAIN_NS + TOO_LONG + 1, 1e9), refined) and chain.given_up == ()
