@@ -75,6 +75,8 @@ def wanted(control):
         return not control.default
     if control.kind is Kind.CHOICE:
         return control.choices[-1]
+    if control.name == "output_size":
+        return "1280x720"
     if control.kind is Kind.TEXT:
         return f"text of {control.name}"
     value = control.low + (control.high - control.low) / 4
