@@ -45,7 +45,7 @@ LIBRARIES_GB = {"bridge": 0.5, "tests": 1.0}
 PIP_OPTIONS = ("--disable-pip-version-check",)
 
 NEEDED = {
-    "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "sdl2", "starlette"),
+    "bridge": ("torch", "numpy", "typer", "rich", "pydantic", "pythonosc", "NDIlib", "av", "cv2", "sdl2", "starlette"),
     "tests": ("torch", "typer", "pytest", "xdist", "hypothesis", "mido", "cyndilib", "importlinter", "transformers"),
 }
 """Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""

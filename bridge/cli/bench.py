@@ -23,6 +23,7 @@ class Benches(LazyGroup):
         "overload": ("bridge.bench.overload", "overload", "The latency on machines that are too slow, simulated."),
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
+        "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
         "window": ("bridge.bench.window", "window", "Whether a display keeps up with the output."),
         "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),

@@ -49,7 +49,7 @@ DROPS = (
 """Dropped frames, in total and by cause."""
 
 NAMES = (
-    Reading("given_up", "/status/given-up", Kind.TEXT, "", "What is left out because a tick is too short for it."),
+    Reading("given_up", "/status/omitted", Kind.TEXT, "", "What is left out because a tick is too short for it."),
     Reading("input", "/status/input", Kind.TEXT, "", "The source that is connected."),
     Reading("output", "/status/output", Kind.TEXT, "", "The outputs."),
     Reading(

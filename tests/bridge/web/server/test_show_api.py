@@ -17,7 +17,7 @@ from bridge.control.origin import Trust
 from bridge.show.show_file import MAX_BYTES
 from bridge.table import TABLE
 from bridge.web.messages import OpenShow, SaveShow, ShowAnswer
-from bridge.web.server.application import MAX_MESSAGE
+from bridge.web.server.json_requests import MAX_MESSAGE
 from bridge.web.server.show_api import MAX_AT_ONCE, ShowApi
 from tests.bridge.web.server.test_security import HTTP
 from tests.support.browser import wait
