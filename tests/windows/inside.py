@@ -234,9 +234,15 @@ def twenty_starts() -> str:
     }
     began = time.monotonic()
     first, last = in_process(load(None, settings), 20)
-    assert last.threads <= first.threads and last.children == 0 and last.handles <= first.handles + 20, (first, last)
+    assert last.threads <= first.threads and last.children <= first.children, (first, last)
+    assert last.handles <= first.handles + 20, (first, last)
+    children = [child.name() for child in psutil.Process().children()]
+    assert not [name for name in children if "python" in name.lower()], children  # Wine starts programs of its own
     took_s = time.monotonic() - began
-    return f"{took_s:.0f} s; threads {first.threads} to {last.threads}, handles {first.handles} to {last.handles}"
+    return (
+        f"{took_s:.0f} s; threads {first.threads} to {last.threads}, no process left "
+        f"(of Wine: {', '.join(children) or 'none'})"
+    )
 
 
 def flood() -> str:
