@@ -21,7 +21,7 @@ def save(folder: Path, table: ControlTable) -> tuple[bytes, Show]:
     Raises:
         TidecastError: if a file cannot be read or is damaged, or the show is too large.
     """
-    show = Show(_read(folder), bindings.load(folder / BINDINGS, table))
+    show = Show(_read(folder)[1], bindings.load(folder / BINDINGS, table))
     return pack(show, table), show
 
 
@@ -38,14 +38,12 @@ def open_show(folder: Path, data: bytes, table: ControlTable) -> tuple[Show, Pat
     path = folder / SNAPSHOTS
     try:
         with locked(path):
-            stored = _read(folder)
+            file, stored = _read(folder)
             before = bindings.load(folder / BINDINGS, table)
             kept = None
             if stored or (folder / BINDINGS).exists():
                 kept = _free_name(folder)
                 write_atomically(kept, pack(Show(stored, before), table))
-            file = SnapshotFile(path, lambda topic, reason: None)
-            file.read()  # for what a newer version keeps in it
             file.write(show.snapshots)
             try:
                 bindings.save(folder / BINDINGS, show.bindings)
@@ -57,16 +55,18 @@ def open_show(folder: Path, data: bytes, table: ControlTable) -> tuple[Show, Pat
     return show, kept
 
 
-def _read(folder: Path) -> dict[int, dict[str, object]]:
+def _read(folder: Path) -> tuple[SnapshotFile, dict[int, dict[str, object]]]:
+    """The file of snapshots, which keeps what a newer version has put into it, and the snapshots."""
     damaged: list[str] = []
     path = folder / SNAPSHOTS
+    file = SnapshotFile(path, lambda topic, reason: damaged.append(reason))
     try:
-        found = SnapshotFile(path, lambda topic, reason: damaged.append(reason)).read()
+        found = file.read()
     except OSError as error:
         raise ShowError(f"{path} cannot be read ({error.strerror}).") from error
     if damaged:
         raise ShowError(damaged[0], "Mend it and rename it back, or run this again to go on without it.")
-    return found or {}
+    return file, found or {}
 
 
 def _free_name(folder: Path) -> Path:

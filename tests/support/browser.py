@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,32 @@ class Browser:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._profile, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def page(
+        self,
+        url: str,
+        ready: str,
+        what: str = "",
+        *,
+        size: tuple[int, int] = (1440, 900),
+        mobile: bool = False,
+        expected: str = "",
+    ) -> Iterator[Tab]:
+        """A page that is open and ready. At its end its console holds no complaint.
+
+        Args:
+            ready, what: the expression to wait for, and its name; see `Tab.until`.
+            expected: complaints with this text in them are not counted; by default all are.
+        """
+        tab = self.tab()
+        tab.size(*size, mobile=mobile)
+        tab.open(url)
+        tab.until(ready, what)
+        yield tab
+        complaints = [text for text in tab.complaints() if not expected or expected not in text]
+        tab.close()
+        assert complaints == []
 
     def tab(self) -> Tab:
         """A new page in a window of its own, so that several are visible at a time."""

@@ -9,6 +9,7 @@ sum then makes its edges sharp again.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -183,18 +184,15 @@ def _after(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     return np.asarray(cv2.add(then, _remapped(first, cv2.add(then, _grid(then)))))
 
 
-_grids: dict[tuple[int, int], np.ndarray] = {}
-
-
 def _grid(like: np.ndarray) -> np.ndarray:
     """The place (x, y) of every pixel of a picture of this size: float32 [h, w, 2]."""
-    height, width = like.shape[:2]
-    if (height, width) not in _grids:
-        if len(_grids) > 8:
-            _grids.clear()
-        across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        _grids[height, width] = np.dstack((across, down))
-    return _grids[height, width]
+    return _grid_of(*like.shape[:2])
+
+
+@functools.lru_cache(maxsize=8)
+def _grid_of(height: int, width: int) -> np.ndarray:
+    across, down = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return np.dstack((across, down))
 
 
 def _remapped(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:

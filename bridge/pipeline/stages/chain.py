@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.pipeline.canvas.size import Size
 from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
 from engine.frame import Frame, PixelFormat
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +22,7 @@ TOO_LONG = 30
 """Ticks in a row that all stages together may take too long for before one of them has to give something up."""
 
 AGAIN_NS, AGAIN_MOST_NS = 10_000_000_000, 160_000_000_000
-"""After this long it is tried again; after twice as long each time that it was in vain, up to the second figure."""
+"""After this long what was given up is tried again; after twice as long each further time, up to the second figure."""
 
 SMOOTHING = 1 / 32
 """Weight of the newest frame in the average of a stage's time."""
@@ -96,7 +98,7 @@ class StageChain:
         if self._too_long >= TOO_LONG:
             self._too_long = 0
             for link in sorted(self._links, key=lambda link: -link.cost_ms):
-                if what := link.stage.give_up():
+                if what := self._asked(link, link.stage.give_up):
                     self._given_up.append((link, what))
                     self._again_ns = now_ns + self._pause_ns
                     self._tell(
@@ -109,7 +111,7 @@ class StageChain:
             self._pause_ns = min(2 * self._pause_ns, AGAIN_MOST_NS)
             given_up, self._given_up = self._given_up, []
             for link, _ in given_up:
-                link.stage.restore()
+                self._asked(link, link.stage.restore)
 
     def readings(self) -> dict[str, Any]:
         """The newest value of every reading of these stages, their times included."""
@@ -117,11 +119,7 @@ class StageChain:
         for link in self._links:
             found[link.row.cost.name] = link.cost_ms
             declared = {reading.name for reading in link.row.readings}
-            try:
-                values = link.stage.readings()
-            except Exception as error:  # as in `run`
-                self._report(link, error)
-                continue
+            values = self._asked(link, link.stage.readings) or {}
             found.update({name: value for name, value in values.items() if name in declared})
         return found
 
@@ -133,10 +131,15 @@ class StageChain:
     def reset(self) -> None:
         """Reset every stage."""
         for link in self._links:
-            try:
-                link.stage.reset()
-            except Exception as error:  # as in `run`
-                self._report(link, error)
+            self._asked(link, link.stage.reset)
+
+    def _asked(self, link: _Link, request: Callable[[], T]) -> T | None:
+        """What a stage answers; None if it fails, which is reported."""
+        try:
+            return request()
+        except Exception as error:  # as in `run`
+            self._report(link, error)
+            return None
 
     def _bypass(self, link: _Link, error: Exception, now_ns: int) -> None:
         link.bypassed_until_ns = now_ns + RETRY_NS

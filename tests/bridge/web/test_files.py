@@ -57,15 +57,11 @@ def stage(home: Path) -> Iterator[Stage]:
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.store.set("input", "")
-    tab = browser.tab()
+    ready = "window.tidecast && tidecast.state.online && tidecast.state.local === true"
     width, height, mobile = request.param
-    tab.size(width, height, mobile=mobile)
-    tab.open(stage.web.url)
-    tab.until("window.tidecast && tidecast.state.online && tidecast.state.local === true")
-    yield tab
-    complaints = [text for text in tab.complaints() if "/api/files" not in text]  # a refused request is told there too
-    tab.close()
-    assert complaints == []
+    expected = "/api/files"  # a refused request is told in the console too
+    with browser.page(stage.web.url, ready, size=(width, height), mobile=mobile, expected=expected) as tab:
+        yield tab
 
 
 def chosen(stage: Stage) -> str:

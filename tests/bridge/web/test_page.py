@@ -82,14 +82,9 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture
 def page(browser: Browser, stage: Stage) -> Iterator[Tab]:
-    tab = browser.tab()
-    tab.size(1440, 900)
-    tab.open(stage.web.url)
-    tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
-    yield tab
-    complaints = tab.complaints()
-    tab.close()
-    assert complaints == []
+    ready = "window.tidecast && tidecast.state.online && tidecast.drawn.output > 2"
+    with browser.page(stage.web.url, ready, "the first pictures") as tab:
+        yield tab
 
 
 def mean(page: Tab, kind: str = "output") -> np.ndarray:

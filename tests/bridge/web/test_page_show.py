@@ -25,13 +25,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def page(stage: Stage) -> Iterator[Tab]:
-    with Browser() as browser:
-        tab = browser.tab()
-        tab.size(1440, 900)
-        tab.open(stage.web.url)
-        tab.until("window.tidecast && tidecast.state.online && tidecast.drawn.output > 2", "the first pictures")
+    ready = "window.tidecast && tidecast.state.online && tidecast.drawn.output > 2"
+    expected = "400"  # a refused file is one in the console
+    with (
+        Browser() as browser,
+        browser.page(stage.web.url, ready, "the first pictures", expected=expected) as tab,
+    ):
         yield tab
-        assert [c for c in tab.complaints() if "400" not in c] == []  # a refused file is a 400 in the console
 
 
 def choose(page: Tab, path: Path) -> None:

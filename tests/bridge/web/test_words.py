@@ -41,15 +41,10 @@ def stage() -> Iterator[Stage]:
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.words = WordsKnown(EMBER)
     stage.store.set_many({f"prompt_{n}": "" for n in range(1, 5)} | {"weight_1": 1.0, "weight_2": 0.0})
-    tab = browser.tab()
+    ready = "window.tidecast && tidecast.state.online && tidecast.state.words?.list.length > 40"
     width, height, mobile = request.param
-    tab.size(width, height, mobile=mobile)
-    tab.open(stage.web.url)
-    tab.until("window.tidecast && tidecast.state.online && tidecast.state.words?.list.length > 40", "the words")
-    yield tab
-    complaints = tab.complaints()
-    tab.close()
-    assert complaints == []
+    with browser.page(stage.web.url, ready, "the words", size=(width, height), mobile=mobile) as tab:
+        yield tab
 
 
 def open_words(page: Tab) -> None:

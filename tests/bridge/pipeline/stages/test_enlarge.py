@@ -118,3 +118,26 @@ def test_where_a_tick_is_too_short_the_dearest_refinement_is_left_out_said_and_t
     assert len(told) == 1, "there is nothing else to leave out"
     tick(AGAIN_NS + TOO_LONG, 1e9)
     assert np.array_equal(tick(AGAIN_NS + TOO_LONG + 1, 1e9), refined) and chain.given_up == ()
+
+
+def test_a_stage_that_fails_when_it_is_asked_to_give_something_up_costs_no_picture() -> None:
+    told: list[tuple[str, str]] = []
+
+    class Broken(Stage):
+        def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+            return (frame,)
+
+        def give_up(self) -> str:
+            raise RuntimeError("no")
+
+    chain = StageChain(
+        [StageRow("broken", Place.TICK, lambda w, h: Broken())],
+        Place.TICK,
+        *MODEL,
+        lambda topic, text: told.append((topic, text)),
+    )
+    frame = Frame(photograph(MODEL))
+    for n in range(2 * TOO_LONG):
+        assert chain.run(frame, Context(n, FrameHistory(), Snapshot([]), True, MODEL)) == [frame]
+        chain.keep_within(0.0, n)
+    assert [topic for topic, _ in told] == ["broken"] and chain.given_up == ()
