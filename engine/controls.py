@@ -216,7 +216,9 @@ STAGE_TIMES = tuple(
 """The time of each stage of the last chunk."""
 
 IN_FORCE = (
-    Reading("noise", "/status/noise", Kind.FLOAT, "", "The noise scale in force."),
+    Reading(
+        "noise", "/status/noise", Kind.FLOAT, "", "The noise scale in force, on the scale of the strength control."
+    ),
     Reading("steps", "/status/steps", Kind.INT, "", "The denoising steps in force."),
     Reading("prompt", "/status/prompt", Kind.TEXT, "", "The prompt in force."),
     Reading("loras", "/status/loras", Kind.TEXT, "", "The loaded LoRAs: slot, name, and trigger words for the prompt."),

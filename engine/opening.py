@@ -133,7 +133,7 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
         text = parts.build_text(spec, device, files, where=config.text_device, storage=config.text_weights)
     except torch.OutOfMemoryError as error:
         raise out_of_memory(spec, config, error) from None
-    prompts = Prompts(text, BLENDS[config.travel], device=device, defer=defer_prompts)
+    prompts = Prompts(text, BLENDS[config.travel], gain=spec.blend_gain, device=device, defer=defer_prompts)
     kept = state_settings(config, spec, device, dtype, rule=settings["rule"], vae=which, max_steps=max_steps)
     return Opened(spec, stream, noise, prompts, kept, loras_of(config, spec, stream), build, trouble)
 

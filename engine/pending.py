@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from engine.chunker import Chunk, chunk_of
+from engine.models.spec import ModelSpec
 from engine.pixels import restyled, to_pixels
 from engine.runtime.metrics import Health, StageTimers
 from engine.runtime.transfers import PendingCopy, Transfer
@@ -26,12 +27,14 @@ class Pending:
         finished: the finished chunks.
         health: health of the chunk that was started, without noise and stage times; None if no chunk was started.
         noise: the share of noise of this chunk; the last download of the step.
+        spec: the model's row.
         timers: timers of its stages.
     """
 
     finished: Finished
     health: Health | None
     noise: PendingCopy
+    spec: ModelSpec
     timers: StageTimers
 
     def chunks(self) -> list[Chunk]:
@@ -40,7 +43,9 @@ class Pending:
         A chunk whose input frames are returned has no prompt.
         """
         return [
-            replace(chunk, prompt="") if pixels is None else restyled(chunk, pixels.wait().numpy())
+            replace(chunk, prompt="")
+            if pixels is None
+            else restyled(chunk, pixels.wait().numpy(), self.spec.strength_of(chunk.controls.strength))
             for chunk, pixels in self.finished
         ]
 
@@ -48,7 +53,7 @@ class Pending:
         """The health with noise and stage times. Call it after `chunks`."""
         if self.health is None:
             return None
-        return replace(self.health, noise=float(self.noise.wait()), stages=self.timers.read())
+        return replace(self.health, noise=self.spec.control_of(float(self.noise.wait())), stages=self.timers.read())
 
 
 def chunks_of(tickets: Sequence[Ticket], newest: Chunk | None) -> list[Chunk]:

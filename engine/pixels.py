@@ -56,7 +56,7 @@ def to_pixels(video_3THW: Tensor) -> Tensor:
     return pixels_THWC.to(torch.uint8).contiguous()
 
 
-def restyled(chunk: Chunk, pixels_THWC: Pixels) -> Chunk:
+def restyled(chunk: Chunk, pixels_THWC: Pixels, strength: float) -> Chunk:
     """The chunk with its restyled frames, which keep the timestamps and metadata of the input frames.
 
     At low strength they are mixed with the input frames.
@@ -64,13 +64,14 @@ def restyled(chunk: Chunk, pixels_THWC: Pixels) -> Chunk:
     Args:
         chunk: the input frames and the controls.
         pixels_THWC: the restyled pixels.
+        strength: the strength with which the chunk was begun, 0 to 1.
 
     Raises:
         ModelError: if the numbers of frames differ.
     """
     if len(pixels_THWC) != len(chunk.frames):
         raise ModelError(f"{len(chunk.frames)} frames went in, {len(pixels_THWC)} came out.")
-    wet = _wet(chunk.controls.strength)
+    wet = _wet(strength)
     pairs = zip(chunk.frames, pixels_THWC, strict=True)
     return replace(chunk, frames=tuple(replace(f, pixels=_blend(f.pixels, pixels, wet)) for f, pixels in pairs))
 

@@ -305,9 +305,9 @@ class Session:
         embedding = self._prompts.update(controls.prompts(), controls.prompt_seconds, now)
         count = min(controls.steps, plan.steps if plan else controls.steps, self._stream.max_steps)
         prompt = self._prompts.describe()
-        steps = steps_for(self.spec.schedule, controls.strength, count, opening=not self._stream.begun)
-        count = len(steps.timesteps)
-        chunk = self._chunker.cut(replace(controls, steps=count), prompt)
+        strength = self.spec.strength_of(controls.strength)
+        steps = steps_for(self.spec.schedule, strength, count, opening=not self._stream.begun)
+        chunk = self._chunker.cut(replace(controls, steps=len(steps.timesteps)), prompt)
         self._noise.set_seed(controls.seed)
         self._loras.follow(controls.lora_files(), controls.lora_strengths(), duration_s(chunk))
         self._timers = StageTimers(self._stream.device)
@@ -326,7 +326,7 @@ class Session:
         self._chunks += 1
         health = Health(
             strength=controls.strength,
-            steps=count,
+            steps=chunk.controls.steps,
             in_flight=self._stream.in_flight,
             chunks=self._chunks,
             prompt=prompt,
@@ -342,7 +342,7 @@ class Session:
 
     def _enqueue(self, finished: Finished, health: Health | None) -> None:
         noise = self._down.send(self._stream.noise_share.clone())
-        self._begun.append(Pending(finished, health, noise, self._timers))
+        self._begun.append(Pending(finished, health, noise, self.spec, self._timers))
 
     def _collect(self) -> list[Chunk]:
         pending = self._begun.popleft()

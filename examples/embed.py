@@ -23,7 +23,7 @@ SIZE = 256
 def restyle(prompt: str, frames: list[np.ndarray]) -> list[Frame]:
     """Return every frame restyled, in order. Frames are (H, W, 3), 8 bits."""
     restyled: list[Frame] = []
-    controls = Controls(prompt_1=prompt, strength=0.6, steps=2)
+    controls = Controls(prompt_1=prompt, strength=0.9, steps=2)
     with Session.open(Config(model="ember", width=SIZE, height=SIZE, device="cpu")) as session:
         for n, pixels in enumerate(frames):
             session.feed(Frame(pixels, pts_ns=n * 33_333_333, seq=n))

@@ -24,6 +24,7 @@ class Benches(LazyGroup):
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
+        "looks": ("bridge.bench.looks", "looks", "Whether every tenth of strength shows, and the middle of a blend."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
         "window": ("bridge.bench.window", "window", "Whether a display keeps up with the output."),
         "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),

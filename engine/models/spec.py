@@ -9,6 +9,7 @@ Shape letters: B batch, C channels, T pixel frames, F latent frames, H W pixels,
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -169,6 +170,11 @@ class ModelSpec:
         ema: whether the averaged weights (EMA) are used where a checkpoint has them beside the plain ones.
         vocabulary: the only words that it knows; None for a model that takes any sentence.
         unverified: what nobody has checked yet with the released weights; shown by `tidecast models list`.
+        strength_curve: the strength that each tenth of the strength control stands for, from 0 to 1: eleven rising
+            numbers, measured so that every tenth changes the picture equally (`tidecast bench looks`). Empty where the
+            control is the strength itself, as in the release.
+        blend_gain: how much longer the embedding of four equally blended prompts is made than the mean of theirs,
+            measured so that such a blend changes the picture as much as they do (`tidecast bench looks`).
     """
 
     name: str
@@ -193,6 +199,26 @@ class ModelSpec:
     ema: bool = False
     vocabulary: Vocabulary | None = None
     unverified: str = ""
+    strength_curve: tuple[float, ...] = ()
+    blend_gain: float = 1.0
+
+    def strength_of(self, control: float) -> float:
+        """The strength, 0 to 1, that the strength control stands for: linear between the tenths of the curve."""
+        if not self.strength_curve:
+            return control
+        tenths = len(self.strength_curve) - 1
+        below = min(int(control * tenths), tenths - 1)
+        low, high = self.strength_curve[below : below + 2]
+        return low + (high - low) * (control * tenths - below)
+
+    def control_of(self, strength: float) -> float:
+        """The setting of the strength control that stands for a strength: the inverse of `strength_of`, 0 to 1."""
+        if not self.strength_curve:
+            return strength
+        tenths = len(self.strength_curve) - 1
+        below = min(max(bisect_right(self.strength_curve, strength) - 1, 0), tenths - 1)
+        low, high = self.strength_curve[below : below + 2]
+        return min(max((below + (strength - low) / (high - low)) / tenths, 0.0), 1.0)
 
     @property
     def batches(self) -> bool:

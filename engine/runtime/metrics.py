@@ -21,7 +21,7 @@ class Health:
     """Settings and measurements of the newest chunk, and the state of the session.
 
     Attributes:
-        noise: share of noise mixed into the chunk.
+        noise: share of noise mixed into the chunk, as the setting of the strength control that stands for it.
         strength: its strength.
         steps: its number of denoising steps.
         stages: ms of each stage (upload, encode, dit, decode, download).

@@ -1,6 +1,6 @@
 """Prompts: encoding, weighted blends, and gradual changes from one blend to the next.
 
-Embeddings are blended token by token, by spherical (slerp) or linear interpolation. A new blend does not replace the
+Embeddings are blended token by token, as spherical (slerp) or linear means. A new blend does not replace the
 old one at once: the embedding is interpolated between them over some seconds (*travel*). Time is taken from the frames'
 timestamps.
 
@@ -9,6 +9,7 @@ Shape letters: X tokens, E width of an embedding.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,42 +24,63 @@ from engine.runtime.transfers import PendingCopy, transfers
 MAX_CACHED = 64
 """Number of encoded prompts kept in memory; the least recently used one is dropped first."""
 
-Blend = Callable[[Tensor, Tensor, float], Tensor]
-"""Interpolates from one embedding [X, E] to another; the third argument is the share of the second, 0 to 1."""
+Parts = Sequence[tuple[Tensor, float]]
+"""Embeddings [X, E] and their shares, which sum to 1."""
+
+Blend = Callable[[Parts], Tensor]
+"""Blends any number of embeddings."""
+
+REFINEMENTS = 4
+"""Corrections of a spherical mean of more than two; from the third on they are below 1 % of its angles."""
 
 
-def linear(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
-    """Linear interpolation."""
-    return torch.lerp(a_XE, b_XE, share)
+def linear(parts: Parts) -> Tensor:
+    """The weighted mean."""
+    return sum((embedding * share for embedding, share in parts[1:]), parts[0][0] * parts[0][1])
 
 
-def slerp(a_XE: Tensor, b_XE: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of each token: directions along the arc between them, lengths linearly.
+def slerp(parts: Parts) -> Tensor:
+    """The spherical mean of each token: directions on the sphere, lengths linearly, in whatever order the parts are.
 
-    Tokens are interpolated linearly where there is no unique arc: if one of them is zero (the other prompt is longer)
-    or if they have the same or opposite directions.
+    With two parts it is their spherical interpolation. Its length is the mean of the lengths, where the weighted mean
+    of four unrelated tokens has half of it (Buss and Fillmore, "Spherical averages", 2001, algorithm A1).
+
+    A part whose token is zero (its prompt is shorter) has no direction and only shortens the mean. Where directions
+    cancel each other, the weighted mean is taken.
     """
-    a_norm, b_norm = a_XE.norm(dim=-1, keepdim=True), b_XE.norm(dim=-1, keepdim=True)
-    a_unit, b_unit = a_XE / a_norm.clamp(min=1e-12), b_XE / b_norm.clamp(min=1e-12)
-    cosine = (a_unit * b_unit).sum(dim=-1, keepdim=True)
-    angle = torch.acos(cosine.clamp(-1.0, 1.0))
-    sine = torch.sin(angle)
-    flat = (a_norm < 1e-6) | (b_norm < 1e-6) | (sine < 1e-3)
-    safe = torch.where(flat, 1.0, sine)
-    unit = (torch.sin((1 - share) * angle) * a_unit + torch.sin(share * angle) * b_unit) / safe
-    return torch.where(flat, torch.lerp(a_XE, b_XE, share), unit * torch.lerp(a_norm, b_norm, share))
+    lengths = [embedding.norm(dim=-1, keepdim=True) for embedding, _ in parts]
+    units = [embedding / length.clamp(min=1e-12) for (embedding, _), length in zip(parts, lengths, strict=True)]
+    shares = [share * (length > 1e-6) for (_, share), length in zip(parts, lengths, strict=True)]
+    known = sum(shares[1:], shares[0]).clamp(min=1e-12)
+    pairs = [(unit, share / known) for unit, share in zip(units, shares, strict=True)]
+    mean = sum((unit * share for unit, share in pairs[1:]), pairs[0][0] * pairs[0][1])
+    flat = mean.norm(dim=-1, keepdim=True) < 1e-3
+    mean = mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    for _ in range(1 if len(parts) == 2 else REFINEMENTS):  # of two, the first is exact
+        turn = torch.zeros_like(mean)
+        for unit, share in pairs:
+            across = unit - mean * (unit * mean).sum(dim=-1, keepdim=True)
+            sine = across.norm(dim=-1, keepdim=True)
+            angle = torch.atan2(sine, (unit * mean).sum(dim=-1, keepdim=True))
+            turn += share * across * (angle / sine.clamp(min=1e-12))
+        angle = turn.norm(dim=-1, keepdim=True)
+        mean = mean * torch.cos(angle) + turn * torch.sinc(angle / math.pi)
+    length = sum((length * share for length, (_, share) in zip(lengths, parts, strict=True)), torch.zeros(()))
+    return torch.where(flat, linear(parts), mean * length)
 
 
 BLENDS: dict[str, Blend] = {"slerp": slerp, "linear": linear}
 
 
-def blended(parts: Sequence[tuple[Tensor, float]], blend: Blend) -> Tensor:
-    """Blend any number of (embedding, share) pairs, one after the other; the shares sum to 1."""
-    (total, weight), *others = parts
-    for embedding, share in others:
-        weight += share
-        total = blend(total, embedding, share / weight)
-    return total
+def lengthened(parts: Parts, blend: Blend, gain: float) -> Tensor:
+    """A blend, made longer by up to `gain` (`ModelSpec.blend_gain`).
+
+    The factor is 1 for one part and `gain` for four equal ones; between, it follows 1 minus the sum of squared shares.
+    """
+    if len(parts) == 1:
+        return parts[0][0]
+    evenness = (1.0 - sum(share * share for _, share in parts)) * 4.0 / 3.0
+    return blend(parts) * (1.0 + (gain - 1.0) * evenness)
 
 
 class Travel:
@@ -105,7 +127,8 @@ class Travel:
         """The embedding at the time of the last `advance`; None before the first target."""
         if self._from is None or self._to is None or self._elapsed >= self._seconds:
             return self._to
-        return self._blend(self._from, self._to, self._elapsed / self._seconds)
+        share = self._elapsed / self._seconds
+        return self._blend([(self._from, 1.0 - share), (self._to, share)])
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of the state, by name."""
@@ -136,7 +159,8 @@ class Prompts:
 
     Args:
         encoder: the text encoder. It may be slow; it is called from one thread at a time.
-        blend: how two embeddings are interpolated.
+        blend: how embeddings are blended.
+        gain: how much longer a blend of four equal shares is made (`lengthened`).
         device: device on which embeddings are kept and blended.
         defer: do not encode new texts in `update`, but list them in `missing` and keep the current blend until the
             caller has encoded them.
@@ -149,9 +173,15 @@ class Prompts:
     """
 
     def __init__(
-        self, encoder: TextEncoder, blend: Blend, *, device: torch.device | str = "cpu", defer: bool = False
+        self,
+        encoder: TextEncoder,
+        blend: Blend,
+        *,
+        gain: float = 1.0,
+        device: torch.device | str = "cpu",
+        defer: bool = False,
     ) -> None:
-        self._encoder, self._blend, self._defer = encoder, blend, defer
+        self._encoder, self._blend, self.gain, self._defer = encoder, blend, gain, defer
         self._device = torch.device(device)
         self._up, _ = transfers(self._device)
         self._known: OrderedDict[str, _Known] = OrderedDict()
@@ -204,7 +234,7 @@ class Prompts:
             if not self.missing:
                 parts = [(known, share) for (text, share) in wanted if (known := found[text]) is not None]
                 embeddings = [(known.on_device.wait().float(), share) for known, share in parts]
-                self.travel.set_target(blended(embeddings, self._blend), seconds)
+                self.travel.set_target(lengthened(embeddings, self._blend, self.gain), seconds)
                 self.unknown = tuple(dict.fromkeys(word for known, _ in parts for word in known.encoded.unknown))
                 self.target = wanted
         return self.travel.advance(now)

@@ -194,7 +194,7 @@ POISONED: tuple[Poison, ...] = (
         "",
         _file("sizes.h264", lambda p: _clip(p, ((64, 48), (640, 360), (16, 16)), 10)),
     ),
-    Poison("a camera that is not there", Outcome.REPORTED, "There is no camera", _fixed("camera:no such camera")),
+    Poison("a camera that is not there", Outcome.REPORTED, "no such camera", _fixed("camera:no such camera")),
     Poison("a transport of another system", Outcome.REPORTED, "Spout", _fixed("spout:x"), sys.platform != "win32"),
 )
 """Addresses that need no transport that hangs or raises; `tests.support.bad_transport` has those."""

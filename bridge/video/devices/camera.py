@@ -6,6 +6,7 @@ with that device file.
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from pathlib import Path
@@ -16,6 +17,13 @@ from bridge.video.base import Options, SourceInfo
 from bridge.video.devices.live import Device, LiveSource
 from bridge.video.files.decode import Failure
 from engine.errors import TransportError
+
+NONE = "Plug one in and allow this program to use it."
+NOT_LISTED = {
+    "win32": f"{NONE} On a computer without a microphone cameras cannot be listed: write camera:NAME, with the name "
+    "that Windows' settings show."
+}
+"""What to do on a system where a camera may be there although none is listed."""
 
 _SYSFS = Path("/sys/class/video4linux")
 
@@ -28,6 +36,8 @@ def devices() -> list[tuple[str, str]]:
     try:
         found = av.enumerate_input_devices(driver)
     except Failure as error:
+        if driver == "dshow" and isinstance(error, OSError) and error.errno == errno.EIO:
+            return []  # its answer where Windows has no camera, and also where it has no microphone
         raise TransportError(f"Cameras cannot be listed: {error}.", "Allow this program to use the camera.") from error
     cameras = [
         device for device in found if "video" in device.media_types and "screen" not in device.description.lower()
@@ -67,10 +77,12 @@ def choose(name: str) -> tuple[str, str]:
     for url, title in found:
         if name.casefold() in title.casefold():
             return url, title
+    if not found and sys.platform == "win32" and name and not name.isdigit():
+        return name, name  # without a microphone, Windows' driver opens cameras but lists none
     there = ", ".join(f"{number} ({title})" for number, (_, title) in enumerate(found))
     raise TransportError(
         f"There is no camera {name!r}." if name else "There is no camera.",
-        f"Choose one of {there}." if found else "Plug one in and allow this program to use it.",
+        f"Choose one of {there}." if found else NOT_LISTED.get(sys.platform, NONE),
     )
 
 

@@ -21,6 +21,12 @@ from engine.errors import TransportError
 LARGEST_SHARE = 0.8
 """Largest share of the display that an ordinary window takes at first."""
 
+GL_RENDERER = 0x1F01
+"""OpenGL's constant of this name."""
+
+COMPUTED = ("llvmpipe", "softpipe", "swrast", "software", "swiftshader")
+"""Words in the names of OpenGL drivers that compute pictures on the processor."""
+
 HINTS = {
     "SDL_APP_NAME": "Tidecast",
     "SDL_NO_SIGNAL_HANDLERS": "1",  # Ctrl+C belongs to the bridge process
@@ -104,6 +110,12 @@ class Screen:
         if not self._renderer:  # a driver without vsync
             self._renderer = sdl.SDL_CreateRenderer(self._window, -1, 0)
         self._check(self._renderer, "Nothing can be painted into a window")
+        self._by_cpu = self._opengl_is_computed()
+        if self._by_cpu:
+            sdl.SDL_SetHint(b"SDL_FRAMEBUFFER_ACCELERATION", b"0")  # else it still goes through OpenGL
+            sdl.SDL_DestroyRenderer(self._renderer)
+            self._renderer = sdl.SDL_CreateRenderer(self._window, -1, sdl.SDL_RENDERER_SOFTWARE)
+            self._check(self._renderer, "Nothing can be painted into a window")
         self._full = bool(number)
         sdl.SDL_ShowCursor(not self._full)
         self.show(None)
@@ -123,11 +135,10 @@ class Screen:
         self._check(sdl.SDL_RenderClear(self._renderer) == 0, "The window cannot be painted")
         if picture is not None:
             height, width = picture.shape[:2]
-            self._upload(picture)
             target = self._fitted(width, height)
-            self._check(
-                sdl.SDL_RenderCopy(self._renderer, self._texture, None, target) == 0, "The window cannot be painted"
-            )
+            self._upload(picture, *((target.w, target.h) if self._by_cpu else (width, height)))
+            copied = sdl.SDL_RenderCopy(self._renderer, self._texture, None, ctypes.byref(target)) == 0
+            self._check(copied, "The window cannot be painted")
         sdl.SDL_RenderPresent(self._renderer)
 
     def again(self) -> None:
@@ -202,9 +213,18 @@ class Screen:
                 found.append(Display(index + 1, name, mode.w, mode.h, mode.refresh_rate))
         return found
 
-    def _upload(self, picture: np.ndarray) -> None:
+    def _opengl_is_computed(self) -> bool:
+        """Whether the window is painted by OpenGL and that by the processor: SDL alone is faster then."""
+        found = self._sdl.SDL_GL_GetProcAddress(b"glGetString")
+        if not found:  # Direct3D or Metal
+            return False
+        get = ctypes.CFUNCTYPE(ctypes.c_char_p, ctypes.c_uint)(found)
+        name = (get(GL_RENDERER) or b"").decode(errors="replace").lower()
+        return any(word in name for word in COMPUTED)
+
+    def _upload(self, picture: np.ndarray, width: int, height: int) -> None:
+        """Copy a picture, scaled to this size, into the texture."""
         sdl = self._sdl
-        height, width = picture.shape[:2]
         if self._texture is None or self._texture_size != (width, height):
             self._forget_texture()
             kind = sdl.SDL_PIXELFORMAT_ARGB8888, sdl.SDL_TEXTUREACCESS_STREAMING
@@ -218,12 +238,12 @@ class Screen:
         self._check(done, "The window cannot be painted")
 
     def _fitted(self, width: int, height: int) -> Any:
-        """The largest part of the window with a picture's proportions."""
+        """The largest part of the window with a picture's proportions, an `SDL_Rect`."""
         across, down = ctypes.c_int(), ctypes.c_int()
         self._sdl.SDL_GetRendererOutputSize(self._renderer, ctypes.byref(across), ctypes.byref(down))
         scale = min(across.value / width, down.value / height)
         w, h = round(width * scale), round(height * scale)
-        return ctypes.byref(self._sdl.SDL_Rect((across.value - w) // 2, (down.value - h) // 2, w, h))
+        return self._sdl.SDL_Rect((across.value - w) // 2, (down.value - h) // 2, w, h)
 
     def _forget_texture(self) -> None:
         if self._texture is not None:

@@ -36,6 +36,8 @@ EMBER = ModelSpec(
     normalised_latents=True,
     licence="the licence of this software",
     vocabulary=WORDS,
+    strength_curve=(0.0, 0.165, 0.211, 0.247, 0.285, 0.323, 0.365, 0.412, 0.455, 0.507, 0.7),
+    blend_gain=1.7,
     notes="Knows only the words of its vocabulary; see the MODEL_CARD.md next to its weights.",
 )
 

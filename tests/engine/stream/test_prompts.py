@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from engine.errors import ModelError
 from engine.models.spec import Conditioning
-from engine.stream.prompts import BLENDS, Prompts, blended, linear, slerp
+from engine.stream.prompts import BLENDS, Prompts, lengthened, linear, slerp
 
+SEEDED = torch.Generator().manual_seed(1)
 A, B = torch.randn(4, 8, generator=torch.Generator().manual_seed(0)).split(2)
 B = torch.cat((B[:1], torch.zeros(1, 8)))
 
@@ -27,21 +31,51 @@ class Letters:
 
 @pytest.mark.parametrize("blend", BLENDS.values())
 def test_a_blend_starts_at_one_end_and_ends_at_the_other(blend) -> None:
-    torch.testing.assert_close(blend(A, B, 0.0), A)
-    torch.testing.assert_close(blend(A, B, 1.0), B)
+    torch.testing.assert_close(blend([(A, 1.0), (B, 0.0)]), A)
+    torch.testing.assert_close(blend([(A, 0.0), (B, 1.0)]), B)
+    torch.testing.assert_close(blend([(A, 1.0)]), A)
 
 
 def test_slerp_turns_evenly_and_keeps_the_length() -> None:
     a, b = torch.eye(8)[:1] * 2, torch.eye(8)[1:2] * 4
-    middle = slerp(a, b, 0.5)
+    middle = slerp([(a, 0.5), (b, 0.5)])
     assert float(middle.norm()) == pytest.approx(3.0)
     assert float(middle[0, 0]) == pytest.approx(float(middle[0, 1]))
-    assert torch.equal(slerp(a, torch.zeros_like(a), 0.5), a / 2), "a row that only one prompt has goes straight"
+    third = slerp([(a, 2 / 3), (b, 1 / 3)])
+    assert math.degrees(math.atan2(float(third[0, 1]), float(third[0, 0]))) == pytest.approx(30.0, abs=1e-3)
+    nothing = torch.zeros_like(a)
+    torch.testing.assert_close(slerp([(a, 0.5), (nothing, 0.5)]), a / 2, msg="a row that only one prompt has shortens")
+    assert torch.equal(slerp([(a, 0.5), (-a, 0.5)]), nothing), "opposites cancel each other"
+
+
+def test_a_spherical_mean_of_four_has_their_length_and_no_order() -> None:
+    tokens = [3.0 * torch.nn.functional.normalize(row, dim=0)[None] for row in torch.randn(4, 16, generator=SEEDED)]
+    parts = list(zip(tokens, (0.4, 0.3, 0.2, 0.1), strict=True))
+    mean = slerp(parts)
+    assert float(mean.norm()) == pytest.approx(3.0, rel=1e-4)
+    for other in itertools.permutations(parts):
+        torch.testing.assert_close(slerp(other), mean, rtol=1e-4, atol=1e-4)
+    # At the mean, the turns towards the parts, each times its share, cancel each other.
+    unit, pull = mean / mean.norm(), torch.zeros_like(mean)
+    for token, share in parts:
+        along = token / token.norm()
+        across = along - unit * (along * unit).sum()
+        pull += share * across / across.norm() * torch.acos((along * unit).sum())
+    assert float(pull.norm()) < 0.01
+    assert float(linear(parts).norm()) < 2.4, "the weighted mean is much shorter"
+
+
+def test_the_gain_is_whole_for_four_equal_shares_and_none_for_one() -> None:
+    c, d = A.flip(0), A.flip(1)
+    alone, pair, even = [(A, 1.0)], [(A, 0.5), (c, 0.5)], [(part, 0.25) for part in (A, B, c, d)]
+    torch.testing.assert_close(lengthened(alone, slerp, 1.5), A)
+    torch.testing.assert_close(lengthened(even, slerp, 1.5), 1.5 * slerp(even))
+    torch.testing.assert_close(lengthened(pair, slerp, 1.5), (1 + 0.5 * 2 / 3) * slerp(pair))
 
 
 def test_linear_blends_of_several_are_the_weighted_mean() -> None:
     c = A.flip(0)
-    torch.testing.assert_close(blended([(A, 0.2), (B, 0.5), (c, 0.3)], linear), 0.2 * A + 0.5 * B + 0.3 * c)
+    torch.testing.assert_close(linear([(A, 0.2), (B, 0.5), (c, 0.3)]), 0.2 * A + 0.5 * B + 0.3 * c)
 
 
 def test_travel_takes_its_seconds_of_stream_time() -> None:

@@ -411,6 +411,18 @@ time.sleep(60)
 """
 
 
+def program(folder: Path, text: str) -> str:
+    """A program that runs this Python text: a script on POSIX, which Windows would not run, and a batch file there."""
+    script = folder / "tidecast"
+    script.write_text(f"#!{sys.executable}\n{text}", encoding="utf-8")
+    script.chmod(0o755)
+    if sys.platform != "win32":
+        return str(script)
+    batch = folder / "tidecast.cmd"
+    batch.write_text(f'@"{sys.executable}" "%~dp0tidecast"\n')
+    return str(batch)
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
@@ -422,10 +434,7 @@ def alive(pid: int) -> bool:
 def test_start_cleans_the_environment_and_stop_ends_the_whole_tree(world, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONHOME_TD", "C:/Program Files/Derivative")
     monkeypatch.setenv("PythonPath", "/somewhere")
-    program = tmp_path / "tidecast"
-    program.write_text(f"#!{sys.executable}\n{CHILD}")
-    program.chmod(0o755)
-    world.par.Executable = str(program)
+    world.par.Executable = program(tmp_path, CHILD)
     world.par.Arguments = 'run --config "my show"'
     world.press("Start")
     world.until(lambda: any(line.startswith("grandchild:") for line in world.log()))
@@ -454,10 +463,7 @@ def test_a_program_that_is_not_there_is_reported(world):
 
 
 def test_a_program_that_ends_by_itself_is_reported(world, tmp_path):
-    program = tmp_path / "tidecast"
-    program.write_text(f"#!{sys.executable}\nprint('no such model')\nraise SystemExit(2)\n")
-    program.chmod(0o755)
-    world.par.Executable = str(program)
+    world.par.Executable = program(tmp_path, "print('no such model')\nraise SystemExit(2)\n")
     world.press("Start")
     world.until(lambda: world.par.Process.eval() == "ended with code 2, see the log")
     assert "no such model" in world.log()
@@ -470,10 +476,7 @@ def test_start_uses_a_tidecast_that_already_answers(tmp_path):
 
 
 def test_the_project_can_start_it_and_leaving_ends_it(world, tmp_path):
-    program = tmp_path / "tidecast"
-    program.write_text(f"#!{sys.executable}\nimport time\nprint('up', flush=True)\ntime.sleep(60)\n")
-    program.chmod(0o755)
-    world.par.Executable = str(program)
+    world.par.Executable = program(tmp_path, "import time\nprint('up', flush=True)\ntime.sleep(60)\n")
     world.par.Autostart = True
     world.td.call("onStart")
     world.until(lambda: "up" in world.log())

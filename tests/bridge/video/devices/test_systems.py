@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import SimpleNamespace
 
@@ -51,6 +52,21 @@ def test_a_camera_that_may_not_be_listed_says_what_to_allow(system: str, monkeyp
     monkeypatch.setattr(av, "enumerate_input_devices", refuse)
     with pytest.raises(TransportError, match=r"not permitted.*Allow this program to use the camera"):
         camera.devices()
+
+
+def test_windows_opens_a_camera_by_its_name_where_it_lists_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg's dshow gives up the whole list with an I/O error where there is no microphone (or no camera)."""
+
+    def nothing(_: str) -> list[SimpleNamespace]:
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(av, "enumerate_input_devices", nothing)
+    assert camera.sources(Options()) == []
+    assert device(camera.source("Logi C920", Options())) == Device("dshow", "video=Logi C920", {})
+    for name in ("", "0"):
+        with pytest.raises(TransportError, match=r"without a microphone.*camera:NAME"):
+            camera.source(name, Options())
 
 
 @pytest.mark.parametrize("name", ["", "1"])

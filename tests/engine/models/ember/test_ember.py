@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,7 @@ def play(session: Session, scene: np.ndarray, prompts: list[tuple[int, str]], **
         prompt = [text for first, text in prompts if first <= number][-1]
         session.feed(Frame(picture, pts_ns=number * 33_333_333, seq=number))
         if session.ready:
-            controls = Controls(prompt_1=prompt, prompt_seconds=0.0, **settings)  # type: ignore[arg-type]
+            controls = Controls(**{"prompt_1": prompt, "prompt_seconds": 0.0} | settings)  # type: ignore[arg-type]
             made += [frame.pixels for frame in session.step(controls)]
     return np.stack(made) / 255
 
@@ -222,7 +223,7 @@ def session() -> Session:
 
 def test_colour_follows_the_prompt_within_two_chunks(session: Session, scene: np.ndarray) -> None:
     session.reset()
-    made = play(session, scene, [(0, "red"), (13, "blue")], strength=0.6, steps=1)
+    made = play(session, scene, [(0, "red"), (13, "blue")], strength=0.9, steps=1)
     redness = (made[..., 0] - made[..., 2]).mean((1, 2))
     assert redness[9:13].mean() > 0.1
     assert redness[17:21].mean() < -0.1  # frames of the second chunk after the change
@@ -230,7 +231,7 @@ def test_colour_follows_the_prompt_within_two_chunks(session: Session, scene: np
 
 def test_edges_follow_the_prompt_within_two_chunks(session: Session, scene: np.ndarray) -> None:
     session.reset()
-    made = play(session, scene, [(0, "dream"), (13, "hatch")], strength=0.6, steps=2)
+    made = play(session, scene, [(0, "dream"), (13, "hatch")], strength=0.9, steps=2)
     edges = np.abs(np.diff(made.mean(-1), axis=2)).mean((1, 2))
     # A soft picture, then an engraver's lines. (Frames 9 to 12 take their second step under the new prompt already.)
     assert edges[17:21].mean() > 3 * edges[5:9].mean()
@@ -240,19 +241,50 @@ def test_edges_follow_the_prompt_within_two_chunks(session: Session, scene: np.n
 def test_every_number_of_steps_restyles_once(session: Session, scene: np.ndarray, steps: int) -> None:
     """With any number of steps the result is nearer to the negative than to the input, its negative in turn."""
     session.reset()
-    made = play(session, scene, [(0, "negative")], strength=0.6, steps=steps)
+    made = play(session, scene, [(0, "negative")], strength=0.9, steps=steps)
     content = scene[len(made) - 1] / 255
     assert np.abs(made[-1] - (1 - content)).mean() < 0.8 * np.abs(made[-1] - content).mean()
 
 
 def test_strength_zero_is_the_input_and_more_is_further(session: Session, scene: np.ndarray) -> None:
     distances = []
-    for strength in (0.0, 0.2, 0.4, 0.6):
+    for strength in (0.0, 0.3, 0.6, 0.9):
         session.reset()
         made = play(session, scene[:13], [(0, "fire")], strength=strength, steps=1)
         distances.append(float(np.abs(made[-1] - scene[12] / 255).mean()))
     assert distances[0] < 0.01
     assert distances == sorted(distances)
+
+
+def test_every_tenth_of_the_strength_control_changes_the_picture(session: Session, scene: np.ndarray) -> None:
+    changes = np.zeros(10)
+    for word in ("neon", "gold", "oil", "vapor"):
+        made = []
+        for tenth in range(11):
+            session.reset()
+            made.append(play(session, scene[:13], [(0, word)], strength=tenth / 10, steps=1)[-1])
+        changes += [np.abs(b - a).mean() for a, b in pairwise(made)]
+    share = changes / changes.mean()
+    assert share.min() > 0.4 and share.max() < 2.0, share.round(2)
+
+
+def test_four_looks_in_equal_parts_are_as_strong_as_each_of_them(session: Session, scene: np.ndarray) -> None:
+    content, ratios = scene[12] / 255, []
+    for four in (
+        ("neon", "gold", "oil", "vapor"),
+        ("ink", "fire", "mono", "comic"),
+        ("sunset", "pixel", "ice", "night"),
+    ):
+        alone = []
+        for word in four:
+            session.reset()
+            made = play(session, scene[:13], [(0, word)], strength=1.0, steps=1)
+            alone.append(np.abs(made[-1] - content).mean())
+        session.reset()
+        slots = {f"prompt_{n}": word for n, word in enumerate(four, 1)} | {f"weight_{n}": 1.0 for n in (1, 2, 3, 4)}
+        made = play(session, scene[:13], [(0, four[0])], strength=1.0, steps=1, **slots)
+        ratios.append(np.abs(made[-1] - content).mean() / np.mean(alone))
+    assert 0.7 < np.mean(ratios) < 1.4, np.round(ratios, 2)
 
 
 def test_without_a_prompt_the_picture_stays(session: Session, scene: np.ndarray) -> None:
@@ -263,5 +295,5 @@ def test_without_a_prompt_the_picture_stays(session: Session, scene: np.ndarray)
 
 def test_unknown_words_are_reported_in_the_health(session: Session, scene: np.ndarray) -> None:
     session.reset()
-    play(session, scene[:5], [(0, "neon zebra")], strength=0.6, steps=1)
+    play(session, scene[:5], [(0, "neon zebra")], strength=0.9, steps=1)
     assert session.health.unknown_words == ("zebra",)
