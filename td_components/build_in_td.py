@@ -1484,7 +1484,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "The noise scale in force. OSC: /tidecast/status/noise",
+   "help": "The noise scale in force, on the scale of the strength control. OSC: /tidecast/status/noise",
    "section": false,
    "read_only": true
   },

@@ -26,7 +26,7 @@ from engine.frame import Frame
 from engine.opening import opened
 from engine.session import Session
 
-Pixels = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.floating[Any]]
 Film = Sequence[npt.NDArray[np.uint8]]
 
 ONE = Controls(strength=1.0, steps=1, prompt_seconds=0.0)
