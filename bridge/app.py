@@ -39,6 +39,7 @@ from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
+from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.table import STAGES
 from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
 from bridge.process.priority import fine_timers
@@ -247,6 +248,7 @@ class App:
         self.snapshots = Snapshots(self.store, folder / SNAPSHOTS, self.telemetry.error, lambda: self._newest).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
+        stack.callback(end_when_changed(self.store, self._stages))
         self.midi = MidiSwitch(self.store, folder / BINDINGS, self.telemetry.error, self.config.midi.port)
         stack.callback(self.midi.stop)
         self.midi.start(self.config.midi.enabled)

@@ -24,6 +24,7 @@ from bridge.pipeline.canvas.size import CanvasControls
 from bridge.pipeline.input_controls import InputControls
 from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import StageRow
+from bridge.pipeline.stages.compare import CompareControls
 from bridge.pipeline.stages.table import STAGES
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
@@ -48,6 +49,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
     owners: tuple[type[Any], ...] = (
         Controls,
         *stage_owners,
+        CompareControls,
         PanicControls,
         InputControls,
         CanvasControls,

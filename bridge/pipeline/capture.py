@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
 from bridge.pipeline.canvas.scaling import reduced
-from bridge.pipeline.canvas.size import CanvasControls, canvas_size
+from bridge.pipeline.canvas.shape import stretched
+from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.endpoints.endpoint_thread import HANG_S
 from bridge.pipeline.endpoints.opening import OpeningService
 from bridge.pipeline.endpoints.retry import Backoff
@@ -67,6 +68,7 @@ class Capture(OpeningService):
         history: the frames of the last seconds, for the stages.
         stages: the stages of the input.
         arrived_at: `time.monotonic_ns()` of the last frames.
+        stretched: that the model's picture is stretched to the canvas, and what to do, as a sentence; else empty.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class Capture(OpeningService):
         self._began = 0.0
         self._skipped_before = 0
         self.history = FrameHistory()
+        self.stretched = ""
+        self._canvas: Size | None = None  # of the last frame
 
     @property
     def lost(self) -> bool:
@@ -259,6 +263,9 @@ class Capture(OpeningService):
     def _take(self, frame: Frame) -> None:
         controls, model = self._store.snapshot, (self.width, self.height)
         canvas = canvas_size(controls.of(CanvasControls).output_size, model, (frame.width, frame.height))
+        if canvas != self._canvas:
+            self._canvas = canvas
+            self._compare_shapes(model, canvas)
         context = Context(time.monotonic_ns(), self.history, controls, wet=False, canvas=canvas)
         for made in self.stages.run(frame, context):
             if made.format is not PixelFormat.RGB or (made.width, made.height) != canvas:
@@ -276,6 +283,12 @@ class Capture(OpeningService):
                 small = dataclasses.replace(numbered, pixels=reduced(numbered.pixels, *model))
             self.history.add(numbered, small)
             self._pass_on(numbered, small)
+
+    def _compare_shapes(self, model: Size, canvas: Size) -> None:
+        """Say, once for every canvas, that the model's picture is stretched to it."""
+        self.stretched = stretched(model, canvas)
+        if self.stretched:
+            log.warning("output: %s", self.stretched)
 
     def _fail(self, reader: SourceReader) -> None:
         """Give up a source that has ended by itself; it is opened again when the back-off is over."""

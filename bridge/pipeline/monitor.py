@@ -117,6 +117,7 @@ class Monitor(Service):
                 input=str(info) if info is not None else "",
                 given_up=", ".join(publisher.given_up),
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
+                stretched=capture.stretched,
                 **capture.stages.readings(),
                 **publisher.stage_readings(),
             )

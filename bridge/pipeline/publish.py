@@ -28,6 +28,7 @@ from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.restyled import Restyled
 from bridge.pipeline.stages.base import Context, Place, StageRow
 from bridge.pipeline.stages.chain import StageChain
+from bridge.pipeline.stages.compare import CompareControls, plain_values
 from bridge.process.priority import raise_thread_priority
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
@@ -84,6 +85,7 @@ class Publisher(Service):
         self._model = size
         self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
+        self._plain = plain_values(stages)
         canvas = self._canvas(store.snapshot)
         self._black = Frame(np.zeros((canvas[1], canvas[0], 3), np.uint8))
         self._held = self._black
@@ -134,7 +136,7 @@ class Publisher(Service):
     def _tick(self) -> None:
         supervisor = self._supervisor
         self.restyled.collect(supervisor.state is EngineState.RUNNING, supervisor.chunks, time.monotonic_ns())
-        controls = self._store.snapshot
+        controls = self._controls()
         dry = controls.of(PanicControls).bypass or not self.restyled.any
         pick = self.pacer.tick(time.monotonic_ns(), "dry" if dry else "wet")
         if (wet := self.pacer.shown("wet")) is not None:
@@ -147,9 +149,14 @@ class Publisher(Service):
 
     def _made(self, frame: Frame) -> Sequence[Frame]:
         """What the stages make of a restyled frame."""
-        controls = self._store.snapshot
+        controls = self._controls()
         context = Context(time.monotonic_ns(), self._history, controls, wet=True, canvas=self._canvas(controls))
         return self._restyled_stages.run(frame, context)
+
+    def _controls(self) -> Snapshot:
+        """The values in force; in the comparison, those with which the stages leave the picture plain."""
+        controls = self._store.snapshot
+        return controls.replaced(self._plain) if controls.of(CompareControls).compare else controls
 
     def _canvas(self, controls: Snapshot) -> Size:
         """The size of the output. That of the newest input frame is the source's, where the source decides."""

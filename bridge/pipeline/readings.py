@@ -55,6 +55,13 @@ NAMES = (
     Reading(
         "outputs_failing", "/status/output/failing", Kind.TEXT, "", "The outputs that do not send now; else empty."
     ),
+    Reading(
+        "stretched",
+        "/status/output/stretched",
+        Kind.TEXT,
+        "",
+        "That the model's picture is stretched to the output's proportions, and what to do; else empty.",
+    ),
     Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
 )

@@ -75,7 +75,7 @@ class WebProcess:
 
     Args:
         store, telemetry: the live controls and readings that the page shows and drives.
-        width, height: size of the output in pixels.
+        width, height: size of the output at the start, in pixels.
         host: address to listen at; any address but loopback requires the token.
         port: TCP port; 0 takes a free one (after `start`, the attribute `port` says which).
         token: the token; if empty, a new one where one is needed.
@@ -173,7 +173,7 @@ class WebProcess:
             "colors": COLORS,
             "show": {"most_bytes": MAX_BYTES},
             "inputs": schemes(),
-            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.sizes["wall"]},
+            "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
         }
 
     def start(self) -> None:
@@ -225,7 +225,7 @@ class WebProcess:
 
         Args:
             which: "input" or "output".
-            frame: scaled to the preview's size if it has another one.
+            frame: any size; the page sees its proportions.
         """
         self._preview.offer(which, frame)
 

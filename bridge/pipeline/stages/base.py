@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bridge.control.values import Snapshot
@@ -98,6 +98,8 @@ class StageRow:
         controls: its live controls, a frozen dataclass of `engine.control.live` fields; None if it has none.
         readings: what it reports besides its time.
         budget_ms: longest time that it should take per frame, on the machine that the preset is for.
+        plain: values of its controls with which it leaves the picture as it is, for the comparison A/B; for stages
+            after the engine. Empty if it takes no part in it.
     """
 
     name: str
@@ -106,6 +108,7 @@ class StageRow:
     controls: type[Any] | None = None
     readings: tuple[Reading, ...] = ()
     budget_ms: float = 5.0
+    plain: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def cost(self) -> Reading:

@@ -38,7 +38,15 @@ def _mix(width: int, height: int) -> Stage:
 
 STAGES = (
     StageRow("fit", Place.INPUT, _fit, FitControls, budget_ms=3.0),
-    StageRow("reproject", Place.TICK, _reproject, ReprojectControls, (REPROJECTION,), budget_ms=4.0),
-    StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, budget_ms=6.0),
+    StageRow(
+        "reproject",
+        Place.TICK,
+        _reproject,
+        ReprojectControls,
+        (REPROJECTION,),
+        budget_ms=4.0,
+        plain={"reproject": 0.0},
+    ),
+    StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, budget_ms=6.0, plain={"detail": 0.0}),
     StageRow("mix", Place.TICK, _mix, MixControls, budget_ms=3.0),
 )

@@ -19,6 +19,7 @@ from PIL import Image
 from bridge.ipc.frame_ring import RingReader
 from bridge.service import Service
 from bridge.web.messages import KINDS
+from bridge.web.packed_picture import unpacked
 
 HEADER = struct.Struct(">BxxxI")
 """What precedes the JPEG in a preview message: index of the kind in `KINDS`, sequence number (low 32 bits)."""
@@ -175,10 +176,8 @@ class Gallery:
                     kind = kinds[waitable]  # type: ignore[index]
                     frame = self._rings[kind].get(0.0, newest=True)
                     if frame is not None and self._wanted(kind):
-                        wall = kind == "wall"
-                        picture = (
-                            jpeg(frame.pixels, WALL_WIDEST, WALL_QUALITY) if wall else jpeg(frame.pixels, self._widest)
-                        )
+                        pixels, wall = unpacked(frame), kind == "wall"
+                        picture = jpeg(pixels, WALL_WIDEST, WALL_QUALITY) if wall else jpeg(pixels, self._widest)
                         self._loop.call_soon_threadsafe(self._arrived, kind, frame.seq, picture)
         except (EOFError, OSError):
             return  # the bridge process is gone, so this process is about to end

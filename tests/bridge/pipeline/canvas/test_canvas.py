@@ -18,6 +18,7 @@ from bridge.bench.overhead import identity
 from bridge.config_file import load
 from bridge.control.origin import Origin, Trust
 from bridge.control.store import Caller
+from bridge.pipeline.canvas.shape import stretched
 from bridge.video.synthetic.null import NullSink
 from engine.frame import Frame
 
@@ -126,6 +127,25 @@ def test_the_source_may_decide(sent: list[Frame]) -> None:
         info = bridge.capture.info
         assert info is not None and info.width > MODEL[0]
         until(lambda: sent and sent[-1].pixels.shape == shape((info.width, info.height)), "the source's size")
+
+
+def test_a_stretched_picture_is_told_once_for_every_size(sent: list[Frame], caplog: pytest.LogCaptureFixture) -> None:
+    """The reading stays as long as it is so; the log has one line for each change, not for each picture."""
+
+    def told() -> str:
+        return str(bridge.telemetry.snapshot().get("stretched", ""))
+
+    with caplog.at_level("WARNING"), app("480x270") as bridge:
+        until(lambda: "480x270" in told(), "the size of the start")
+        assert told() == stretched(MODEL, (480, 270)) and "--size" in told() and "an output of 360x270" in told()
+        bridge.store.set("output_size", "360x270", OPERATOR)  # what it proposes
+        until(lambda: told() == "", "nothing to tell")
+        bridge.store.set("output_size", "200x400", OPERATOR)
+        until(lambda: "200x400" in told(), "the next size")
+        count = len(sent)
+        until(lambda: len(sent) > count + 15, "pictures")
+        lines = [record.getMessage() for record in caplog.records if "is stretched" in record.getMessage()]
+    assert lines == [f"output: {stretched(MODEL, size)}" for size in ((480, 270), (200, 400))]
 
 
 def test_both_latencies_are_told(sent: list[Frame]) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import av
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from bridge.app import App
 from bridge.bench.overhead import identity
@@ -26,6 +28,7 @@ from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
 from bridge.video.base import Options
 from bridge.video.synthetic.null import NullSink
+from bridge.web.packed_picture import unpacked
 from bridge.web.preview import Preview
 from engine.frame import Frame
 from tests.support import toy_transport
@@ -35,6 +38,7 @@ LEFT, RIGHT = 200, 100
 """Grey of the two halves of the input."""
 
 TOLERANCE = 2
+SIDES = st.integers(1, 8192)
 
 
 class Halves(Stage):
@@ -191,19 +195,39 @@ def frames_of(rows: Sequence[StageRow], uri: str, count: int) -> tuple[list[Fram
     return taken, told
 
 
-def test_the_preview_shows_the_whole_of_a_picture_of_another_size() -> None:
-    preview = Preview(WIDTH, HEIGHT, 1000.0, 640)
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("output", {(96, 64): (96, 64), (192, 128): (117, 78), (64, 64): (64, 64), (64, 400): (20, 128)}),
+        ("wall", {(96, 64): (96, 64), (192, 128): (96, 64), (64, 64): (64, 64), (64, 400): (31, 195)}),
+    ],
+)
+def test_the_preview_has_the_proportions_of_the_picture_whatever_its_size(
+    kind: str, sizes: dict[tuple[int, int], tuple[int, int]]
+) -> None:
+    """It began with 96x64 and a longest side of 128; no black bar is added, and the whole picture is there."""
+    preview = Preview(96, 64, 1000.0, 128)
     preview.open()
     try:
-        preview.watched = frozenset({"output"})
+        preview.watched = frozenset({kind})
         with preview.readers() as readers:
-            reader = readers["output"]
-            for width, height, corner in ((WIDTH, HEIGHT, 50), (2 * WIDTH, 2 * HEIGHT, 50), (HEIGHT, HEIGHT, 0)):
-                time.sleep(0.002)
+            for (width, height), wanted in sizes.items():
+                time.sleep(0.02)  # a wall has 60 pictures a second
                 preview.offer("output", picture(width, height, 50))
-                shown = reader.get(1.0)
-                assert shown is not None and (shown.width, shown.height) == (WIDTH, HEIGHT)
-                assert int(shown.pixels[HEIGHT // 2, WIDTH // 2, 0]) == pytest.approx(50, abs=TOLERANCE)
-                assert int(shown.pixels[0, 0, 0]) == pytest.approx(corner, abs=TOLERANCE)
+                frame = readers[kind].get(1.0)
+                assert frame is not None
+                shown = unpacked(frame)
+                assert shown.shape == (wanted[1], wanted[0], 3)
+                assert np.abs(shown.astype(int) - 50).max() <= TOLERANCE
     finally:
         preview.close()
+
+
+@hypothesis.given(SIDES, SIDES, SIDES, SIDES)
+def test_every_picture_has_room_in_its_ring(first_width: int, first_height: int, width: int, height: int) -> None:
+    preview = Preview(first_width, first_height, 24.0, 640)
+    for kind, room in (("wall", first_width * first_height), ("input", 640 * 360)):
+        across, down = preview._shown_size(kind, width, height)
+        assert 1 <= across <= width and 1 <= down <= height and across * down <= room
+    assert preview._shown_size("wall", first_width, first_height) == (first_width, first_height)
+    assert preview._shown_size("output", 1920, 1080) == (640, 360)
