@@ -12,8 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-MAX_UNKNOWN = 8
-"""Most unknown words of one prompt that `Vocabulary.unknown` tells: each is compared with every known word."""
+LONGEST_CHECKED = 4096
+"""Characters of a prompt in which `Vocabulary.unknown` looks for unknown words; what follows is not looked at."""
+
+MAX_COMPARED = 8
+"""Most different unknown words of one prompt that are compared with every known word."""
 
 LONGEST_COMPARED = 32
 """Longest unknown word that is compared, in characters."""
@@ -80,13 +83,19 @@ class Vocabulary:
         return list(dict.fromkeys(known)), unknown
 
     def unknown(self, prompt: str) -> tuple[Unknown, ...]:
-        """The unknown words of a prompt with their places and the nearest known words; the first `MAX_UNKNOWN`."""
+        """The unknown words of a prompt with their places and the nearest known words.
+
+        The work is bounded: what lies behind `LONGEST_CHECKED` characters is not looked at, and after the first
+        `MAX_COMPARED` words that differ no nearest word is looked for.
+        """
         found: list[Unknown] = []
-        for place, said, word in self._found(prompt):
-            if len(found) == MAX_UNKNOWN:
-                break
-            if not word:
-                found.append(Unknown(place.start(), place.end(), self._nearest(said)))
+        nearest: dict[str, str] = {}
+        for place, said, word in self._found(prompt[:LONGEST_CHECKED]):
+            if word:
+                continue
+            if said not in nearest and len(nearest) < MAX_COMPARED:
+                nearest[said] = self._nearest(said)
+            found.append(Unknown(place.start(), place.end(), nearest.get(said, "")))
         return tuple(found)
 
     def _found(self, prompt: str) -> Iterator[tuple[re.Match[str], str, str]]:

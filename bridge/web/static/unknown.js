@@ -12,6 +12,7 @@ export function unknown(control, area, box, commit) {
   area.after(layer);
   box.append(told, instead);
   let near = null; // [characters of the prompt, start, end, nearest word] of the word that can be replaced
+  let drawn = null; // the words that are marked now: they may be many, and most calls change nothing
 
   const replace = () => {
     if (!near) return;
@@ -23,6 +24,10 @@ export function unknown(control, area, box, commit) {
   const draw = () => {
     const found = state.unknown[control.name];
     const words = found && found.text === area.value ? found.words : [];
+    layer.style.height = area.style.height;
+    layer.scrollTop = area.scrollTop;
+    if (words === drawn || (!words.length && !drawn?.length)) return;
+    drawn = words;
     const characters = words.length ? [...area.value] : []; // the places count these, not UTF-16 units
     const text = (from, to) => characters.slice(from, to).join("");
     const parts = [];
@@ -32,7 +37,6 @@ export function unknown(control, area, box, commit) {
       at = end;
     }
     layer.replaceChildren(...parts, text(at));
-    layer.style.height = area.style.height;
     layer.scrollTop = area.scrollTop;
     told.textContent = words.length ? `Not known: ${words.map(([start, end]) => text(start, end)).join(", ")}` : "";
     const first = words.find(([, , word]) => word);

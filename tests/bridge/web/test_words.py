@@ -155,3 +155,18 @@ def test_unknown_words_are_underlined_and_one_tap_replaces_the_word(page: Tab, s
     page.until(f"{MARKS.format(1)} === ''", "no marks in a text that is being written")
     page.key("Escape", "Escape", 27)
     page.until(f"{MARKS.format(1)} === 'zzzz'")
+
+
+def test_every_unknown_word_of_a_long_prompt_is_underlined(page: Tab, stage: Stage) -> None:
+    page.js("document.querySelectorAll('.column, #rest').forEach((e) => e.scrollTo(0, 0))")
+    before = page.js(PLACES)
+    unknown = [f"zz{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(40)]
+    stage.store.set("prompt_2", " fire ".join(unknown))
+    page.until(f"{MARKS.format(2)} === '{','.join(unknown)}'", "forty underlines")
+    assert page.js(PLACES) == before
+    page.js(
+        "window.made = 0; new MutationObserver(() => made++).observe(document.querySelector("
+        "'#slots .slot:nth-child(2) .marks'), {childList: true}); dispatchEvent(new Event('resize')); void 0"
+    )
+    page.js("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    assert page.js("made") == 0, "what is marked already is not marked anew"

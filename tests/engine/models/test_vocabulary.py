@@ -11,7 +11,7 @@ import pytest
 from engine.models.ember.specs import EMBER as ROW
 from engine.models.ember.vocabulary import EMBER
 from engine.models.registry import REGISTRY
-from engine.models.vocabulary import LONGEST_COMPARED, MAX_UNKNOWN, Unknown, Vocabulary
+from engine.models.vocabulary import LONGEST_CHECKED, LONGEST_COMPARED, MAX_COMPARED, Unknown, Vocabulary
 
 SMALL = Vocabulary(("neon", "watercolor", "fire"), {"pencil": "neon"}, frozenset({"a"}))
 
@@ -33,8 +33,20 @@ def test_unknown_words_are_found_where_they_stand(prompt: str, found: tuple[Unkn
     assert SMALL.parse(prompt)[1] == [prompt[u.start : u.end].lower() for u in found], "one rule for both"
 
 
-def test_what_one_prompt_costs_is_bounded() -> None:
-    assert len(SMALL.unknown("neno " * 1000)) == MAX_UNKNOWN
+def test_every_unknown_word_of_a_prompt_is_found_and_a_word_that_is_said_again_is_compared_once() -> None:
+    prompt = "neno " + " ".join(f"zz{chr(97 + n)}{chr(98 + n)}" for n in range(20)) + " neno fire"
+    found = SMALL.unknown(prompt)
+    assert len(found) == 22
+    assert [prompt[u.start : u.end] for u in found if u.nearest] == ["neno", "neno"]
+
+
+def test_what_one_prompt_costs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+    monkeypatch.setattr(Vocabulary, "_nearest", lambda self, said: compared.append(said) or "")
+    found = SMALL.unknown("".join(f"z{chr(97 + n % 26) * (n // 26 + 1)} " for n in range(400)) + "q " * 40_000)
+    assert len(compared) == MAX_COMPARED
+    assert found[-1].end <= LONGEST_CHECKED and len(found) <= LONGEST_CHECKED / 2
+    monkeypatch.undo()
     assert SMALL.unknown("neon" * LONGEST_COMPARED)[0].nearest == ""
 
 
