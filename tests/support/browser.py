@@ -141,14 +141,19 @@ class Tab:
     def type(self, text: str) -> None:
         self.call("Input.insertText", text=text)
 
-    def key(self, key: str, code: str = "", number: int = 0) -> None:
-        """Press and release a key, such as "k" or "Enter"."""
+    def key(self, key: str, code: str = "", number: int = 0, *, at: float = 0.0, held_s: float = 0.0) -> None:
+        """Press and release a key, such as "k" or "Enter".
+
+        Where the time between the two matters, `at` says when it was pressed, Unix time, as in `touch`; it is released
+        `held_s` later.
+        """
         text = key if len(key) == 1 else "\r" if key == "Enter" else ""
         params = {"key": key, "code": code or key, "windowsVirtualKeyCode": number or ord(key.upper()[0])}
         if key == "Enter":
             params["windowsVirtualKeyCode"] = 13
-        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **params)
-        self.call("Input.dispatchKeyEvent", type="keyUp", **params)
+        down, up = ({"timestamp": at}, {"timestamp": at + held_s}) if at else ({}, {})
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **params, **down)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **params, **up)
 
     def screenshot(self, path: Path, *, full: bool = False) -> None:
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)["data"]

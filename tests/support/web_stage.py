@@ -41,9 +41,9 @@ def tint(text: str) -> np.ndarray:
     return np.array([(digest >> shift & 255) / 255 for shift in (0, 8, 16)])
 
 
-def input_picture(time_s: float) -> np.ndarray:
+def input_picture(time_s: float, size: tuple[int, int] = SIZE) -> np.ndarray:
     """A moving grey test picture, uint8 [H, W, 3]."""
-    width, height = SIZE
+    width, height = size
     x = np.arange(width)[None, :] / width
     y = np.arange(height)[:, None] / height
     waves = 0.5 + 0.25 * np.sin(12 * x + 2.0 * time_s) + 0.25 * np.sin(9 * y + 5 * x - 1.3 * time_s)
@@ -106,6 +106,8 @@ class Stage:
         self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))
         self.engine_alive = True
         self.latency_ms = 110.0
+        self.motion_ms = 30.0
+        self.size = SIZE  # of the output; the web process is told that of the start
         self.sent = 0
         self.black_from = -1
         self.gaps_ms: list[float] = []
@@ -171,12 +173,12 @@ class Stage:
             self.gaps_ms.append((now - last_sent) * 1e3)
             last_sent = now
             controls = self.store.snapshot
-            pixels = input_picture(number * period)
+            pixels = input_picture(number * period, self.size)
             self.web.offer("input", Frame(pixels, seq=number))
             if controls.value("black"):
                 out = np.zeros_like(pixels)
             elif controls.value("freeze"):
-                out = self.latest
+                out = self.latest if self.latest.shape == pixels.shape else np.zeros_like(pixels)
             elif controls.value("bypass") or not self.engine_alive:
                 out = pixels
             else:
@@ -202,6 +204,7 @@ class Stage:
             fps_engine=FPS - 0.4,
             latency=self.latency_ms + wobble,
             latency_p95=self.latency_ms * 1.5 + 3 * wobble,
+            motion_latency=self.motion_ms + wobble / 4,
             noise=controls.value("strength") * (0.8 + 0.02 * wobble),
             steps=controls.value("steps"),
             prompt=controls.of(Controls).prompts()[0][0],

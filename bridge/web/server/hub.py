@@ -46,7 +46,7 @@ ERRORS_KEPT = 40
 REPLIES_KEPT = 40
 HISTORY_SECONDS = 120.0
 HISTORY_PERIOD_S = 0.5
-HISTORY_READINGS = ("latency", "latency_p95", "fps_out")
+HISTORY_READINGS = ("latency", "latency_p95", "fps_out", "motion_latency")
 
 Send = Callable[[str, Sequence[Any], Origin], None]
 """Sends (full OSC address, arguments, who said it) to the bridge process; never blocks."""

@@ -34,11 +34,18 @@ MAX_ARGUMENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point of the plot of the last two minutes: latency and its 95th percentile in ms, output rate in frames/s."""
+    """A point of the plots of the last two minutes.
+
+    Attributes:
+        latency, latency_p95: of the style, in ms: median and 95th percentile.
+        fps_out: output rate in frames/s.
+        motion_latency: of the motion, in ms: median; 0 if it is not measured.
+    """
 
     latency: float
     latency_p95: float
     fps_out: float
+    motion_latency: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +172,8 @@ def state_json(state: PageState) -> dict[str, Any]:
 def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
     """One JSON object for a batch of messages, in their order; it holds only the keys of what changed.
 
-    The keys are those of `state_json`, `you` and `local` (only in the first message to a page), `point` ([latency, its
-    95th percentile, output rate]) and `replies` ([{address, args}]). A control is [value, origin].
+    The keys are those of `state_json`, `you` and `local` (only in the first message to a page), `point` (the values of
+    a `Point`) and `replies` ([{address, args}]). A control is [value, origin].
     """
     content: dict[str, Any] = {}
     for message in news:
@@ -230,7 +237,7 @@ def _unknown_json(checked: PromptsChecked) -> dict[str, Any]:
 
 def _point_json(point: Point) -> list[float]:
     """An array, because the first message to a page holds 240 points."""
-    return [point.latency, point.latency_p95, point.fps_out]
+    return [point.latency, point.latency_p95, point.fps_out, point.motion_latency]
 
 
 @dataclass(frozen=True, slots=True)

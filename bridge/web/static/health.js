@@ -1,7 +1,8 @@
-// Health: state and figures at the top, the latency plot, stage times, drops, what is in force, errors.
+// Health: state and figures at the top, the plots of the latency, stage times, drops, what is in force, errors.
 
 import { el } from "./faces.js";
 import { on, state } from "./link.js";
+import { plot } from "./plots.js";
 
 const $ = (id) => document.getElementById(id);
 const WORDS = {
@@ -12,6 +13,10 @@ const WORDS = {
   error: "error",
 };
 const STAGES = { upload: "upload", encode: "encode", dit: "network", decode: "decode", download: "download" };
+// The lines of the plots: column of the points, colour, width in px, dash.
+const STYLE = [0, "--accent", 2.5, []];
+const P95 = [1, "--p95", 1.5, []];
+const MOTION = [3, "--ice", 2.5, [2, 4]];
 const CAUSES = { input: "before the engine", late: "too late", engine: "with the engine" };
 
 const figure = (value, digits = 0) => (value === undefined ? "–" : Number(value).toFixed(digits));
@@ -36,9 +41,9 @@ export function health(table, faces) {
     table.causes.map((cause) => [cause, row($("drops"), CAUSES[cause] ?? cause)]),
   );
   const force = Object.fromEntries(
-    ["noise", "steps", "vram", "model"].map((name) => [
+    ["noise", "steps", "vram", "model", "omitted"].map((name) => [
       name,
-      row($("force"), name === "vram" ? "VRAM" : name),
+      row($("force"), { vram: "VRAM", omitted: "left out" }[name] ?? name),
     ]),
   );
 
@@ -61,6 +66,10 @@ export function health(table, faces) {
     force.steps.textContent = r.steps === undefined ? "–" : `${r.steps} of ${state.values.steps ?? "–"}`;
     force.vram.textContent = r.vram === undefined ? "–" : r.vram ? `${r.vram.toFixed(1)} GiB` : "no GPU";
     force.model.textContent = r.model ?? "–";
+    force.omitted.textContent = r.given_up || "nothing";
+    $("style-now").textContent = figure(r.latency);
+    $("motion-now").textContent = figure(r.motion_latency);
+    $("reprojection").textContent = r.reprojection ? `Reproject: ${r.reprojection}` : "";
     faces.strength?.mark(r.noise ?? null);
     faces.steps?.mark(r.steps ?? null);
   });
@@ -68,15 +77,17 @@ export function health(table, faces) {
   on("control", word);
   on("online", word);
   for (const topic of ["readings", "errors"]) on(topic, line);
+  const redraw = [
+    plot($("plot"), 120, [P95, STYLE], ([style, p95]) => `now ${style} ms, 95th percentile ${p95} ms`),
+    plot($("plot-motion"), 30, [STYLE, MOTION], ([style, , , motion]) => `style now ${style} ms, motion now ${motion} ms`),
+  ];
   const fold = $("health-fold");
   fold.addEventListener("click", () => {
     const open = fold.getAttribute("aria-expanded") !== "true";
     fold.setAttribute("aria-expanded", String(open));
     $("health-body").hidden = !open;
-    plot();
+    for (const draw of redraw) draw();
   });
-  on("point", plot);
-  new ResizeObserver(plot).observe($("plot"));
 }
 
 function row(list, name) {
@@ -116,75 +127,4 @@ function word() {
   // In every other state the notice over the picture explains it.
   const more = panic ? `${panic} is on` : name === "running" ? r.message || r.input || "" : "";
   if ($("state-more").textContent !== more) $("state-more").textContent = $("state-more").title = more;
-}
-
-function plot() {
-  const canvas = $("plot");
-  const last = state.history.at(-1);
-  if (last)
-    canvas.setAttribute(
-      "aria-label",
-      `Latency of the last two minutes, now ${Math.round(last[0])} ms, 95th percentile ${Math.round(last[1])} ms`,
-    );
-  const ratio = Math.min(2, devicePixelRatio || 1);
-  const width = canvas.clientWidth;
-  const height = canvas.clientHeight;
-  if (!width) return;
-  if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
-  if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-  const g = canvas.getContext("2d");
-  g.setTransform(ratio, 0, 0, ratio, 0, 0);
-  g.clearRect(0, 0, width, height);
-  const style = getComputedStyle(document.documentElement);
-  const colour = (name) => style.getPropertyValue(name);
-  const target = state.values.slo_latency ?? 0;
-  const peak = Math.max(...state.history.map((p) => p[1]), 1);
-  const top = Math.max(nice(peak * 1.15), 20);
-  const y = (ms) => height - 4 - (Math.min(ms, top) / top) * (height - 12);
-  const x = (i) => width - ((state.history.length - 1 - i) / 239) * width;
-  g.font = `13px ${getComputedStyle(canvas).fontFamily}`;
-  g.lineWidth = 1;
-  for (const share of [0.5, 1]) {
-    g.strokeStyle = colour("--line");
-    g.beginPath();
-    g.moveTo(0, y(top * share));
-    g.lineTo(width, y(top * share));
-    g.stroke();
-  }
-  if (target && target <= top) {
-    g.strokeStyle = colour("--warn");
-    g.setLineDash([6, 6]);
-    g.beginPath();
-    g.moveTo(0, y(target));
-    g.lineTo(width, y(target));
-    g.stroke();
-    g.setLineDash([]);
-  }
-  const trace = (column) =>
-    state.history.forEach((p, i) => (i ? g.lineTo(x(i), y(p[column])) : g.moveTo(x(i), y(p[column]))));
-  if (state.history.length > 1) {
-    g.beginPath();
-    trace(1);
-    g.strokeStyle = colour("--p95");
-    g.lineWidth = 1.5;
-    g.stroke();
-    g.beginPath();
-    trace(0);
-    g.strokeStyle = colour("--accent");
-    g.lineWidth = 2.5;
-    g.stroke();
-  }
-  // Last, on a background of their own, so that no line crosses a figure.
-  for (const share of [0.5, 1]) {
-    const label = top < 2000 ? `${Math.round(top * share)} ms` : `${(top * share) / 1000} s`;
-    g.fillStyle = colour("--panel");
-    g.fillRect(0, y(top * share) + 2, g.measureText(label).width + 8, 16);
-    g.fillStyle = colour("--dim");
-    g.fillText(label, 4, y(top * share) + 14);
-  }
-}
-
-function nice(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((m) => m * power).find((n) => n >= value);
 }

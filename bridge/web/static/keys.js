@@ -12,17 +12,18 @@ const MEANING = {
 const MOVES = [
   ["Enter", "In a field: send what was typed and leave the field"],
   ["Escape", "In a field: leave it and keep the old text. In a dialog: close it"],
-  ["Enter", "On a fader: type its number"],
+  ["Enter", "On a fader: type its number. On the pad: go to the centre"],
   ["Tab", "Next control: picture, panic, snapshots, then the other panels; Shift+Tab goes back"],
   ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];
 
-/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot. */
-export function keyboard(byName, press) {
+/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B. */
+export function keyboard(byName, press, compare) {
   const panic = Object.entries(PANIC).filter(([name]) => name in byName);
   const acts = {
     P: () => document.getElementById("w-prompt_1").focus(),
     V: lookOn,
+    C: (event) => compare.press(event.timeStamp),
     "?": () => document.getElementById("help").showModal(),
   };
   const always = {};
@@ -38,6 +39,7 @@ export function keyboard(byName, press) {
     row(["P"], "Go to the first prompt"),
     row(["1 … 9"], "Recall a snapshot"),
     row(["V"], "Next view of the picture"),
+    row(["C"], "Compare A/B: without Reproject and Detail, and back. Held: only while it is held"),
     row(["?"], "This help"),
     ...MOVES.map(([key, words]) => row([key], words)),
   );
@@ -59,7 +61,8 @@ export function keyboard(byName, press) {
     if (/^[1-9]$/.test(key)) press(Number(key), false);
     else if (key in acts) {
       event.preventDefault();
-      acts[key]();
+      acts[key](event);
     }
   });
+  document.addEventListener("keyup", (event) => event.key?.toUpperCase() === "C" && compare.release(event.timeStamp));
 }

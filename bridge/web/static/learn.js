@@ -7,8 +7,10 @@ const button = document.getElementById("learn-button");
 const bar = document.getElementById("learn-bar");
 const text = document.getElementById("learn-text");
 const switchOn = document.getElementById("learn-on");
+const OFF = "MIDI is off: Tidecast was started without --midi.";
 let waiting = "";
 let inviting = false;
+let heard = 0; // time of the newest error that was looked at
 
 /** Prepare the mode. */
 export function learn() {
@@ -23,6 +25,11 @@ export function learn() {
     (event) => event.key === "Escape" && document.body.classList.contains("learning") && leave(),
   );
   on("midi", show);
+  on("errors", (list) => {
+    const failed = list.filter(({ topic, time_s }) => topic === "midi" && time_s > heard).at(-1);
+    heard = Math.max(heard, list.at(-1)?.time_s ?? 0);
+    if (failed && document.body.classList.contains("learning")) text.textContent = failed.reason;
+  });
   on("reply", ({ address, args }) => {
     if (address === "/error" && waiting && args[0] === "/tidecast/midi/learn") {
       waiting = "";
@@ -61,7 +68,7 @@ function invite() {
   const { bindings, ports } = state.midi ?? {};
   switchOn.hidden = Boolean(bindings);
   text.textContent = !bindings
-    ? "MIDI is off."
+    ? (state.errors.filter(({ topic }) => topic === "midi").at(-1)?.reason ?? OFF)
     : ports?.length === 0
       ? "No MIDI device is connected. Plug one in; it is detected automatically."
       : "Choose a control, then turn a knob.";

@@ -1,11 +1,13 @@
 // The control room page: fetches the table of controls, builds everything from it, then follows the show.
 
+import { compare } from "./compare.js";
 import { errors } from "./errors.js";
 import { guide } from "./guide.js";
 import { health } from "./health.js";
 import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
+import { notes } from "./notes.js";
 import { snapshots } from "./pads.js";
 import { panel, panic, recording } from "./panels.js";
 import { drawn, look, picture } from "./picture.js";
@@ -41,9 +43,13 @@ for (const [title, rows] of groups) {
     );
 }
 recording(byName.record);
-const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), table.about.colors);
+const extras = new Map(); // what a snapshot holds only if it is asked for: word -> labels of the controls
+for (const { stored, label } of table.controls)
+  if (!["always", "never"].includes(stored)) extras.set(stored, [...(extras.get(stored) ?? []), label]);
+const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), table.about.colors, extras);
 shows(table.about.show);
 health(table, faces);
+notes(faces);
 errors();
 words(
   table.controls.filter((c) => /^prompt_\d$/.test(c.name)),
@@ -53,7 +59,7 @@ guide(table, byName.input);
 learn();
 picture();
 
-keyboard(byName, press);
+keyboard(byName, press, compare(byName.compare));
 
 // On a phone the tools are the first row of what scrolls; the top keeps only the state.
 const phone = matchMedia("(max-width: 700px) and (min-height: 541px), (max-width: 600px)");

@@ -8,9 +8,9 @@ const $ = (id) => document.getElementById(id);
 const PADS = 16;
 const LONGEST_NAME = 40;
 
-/** Build the pads; `undo` is the row of the command, `colors` what a pad may have. Returns press(number, keep), which
- * recalls or stores. */
-export function snapshots(undo, colors) {
+/** Build the pads; `undo` is the row of the command, `colors` what a pad may have, `extras` what is stored only if asked for:
+ * word -> labels of its controls. Returns press(number, keep), which recalls or stores. */
+export function snapshots(undo, colors, extras) {
   const bank = $("bank");
   const modes = { store: $("store-mode"), edit: $("edit-mode") };
   const editor = $("pad-editor");
@@ -30,6 +30,8 @@ export function snapshots(undo, colors) {
     asked = 0;
     for (const [key, button] of Object.entries(modes)) button.setAttribute("aria-pressed", String(key === mode));
     $("snapshots").dataset.mode = mode;
+    $("store-bar").hidden = mode !== "store";
+    document.body.classList.toggle("storing", mode === "store");
     draw();
   };
   const store = (number) => {
@@ -38,7 +40,9 @@ export function snapshots(undo, colors) {
       draw();
       return;
     }
-    send("/tidecast/snapshot/save", number);
+    // Without the bar, where they can be seen, none of the words is meant.
+    const words = mode === "store" ? also.filter((box) => box.checked).map((box) => box.value) : [];
+    send("/tidecast/snapshot/save", number, ...(words.length ? [words.join(" ")] : []));
     arm("");
   };
   const recall = (number) => {
@@ -62,6 +66,11 @@ export function snapshots(undo, colors) {
     editor.close();
     arm("");
   };
+  const also = [...extras].map(([word, labels]) => {
+    const box = el("input", { type: "checkbox", value: word });
+    $("store-bar").append(el("label", { class: "check", title: labels.join(", ") }, box, word));
+    return box;
+  });
   name.maxLength = LONGEST_NAME;
   const choices = ["", ...colors].map((color) => el("input", { type: "radio", name: "pad-color", value: color }));
   $("pad-colors").append(

@@ -3,6 +3,7 @@
 import { change, el, register } from "./faces.js";
 import { browse, files } from "./files.js";
 import { askInputs, on, state } from "./link.js";
+import { sized } from "./notes.js";
 import { trigger, widget } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -37,7 +38,7 @@ export function panel(title, rows, commands, column, about) {
   const box = el("div", { class: "controls" });
   for (const control of rows) {
     faces[control.name] = control.name === "input" ? source(control, about.inputs) : widget(control);
-    box.append(faces[control.name]);
+    box.append(control.name === "output_size" ? sized(faces[control.name]) : faces[control.name]);
   }
   if (commands.length) box.append(el("div", { class: "row" }, ...commands.map(trigger)));
   column.append(

@@ -8,6 +8,7 @@ import { unknown } from "./unknown.js";
 const INSET = 20; // half of the puck, so that it stays inside the pad
 const BEGIN_PX = 5;
 const FINE = 0.1;
+const DOUBLE_MS = 350;
 const STOPS = [0, 0.5, 1]; // corners, middles of the edges, and the centre
 const CATCH = 0.03; // a drag is caught by a stop within this share of the pad,
 const CATCH_TAP = 0.15; // a tap within this one
@@ -140,10 +141,12 @@ function pad(texts, weights) {
     paint();
     shares(...at).forEach((share, i) => change(weights[i], Math.round(share * 1000) / 1000, box));
   };
-  // As with a fader: the puck follows how far the pointer moves, a tenth as far with Shift. A tap brings it to the place.
+  // As with a fader: the puck follows how far the pointer moves, a tenth as far with Shift. A tap brings it to the place
+  // while changes of the prompts take time; without that it would be a cut. A double tap brings it to the centre.
   const size = () => [box.clientWidth - 2 * INSET, box.clientHeight - 2 * INSET];
   const caught = (share, within) => STOPS.find((stop) => Math.abs(share - stop) <= within) ?? share;
   let drag = null;
+  let tapped = -Infinity;
   box.addEventListener("pointerdown", (event) => {
     if (event.button !== 0) return;
     drag = { id: event.pointerId, x: event.clientX, y: event.clientY, from: [...at], moving: false };
@@ -164,12 +167,17 @@ function pad(texts, weights) {
     const tap = !drag.moving;
     drag = null;
     if (!tap) return;
+    const again = event.timeStamp - tapped < DOUBLE_MS;
+    tapped = again ? -Infinity : event.timeStamp;
+    if (again) return move(0.5, 0.5);
+    if (!(state.values.prompt_seconds > 0)) return;
     const area = box.getBoundingClientRect();
     const place = [event.clientX - area.left, event.clientY - area.top];
     move(...place.map((px, axis) => caught(Math.min(1, Math.max(0, (px - INSET) / size()[axis])), CATCH_TAP)));
   });
   box.addEventListener("pointercancel", () => (drag = null));
   box.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") return move(0.5, 0.5);
     const step = event.shiftKey ? 0.2 : 0.05;
     const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[
       event.key

@@ -100,9 +100,9 @@ def test_a_batch_that_begins_with_the_whole_state_ends_with_the_newest_values():
             Joined("web:1", hub.everything(), False),
             messages.ControlsChanged({"mix": messages.ControlValue(0.25, "osc")}),
             messages.ErrorsReported((messages.ErrorNote(1.0, "web", "slow"),)),
-            Point(50.0, 60.0, 30.0),
+            Point(50.0, 60.0, 30.0, 20.0),
         ]
     )
     assert content["controls"].keys() == hub.controls.keys() and content["controls"]["mix"] == [0.25, "osc"]
     assert content["errors"] == [{"time_s": 1.0, "topic": "web", "reason": "slow"}]
-    assert content["history"] == [] and content["point"] == [50.0, 60.0, 30.0]
+    assert content["history"] == [] and content["point"] == [50.0, 60.0, 30.0, 20.0]

@@ -1,0 +1,38 @@
+// Words in amber beside the controls that they concern: what a stage leaves out, and that a picture is stretched.
+
+import { el } from "./faces.js";
+import { on } from "./link.js";
+
+/** What a stage says that it leaves out -> the control of it. */
+const OMITTED = { reprojection: "reproject", detail: "detail" };
+const WHY = "A tick is too short for it. A smaller output or fewer pictures per second would hold it.";
+const SIZES = "Such as 1920x1080; input is the source's size, model the model's.";
+
+/** Follow the readings; `faces` are the widgets by the name of their control. */
+export function notes(faces) {
+  const marks = Object.entries(OMITTED)
+    .filter(([, name]) => faces[name])
+    .map(([what, name]) => {
+      const mark = el("span", { class: "omitted", hidden: true, title: WHY }, "left out");
+      faces[name].querySelector("label").append(" ", mark);
+      return [what, mark];
+    });
+  on("readings", ({ given_up: omitted }) => {
+    const words = (omitted ?? "").split(", ");
+    for (const [what, mark] of marks) mark.hidden = !words.includes(what);
+  });
+}
+
+/** The widget of the output's size with words below it, for which the room is kept free: how a size is written, or that the
+ * model's picture is stretched. */
+export function sized(widget) {
+  const words = el("p", { class: "beneath dim", id: "size-note", role: "status" }, SIZES);
+  widget.querySelector("input").setAttribute("aria-describedby", words.id);
+  on("readings", ({ stretched }) => {
+    const text = stretched || SIZES;
+    if (words.textContent === text) return;
+    words.textContent = words.title = text;
+    words.classList.toggle("amber", Boolean(stretched));
+  });
+  return el("div", {}, widget, words);
+}
