@@ -36,12 +36,23 @@ from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
+from bridge.pipeline.model.switch import ModelSwitch
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.table import STAGES
-from bridge.process.messages import Complaint, EngineEvent, Health, Loading, Ready, Restarting
+from bridge.process.engine.choice import EngineControls, know, offered
+from bridge.process.messages import (
+    ChangeFailed,
+    Complaint,
+    EngineEvent,
+    Health,
+    Loading,
+    Ready,
+    Restarting,
+    SizeFound,
+)
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
 from bridge.show.folder import BINDINGS, SNAPSHOTS
@@ -81,6 +92,7 @@ class App:
 
     def __init__(self, config: AppConfig, stages: Sequence[StageRow] = STAGES) -> None:
         self.config = config
+        know(config.engine)
         self._stages = stages
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
@@ -141,7 +153,12 @@ class App:
         canvas = self._canvas()
         self.osc = self._start_osc(stack)
         self.supervisor = Supervisor(
-            config.engine, config.process, fps, lambda: store.snapshot.of(Controls), self._on_event
+            config.engine,
+            config.process,
+            fps,
+            lambda: store.snapshot.of(Controls),
+            self._on_event,
+            lambda: self.switch.trial(),
         )
         stack.callback(self.supervisor.stop)
         self.recorder = self._make_recorder(stack)
@@ -176,7 +193,10 @@ class App:
             self.publisher,
             lambda: store.snapshot.of(Controls).slo_latency,
         )
-        self.telemetry.update(state="loading", output=", ".join(config.output.uris), model=config.engine.model)
+        model = store.snapshot.of(EngineControls).engine_model
+        self.telemetry.update(state="loading", output=", ".join(config.output.uris), model=model)
+        self.switch = ModelSwitch(store, self.supervisor, lambda: self.capture.info, fps, report, self.monitor.notify)
+        stack.callback(self.switch.follow())
 
         stack.callback(self.publisher.stop)
         self.publisher.start()
@@ -277,6 +297,7 @@ class App:
             show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error),
             words=lambda: self._words,
             examples=web.examples,
+            engine=offered(self.config.engine),
         )
         stack.callback(page.stop)
         page.start()
@@ -349,11 +370,18 @@ class App:
         """Turn an event of the supervisor into telemetry."""
         match event:
             case Loading(text):
-                self.telemetry.update(message=text)
+                self.telemetry.update(message=self.monitor.notice or text)
             case Ready(model, vocabulary):
                 self._ever_ready = True
+                self.capture.model = self.publisher.model = self.supervisor.size
                 self._words = WordsKnown(vocabulary)
-                self.telemetry.update(message="", model=model)
+                self.telemetry.update(message=self.monitor.notice, model=model)
+                self.switch.ready(event)
+            case SizeFound(_, text):
+                log.info("%s", text)
+                self.monitor.notify(text)
+            case ChangeFailed():
+                self.switch.failed(event)
             case Health():
                 self.monitor.health(event)
             case Complaint(topic, reason):

@@ -26,6 +26,7 @@ from bridge.pipeline.panic import PanicControls
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.compare import CompareControls
 from bridge.pipeline.stages.table import STAGES
+from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
@@ -53,6 +54,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         PanicControls,
         InputControls,
         CanvasControls,
+        EngineControls,
         RecordControls,
     )
     stage_readings = [reading for row in stages for reading in (row.cost, *row.readings)]

@@ -39,6 +39,10 @@ class Config(BaseModel):
     model: str = Field("ember", description="Name of a row in the model table (tidecast models list).")
     width: int = Field(256, ge=32, le=4096, multiple_of=16, description="Width of the model's picture.")
     height: int = Field(256, ge=32, le=4096, multiple_of=16, description="Height of the model's picture.")
+    size: Literal["", "auto"] = Field(
+        "",
+        description="auto measures at the start which size holds rate and latency; width and height are then ignored.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     devices: tuple[str, ...] = Field(
         (),

@@ -63,6 +63,11 @@ class Opened:
 
 def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registry.Files | None) -> Opened:
     """Open the model that `config` names; arguments and errors as for `Session.open`."""
+    if config.size:
+        raise ModelError(
+            f"The size {config.size!r} is measured by tidecast run; a session needs a width and a height.",
+            "Set width and height.",
+        )
     for package in config.families:
         registry.register(package)
     spec = registry.get(config.model)

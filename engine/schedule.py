@@ -195,6 +195,19 @@ def plan(goal: Goal, load: Load, cost: Cost, policy: Policy) -> tuple[Plan, Poli
     return Plan(rows, steps, skip, late, _reason(goal, cost, steps, period), goal.extra_forwards), policy
 
 
+def holds(goal: Goal, cost: Cost, fps: float) -> bool:
+    """Whether the wanted steps are expected to hold rate and latency, with the margin that raising them needs.
+
+    Args:
+        goal: the wanted operation.
+        cost: measured times.
+        fps: pictures per second.
+    """
+    period = goal.frames_per_latent / max(SLOWEST_FPS, fps)
+    in_time = _chunk_s(cost, goal.steps, goal) <= MAX_LOAD_TO_RAISE * period
+    return in_time and _latency(goal, cost, goal.steps, period) <= RAISE_LATENCY * goal.latency_s
+
+
 def observe(cost: Cost, done: Plan, seconds: float) -> Cost:
     """Update the estimate with a chunk that was processed by the plan `done` in `seconds`."""
     return cost.measured(done.rows, seconds / done.forwards)

@@ -41,6 +41,7 @@ REAL_TIME = {
     "bridge/test_app.py",
     "bridge/drills/test_fault_programs.py",
     "bridge/drills/test_faults.py",
+    "bridge/pipeline/model/test_switch.py",
     "bridge/video/ndi/test_ndi.py",
     "bridge/web/test_demo.py",
     "bridge/web/test_page.py",

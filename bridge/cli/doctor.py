@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from bridge.config import AppConfig
 from bridge.ipc.frame_ring import FrameRing
-from bridge.process.supervisor import INBOX_DEPTH, OUTBOX_DEPTH
+from bridge.process.engine.rings import INBOX_DEPTH, OUTBOX_DEPTH
 from bridge.video.opening import availability_error, limits
 from bridge.video.table import rows
 from engine.config import Config as EngineConfig

@@ -31,6 +31,7 @@ from bridge.config_file import load, presets
 from bridge.ipc.group_signals import obeyed
 from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import PrintableFormatter
+from bridge.process.engine.choice import AUTO
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 from engine.runtime.host_memory import keep_memory
@@ -83,7 +84,9 @@ Output = Annotated[
     list[str], typer.Option("--output", "-o", help="Where to send the result: {outputs}, then a name. Repeatable.")
 ]
 Model = Annotated[str, typer.Option("--model", "-m", help="A model of `tidecast models list`.")]
-Size = Annotated[str, typer.Option("--size", help="Size of the model's picture, for example 512x512.")]
+Size = Annotated[
+    str, typer.Option("--size", help="Size of the model's picture, for example 512x512; or auto, which measures it.")
+]
 OutputSize = Annotated[
     str, typer.Option("--output-size", help="Size of the output: for example 1920x1080, or input, or model.")
 ]
@@ -299,12 +302,14 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def size_settings(size: str | None) -> dict[str, int]:
-    """The settings of width and height for a text such as 512x512."""
+def size_settings(size: str | None) -> dict[str, Any]:
+    """The settings of the model's size for a text such as 512x512, or auto."""
     if size is None:
         return {}
+    if size.strip().lower() == AUTO:
+        return {"engine.size": AUTO}
     width, height = parse_size(size)
-    return {"engine.width": width, "engine.height": height}
+    return {"engine.size": "", "engine.width": width, "engine.height": height}
 
 
 def assignments(settings: list[str]) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import one_line
+from bridge.process.engine.choice import EngineControls
 from bridge.video.table import output_text
 from bridge.web.access import is_loopback, qr_text
 from engine.control import PREFIX
@@ -47,7 +48,8 @@ def going_on(console: Console) -> Iterator[None]:
 def introduction(bridge: App) -> str:
     """Lines of text that say what to open and what to try."""
     config = bridge.config
-    lines = [f"model   {config.engine.model} at {config.engine.width}x{config.engine.height}"]
+    chosen = bridge.store.snapshot.of(EngineControls)
+    lines = [f"model   {chosen.engine_model} at {chosen.engine_size}"]
     lines.append(f"input   {config.input.uri}")
     lines += [f"output  {output_text(uri)}" for uri in config.output.uris]
     lines.append(f"record  {PREFIX}/record 1, or Record on the page; into {bridge.recorder.folder}")

@@ -56,7 +56,7 @@ class Capture(OpeningService):
     Args:
         uri: the source at the start; the control `input` overrides it when it is not empty.
         options: preferences for the source.
-        width, height: the model's size in pixels.
+        width, height: the model's size in pixels at the start.
         store: live controls (`input`, and those of the stages).
         stages: the table of stages; those of the input run here and must give RGB frames of the canvas.
         inputs: returns the last list of sources that was shown, for a choice by index.
@@ -67,6 +67,7 @@ class Capture(OpeningService):
     Attributes:
         history: the frames of the last seconds, for the stages.
         stages: the stages of the input.
+        model: the model's size; may be set from any thread, and is obeyed from the next frame on.
         arrived_at: `time.monotonic_ns()` of the last frames.
         stretched: that the model's picture is stretched to the canvas, and what to do, as a sentence; else empty.
     """
@@ -86,7 +87,7 @@ class Capture(OpeningService):
         super().__init__("capture", f"The input {uri}", tell)
         self._start_uri = uri
         self._options = options
-        self.width, self.height = width, height
+        self.model = self._made_for = (width, height)
         self.stages = StageChain(stages, Place.INPUT, width, height, tell)
         self._store = store
         self._inputs = inputs
@@ -110,7 +111,7 @@ class Capture(OpeningService):
         self._skipped_before = 0
         self.history = FrameHistory()
         self.stretched = ""
-        self._canvas: Size | None = None  # of the last frame
+        self._canvas: Size | None = None  # of the last frame; None to look at its shape anew
 
     @property
     def lost(self) -> bool:
@@ -261,7 +262,11 @@ class Capture(OpeningService):
                 self._complaints.clear()
 
     def _take(self, frame: Frame) -> None:
-        controls, model = self._store.snapshot, (self.width, self.height)
+        controls, model = self._store.snapshot, self.model
+        if model != self._made_for:
+            self._made_for, self._canvas = model, None
+            self.history.forget()  # its small frames have the size of the engine before
+            self.stages.remake(*model)
         canvas = canvas_size(controls.of(CanvasControls).output_size, model, (frame.width, frame.height))
         if canvas != self._canvas:
             self._canvas = canvas
@@ -285,7 +290,7 @@ class Capture(OpeningService):
             self._pass_on(numbered, small)
 
     def _compare_shapes(self, model: Size, canvas: Size) -> None:
-        """Say, once for every canvas, that the model's picture is stretched to it."""
+        """Say, once for every canvas and every model, that the model's picture is stretched to it."""
         self.stretched = stretched(model, canvas)
         if self.stretched:
             log.warning("output: %s", self.stretched)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from bridge.control.telemetry import Telemetry
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.publish import Publisher
+from bridge.process.engine.choice import size_text
 from bridge.process.messages import Health
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
@@ -22,6 +23,9 @@ WINDOW_NS = 2_000_000_000
 
 TOLERANCE = 1.05
 """The latency may be this many times the target before it counts as late: it is measured in whole pictures."""
+
+NOTICE_S = 30.0
+"""How long a notice stands in the message."""
 
 STALLED = "The engine gives no pictures; the input is shown until it does."
 
@@ -56,6 +60,18 @@ class Monitor(Service):
         self._publisher = publisher
         self._target_ms = target_ms
         self._schedule_reason = ""
+        self._notice = ("", 0.0)
+
+    @property
+    def notice(self) -> str:
+        """What was noticed in the last seconds; empty if nothing was."""
+        text, until_s = self._notice
+        return text if time.monotonic() < until_s else ""
+
+    def notify(self, text: str) -> None:
+        """Say this in the message for the next `NOTICE_S`, unless there is no input or the engine stalls."""
+        self._notice = text, time.monotonic() + NOTICE_S
+        self._telemetry.update(message=text)
 
     def health(self, health: Health) -> None:
         """Write the readings of the engine's last chunk."""
@@ -115,6 +131,7 @@ class Monitor(Service):
                 dropped=sum(by_cause.values()),
                 **{f"dropped_{cause}": count for cause, count in by_cause.items()},
                 input=str(info) if info is not None else "",
+                model_size=size_text(supervisor.size),
                 given_up=", ".join(publisher.given_up),
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 stretched=capture.stretched,
@@ -129,7 +146,7 @@ class Monitor(Service):
                     self._telemetry.error("engine", STALLED)
             elif state == "running":
                 late = "" if target in ("", "held") else TOO_LATE.format(middle, target_ms)
-                self._telemetry.update(message=self._schedule_reason or late)
+                self._telemetry.update(message=self.notice or self._schedule_reason or late)
             before = state
 
 

@@ -48,7 +48,7 @@ class Publisher(Service):
         stages: the table of stages; those for restyled frames and those of the tick run here.
         store: live controls.
         fps: rate of the output in 1/s; 0 follows the source's.
-        size: the model's width and height in pixels.
+        size: the model's width and height in pixels at the start.
         stall_s: shortest time without a restyled frame, in s, after which the input is shown (see `stall_detector`).
         offer: called at every tick with its frame (for preview and recording), also when the outputs fail; must be
             quick.
@@ -59,6 +59,7 @@ class Publisher(Service):
         restyled: the frames that the engine returned; only this thread changes it.
         outputs: the outputs.
         main: the first of them.
+        model: the model's size; may be set from any thread, and is obeyed from the next tick on.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Publisher(Service):
         self._store = store
         self._offer = offer
         width, height = size
-        self._model = size
+        self.model = self._made_for = size
         self._restyled_stages = StageChain(stages, Place.RESTYLED, width, height, tell)
         self._tick_stages = StageChain(stages, Place.TICK, width, height, tell)
         self._plain = plain_values(stages)
@@ -135,6 +136,10 @@ class Publisher(Service):
 
     def _tick(self) -> None:
         supervisor = self._supervisor
+        if self.model != self._made_for:
+            self._made_for = self.model
+            for stages in (self._restyled_stages, self._tick_stages):
+                stages.remake(*self._made_for)
         self.restyled.collect(supervisor.state is EngineState.RUNNING, supervisor.chunks, time.monotonic_ns())
         controls = self._controls()
         dry = controls.of(PanicControls).bypass or not self.restyled.any
@@ -161,8 +166,8 @@ class Publisher(Service):
     def _canvas(self, controls: Snapshot) -> Size:
         """The size of the output. That of the newest input frame is the source's, where the source decides."""
         newest = self._history.newest
-        source = self._model if newest is None else (newest.width, newest.height)
-        return canvas_size(controls.of(CanvasControls).output_size, self._model, source)
+        source = self._made_for if newest is None else (newest.width, newest.height)
+        return canvas_size(controls.of(CanvasControls).output_size, self._made_for, source)
 
     def _shown(self, frame: Frame, sent_ns: int) -> None:
         """Measure the latency of a frame that was sent: of its style if that is new, of its motion if that is new."""

@@ -63,6 +63,7 @@ NAMES = (
         "That the model's picture is stretched to the output's proportions, and what to do; else empty.",
     ),
     Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
+    Reading("model_size", "/status/model/size", Kind.TEXT, "", "Size of the pictures that it makes."),
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),
 )
 """What is connected, and a message about it."""

@@ -30,6 +30,10 @@ class SessionSpec(Protocol):
         """Latent frames of a chunk."""
 
     @property
+    def most_steps(self) -> int:
+        """The largest number of denoising steps."""
+
+    @property
     def batches(self) -> bool:
         """Whether the steps of successive chunks can share one forward."""
 

@@ -17,6 +17,7 @@ class PlainSpec:
     name: str = "identity"
     frames_per_latent: int = 1
     frames_per_block: int = 1
+    most_steps: int = 4
     batches: bool = True
     extra_forwards: int = 0
     vocabulary: None = None

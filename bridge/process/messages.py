@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
+from bridge.process.engine.choice import EngineChoice, Size, SizeTrial
 from bridge.process.faults import Fault
 from engine.config import Config
 from engine.controls import Controls
@@ -26,6 +27,7 @@ class Start:
         debug: obey `InjectFault`.
         fps: output rate in 1/s that the schedule aims at; 0 for the input's rate.
         controls: the live controls in force.
+        trial: if given, measure these sizes instead of processing frames, answer with `SizeFound`, and end.
     """
 
     config: Config
@@ -33,6 +35,7 @@ class Start:
     debug: bool
     fps: float
     controls: Controls
+    trial: SizeTrial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,25 @@ class Ready:
     Attributes:
         model: its name.
         vocabulary: the only words that it knows; None if it takes any sentence.
+        most_steps: the most denoising steps that it takes with this configuration.
     """
 
     model: str
     vocabulary: Vocabulary | None = None
+    most_steps: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SizeFound:
+    """The size that was chosen by measuring.
+
+    Attributes:
+        size: width and height in pixels.
+        text: what was measured and chosen, for the user.
+    """
+
+    size: Size
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +160,28 @@ class Restarting:
     retry_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeFailed:
+    """The model and the size that were chosen could not be started; those before are started again.
+
+    Attributes:
+        failed: what was chosen.
+        back: what is started instead.
+        reason: why, for the user.
+    """
+
+    failed: EngineChoice
+    back: EngineChoice
+    reason: str
+
+
 ToEngine = ControlsChanged | InjectFault | Stop
 """From the bridge process to the engine process."""
 
-FromEngine = Loading | Ready | Health | Complaint | LogLine | Failed
+FromEngine = Loading | Ready | SizeFound | Health | Complaint | LogLine | Failed
 """From the engine process to the bridge process."""
 
-EngineEvent = Loading | Ready | Health | Complaint | Restarting
+EngineEvent = Loading | Ready | SizeFound | Health | Complaint | Restarting | ChangeFailed
 """From the supervisor to the bridge."""
 
 TO_ENGINE: tuple[type[ToEngine], ...] = get_args(ToEngine)

@@ -1,29 +1,31 @@
 """Starts the engine process, watches its heartbeat, kills it when it hangs, and restarts it with the current controls.
 
-The supervisor owns the two frame rings and outlives every engine process. It works on a thread of its own, so that
-nothing the engine does can block a thread that reads `state` or calls `feed`. That thread itself never waits for the
-engine either: a `BackgroundChannel` reads and writes the pipe, and a process that cannot be killed is left behind.
+The supervisor owns the two frame rings and outlives every engine process. Model and size may change (`want`): the
+engine process is ended, the rings are exchanged if the size is another one, and the next engine process is started. If
+it fails before it has returned anything, the model and the size before come back.
+
+The supervisor works on a thread of its own, so that nothing the engine does can block a thread that reads `state` or
+calls `feed`. That thread itself never waits for the engine either: a `BackgroundChannel` reads and writes the pipe, and
+a process that cannot be killed is left behind.
 """
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import assert_never
 
-import psutil
-
 from bridge.config import EngineProcessConfig
-from bridge.ipc.child_process import ChildProcess
-from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
-from bridge.process import worker
+from bridge.process.engine.choice import IDENTITY, EngineChoice, Size, SizeTrial, configured
+from bridge.process.engine.engine_process import STOP_S, EngineProcess
+from bridge.process.engine.rings import EngineRings
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
 from bridge.process.messages import (
-    FROM_ENGINE,
+    ChangeFailed,
     Complaint,
     ControlsChanged,
     EngineEvent,
@@ -35,9 +37,8 @@ from bridge.process.messages import (
     LogLine,
     Ready,
     Restarting,
+    SizeFound,
     Start,
-    Stop,
-    ToEngine,
 )
 from bridge.process.watchdog import Watchdog
 from bridge.service import Service
@@ -54,13 +55,6 @@ TICK_S = 0.02
 STABLE_S = 30.0
 """After an engine has run for this long, the delay before the next restart is the shortest again."""
 
-STOP_S = 2.0
-"""How long an engine process may take to end when it is asked to."""
-
-INBOX_DEPTH = 12
-OUTBOX_DEPTH = 12
-"""Frames that each ring holds: three chunks of four."""
-
 
 class EngineState(enum.StrEnum):
     """Whether there is an engine process that gives frames."""
@@ -75,15 +69,16 @@ class Supervisor:
     """Keeps one engine process alive.
 
     Args:
-        config: the engine's configuration.
+        config: the engine's configuration, with the model and the size of the start.
         process: how the process is watched and restarted.
         fps: output rate in 1/s that the schedule aims at; 0 for the input's rate.
         controls: returns the live controls in force.
         tell: called with every `EngineEvent`, on the supervisor's threads; must be quick.
+        trial: returns what is measured where the size is left open; None if it cannot be left open.
 
     Attributes:
-        to_engine: takes the input frames; see also `feed`.
         from_engine: gives the restyled frames.
+        size: size of the pictures of the engine that is running, or that ran last.
         state: whether there is an engine process that gives frames.
         restarts: how often an engine process ended by itself, hung or could not be started.
     """
@@ -95,19 +90,23 @@ class Supervisor:
         fps: float,
         controls: Callable[[], Controls],
         tell: Callable[[EngineEvent], None],
+        trial: Callable[[], SizeTrial | None] = lambda: None,
     ) -> None:
-        self._config = config
+        self._start_config = self._config = config.model_copy(update={"size": ""})
         self._process_config = process
         self._fps = fps
         self._controls = controls
         self._tell = tell
-        self._inbox = FrameRing(config.width, config.height, INBOX_DEPTH)
-        self._outbox = FrameRing(config.width, config.height, OUTBOX_DEPTH)
-        self.to_engine: RingWriter = self._inbox.writer()
-        self.from_engine: RingReader = self._outbox.reader()
-        self._unread: RingReader = self._inbox.reader()  # drops what waits for an engine that has ended
-        for end in (self.to_engine, self.from_engine, self._unread):
-            end.pending  # noqa: B018 (maps the memory now: later there may be no descriptor left)
+        self._trial = trial
+        self.size: Size = (config.width, config.height)
+        self._rings = self.from_engine = EngineRings(*self.size)
+        model = IDENTITY if process.kind == "identity" else config.model
+        self._wanted = self._choice = self._proven = EngineChoice(model, self.size)
+        self._wishing = threading.Lock()  # held to compare and change `_wanted`
+        self._ready = False  # whether the engine process that runs now has been
+        self._measuring = self._found = False  # whether that process measures sizes, and has chosen one
+        self._measured: dict[EngineChoice, Size] = {}  # the size of each choice that leaves it open
+        self._retry = False  # whether it failed in a way that the next one with the same choice avoids
         self._service = Service("supervisor", self._run, lambda topic, text: tell(Complaint(topic, text)))
         self._stopping = self._service.stopping
         self._pid = 0
@@ -128,7 +127,7 @@ class Supervisor:
     @property
     def frames_replaced(self) -> int:
         """Frames that the engine never received, or skipped, because there were newer ones."""
-        return self.to_engine.dropped - self._purged + self._skipped + self._heartbeat.skipped
+        return self._rings.dropped - self._purged + self._skipped + self._heartbeat.skipped
 
     @property
     def finished(self) -> int:
@@ -153,16 +152,19 @@ class Supervisor:
         """End the engine process and release the shared memory; idempotent."""
         self._service.stop()
         self.state = EngineState.STOPPED
-        self.to_engine.close()
-        self.from_engine.close()
-        self._unread.close()
-        self._inbox.close()
-        self._outbox.close()
+        self._rings.close()
+
+    def want(self, choice: EngineChoice) -> None:
+        """Have this model and size from now on. Returns at once, from any thread; the newest wish counts."""
+        with self._wishing:
+            if choice != self._wanted:
+                self._measured.pop(choice, None)
+            self._wanted = choice
 
     def feed(self, frame: Frame) -> None:
         """Pass a frame to the engine if it is running; frames are not queued while it loads."""
         if self.state is EngineState.RUNNING:
-            self.to_engine.put(frame)
+            self._rings.put(frame)
 
     def inject(self, fault: str) -> None:
         """Cause the `Fault` of this name in the engine process; for the fault drill.
@@ -184,19 +186,41 @@ class Supervisor:
             reason = self._run_process()
             if self._stopping.is_set():
                 break
+            found, self._found = self._found, False
+            if found or self._wanted != self._choice or self._goes_back(reason):
+                backoff = self._process_config.backoff_seconds
+                continue
             self.state = EngineState.FAILED
             self.restarts += 1
             if time.monotonic() - began > STABLE_S:
                 backoff = self._process_config.backoff_seconds
             self._announce(Restarting(reason, backoff))
-            self._stopping.wait(backoff)
+            self._pause(backoff)
             backoff = min(2 * backoff + 0.1, self._process_config.backoff_max_seconds)
         self.state = EngineState.STOPPED
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for so long, or until another model or size is wanted."""
+        end_s = time.monotonic() + seconds
+        while self._wanted == self._choice and (left_s := end_s - time.monotonic()) > 0.0:
+            if self._stopping.wait(min(left_s, TICK_S)):
+                return
+
+    def _goes_back(self, reason: str) -> bool:
+        """Whether what ran before is started again, because what was chosen has failed before it returned anything."""
+        with self._wishing:
+            failed, back = self._choice, self._proven
+            if failed == back or self._wanted != failed or self._retry:
+                return False
+            self._wanted = back
+        self._announce(ChangeFailed(failed, back, reason))
+        return True
 
     def _run_process(self) -> str:
         """Run one engine process from start to end; returns why it ended."""
         self._failure = ""
         try:
+            self._prepare()
             sent = self._controls()
             engine = self._start_process(sent)
         except Exception as error:  # whatever the reason, an engine that cannot be started is tried again
@@ -208,20 +232,45 @@ class Supervisor:
             log.exception("the engine process could not be watched")
             return f"The engine process could not be watched: {type(error).__name__}: {error}."
         finally:
-            if not engine.end(gently=self._stopping.is_set()):
+            # One that loads does not read what it is told; one that runs finishes its chunk.
+            asked = self._stopping.is_set() or (self._wanted != self._choice and self._ready)
+            if not engine.end(gently=asked):
                 self._complain("engine", f"The engine process {engine.pid} cannot be killed and is left behind.")
             self._count(engine.heartbeat)
 
+    def _prepare(self) -> None:
+        """Take up what is wanted now: the configuration, and rings of its size.
+
+        Raises:
+            SharedMemoryError, OSError: there is not enough memory, or there are too many open files.
+        """
+        wanted = self._wanted
+        self._ready = self._retry = False
+        size = wanted.size or self._measured.get(wanted)
+        self._measuring, self._found = size is None, False
+        size = size or self._rings.size
+        if wanted != self._choice:
+            log.info("the engine changes to %s", wanted)
+            self._choice = wanted
+            self._config = configured(self._start_config, wanted, size)
+        self._config = self._config.model_copy(update={"width": size[0], "height": size[1]})
+        if size != self._rings.size:
+            self._rings.exchange(*size)
+        if wanted != self._proven:
+            self._announce(Loading(f"Loading {wanted}"))
+
     def _start_process(self, controls: Controls) -> EngineProcess:
-        config = self._process_config
-        start = Start(self._config, config.kind == "identity", config.debug, self._fps, controls)
-        engine = EngineProcess(start, self._inbox, self._outbox, self._handle, self._complain)
+        config, trial = self._process_config, self._trial() if self._measuring else None
+        if self._measuring and trial is None:
+            raise EngineError("There are no sizes to measure.", "Choose a size.")
+        start = Start(self._config, self._choice.model == IDENTITY, config.debug, self._fps, controls, trial)
+        engine = EngineProcess(start, self._rings.pair, self._handle, self._complain)
         self._heartbeat, self._pid = engine.heartbeat, engine.pid
         return engine
 
     def _count(self, heartbeat: Heartbeat) -> None:
         """Add up the frames of an engine process that has ended. Those that wait for it are dropped."""
-        waiting = self._unread.skip()
+        waiting = self._rings.skip_unread()
         self._purged += waiting
         self._lost += waiting
         self._lost += max(0, heartbeat.taken - heartbeat.skipped - heartbeat.finished)
@@ -236,6 +285,11 @@ class Supervisor:
                 engine.wait(STOP_S)
                 engine.channel.ended.wait(STOP_S)  # until the last messages have been handled
                 return self._failure or f"The engine process ended by itself ({engine.exit_text})."
+            if self._wanted != self._choice:
+                self.state = EngineState.LOADING
+                return f"{self._wanted} was chosen instead."
+            if self._ready and engine.heartbeat.chunks:
+                self._proven = self._choice
             current = self._controls()
             if current is not sent:
                 engine.channel.post(ControlsChanged(current))
@@ -251,9 +305,15 @@ class Supervisor:
         """Handle one message of the engine process, on the thread that receives them."""
         match message:
             case Ready():
+                self.size, self._ready = self._rings.size, True
                 self.state = EngineState.RUNNING
                 self._announce(message)
-            case Loading() | Health() | Complaint():
+            case Loading(text):
+                self._announce(Loading(f"Loading {self._choice}: {text}"))
+            case SizeFound(size):
+                self._measured[self._choice], self._found = size, True
+                self._announce(message)
+            case Health() | Complaint():
                 self._announce(message)
             case LogLine(level, logger, text):
                 logging.getLogger(logger).log(level, "%s", text)
@@ -261,6 +321,7 @@ class Supervisor:
                 self._failure = reason
                 if not captures:
                     self._failure += " It starts again without CUDA graphs, which is slower."
+                    self._retry = True
                     self._config = self._config.model_copy(update={"compile": "off"})
             case _:
                 assert_never(message)
@@ -273,77 +334,3 @@ class Supervisor:
             self._tell(event)
         except Exception as error:  # who is told must not end the watch
             self._service.report_defect(error)
-
-
-class EngineProcess(ChildProcess[ToEngine, FromEngine]):
-    """One engine process, from start to end, and the channel to it.
-
-    Args:
-        start: what it is started with.
-        inbox, outbox: the rings that it reads and writes.
-        handle, report: see `BackgroundChannel`.
-
-    Attributes:
-        heartbeat: its counters.
-        channel: messages to it and from it.
-        pid: process id.
-
-    Raises:
-        OSError: if there are no descriptors, no memory or no processes left.
-        RuntimeError: if there are no threads left.
-    """
-
-    def __init__(
-        self,
-        start: Start,
-        inbox: FrameRing,
-        outbox: FrameRing,
-        handle: Callable[[FromEngine], None],
-        report: Callable[[str, str], None],
-    ) -> None:
-        self.heartbeat = Heartbeat()
-        with inbox.reader() as reader, outbox.writer() as writer:
-            super().__init__(
-                "engine",
-                worker.main,
-                lambda connection: (start, reader, writer, connection, self.heartbeat),
-                FROM_ENGINE,
-                handle,
-                report,
-            )
-
-    @property
-    def exit_text(self) -> str:
-        """How the process ended, as part of a sentence."""
-        code = self._process.exitcode
-        if code is None:
-            return "it has closed its pipe"
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for the process to end; returns whether it has."""
-        return self._exited(timeout_s)
-
-    def end(self, gently: bool) -> bool:
-        """End the process: if `gently`, ask it first; then kill it. Takes a few seconds at most, whatever it does.
-
-        Returns:
-            Whether it is gone. A process that waits for a driver that hangs cannot be killed.
-        """
-        return self._end(Stop() if gently else None, STOP_S)
-
-    def _kill(self) -> None:
-        children = _children(self.pid)
-        super()._kill()
-        for child in children:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-
-
-def _children(pid: int) -> list[psutil.Process]:
-    """The processes that an engine process has started: one that hangs may wait for one of them, which does not end."""
-    try:
-        found: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
-    except (psutil.Error, OSError):
-        return []
-    return found

@@ -14,11 +14,12 @@ from multiprocessing.connection import Connection
 
 from bridge.ipc.group_signals import leave_to_parent
 from bridge.ipc.ring_ends import RingReader, RingWriter
+from bridge.process.engine.auto_size import find_size
 from bridge.process.engine_session import EngineSession
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.identity_session import IdentitySession
 from bridge.process.loop import Loop
-from bridge.process.messages import Failed, Loading, Ready, Start
+from bridge.process.messages import Failed, Loading, Ready, SizeFound, Start
 from bridge.process.parent import LogToParent, Parent
 from bridge.process.priority import fine_timers, keep_objects
 from engine.config import Config
@@ -33,9 +34,13 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
     logging.basicConfig(level=logging.INFO, handlers=[LogToParent(parent)], format="%(message)s")
     try:
         heartbeat.beat(Phase.LOADING)
+        if start.trial is not None:
+            parent.tell(measure(start, parent, heartbeat))
+            return
         with open_session(start, parent, heartbeat) as session:
             heartbeat.beat(Phase.WAITING)  # first, so that an engine that is ready is no longer given the time to load
-            parent.tell(Ready(session.spec.name, session.spec.vocabulary))
+            spec = session.spec
+            parent.tell(Ready(spec.name, spec.vocabulary, min(start.config.max_steps, spec.most_steps)))
             Loop(start, session, inbox, outbox, parent, heartbeat).serve()
     except CaptureError as error:
         parent.tell(Failed(str(error), captures=False))
@@ -51,6 +56,20 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
     else:
         return
     os._exit(1)  # threads of other libraries must not keep a failed engine alive
+
+
+def measure(start: Start, parent: Parent, heartbeat: Heartbeat) -> SizeFound:
+    """The size that this machine holds, of those that `start` names.
+
+    Raises:
+        TidecastError: if the model cannot be opened.
+    """
+
+    def say(text: str) -> None:
+        heartbeat.beat(Phase.LOADING)
+        parent.tell(Loading(text))
+
+    return find_size(start, lambda sized: open_session(sized, parent, heartbeat), say)
 
 
 def end(parent: Parent) -> None:

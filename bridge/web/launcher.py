@@ -12,7 +12,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, assert_never
 
 from bridge.control.origin import Origin
@@ -89,6 +89,7 @@ class WebProcess:
         show: saves and opens show files; without it, pages can do neither.
         words: the words that the model knows, None until it is open; must be quick.
         examples: prompts that the page offers, one tap each.
+        engine: the models and sizes that the page offers (`bridge.process.engine.choice.offered`).
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class WebProcess:
         show: LiveShow | None = None,
         words: Callable[[], WordsKnown | None] | None = None,
         examples: Sequence[str] = (),
+        engine: Mapping[str, Any] | None = None,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -125,6 +127,7 @@ class WebProcess:
         self._search = SourceSearch(inputs, self._outbox) if inputs is not None else None
         self._shows = ShowExchange(show, self._outbox.answer)
         self._examples = list(examples)
+        self._engine = dict(engine or {"models": [], "sizes": []})
         lists: tuple[Callable[[], SnapshotsStored | MidiState | WordsKnown | None] | None, ...]
         lists = (snapshots, midi, words)
         self._lists = [read for read in lists if read is not None]
@@ -166,13 +169,14 @@ class WebProcess:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the page shows beside the controls, as JSON: guides, examples, inputs, the preview, colours of pads."""
+        """What the page shows beside the controls, as JSON: guides, examples, inputs, models, preview, colours."""
         return {
             "guides": guides(dataclasses.replace(self._names, page=self._output_url)),
             "examples": self._examples,
             "colors": COLORS,
             "show": {"most_bytes": MAX_BYTES},
             "inputs": schemes(),
+            "engine": self._engine,
             "preview": {"fps": self._preview.fps, "kinds": KINDS, "size": self._preview.size},
         }
 

@@ -1,8 +1,9 @@
 """The model table, and the builders that turn a row into a network, a codec and a text encoder.
 
 A family is a package with a module `specs` (its rows, `SPECS`) and a module `build` (a `Builder`), which is imported
-only when a model of the family is opened. The families of `engine.models` are always registered; `register` adds others
-(`Config.families` names them; the `family` of their rows is the package's full name).
+only when a model of the family is opened. The bridge reads the rows too, so neither `specs` nor this module loads
+torch. The families of `engine.models` are always registered; `register` adds others (`Config.families` names them; the
+`family` of their rows is the package's full name).
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, cast
-
-import torch
+from typing import TYPE_CHECKING, Protocol, cast
 
 from engine.errors import ModelError
 from engine.models.spec import Codec, ModelSpec, TextEncoder
-from engine.network.protocol import StreamingNetwork
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.network.protocol import StreamingNetwork
 
 FAMILIES = ("engine.models.ember", "engine.models.wan21")
 """Packages of the built-in families."""

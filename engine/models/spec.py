@@ -2,7 +2,7 @@
 
 A model is a causal network, a video autoencoder ("VAE") and a text encoder that fit together, the KV cache and the list
 of denoising steps that it was distilled with, and the source of its weights. The rest of the engine reads all sizes
-from these rows and has none of its own.
+from these rows and has none of its own. Loads no torch.
 
 Shape letters: B batch, C channels, T pixel frames, F latent frames, H W pixels, h w latent size.
 """
@@ -12,12 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.models.vocabulary import Vocabulary
-from engine.network.protocol import NetworkShape
+
+if TYPE_CHECKING:  # the bridge reads the rows too, and loads no torch
+    from torch import Tensor
+
+    from engine.network.protocol import NetworkShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,11 @@ class ModelSpec:
         below = min(max(bisect_right(self.strength_curve, strength) - 1, 0), tenths - 1)
         low, high = self.strength_curve[below : below + 2]
         return min(max((below + (strength - low) / (high - low)) / tenths, 0.0), 1.0)
+
+    @property
+    def most_steps(self) -> int:
+        """The largest number of denoising steps."""
+        return len(self.schedule.steps)
 
     @property
     def batches(self) -> bool:

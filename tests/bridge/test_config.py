@@ -101,3 +101,15 @@ def test_lines_are_found_in_every_way_of_writing():
     assert line_of(text, ("c", "e", "f")) == 5
     assert line_of(text, ("c", "e", "missing")) == 4
     assert line_of(text, ("nowhere",)) == 0
+
+
+def test_the_engine_starts_with_what_its_section_says_unless_the_controls_say_otherwise(written):
+    path = written('[engine]\nmodel = "wan21-1.3b"\nwidth = 512\nheight = 288\n')
+    start = start_controls(load(path))
+    assert (start.value("engine_model"), start.value("engine_size")) == ("wan21-1.3b", "512x288")
+    assert start_controls(load(path, {"engine.size": "auto"})).value("engine_size") == "auto"
+    start = start_controls(load(path, {"controls.engine_model": "ember", "controls.engine_size": "64x64"}))
+    assert (start.value("engine_model"), start.value("engine_size")) == ("ember", "64x64")
+    assert start_controls(load(path, {"process.kind": "identity"})).value("engine_model") == "identity"
+    with pytest.raises(ConfigError, match=r"engine_size = .*Use 288x192 or 304x208"):
+        load(path, {"controls.engine_size": "300x200"})

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.planning.simulate import Machine, Show, shows, simulate, steady, table
-from engine.schedule import Cost, Goal, Load, Plan, Policy, observe, plan
+from engine.schedule import Cost, Goal, Load, Plan, Policy, holds, observe, plan
 
 GOAL = Goal(steps=4, latency_s=0.6)
 
@@ -78,3 +78,15 @@ def test_any_history_gives_a_valid_and_repeatable_plan(steps, latency, history):
         assert 1 <= chosen.steps <= steps and chosen.rows == chosen.steps
         assert 0 <= chosen.skip <= max(0, load.waiting - goal.frames_per_latent)
         cost, policy = observe(cost, chosen, seconds), after
+
+
+def test_what_holds_has_room_in_time_and_latency():
+    """A chunk of four frames lasts 133 ms at 30 a second; two rows of the stream batch cost one chunk of lag."""
+    goal = Goal(steps=2, latency_s=0.4, fps=30.0)
+    for seconds, held in ((0.100, True), (0.106, True), (0.110, False), (0.140, False)):
+        assert holds(goal, observe(Cost(), Plan(2, 2), seconds), 30.0) is held
+    tight = Goal(steps=2, latency_s=0.35, fps=30.0)
+    assert not holds(tight, observe(Cost(), Plan(2, 2), 0.100), 30.0), "133 + 133 + 100 ms are too late"
+    assert holds(tight, observe(Cost(), Plan(2, 2), 0.050), 30.0)
+    patient = Goal(steps=2, latency_s=0.5, fps=30.0)
+    assert holds(patient, observe(Cost(), Plan(2, 2), 0.110), 24.0), "at a lower rate there is more time"

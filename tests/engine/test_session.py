@@ -192,6 +192,11 @@ def test_to_begin_a_chunk_the_host_waits_for_nothing(session: Session) -> None:
         session._stream.whole_text = False
 
 
+def test_a_size_that_has_to_be_measured_is_no_size_for_a_session() -> None:
+    with pytest.raises(ModelError, match="Set width and height"):
+        Session.open(Config(model="ember", size="auto"))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_large_model_does_not_run_on_a_processor_in_silence() -> None:
     with pytest.raises(ModelError, match=r"needs a GPU with \d+\.\d GiB") as raised:

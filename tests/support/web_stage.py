@@ -22,12 +22,14 @@ from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.control.values import Snapshot
+from bridge.process.engine.choice import offered
 from bridge.show.folder import BINDINGS, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
 from bridge.web.messages import MidiState, SnapshotsStored, WordsKnown
+from engine.config import Config
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
 
@@ -102,6 +104,7 @@ class Stage:
             "snapshots": self._snapshots,
             "midi": self._midi,
             "words": lambda: self.words,
+            "engine": offered(Config()),
         }
         self.web = WebProcess(self.store, self.telemetry, *SIZE, **(options | web))
         self.engine_alive = True
@@ -120,6 +123,7 @@ class Stage:
         self.telemetry.update(
             state="running",
             model="ember",
+            model_size="256x256",
             input="pattern:bars",
             output="ndi:Tidecast",
             message="",

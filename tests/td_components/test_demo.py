@@ -24,6 +24,10 @@ from tests.support.td_world import World, free_port
 LONG = ("水晶の川 🌊 a river of glass, slowly, " * 600).encode()[:20_480].decode(errors="ignore")
 
 
+NAMED = {"output_size": "1280x720", "engine_size": "272x256", "engine_model": "ember"}
+"""Values of controls that do not take every text."""
+
+
 class Observer:
     """Another client: asks Tidecast itself which values are in force."""
 
@@ -75,8 +79,8 @@ def wanted(control):
         return not control.default
     if control.kind is Kind.CHOICE:
         return control.choices[-1]
-    if control.name == "output_size":
-        return "1280x720"
+    if control.name in NAMED:
+        return NAMED[control.name]
     if control.kind is Kind.TEXT:
         return f"text of {control.name}"
     value = control.low + (control.high - control.low) / 4
@@ -103,7 +107,8 @@ def world(tmp_path: Path, monkeypatch):
     made.par.Port = free_port()
     made.par.Executable = sys.executable
     made.par.Arguments = (
-        "demo --plain --no-web --web-port 0 --output null: --set engine.threads=1 --set engine.warmup=false "
+        "demo --plain --no-web --web-port 0 --output null: --size 256x256 "
+        "--set engine.threads=1 --set engine.warmup=false "
         f"--set storage.state_dir={tmp_path}/state --set storage.record_dir={tmp_path}/record"
     )
     made.comp.op("callbacks").text = "def onReady(comp):\n    comp.store('ready', comp.fetch('ready', 0) + 1)\n"

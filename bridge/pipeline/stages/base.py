@@ -94,7 +94,8 @@ class StageRow:
     Attributes:
         name: unique, a Python identifier; the reading of its time is named after it.
         place: where it runs; within a place, stages run in the order of the table.
-        make: creates it, for the model's width and height in pixels; the canvas is in every `Context`.
+        make: creates it, for the model's width and height in pixels, and again when that size changes; the canvas is in
+            every `Context`.
         controls: its live controls, a frozen dataclass of `engine.control.live` fields; None if it has none.
         readings: what it reports besides its time.
         budget_ms: longest time that it should take per frame, on the machine that the preset is for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -45,7 +46,7 @@ class StageChain:
     Args:
         rows: the table of stages; only those of `place` are used.
         place: where this chain runs.
-        width, height: the model's size in pixels.
+        width, height: the model's size in pixels; see `remake`.
         tell: called with (topic, text) when a stage fails, but not with the same text twice in a row.
 
     History and engine take RGB pictures of the canvas only, so a stage of the input fails as well when it gives others.
@@ -90,6 +91,13 @@ class StageChain:
             return given
         self._took_ms = (time.perf_counter_ns() - started) / 1e6
         return frames
+
+    def remake(self, width: int, height: int) -> None:
+        """Make every stage anew, for another size of the model. One that cannot be made is reported and kept."""
+        self._given_up = []
+        for link in self._links:
+            stage = self._asked(link, functools.partial(link.row.make, width, height))
+            link.stage = link.stage if stage is None else stage
 
     def keep_within(self, limit_ms: float, now_ns: int) -> None:
         """Have stages give up refinements while all of them together take longer than `limit_ms`, the dearest first;

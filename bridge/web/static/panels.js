@@ -1,5 +1,6 @@
-// The other groups: panic buttons, source picker, recording, snapshots, and a plain panel for every further group.
+// The other groups: panic buttons, pickers of source and model, recording, snapshots, and a plain panel for every further group.
 
+import { model, size } from "./engine.js";
 import { change, el, register } from "./faces.js";
 import { browse, files } from "./files.js";
 import { askInputs, on, state } from "./link.js";
@@ -31,14 +32,20 @@ export function panic(rows) {
   }
 }
 
-/** A panel of widgets. Returns them by name. `about` names the transports that an input may have. */
+/** A panel of widgets. Returns them by name. `about` says what may be chosen: transports, models, sizes. */
 export function panel(title, rows, commands, column, about) {
   const faces = {};
   const id = `panel-${title.toLowerCase().replace(/\W+/g, "-")}`;
   const box = el("div", { class: "controls" });
   for (const control of rows) {
-    faces[control.name] = control.name === "input" ? source(control, about.inputs) : widget(control);
-    box.append(control.name === "output_size" ? sized(faces[control.name]) : faces[control.name]);
+    const own = {
+      input: () => source(control, about.inputs),
+      engine_model: () => model(control, about.engine.models),
+      output_size: () => sized(widget(control)),
+      engine_size: () => size(control, about.engine.sizes),
+    }[control.name];
+    faces[control.name] = own ? own() : widget(control);
+    box.append(faces[control.name]);
   }
   if (commands.length) box.append(el("div", { class: "row" }, ...commands.map(trigger)));
   column.append(

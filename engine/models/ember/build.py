@@ -6,8 +6,8 @@ import torch
 
 from engine.errors import ModelError
 from engine.models.ember.codec import EmberCodec
-from engine.models.ember.vocabulary import WordTable
 from engine.models.ember.weights import WEIGHTS, read
+from engine.models.ember.word_table import WordTable
 from engine.models.registry import Files, adapters
 from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.network.dit import CausalDiT

@@ -24,7 +24,7 @@ from bridge.cli.doctor import diagnose
 from bridge.cli.main import app
 from bridge.cli.status import styled
 from bridge.cli.terminal import PrintableConsole
-from bridge.config_file import load
+from bridge.config_file import load, start_controls
 from engine.errors import ConfigError, TransportError
 
 
@@ -386,6 +386,16 @@ def test_the_status_line_fits_the_terminal_and_keeps_what_matters(width: int, ta
         assert part in line.plain
     assert (f"({target})" in line.plain) == (target in ("late", "missed"))
     assert len(styled(now).plain) > 150, "a log has everything"
+
+
+def test_the_size_may_be_measured_and_one_that_is_given_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = []
+    monkeypatch.setattr(command, "serve", lambda config, plain, **rest: served.append(config))
+    ember = ["run", "-m", "ember"]
+    for words in (["demo"], ["demo", "--size", "512x288"], [*ember, "--size", "Auto"], ember):
+        assert CliRunner().invoke(app, words).exit_code == 0, words
+    sizes = [start_controls(config).value("engine_size") for config in served]
+    assert sizes == ["auto", "512x288", "auto", "256x256"]
 
 
 def test_demo_takes_what_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:

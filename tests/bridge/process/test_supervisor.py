@@ -22,8 +22,9 @@ import pytest
 from bridge.config import EngineProcessConfig
 from bridge.ipc import child_process
 from bridge.process import messages, supervisor, worker
+from bridge.process.engine.rings import INBOX_DEPTH
 from bridge.process.heartbeat import Heartbeat
-from bridge.process.supervisor import INBOX_DEPTH, EngineState, Supervisor
+from bridge.process.supervisor import EngineState, Supervisor
 from bridge.process.watchdog import Watchdog
 from engine.config import Config
 from engine.controls import Controls

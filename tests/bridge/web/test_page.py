@@ -58,7 +58,7 @@ const seen = (e) => { const [x, y, r, b] = box(e); return e.getClientRects().len
 const panels = [...document.querySelectorAll("#top, #views, #view-bar, #panic, .panel")].filter(seen);
 return panels.map((p) => [p.id || p.dataset.group, box(p),
   [...p.querySelectorAll("h2, button, .fader, .choices, .entry, .field, canvas")].filter(seen)
-    .filter((e) => !e.closest("#examples, .sources, #errors-box"))
+    .filter((e) => !e.closest("#examples, .sources, .offers, #errors-box"))
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
 PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar", "#panic", "#snapshots", "#store-mode",

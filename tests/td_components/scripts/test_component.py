@@ -23,6 +23,7 @@ from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
 DESK = Origin("desk", Trust.MACHINE)
+NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny"}
 OTHER = {
     Kind.TEXT: "Ein Fluß aus Glas – 水晶の川 🌊",
     Kind.BOOL: True,
@@ -31,8 +32,8 @@ OTHER = {
 
 def other_value(control):
     """A valid value that is not the default."""
-    if control.name == "output_size":
-        return "1280x720"
+    if control.name in NAMED:
+        return NAMED[control.name]
     if control.name == "input":
         return f"ndi:{OTHER[Kind.TEXT]}"
     if control.kind in OTHER:

@@ -30,7 +30,7 @@ from engine.models.ember.codec import GROUP, STRIDE, EmberCodec
 from engine.models.ember.training.autoencode import PICTURE_GAIN
 from engine.models.ember.training.footage.data import Batch, Lessons
 from engine.models.ember.training.losses import pixel_loss
-from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.word_table import WordTable
 from engine.models.spec import Schedule
 from engine.network.dit import CausalDiT, DiTContext
 from engine.network.protocol import forward

@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.frame_codec import FrameCodec
 from engine.models.ember.specs import EMBER
-from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.word_table import WordTable
 from engine.models.spec import CacheShape, ModelSpec
 from engine.network.dit import CausalDiT
 from engine.stream.kv_cache import Rule

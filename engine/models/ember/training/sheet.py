@@ -24,8 +24,9 @@ from engine.models.ember.training.footage.photographs import moving, photograph
 from engine.models.ember.training.footage.styles import apply
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN
-from engine.models.ember.vocabulary import PICTURES, WORDS, WordTable
+from engine.models.ember.vocabulary import PICTURES, WORDS
 from engine.models.ember.weights import WEIGHTS, read
+from engine.models.ember.word_table import WordTable
 from engine.network.dit import CausalDiT
 
 FRAMES = 9

@@ -29,7 +29,7 @@ from engine.models.ember.training.denoise import Past
 from engine.models.ember.training.drawing import NOISE, Draft, crop_of, random_prompt, style_share
 from engine.models.ember.training.looks.table import apply
 from engine.models.ember.training.losses import pixel_loss
-from engine.models.ember.vocabulary import WordTable
+from engine.models.ember.word_table import WordTable
 from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.network.dit import CausalDiT, DiTContext
 from engine.network.dit_shape import DiTShape, dit_shape

@@ -36,8 +36,9 @@ from engine.models.ember.training.pool import CACHE, FILMS, TRAINING
 from engine.models.ember.training.start import begin
 from engine.models.ember.training.successor import LOOK, SuccessorTask, successor
 from engine.models.ember.training.successor import begin as begin_successor
-from engine.models.ember.vocabulary import EMBER_2, WordTable
+from engine.models.ember.vocabulary import EMBER_2
 from engine.models.ember.weights import WEIGHTS, read, write
+from engine.models.ember.word_table import WordTable
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 

@@ -185,6 +185,30 @@ def test_a_stage_that_fails_is_bypassed_and_reported_once() -> None:
     assert "undeclared" not in chain.readings() and {"cost_broken", "cost_mix"} <= set(chain.readings())
 
 
+def test_for_another_size_of_the_model_stages_are_made_anew_and_one_that_cannot_be_is_kept() -> None:
+    class Sized(Stage):
+        def __init__(self, width: int, height: int) -> None:
+            if width > 8:
+                raise RuntimeError("too wide")
+            self.size = (width, height)
+
+        def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
+            seen.append(self.size)
+            return (frame,)
+
+    seen, told = list[tuple[int, int]](), list[tuple[str, str]]()
+    chain = StageChain(
+        (StageRow("sized", Place.TICK, Sized),), Place.TICK, 4, 4, lambda topic, text: told.append((topic, text))
+    )
+    history = FrameHistory()
+    for size in ((4, 4), (8, 6), (16, 6)):
+        if size != (4, 4):
+            chain.remake(*size)
+        chain.run(frame(0, 0), context(history))
+    assert seen == [(4, 4), (8, 6), (8, 6)]
+    assert [topic for topic, _ in told] == ["sized"] and "too wide" in told[0][1]
+
+
 def test_the_mix_finds_its_input_by_time() -> None:
     history = FrameHistory()
     for n in range(4):

@@ -24,8 +24,9 @@ from engine.models.ember.training.footage.styles import STYLES, apply
 from engine.models.ember.training.loop import Trainer
 from engine.models.ember.training.start import begin
 from engine.models.ember.vocabulary import EMBER as SHIPPED
-from engine.models.ember.vocabulary import FILLER, SYNONYMS, WORDS, WordTable
+from engine.models.ember.vocabulary import FILLER, SYNONYMS, WORDS
 from engine.models.ember.weights import WEIGHTS, read
+from engine.models.ember.word_table import WordTable
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
 from engine.session import Session

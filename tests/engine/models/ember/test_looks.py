@@ -13,7 +13,8 @@ from engine.models.ember.training.footage.scenes import clip
 from engine.models.ember.training.looks.flow import along, flow_of
 from engine.models.ember.training.looks.pattern import PERIOD
 from engine.models.ember.training.looks.table import LOOKS, apply
-from engine.models.ember.vocabulary import EMBER, EMBER_2, FILLER, NEW_WORDS, WordTable
+from engine.models.ember.vocabulary import EMBER, EMBER_2, FILLER, NEW_WORDS
+from engine.models.ember.word_table import WordTable
 
 
 @pytest.fixture(scope="module")

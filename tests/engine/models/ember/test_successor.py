@@ -22,7 +22,8 @@ from engine.models.ember.training.losses import psnr
 from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import FilmPool
 from engine.models.ember.training.successor import LOOK, SuccessorTask, begin, successor
-from engine.models.ember.vocabulary import EMBER_2, WordTable
+from engine.models.ember.vocabulary import EMBER_2
+from engine.models.ember.word_table import WordTable
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 

@@ -37,7 +37,8 @@ from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import CACHE, UNSEEN_FILMS
 from engine.models.ember.training.sheet import assemble, tile
 from engine.models.ember.training.successor import LOOK, successor
-from engine.models.ember.vocabulary import EMBER_2, WordTable
+from engine.models.ember.vocabulary import EMBER_2
+from engine.models.ember.word_table import WordTable
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
 
