@@ -31,6 +31,7 @@ from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
+from bridge.control.tempo.service import TempoService
 from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
@@ -38,21 +39,13 @@ from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.model.switch import ModelSwitch
 from bridge.pipeline.monitor import Monitor
+from bridge.pipeline.pacing.lead_times import LeadTimes
 from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.table import STAGES
 from bridge.process.engine.choice import EngineControls, know, offered
-from bridge.process.messages import (
-    ChangeFailed,
-    Complaint,
-    EngineEvent,
-    Health,
-    Loading,
-    Ready,
-    Restarting,
-    SizeFound,
-)
+from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
 from bridge.show.folder import BINDINGS, SNAPSHOTS
@@ -64,7 +57,7 @@ from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState, SnapshotsStored, WordsKnown
+from bridge.web.messages import ChangesPending, MidiState, SnapshotsStored, WordsKnown
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
 from engine.controls import LORA_SLOTS, Controls
@@ -256,8 +249,13 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The addresses of other programs, snapshots, `/quit` and MIDI."""
-        osc = self.config.osc
+        """The beat, the addresses of other programs, snapshots, `/quit` and MIDI."""
+        osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
+        lead = LeadTimes(
+            self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
+        )
+        self.beat = TempoService(self.store, telemetry, lead.of).start()
+        stack.callback(self.beat.stop)
         for name in osc.compat:
             server = CompatServer(
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
@@ -265,11 +263,13 @@ class App:
             stack.callback(server.stop)
         folder = state_dir(self.config.storage.state_dir)
         self._newest = None
-        self.snapshots = Snapshots(self.store, folder / SNAPSHOTS, self.telemetry.error, lambda: self._newest).start()
+        self.snapshots = Snapshots(
+            self.store, folder / SNAPSHOTS, telemetry.error, lambda: self._newest, self.beat.changes.later
+        ).start()
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
         stack.callback(end_when_changed(self.store, self._stages))
-        self.midi = MidiSwitch(self.store, folder / BINDINGS, self.telemetry.error, self.config.midi.port)
+        self.midi = MidiSwitch(self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat)
         stack.callback(self.midi.stop)
         self.midi.start(self.config.midi.enabled)
 
@@ -296,6 +296,7 @@ class App:
             midi=self._midi_state,
             show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error),
             words=lambda: self._words,
+            pending=lambda: ChangesPending(self.beat.changes.pending),
             examples=web.examples,
             engine=offered(self.config.engine),
         )

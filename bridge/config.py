@@ -70,7 +70,7 @@ class OscConfig(Section):
         description='Other machines that are obeyed: addresses, networks ("192.168.1.0/24") or "any".',
     )
     compat: tuple[str, ...] = Field(
-        (), description="Programs whose addresses are understood too: streamdiffusiontd, scope, resolume."
+        (), description="Programs whose addresses are understood too: streamdiffusiontd, scope, resolume, abletonosc."
     )
     compat_port: int = Field(0, ge=0, le=65535, description="UDP port for them; 0 is the program's own.")
 

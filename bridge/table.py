@@ -18,6 +18,7 @@ from bridge.control.osc.server import HEARTBEAT, INPUTS, RESEND, SUBSCRIBE
 from bridge.control.quit import QUIT
 from bridge.control.store import PING
 from bridge.control.table import ControlTable, compose
+from bridge.control.tempo import controls as tempo
 from bridge.control.values import Snapshot
 from bridge.pipeline import readings
 from bridge.pipeline.canvas.size import CanvasControls
@@ -30,10 +31,10 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Video", "Latency", "Recording", "LoRA")
+GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Video", "Latency", "Recording", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (*snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (*tempo.COMMANDS, *snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 
@@ -52,6 +53,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *stage_owners,
         CompareControls,
         PanicControls,
+        tempo.TempoControls,
         InputControls,
         CanvasControls,
         EngineControls,
@@ -66,6 +68,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *readings.DROPS,
         *IN_FORCE,
         *readings.NAMES,
+        *tempo.READINGS,
         RECORDING,
         RECORDED,
         HEARTBEAT,

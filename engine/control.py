@@ -65,6 +65,7 @@ class Control:
         glides: whether it moves gradually when a snapshot is recalled.
         stored: whether stored snapshots include it: `ALWAYS`, `NEVER`, or a word; then only those that were saved with
             this word do.
+        snaps: whether a change of it waits for the beat while the control `snap` is on.
         check: for text: raises a `TidecastError` for a value that could never be obeyed. It is called on the threads
             that serve the controls, so it must not wait for a disk or a network.
     """
@@ -83,6 +84,7 @@ class Control:
     glides: bool
     stored: str = ALWAYS
     check: Callable[[str], None] | None = None
+    snaps: bool = False
 
     def described(self) -> dict[str, Any]:
         """Its attributes as plain data, without `check`."""
@@ -267,6 +269,7 @@ def live(
     glides: bool = False,
     stored: str = ALWAYS,
     check: Callable[[str], None] | None = None,
+    snaps: bool = False,
 ) -> Any:
     """Declare a field of an owner as a live control; the arguments are the attributes of `Control`.
 
@@ -284,6 +287,7 @@ def live(
         glides=glides,
         stored=stored,
         check=check,
+        snaps=snaps,
     )
     return dataclasses.field(default=default, metadata={"live": row})
 

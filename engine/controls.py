@@ -23,7 +23,9 @@ STAGES = ("upload", "encode", "dit", "decode", "download")
 
 
 def _slot(number: int) -> Any:
-    return live("", f"/prompt/{number}", f"Text of prompt {number}.", group="Prompts", label=f"Prompt {number}")
+    return live(
+        "", f"/prompt/{number}", f"Text of prompt {number}.", group="Prompts", label=f"Prompt {number}", snaps=True
+    )
 
 
 def _weight(number: int) -> Any:
@@ -103,7 +105,14 @@ class Controls:
         glides=True,
     )
     steps: int = live(
-        2, "/steps", "Denoising steps: more are cleaner and slower.", group="Stream", label="Steps", low=1, high=4
+        2,
+        "/steps",
+        "Denoising steps: more are cleaner and slower.",
+        group="Stream",
+        label="Steps",
+        low=1,
+        high=4,
+        snaps=True,
     )
     motion: float = live(
         1.0,

@@ -15,6 +15,8 @@ NOTICES = {
     "av": "Contains FFmpeg with the encoders x264 and x265, which are licensed under the GNU GPL, version 2 or later. "
     "If you pass this folder on, you have to offer their source.",
     "pysdl2-dll": "Contains SDL, and libraries that Tidecast does not load, among them libgme under the GNU LGPL 2.1.",
+    "linkpython-extern": "Contains Ableton Link, which is licensed under the GNU GPL, version 2 or later. If you pass "
+    "this folder on, you do so under the GPL and have to offer the source of everything in it.",
     "msvc-runtime": "Contains Microsoft's Visual C++ runtime, which may be passed on with a program that needs it.",
     "torch": "A build for NVIDIA GPUs contains NVIDIA's CUDA libraries; its licence names those that may be passed on.",
 }

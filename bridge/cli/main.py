@@ -102,7 +102,8 @@ WebHost = Annotated[str, typer.Option("--web-host", help="The same for the page,
 ExtraIp = Annotated[list[str], typer.Option("--extra-ip", help="Machine whose NDI sources mDNS does not reach.")]
 Midi = Annotated[bool, typer.Option("--midi", help="Listen to MIDI controllers.")]
 Compat = Annotated[
-    list[str], typer.Option("--compat", help="Also obey patches made for streamdiffusiontd, scope or resolume.")
+    list[str],
+    typer.Option("--compat", help="Also obey patches made for streamdiffusiontd, scope, resolume or abletonosc."),
 ]
 CompatPort = Annotated[int, typer.Option("--compat-port", min=1, max=65535, help="UDP port for them; else their own.")]
 NoWeb = Annotated[bool, typer.Option("--no-web", help="Serve no page, only OSCQuery.")]

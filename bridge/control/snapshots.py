@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from bridge.control.stored.content import (
     words_of,
 )
 from bridge.control.stored.glide import Glide
+from bridge.control.stored.later import Later, at_once
 from bridge.control.stored.storage import SnapshotFile
 from bridge.control.stored.thumbnail import Thumbnail
 from bridge.service import Service
@@ -86,6 +87,7 @@ class Snapshots:
         path: the JSON file; created with its folder at the first save.
         report: called with (topic, reason) when something is wrong with the file; `Telemetry.error`.
         picture: returns the newest frame of the output, None if there is none; must be quick.
+        later: keeps a recall that has to wait for the beat.
     """
 
     def __init__(
@@ -94,10 +96,12 @@ class Snapshots:
         path: Path,
         report: Callable[[str, str], None],
         picture: Callable[[], Frame | None] = no_picture,
+        later: Later = at_once,
     ) -> None:
         self._store = store
         self._report = report
         self._picture = picture
+        self._later = later
         self._file = SnapshotFile(path, report)
         self._stored: dict[int, Stored] = {}  # as in the file, with what this version does not know
         self._change = threading.Condition()
@@ -118,7 +122,7 @@ class Snapshots:
         self._writer.start()
         self._undo = [
             self._store.on(SAVE.name, lambda args, caller: self.save(args[0], *args[1:], caller=caller)),
-            self._store.on(RECALL.name, lambda args, caller: self.recall(*args)),
+            self._store.on(RECALL.name, lambda args, caller: self._asked(caller.origin, *args)),
             self._store.on(DELETE.name, lambda args, caller: self.delete(args[0], caller)),
             self._store.on(NAME.name, lambda args, caller: self.rename(args[0], args[1], caller)),
             self._store.on(COLOR.name, lambda args, caller: self.color(args[0], args[1], caller)),
@@ -283,18 +287,33 @@ class Snapshots:
         self._callers.append(caller or Caller(ORIGIN))
         self._change.notify_all()
 
-    def recall(self, number: int, seconds: float = 0.0) -> None:
+    def _asked(self, origin: Origin, number: int, seconds: float = 0.0) -> None:
+        """Recall a snapshot now, or on the beat."""
+        check(RECALL, number)
+        held = self._held(RECALL.address, number)
+        names = [name for name in self._store.table.by_name if name in held]
+
+        def apply(names: Collection[str], first: bool) -> None:
+            self.recall(number, seconds, names, keep=not first)
+
+        if not self._later(RECALL.name, number, names, origin, apply):
+            self.recall(number, seconds)
+
+    def recall(
+        self, number: int, seconds: float = 0.0, only: Collection[str] | None = None, *, keep: bool = False
+    ) -> None:
         """Set the controls that the snapshot includes to their stored values.
 
         Those that can glide take `seconds` (0..600), the others switch at once. A control that something else sets
         during the glide stops gliding. A stored value that is not valid (the file was edited, or another version wrote
-        it) is reported, and its control left as it is.
+        it) is reported, and its control left as it is. Of the controls, `only` these are set; with `keep`, those that
+        glide already, of the other half of the recall, glide on.
 
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
         """
         check(RECALL, number)
-        values = self._valid(number, self._held(RECALL.address, number))
+        values = self._valid(number, self._held(RECALL.address, number), only)
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
         now = self._store.values()
         moving = {
@@ -302,7 +321,7 @@ class Snapshots:
             for name, value in values.items()
             if seconds > 0.0 and self._store.table.by_name[name].glides and value != now[name]
         }
-        self._glide.replace(moving, seconds)
+        self._glide.replace(moving, seconds, keep=keep)
         try:
             self._store.set_many({n: v for n, v in values.items() if n not in moving}, ORIGIN)
         except ControlError:
@@ -310,13 +329,14 @@ class Snapshots:
             raise
         self._glide.go()
 
-    def _valid(self, number: int, stored: Stored) -> dict[str, Any]:
-        """The values of one stored snapshot that can be set. What is wrong with the others is reported."""
+    def _valid(self, number: int, stored: Stored, only: Collection[str] | None) -> dict[str, Any]:
+        """The values of one stored snapshot, of these controls, that can be set. What is wrong with the others is
+        reported."""
         table = self._store.table
         found: dict[str, Any] = {}
         asked = stored.get(EXTRAS)
         for name in stored_names(table, asked if isinstance(asked, list) else ()):
-            if name not in stored:
+            if name not in stored or (only is not None and name not in only):
                 continue
             try:
                 found[name] = table.by_name[name].coerce(stored[name])

@@ -42,6 +42,10 @@ Rule = Callable[[Any, Origin], Any]
 """Called as (valid value, origin) before a restricted control is set: returns the value to set. Raises `ControlError`
 if this sender may not set it."""
 
+Holder = Callable[[Mapping[str, Any], Origin], Mapping[str, Any]]
+"""Called as (valid values by name, origin) before controls are set, also while another write waits: returns those to
+set now, and keeps the others for later. It must not set controls itself."""
+
 ErrorListener = Callable[[str, str], None]
 """Called as (address, reason)."""
 
@@ -99,6 +103,7 @@ class ControlStore:
         self._listeners: tuple[Listener, ...] = ()
         self._error_listeners: tuple[ErrorListener, ...] = ()
         self._rules: dict[str, Rule] = {}
+        self._hold: Holder | None = None
         self._handlers: dict[str, tuple[CommandHandler, ...]] = {}
         self._registering = threading.Lock()
         self._refusals, self._defects = RefusalLog(), RefusalLog()  # so that refusals do not crowd out a defect
@@ -123,17 +128,57 @@ class ControlStore:
         return self.set_many({name: value}, origin)[name]
 
     def set_many(self, values: Mapping[str, Any], origin: Origin = INTERNAL) -> dict[str, Any]:
-        """Set several controls in one swap and return their effective values.
+        """Set several controls in one swap and return their effective values: those that will be in force, where they
+        wait for the beat (see `hold_with`).
 
         Raises:
             ControlError: if a name is unknown, a value cannot be understood, or a rule forbids it to this origin;
                 nothing changes.
         """
         effective = self.checked(values, origin)
+        self._swap(self._now(effective, origin), origin)
+        return effective
+
+    def set_now(self, values: Mapping[str, Any], origin: Origin = INTERNAL) -> dict[str, Any]:
+        """As `set_many`, for changes that wait for nothing.
+
+        Raises:
+            ControlError: as `set_many`.
+        """
+        effective = self.checked(values, origin)
+        self._swap(effective, origin)
+        return effective
+
+    def _swap(self, effective: Mapping[str, Any], origin: Origin) -> None:
         with self._writing:
             self._snapshot = self._snapshot.replaced(effective)
         self._tell(effective, origin)
-        return effective
+
+    def _now(self, effective: Mapping[str, Any], origin: Origin) -> Mapping[str, Any]:
+        hold = self._hold
+        return effective if hold is None else hold(effective, origin)
+
+    def hold_with(self, holder: Holder) -> Callable[[], None]:
+        """Ask `holder` at every `set_many` and command which values are set now; returns a function that removes it.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        with self._registering:
+            if self._hold is not None:
+                raise ValueError("Changes are held back already.")
+            self._hold = holder
+
+        def lift() -> None:
+            with self._registering:
+                self._hold = None
+
+        return lift
+
+    def retell(self, names: Iterable[str], origin: Origin = INTERNAL) -> None:
+        """Tell the listeners the values in force of these controls: a change of them was taken back."""
+        now = self._snapshot
+        self._tell({name: now.value(name) for name in names}, origin)
 
     def restrict(self, name: str, rule: Rule) -> Callable[[], None]:
         """Ask `rule` before every write of the control `name`; returns a function that removes the rule.
@@ -289,8 +334,10 @@ class ControlStore:
         with self._writing:
             changes: Mapping[str, Any] = getattr(self._snapshot.of(owner), command.name)(*values)
             live = self.checked({n: v for n, v in changes.items() if n in self.table.by_name}, caller.origin)
-            self._snapshot = self._snapshot.replaced({**changes, **live})
-        self._tell(live, caller.origin)
+            now = self._now(live, caller.origin)
+            others = {n: v for n, v in changes.items() if n not in live}
+            self._snapshot = self._snapshot.replaced({**others, **now})
+        self._tell(now, caller.origin)
 
     def refuse(self, address: str, reason: str) -> None:
         """Tell the error listeners of a message that was refused before it came here, and log it (see `RefusalLog`)."""

@@ -80,7 +80,7 @@ class LiveShow:
             bindings = self._midi.bindings()
             self._bind(show.bindings, bindings)
             try:
-                self._store.set_many(show.controls, origin)
+                self._store.set_now(show.controls, origin)
             except TidecastError:
                 self._bind(bindings, show.bindings)
                 raise

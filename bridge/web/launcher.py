@@ -31,6 +31,7 @@ from bridge.web.messages import (
     KINDS,
     Alive,
     Batch,
+    ChangesPending,
     FindInputs,
     FromWeb,
     MidiState,
@@ -88,6 +89,7 @@ class WebProcess:
         midi: the state of MIDI, None while it is off; must be quick.
         show: saves and opens show files; without it, pages can do neither.
         words: the words that the model knows, None until it is open; must be quick.
+        pending: the changes that wait for the beat; must be quick.
         examples: prompts that the page offers, one tap each.
         engine: the models and sizes that the page offers (`bridge.process.engine.choice.offered`).
     """
@@ -112,6 +114,7 @@ class WebProcess:
         midi: Callable[[], MidiState | None] | None = None,
         show: LiveShow | None = None,
         words: Callable[[], WordsKnown | None] | None = None,
+        pending: Callable[[], ChangesPending] | None = None,
         examples: Sequence[str] = (),
         engine: Mapping[str, Any] | None = None,
     ) -> None:
@@ -128,6 +131,7 @@ class WebProcess:
         self._shows = ShowExchange(show, self._outbox.answer)
         self._examples = list(examples)
         self._engine = dict(engine or {"models": [], "sizes": []})
+        self._pending = pending
         lists: tuple[Callable[[], SnapshotsStored | MidiState | WordsKnown | None] | None, ...]
         lists = (snapshots, midi, words)
         self._lists = [read for read in lists if read is not None]
@@ -302,6 +306,8 @@ class WebProcess:
         while not self._stopping.is_set():
             self._outbox.wait(TELEMETRY_PERIOD_S)
             self._outbox.readings(self._telemetry.snapshot())
+            if self._pending is not None:
+                self._outbox.state(self._pending())
             if time.monotonic() >= next_lists_s:
                 next_lists_s = time.monotonic() + LISTS_PERIOD_S
                 self._read_lists()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
+from bridge.control.tempo.state import Pending
 from bridge.video.base import SourceInfo
 from engine.models.vocabulary import Vocabulary
 
@@ -123,6 +124,13 @@ class MidiState:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangesPending:
+    """The changes that wait for the beat, the first first."""
+
+    changes: tuple[Pending, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class WordsKnown:
     """The only words that the model knows; None if it takes any sentence."""
 
@@ -221,7 +229,15 @@ class FindInputs:
 
 
 News = (
-    ControlsChanged | ReadingsChanged | ErrorsReported | InputsFound | SnapshotsStored | MidiState | WordsKnown | Reply
+    ControlsChanged
+    | ReadingsChanged
+    | ErrorsReported
+    | InputsFound
+    | SnapshotsStored
+    | MidiState
+    | ChangesPending
+    | WordsKnown
+    | Reply
 )
 """What is passed on to pages."""
 

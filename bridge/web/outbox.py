@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bridge.web.messages import (
+    ChangesPending,
     ControlsChanged,
     ControlValue,
     ErrorNote,
@@ -87,7 +88,7 @@ class Outbox:
             self._answers.append(answer)
             self._change.notify()
 
-    def state(self, message: InputsFound | SnapshotsStored | MidiState | WordsKnown) -> None:
+    def state(self, message: InputsFound | SnapshotsStored | MidiState | ChangesPending | WordsKnown) -> None:
         """The whole state of something; queued only if it has changed, replacing an older one of its kind."""
         with self._change:
             kind = type(message)

@@ -130,7 +130,8 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def Resend(self):
-        """Send every parameter of the pages Stream and Prompts, except panic buttons that are off."""
+        """Send every parameter of the pages Stream, Prompts, Tempo and LoRA, except tempo, bend and panic buttons that
+        are off."""
         self._open()
         self.link.settle(keep_waiting=False)
         self.link.known.clear()

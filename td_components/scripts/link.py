@@ -23,6 +23,8 @@ GAP = 0.7
 """Seconds of silence after which Tidecast may have been restarted: echoes are then held back until its heartbeat
 arrives, so that the defaults of a new process never overwrite the values here."""
 READY_STATES = ("running", "no-input")
+SHARED = (PREFIX + "/tempo/bpm", PREFIX + "/tempo/bend")
+"""What may be that of other programs too: it is sent when it is changed here, and at no other time."""
 
 
 class Link:
@@ -56,15 +58,16 @@ class Link:
 
     def settle(self, keep_waiting):
         """Both sides are being synchronised: apply the echoes that were held back, or drop them. Echoes of the panic
-        buttons are applied in any case."""
+        buttons and of the tempo are applied in any case."""
         self.held = self.restarted = False
         if not keep_waiting:
             self.waiting = {par: value for par, value in self.waiting.items() if par in self.panic}
 
     def resends(self, par, value):
         """Whether a resend sends this value. A panic button that is off is not sent: somebody else may have pressed it
-        while Tidecast could not be heard, and a reconnect must not take it off."""
-        return par not in self.panic or bool(value)
+        while Tidecast could not be heard, and a reconnect must not take it off. Nor is the tempo, which may be that of
+        other programs too."""
+        return (par not in self.panic or bool(value)) and self.address_of[par] not in SHARED
 
     def local(self, par, value, now):
         """A parameter was changed here. Returns (OSC address, value) to send, or None if Tidecast has the value."""

@@ -31,6 +31,9 @@ OPTIONAL = {
 """Folders and modules that are imported only where their extra is wanted, and the extra. Elsewhere the import of an
 extra's library is inside `try`, with an answer to `ImportError`."""
 
+CALLED_OTHERWISE = {"link": ["linkpython-extern"]}
+"""Modules of extras that no start installs, and their distributions."""
+
 IN_NO_REGISTRY = {
     "flash_attn_interface": "FlashAttention 3, built from its source",
     "models": "the published implementation that `engine.bench.reference` compares with",
@@ -97,7 +100,8 @@ def declared() -> dict[str, set[str]]:
 def missing(found: Import, extras: dict[str, set[str]], known: dict[str, list[str]]) -> bool:
     """Whether nothing that is declared brings what is imported there."""
     # A library for another system is not installed here; its distribution has the name of its module.
-    sources = {normal(name) for name in known.get(found.module, [found.module, f"{found.module}-python"])}
+    unknown = CALLED_OTHERWISE.get(found.module, [found.module, f"{found.module}-python"])
+    sources = {normal(name) for name in known.get(found.module, unknown)}
     allowed = set(extras[""])
     if found.path.startswith(IN_A_CHECKOUT):
         allowed |= extras["dev"]

@@ -14,7 +14,8 @@ from engine.controls import PROMPT_SLOTS
 from engine.errors import ControlError
 
 Changes = Mapping[str, Any]
-"""Controls by name, with values as received; `reset` requests a reset, `recall` the snapshot of that number."""
+"""Controls by name, with values as received; `reset` requests a reset, `recall` the snapshot of that number, and `send`
+messages: (address below `PREFIX`, arguments) each."""
 
 
 class Dialect(abc.ABC):
@@ -27,6 +28,7 @@ class Dialect(abc.ABC):
         name: as on the command line.
         port: UDP port on which the peer listens.
         answer_port: UDP port to which the peer reports; 0 if it does not.
+        peer: host and UDP port to which reports go when nothing has come yet; None if the peer speaks first.
         values: addresses of which only the newest message counts.
         ignored: addresses that are accepted and have no counterpart in Tidecast, with the reason.
     """
@@ -34,6 +36,7 @@ class Dialect(abc.ABC):
     name: str
     port: int
     answer_port: int = 0
+    peer: tuple[str, int] | None = None
     values: frozenset[str]
     ignored: ClassVar[Mapping[str, str]]
 
@@ -49,7 +52,8 @@ class Dialect(abc.ABC):
         """
 
     def report(self, readings: Mapping[str, Any], elapsed: float) -> list[tuple[str, Any]]:
-        """What the peer would report now, as (address, value), `elapsed` seconds after the last report."""
+        """What the peer would report now, as (address, value), `elapsed` seconds after the last report. The value None
+        stands for a message without arguments."""
         return []
 
     def complain(self, address: str, reason: str) -> list[tuple[str, Any]]:

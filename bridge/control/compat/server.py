@@ -150,6 +150,8 @@ class CompatServer:
             self._store.handle(PREFIX + "/reset", (), origin)
         if "recall" in changes:
             self._store.handle(PREFIX + "/snapshot/recall", (changes.pop("recall"),), origin)
+        for below, values in changes.pop("send", ()):
+            self._store.handle(PREFIX + below, values, origin)
         if changes:
             self._store.set_many(changes, origin)
 
@@ -159,7 +161,8 @@ class CompatServer:
         if not self._dialect.answer_port:
             return []
         now = time.monotonic()
-        return [(h, self._dialect.answer_port) for h, t in self._hosts.items() if now - t < KEEP_SECONDS]
+        hosts = [(h, self._dialect.answer_port) for h, t in self._hosts.items() if now - t < KEEP_SECONDS]
+        return hosts or ([] if self._dialect.peer is None else [self._dialect.peer])
 
     def _complain(self, address: str, reason: str) -> None:
         self._send(self._dialect.complain(address, reason))
@@ -174,4 +177,5 @@ class CompatServer:
     def _send(self, messages: Sequence[tuple[str, Any]]) -> None:
         targets = self._targets()
         if targets and messages:
-            self._port.send([build(address, (value,)) for address, value in messages], targets)
+            datagrams = [build(address, () if value is None else (value,)) for address, value in messages]
+            self._port.send(datagrams, targets)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from bridge.control.midi.bindings import (
     stable_name,
     summary,
 )
+from bridge.control.midi.clock_listener import CLOCK_MESSAGES, ClockListener, NoClock
 from bridge.control.origin import INTERNAL, Origin, Trust
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
@@ -46,7 +48,6 @@ LEARN_TRAVEL = 8
 
 NOT_CONTROLLERS = ("Midi Through", "RtMidi")
 """Parts of the names of ports that belong to no controller."""
-
 
 LEARN = Command(
     "midi_learn",
@@ -68,6 +69,7 @@ class MidiInput:
         backend: a loaded mido backend; see `open_backend`.
         port: use only ports with this text in their names.
         look_s: time between two searches for ports, in s.
+        clock: hears the MIDI clock; None for nobody.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class MidiInput:
         *,
         port: str = "",
         look_s: float = LOOK_S,
+        clock: ClockListener | None = None,
     ) -> None:
         self._store = store
         self._table = store.table
@@ -87,6 +90,7 @@ class MidiInput:
         self._backend = backend
         self._port = port
         self._look_s = look_s
+        self._clock = clock or NoClock()
         self._bindings: tuple[Binding, ...] = ()
         self._seen: tuple[int, ...] = ()  # what the file looked like when it was last read
         self._inputs: dict[str, Any] = {}
@@ -213,7 +217,7 @@ class MidiInput:
     def _update_ports(self) -> None:
         """Open ports that have appeared and close those that are gone."""
         try:
-            names = [n for n in self._backend.get_input_names() if self._wanted(n)]
+            names = [n for n in self._backend.get_input_names() if self._wanted(n) or self._clock.wants_midi(n)]
             outputs = self._backend.get_output_names()
         except OSError as error:
             log.warning("MIDI ports cannot be listed: %s", error)
@@ -227,8 +231,8 @@ class MidiInput:
             if name in self._inputs:
                 continue
             try:
-                self._inputs[name] = self._backend.open_input(name, callback=self._callback(stable_name(name)))
-                if name in outputs:
+                self._inputs[name] = self._backend.open_input(name, callback=self._callback(name))
+                if name in outputs and self._wanted(name):
                     self._outputs[name] = self._backend.open_output(name)
                     with self._lock:
                         self._changed.update(self._table.by_name)
@@ -239,8 +243,17 @@ class MidiInput:
     def _wanted(self, name: str) -> bool:
         return self._port in name and not any(part in name for part in NOT_CONTROLLERS)
 
-    def _callback(self, port: str) -> Callable[[Any], None]:
-        return lambda message: self._obey(port, message)
+    def _callback(self, name: str) -> Callable[[Any], None]:
+        port, is_controller = stable_name(name), self._wanted(name)
+
+        def receive(message: Any) -> None:
+            ns = time.monotonic_ns()  # first of all: the beat is as exact as this
+            if message.type in CLOCK_MESSAGES:
+                self._clock.midi(port, message.type, message.pos if message.type == "songpos" else 0, ns)
+            elif is_controller:
+                self._obey(port, message)
+
+        return receive
 
     def _note_change(self, name: str, value: Any, origin: Origin) -> None:
         control = self._table.by_name[name]

@@ -18,6 +18,9 @@ from mido.ports import BaseInput, BaseOutput
 
 log = logging.getLogger(__name__)
 
+REAL_TIME = {0xF8: Message("clock"), 0xFA: Message("start"), 0xFB: Message("continue"), 0xFC: Message("stop")}
+"""The messages of a clock, by their byte. They come up to 400 times a second, so none is made anew."""
+
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
@@ -66,14 +69,16 @@ class Input(BaseInput):  # type: ignore[misc]  # mido has no annotations
         with _as_os_error():
             port = rtmidi2.MidiIn()
         self.callback = callback
-        port.ignore_types(True, True, True)
+        port.ignore_types(True, False, True)  # SysEx and active sensing; the clock is wanted
         port.callback = self._receive_octets
         self._port = _opened(port, self.name)
 
     def _receive_octets(self, octets: list[int], _: float) -> None:
         try:
-            message = Message.from_bytes(octets)
-        except ValueError as error:
+            message = (
+                REAL_TIME[octets[0]] if len(octets) == 1 and octets[0] in REAL_TIME else Message.from_bytes(octets)
+            )
+        except (ValueError, IndexError) as error:  # IndexError: half a song position
             log.debug("MIDI: %s sent an invalid message: %s", self.name, error)
             return
         if self.callback is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from bridge.control.files import locked
 from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.bindings import Binding, BindingsError, load, save
+from bridge.control.midi.clock_listener import ClockListener
 from bridge.control.midi.input import LEARN, MidiInput
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
@@ -28,17 +29,26 @@ class MidiSwitch:
         path: the TOML file of bindings.
         report: called with (topic, reason) when something goes wrong.
         port: use only ports with this text in their names.
+        clock: hears the MIDI clock; None for nobody.
 
     Attributes:
         input: what listens to the controllers; None while MIDI is off.
     """
 
-    def __init__(self, store: ControlStore, path: Path, report: Callable[[str, str], None], port: str = "") -> None:
+    def __init__(
+        self,
+        store: ControlStore,
+        path: Path,
+        report: Callable[[str, str], None],
+        port: str = "",
+        clock: ClockListener | None = None,
+    ) -> None:
         self.input: MidiInput | None = None
         self._store = store
         self._path = path
         self._report = report
         self._port = port
+        self._clock = clock
         self._switching = threading.Lock()
         self._service: Service | None = None
         self._undo = contextlib.ExitStack()
@@ -100,7 +110,8 @@ class MidiSwitch:
             except MidiError as error:
                 self._report("midi", str(error))
                 return
-            self.input = MidiInput(self._store, self._path, self._report, backend, port=self._port).start()
+            midi = MidiInput(self._store, self._path, self._report, backend, port=self._port, clock=self._clock)
+            self.input = midi.start()
 
     def _learn(self, args: tuple[Any, ...], caller: Caller) -> None:
         """Answer a request to learn a knob while nobody listens to MIDI."""

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from bridge.control.origin import Origin
 from bridge.control.store import ControlStore
@@ -14,6 +15,20 @@ from engine.control import PREFIX
 log = logging.getLogger(__name__)
 
 GLIDE_HZ = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """The way of one control: from a value to another, in so many seconds from a time on."""
+
+    start: float
+    end: float
+    began: float
+    seconds: float
+
+    def share_at(self, now: float) -> float:
+        """How much of the way is behind it, 0 to 1."""
+        return min(1.0, (now - self.began) / self.seconds)
 
 
 class Glide:
@@ -32,14 +47,21 @@ class Glide:
         self._topic = PREFIX + address
         self._report = report
         self._change = threading.Lock()
-        self._gliding: Mapping[str, tuple[float, float]] = {}  # by name: start value, end value
-        self._began, self._seconds = 0.0, 0.0
+        self._gliding: Mapping[str, Motion] = {}
         self._thread: threading.Thread | None = None
 
-    def replace(self, moving: Mapping[str, tuple[float, float]], seconds: float) -> None:
-        """Let these controls glide from their first value to their second in place of all others; `go` starts it."""
+    def replace(self, moving: Mapping[str, tuple[float, float]], seconds: float, *, keep: bool = False) -> None:
+        """Let these controls glide from their first value to their second; `go` starts it.
+
+        Args:
+            moving: (first value, second value) by name.
+            seconds: how long they take; must be positive if anything moves.
+            keep: whether all others glide on; if not, these take their place.
+        """
+        now = time.monotonic()
         with self._change:
-            self._gliding, self._began, self._seconds = moving, time.monotonic(), seconds
+            others = self._gliding if keep else {}
+            self._gliding = {**others, **{n: Motion(a, b, now, seconds) for n, (a, b) in moving.items()}}
 
     def stop(self) -> None:
         """Leave every control where it is."""
@@ -70,12 +92,16 @@ class Glide:
                 if not moving:
                     self._thread = None
                     return
-                share = min(1.0, (time.monotonic() - self._began) / self._seconds)
-                if share == 1.0:
-                    self._gliding = {}
+                now = time.monotonic()
+                shares = {name: motion.share_at(now) for name, motion in moving.items()}
+                self._gliding = {name: motion for name, motion in moving.items() if shares[name] < 1.0}
             try:
                 self._store.set_many(
-                    {n: b if share == 1.0 else a + (b - a) * share for n, (a, b) in moving.items()}, self._origin
+                    {
+                        n: m.end if shares[n] == 1.0 else m.start + (m.end - m.start) * shares[n]
+                        for n, m in moving.items()
+                    },
+                    self._origin,
                 )
             except Exception as error:  # whatever it is, the next glide must find a thread or start one
                 log.exception("a glide failed")

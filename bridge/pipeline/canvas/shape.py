@@ -35,8 +35,8 @@ def stretched(model: Size, canvas: Size) -> str:
     output = "{}x{}".format(*proposed_canvas(model, canvas))
     advice = f"an output of {output}"
     if wanted is not None:
-        advice = "the model size {}x{}, or {}".format(*wanted, advice)
-    return "The model's picture of {}x{} is stretched to {}x{}: use {}.".format(*model, *canvas, advice)
+        advice = "model size {}x{}, or {}".format(*wanted, advice)
+    return "The model's {}x{} is stretched to {}x{}: use {}.".format(*model, *canvas, advice)
 
 
 def proposed_model(model: Size, canvas: Size) -> Size | None:

@@ -18,6 +18,7 @@ from bridge.control.table import ControlTable
 from bridge.control.telemetry import Telemetry
 from bridge.video.base import SourceInfo
 from bridge.web.messages import (
+    ChangesPending,
     ControlsChanged,
     ControlValue,
     ErrorNote,
@@ -79,7 +80,16 @@ class Client:
                 self._errors.extend(notes)
             case Reply():
                 self._replies.append(news)
-            case Joined() | Point() | InputsFound() | SnapshotsStored() | MidiState() | PageWords() | PromptsChecked():
+            case (
+                Joined()
+                | Point()
+                | InputsFound()
+                | SnapshotsStored()
+                | MidiState()
+                | ChangesPending()
+                | PageWords()
+                | PromptsChecked()
+            ):
                 self._newest[type(news)] = news
             case _:
                 assert_never(news)
@@ -119,6 +129,7 @@ class Hub:
         self.inputs: tuple[SourceInfo, ...] | None = None
         self.snapshots = SnapshotsStored(())
         self.midi: MidiState | None = None
+        self.pending = ChangesPending(())
         self.words: PageWords | None = None
         self._prompts = PromptCheck()
         self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
@@ -158,6 +169,7 @@ class Hub:
             inputs=self.inputs,
             snapshots=self.snapshots,
             midi=self.midi,
+            pending=self.pending,
             words=self.words,
             unknown=self._prompts.found,
         )
@@ -184,6 +196,9 @@ class Hub:
                 self.tell_all(message)
             case MidiState():
                 self.midi = message
+                self.tell_all(message)
+            case ChangesPending():
+                self.pending = message
                 self.tell_all(message)
             case WordsKnown(vocabulary):
                 self.words = page_words(vocabulary)

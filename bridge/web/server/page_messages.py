@@ -16,6 +16,7 @@ from typing import Any, assert_never
 
 from bridge.video.base import SourceInfo
 from bridge.web.messages import (
+    ChangesPending,
     ControlsChanged,
     ErrorNote,
     ErrorsReported,
@@ -106,6 +107,7 @@ class PageState:
         inputs: every source that can be seen; None before the first search.
         snapshots: the stored snapshots.
         midi: the state of MIDI; None without MIDI.
+        pending: the changes that wait for the beat.
         words: the words that the model knows; None until it is open.
         unknown: the prompts with words that it does not know.
     """
@@ -118,6 +120,7 @@ class PageState:
     inputs: tuple[SourceInfo, ...] | None
     snapshots: SnapshotsStored
     midi: MidiState | None
+    pending: ChangesPending
     words: PageWords | None
     unknown: PromptsChecked
 
@@ -148,6 +151,7 @@ PageNews = (
     | InputsFound
     | SnapshotsStored
     | MidiState
+    | ChangesPending
     | Reply
 )
 """What a page is told."""
@@ -164,6 +168,7 @@ def state_json(state: PageState) -> dict[str, Any]:
         "inputs": None if state.inputs is None else [asdict(source) for source in state.inputs],
         **_snapshots_json(state.snapshots),
         "midi": None if state.midi is None else asdict(state.midi),
+        "pending": [asdict(change) for change in state.pending.changes],
         "words": None if state.words is None else _words_json(state.words),
         "unknown": _unknown_json(state.unknown),
     }
@@ -195,6 +200,8 @@ def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
                 content |= _snapshots_json(message)
             case MidiState():
                 content["midi"] = asdict(message)
+            case ChangesPending(changes):
+                content["pending"] = [asdict(change) for change in changes]
             case PageWords():
                 content["words"] = _words_json(message)
             case PromptsChecked():

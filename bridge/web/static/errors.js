@@ -68,6 +68,7 @@ function beside(topic) {
   if (about) return [about.closest(".source, .panel").querySelector(".say"), about];
   if (topic === "/tidecast/inputs") return [document.querySelector(".source .say"), null];
   if (topic === "/prompt") return [document.querySelector("[data-group=Prompts] .say"), null]; // from the engine
+  if (topic === "tempo" || topic === "snap") return [document.querySelector("[data-group=Tempo] .say"), null];
   if (topic === "record") return [$("panel-recording")?.querySelector(".say"), null];
   return [null, null];
 }

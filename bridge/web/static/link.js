@@ -22,6 +22,7 @@ export const state = {
   snapshot_colors: {},
   snapshot_pictures: {}, // by number: the version of its picture
   midi: null,
+  pending: [],
   words: null,
   unknown: {},
   local: null,
@@ -116,7 +117,7 @@ function absorb(news) {
   }
   for (const key of ["snapshot_names", "snapshot_colors", "snapshot_pictures"])
     if (news[key]) state[key] = news[key]; // they come with `snapshots`
-  for (const key of ["inputs", "snapshots", "midi", "words", "unknown", "local"]) {
+  for (const key of ["inputs", "snapshots", "midi", "pending", "words", "unknown", "local"]) {
     if (key in news) {
       state[key] = news[key];
       emit(key, state[key]);

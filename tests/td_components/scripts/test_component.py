@@ -336,6 +336,22 @@ def test_a_reconnect_takes_no_panic_button_off(tmp_path):
         assert bridge.store.snapshot.value("black") is True
 
 
+def test_a_reconnect_sends_no_tempo(tmp_path):
+    """It may be that of a session with other programs."""
+    with connected(tmp_path) as (world, bridge):
+        world.par.Tempobpm = 90.0
+        world.until(lambda: bridge.store.snapshot.value("tempo_bpm") == 90.0)
+        bridge.state("loading")
+        world.until(lambda: world.par.Statusstate.eval() == "loading")
+        bridge.store.set("tempo_bpm", 128.0)
+        world.par.Strength = 0.75
+        bridge.state("running")  # from now on everything else is sent
+        world.until(lambda: bridge.store.snapshot.value("strength") == 0.75)
+        world.until(lambda: world.par.Tempobpm.eval() == 128.0)
+        world.frames(0.3)
+        assert bridge.store.snapshot.value("tempo_bpm") == 128.0
+
+
 def test_its_own_picture_becomes_the_input_when_one_is_wired_in(tmp_path):
     with connected(tmp_path) as (world, bridge):
         assert bridge.store.snapshot.value("input") == ""

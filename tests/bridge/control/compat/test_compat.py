@@ -135,6 +135,89 @@ def test_a_patch_for_scope_drives_tidecast():
     assert not errors
 
 
+TEMPO_OF_RESOLUME = """
+/composition/tempocontroller/tempo 0.225
+/composition/tempocontroller/tempopush 1
+/composition/tempocontroller/tempopush 0
+/composition/tempocontroller/tempopull 1
+/composition/tempocontroller/tempotap 1
+/composition/tempocontroller/tempotap 0
+/composition/tempocontroller/resync 1
+/composition/tempocontroller/tempo/multiply 1
+/composition/tempocontroller/tempo/multiply 0
+/composition/tempocontroller/tempo/divide 1
+/composition/tempocontroller/beatloop 3
+"""
+
+
+def test_the_tempo_of_resolume_is_ours():
+    store, telemetry, errors, pressed = ControlStore(TABLE), Telemetry(TABLE), [], []
+    for part in (store, telemetry):
+        part.listen_errors(lambda *e: errors.append(e))
+    for name in ("tempo_tap", "tempo_resync", "tempo_double", "tempo_halve"):
+        store.on(name, lambda args, caller, name=name: pressed.append(name))
+    history = []
+    store.listen(lambda name, value, origin: history.append((name, value)))
+    with serve("resolume", telemetry, store) as server:
+        peer = Peer(server)
+        peer.play(TEMPO_OF_RESOLUME)
+        eventually(lambda: "tempo_halve" in pressed)
+        assert pressed == ["tempo_tap", "tempo_resync", "tempo_double", "tempo_halve"], "a release does nothing"
+        assert history == [
+            ("tempo_bpm", pytest.approx(128.0)),
+            ("tempo_bend", 4.0),
+            ("tempo_bend", 0.0),
+            ("tempo_bend", -4.0),
+        ]
+        telemetry.update(tempo=128.0)
+        peer.play("/composition/tempocontroller/tempoinc 1\n/composition/tempocontroller/tempodec 1")
+        eventually(lambda: history[-1] == ("tempo_bpm", 127.0))
+        assert history[-2] == ("tempo_bpm", 129.0)
+        for source in ("midi", "link"):
+            telemetry.update(tempo_source=source)
+            peer.play("/composition/tempocontroller/tempo 0.9\n/composition/dashboard/link1 0.25")
+            eventually(lambda: history[-1] == ("strength", 0.25))
+            assert ("tempo_bpm", pytest.approx(452.0)) not in history, "what others set is not ours to set"
+            store.set("strength", 0.5)
+        telemetry.update(tempo_source="osc")
+        peer.play("/composition/tempocontroller/tempo 17.0")
+        eventually(lambda: history[-1] == ("tempo_bpm", 500.0))
+        peer.play('/composition/tempocontroller/tempo "fast"')
+        eventually(lambda: errors)
+    assert errors[0][0] == "/composition/tempocontroller/tempo"
+
+
+def test_abletonosc_is_asked_for_beats_and_they_are_followed():
+    store, telemetry, beats = ControlStore(TABLE), Telemetry(TABLE), []
+    store.on("tempo_beat", lambda args, caller: beats.append(args))
+    live = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    live.bind(("127.0.0.1", 0))
+    live.settimeout(10.0)
+    with serve("abletonosc", telemetry, store, live.getsockname()) as server:
+        asked = [message for _ in range(2) for message in parse(live.recv(65536))]
+        assert [(message.address, list(message.args)) for message in asked] == [
+            ("/live/song/start_listen/beat", []),
+            ("/live/song/start_listen/tempo", []),
+        ]
+        live.sendto(build("/live/song/get/beat", (17,)), server.address)
+        eventually(lambda: beats == [(17.0,)])
+        live.sendto(build("/live/song/get/tempo", (99.0,)), server.address)
+        live.sendto(build("/live/song/get/beat", (18,)), server.address)
+        eventually(lambda: len(beats) == 2)
+        assert store.snapshot.value("tempo_bpm") == 120.0, "only the source that is followed sets the tempo"
+        telemetry.update(tempo_source="osc")
+        live.sendto(build("/live/song/get/tempo", (99.0,)), server.address)
+        eventually(lambda: store.snapshot.value("tempo_bpm") == 99.0)
+    live.close()
+
+
+def test_abletonosc_is_spoken_to_first():
+    """Live says nothing until it is asked: the first question goes to where AbletonOSC listens on this machine."""
+    server = serve("abletonosc", Telemetry(TABLE), ControlStore(TABLE))
+    assert server._targets() == [("127.0.0.1", 11000)]
+    assert serve("scope", Telemetry(TABLE), ControlStore(TABLE))._targets() == []
+
+
 def test_streamdiffusiontd_gets_the_reports_it_expects():
     store, telemetry = ControlStore(TABLE), Telemetry(TABLE)
     telemetry.update(fps_out=25.0, state="running", vram=11.5)

@@ -97,13 +97,25 @@ def test_ports_are_listed_opened_heard_and_closed(cable: Cable) -> None:
         mido.Message("control_change", channel=1, control=7, value=100),
         mido.Message("note_on", channel=1, note=60, velocity=5),
     ]
-    assert cable.open[0].ignored == (True, True, True)  # clock and sensing would flood
+    assert cable.open[0].ignored == (True, False, True)  # sensing would flood; the clock is wanted
     port.close()
     assert cable.open == []
     plain = backend.open_input("Launchpad 1")
     cable.send("Launchpad 1", 0xB0, 1, 2)
     assert plain.receive(block=False) == mido.Message("control_change", control=1, value=2)
     plain.close()
+
+
+def test_the_clock_arrives_and_no_message_is_made_anew_for_it(cable: Cable) -> None:
+    heard: list[mido.Message] = []
+    port = mido.Backend(NAME, load=True).open_input("Launchpad 1", callback=heard.append)
+    for octets in ((0xFA,), (0xF8,), (0xF8,), (0xFC,), (0xF2, 0x10, 0x01), (0xFB,), (0xF2,), (0xF9,)):
+        cable.send("Launchpad 1", *octets)
+    port.close()
+    names = [message.type for message in heard]
+    assert names == ["start", "clock", "clock", "stop", "songpos", "continue"], "half a message is dropped"
+    assert heard[4].pos == 144
+    assert heard[1] is heard[2]
 
 
 def test_messages_reach_the_lights(cable: Cable) -> None:

@@ -137,7 +137,7 @@ def test_a_stretched_picture_is_told_once_for_every_size(sent: list[Frame], capl
 
     with caplog.at_level("WARNING"), app("480x270") as bridge:
         until(lambda: "480x270" in told(), "the size of the start")
-        assert told() == stretched(MODEL, (480, 270)) and "--size" in told() and "an output of 360x270" in told()
+        assert told() == stretched(MODEL, (480, 270)) and "model size" in told() and "an output of 360x270" in told()
         bridge.store.set("output_size", "360x270", OPERATOR)  # what it proposes
         until(lambda: told() == "", "nothing to tell")
         bridge.store.set("output_size", "200x400", OPERATOR)

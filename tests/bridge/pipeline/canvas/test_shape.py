@@ -35,11 +35,11 @@ def test_the_same_proportions_and_a_rounding_to_multiples_are_not_told(model: Si
 
 def test_the_sentence_names_both_sizes_and_what_to_do() -> None:
     assert stretched((512, 512), FULL) == (
-        "The model's picture of 512x512 is stretched to 1920x1080: use the model size 688x384, or an output of 1080x1080."
+        "The model's 512x512 is stretched to 1920x1080: use model size 688x384, or an output of 1080x1080."
     )
     assert stretched((288, 512), FULL).endswith("or an output of 608x1080.")
     flat = stretched((64, 48), (8192, 16))
-    assert "--size" not in flat and flat.endswith("stretched to 8192x16: use an output of 22x16.")
+    assert "model size" not in flat and flat.endswith("stretched to 8192x16: use an output of 22x16.")
 
 
 @given(MODELS, CANVASES)

@@ -103,12 +103,15 @@ def test_the_size_changes_without_a_gap_and_the_output_follows_it(sent: list[Fra
 
 
 def test_an_output_of_its_own_size_keeps_it_and_shows_the_input_meanwhile(sent: list[Frame], tmp_path: Path) -> None:
-    with app(tmp_path, **{"controls.output_size": "320x240", "controls.reproject": 1.0}) as bridge:
+    settings = {"controls.output_size": "320x240", "controls.reproject": 1.0}
+    with SleepProbe() as probe, app(tmp_path, **settings) as bridge:
         runs(bridge, "identity", MODEL)
         sent.clear()
         errors: list[tuple[str, str]] = []
         bridge.telemetry.listen_errors(lambda *error: errors.append(error))
         assert bridge.osc is not None
+        bridge.publisher.main.longest_gap_ms = 0.0
+        probe.take()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk:
             for name, value in (("model", TOY), ("size", size_text(OTHER))):
                 desk.sendto(build(f"/tidecast/engine/{name}", (value,)), bridge.osc.address)
@@ -124,6 +127,8 @@ def test_an_output_of_its_own_size_keeps_it_and_shows_the_input_meanwhile(sent: 
         until(lambda: len(sent) > seen + 10, "restyled pictures")
         assert shapes(sent) == {(320, 240)}
         assert not [text for _, text in errors if "stage" in text or "failed" in text], errors
+        gap_ms, asleep_ms = bridge.publisher.main.longest_gap_ms, probe.take()
+        assert gap_ms < 1000.0 / FPS + GAP_MS + asleep_ms, f"{gap_ms:.0f} ms; {asleep_ms:.0f} were slept"
 
 
 def test_what_cannot_be_started_comes_back_and_is_said_beside_the_control(sent: list[Frame], tmp_path: Path) -> None:

@@ -192,3 +192,23 @@ def test_without_sizes_to_measure_what_ran_goes_on() -> None:
         assert "no sizes to measure" in failed.reason and watched.size == SMALL
     finally:
         watched.stop()
+
+
+def test_a_process_measures_a_real_model_and_the_next_one_runs_it_at_the_larger_size() -> None:
+    """One picture a second, which any machine holds at both sizes."""
+    told: list[messages.EngineEvent] = []
+    config = Config(width=64, height=48, device="cpu", threads=1, warmup=False)
+    controls = Controls(steps=1, slo_latency=60_000.0)  # longer than can be chosen: a busy machine is slow
+    process = EngineProcessConfig(kind="identity", backoff_seconds=0.0)
+    trial = SizeTrial((SMALL, LARGE), 1.0)
+    watched = Supervisor(config, process, 0.0, lambda: controls, told.append, lambda: trial)
+    watched.want(EngineChoice("wan21-tiny", None))
+    watched.start()
+    try:
+        until(lambda: watched.state is EngineState.RUNNING, f"no engine runs: {told}")
+        (found,) = [event for event in told if isinstance(event, messages.SizeFound)]
+        (ready,) = [event for event in told if isinstance(event, messages.Ready)]
+        assert ready.model == "wan21-tiny" and found.size == watched.size == LARGE, found.text
+        assert "ms at 128x96" in found.text and not [e for e in told if isinstance(e, messages.ChangeFailed)]
+    finally:
+        watched.stop()

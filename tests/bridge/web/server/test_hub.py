@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from bridge.control.origin import Trust
+from bridge.control.tempo.state import Pending
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web import messages
@@ -39,6 +40,10 @@ NEWS: list[tuple[messages.News, dict[str, Any]]] = [
     (
         messages.MidiState("", {"/tidecast/mix": "CC 7"}, ("Desk",)),
         {"midi": {"learning": "", "bindings": {"/tidecast/mix": "CC 7"}, "ports": ["Desk"]}},
+    ),
+    (
+        messages.ChangesPending((Pending("prompt_1", "fire", 64.0),)),
+        {"pending": [{"what": "prompt_1", "value": "fire", "beat": 64.0}]},
     ),
     (
         messages.WordsKnown(Vocabulary(("fire", "ice"), {"lava": "fire"})),

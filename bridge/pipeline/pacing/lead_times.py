@@ -1,0 +1,54 @@
+"""How long before it is to be seen a change of a control has to be made.
+
+The engine obeys a control from its next chunk on. The first frame of that chunk was captured up to a chunk's time
+before the change, and is seen after the measured latency: with half a chunk less than the latency, the change is seen
+at the edge between two chunks that is nearest to its moment. A stage of the input obeys from the next frame on. What is
+obeyed after the engine is seen at the next tick, half a period later in the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from bridge.pipeline.stages.base import Place, StageRow
+from bridge.process.supervisor import TICK_S
+from engine.control import controls_of
+from engine.controls import Controls
+
+
+class LeadTimes:
+    """The lead times of all controls.
+
+    Args:
+        stages: the table of stages.
+        readings: the newest readings: `latency`, from capture to send, and `fps_engine`.
+        chunk_frames: frames of a chunk in the mean; 0 if that is not known.
+        period_ms: time between two ticks of the output, in ms.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[StageRow],
+        readings: Callable[[], Mapping[str, Any]],
+        chunk_frames: Callable[[], float],
+        period_ms: Callable[[], float],
+    ) -> None:
+        owners = [row.controls for row in stages if row.place is Place.INPUT and row.controls is not None]
+        self._input = frozenset(control.name for owner in owners for control in controls_of(owner))
+        self._engine = frozenset(control.name for control in controls_of(Controls))
+        self._readings = readings
+        self._chunk_frames = chunk_frames
+        self._period_ms = period_ms
+
+    def of(self, name: str) -> float:
+        """The lead time of the control of this name, in ms."""
+        if name not in self._engine and name not in self._input:
+            return self._period_ms() / 2.0
+        readings = self._readings()
+        latency = float(readings.get("latency", 0.0))
+        if name in self._input:
+            return latency
+        fps = float(readings.get("fps_engine", 0.0))
+        chunk_ms = 1000.0 * self._chunk_frames() / fps if fps > 0.0 else 0.0
+        return max(0.0, latency - chunk_ms / 2.0 + 1000.0 * TICK_S / 2.0)
