@@ -27,6 +27,9 @@ from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load, start_controls
 from engine.errors import ConfigError, TransportError
 
+NEEDED = dict(os.environ) if sys.platform == "win32" else {}
+"""Windows starts no program without the variables of its own."""
+
 
 def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -34,7 +37,7 @@ def tidecast(*arguments: str, timeout: float = 90.0) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "TERM": "dumb"},
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin", "TERM": "dumb"} | NEEDED,
     )
 
 
@@ -290,6 +293,7 @@ def ask_here(program: str, *arguments: str) -> dict[str, Any]:
 )
 def test_doctor_compares_the_memory_of_the_settings_with_what_is_free(free, settings, level, said, monkeypatch):
     monkeypatch.setattr(doctor, "_ask", ask_here)
+    monkeypatch.setattr(sys, "platform", "linux")
     config = load("gpu-24", settings).engine
     torch = {"gpus": [["RTX", 24.0, gib] for gib in free]}
     (finding,) = doctor._model(config, torch)
@@ -310,8 +314,9 @@ def test_doctor_compares_the_memory_of_the_settings_with_what_is_free(free, sett
         ("13.0", [], "", {"torch": "note --torch-backend cpu", "GPU": "note"}),
     ],
 )
-def test_doctor_names_the_command_for_the_build_of_torch_that_fits(cuda, gpus, driver, wanted, monkeypatch):
+def test_doctor_names_the_command_for_the_build_of_torch_that_fits(cuda, gpus, driver, wanted, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_driver", lambda: driver)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))  # of no portable folder, which is made again
     findings = {f.what: f for f in doctor._torch({"version": "2.13.0", "cuda": cuda, "gpus": gpus})}
     assert findings.keys() == wanted.keys()
     for what, words in wanted.items():
