@@ -400,7 +400,7 @@ def test_the_size_may_be_measured_and_one_that_is_given_wins(monkeypatch: pytest
     for words in (["demo"], ["demo", "--size", "512x288"], [*ember, "--size", "Auto"], ember):
         assert CliRunner().invoke(app, words).exit_code == 0, words
     sizes = [start_controls(config).value("engine_size") for config in served]
-    assert sizes == ["auto", "512x288", "auto", "256x256"]
+    assert sizes == ["336x192", "512x288", "auto", "256x256"]
 
 
 def test_demo_takes_what_run_takes(monkeypatch: pytest.MonkeyPatch) -> None:

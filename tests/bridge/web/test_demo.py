@@ -234,7 +234,6 @@ def test_black_on_the_page_is_black_within_one_output_frame(
         "web.announce": False,
         "storage.state_dir": str(tmp_path),
         "engine.model": "ember",
-        "engine.size": "",
     }
     pressed: list[float] = []
     with App(load("demo", settings)) as app:
