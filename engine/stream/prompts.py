@@ -34,8 +34,8 @@ REFINEMENTS = 4
 """Corrections of a spherical mean of more than two; from the third on they are below 1 % of its angles."""
 
 
-def linear(parts: Parts) -> Tensor:
-    """The weighted mean."""
+def linear(parts: Sequence[tuple[Tensor, float | Tensor]]) -> Tensor:
+    """The weighted mean. A share may be one for each token, [X, 1]."""
     return sum((embedding * share for embedding, share in parts[1:]), parts[0][0] * parts[0][1])
 
 
@@ -53,7 +53,7 @@ def slerp(parts: Parts) -> Tensor:
     shares = [share * (length > 1e-6) for (_, share), length in zip(parts, lengths, strict=True)]
     known = sum(shares[1:], shares[0]).clamp(min=1e-12)
     pairs = [(unit, share / known) for unit, share in zip(units, shares, strict=True)]
-    mean = sum((unit * share for unit, share in pairs[1:]), pairs[0][0] * pairs[0][1])
+    mean = linear(pairs)
     flat = mean.norm(dim=-1, keepdim=True) < 1e-3
     mean = mean / mean.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     for _ in range(1 if len(parts) == 2 else REFINEMENTS):  # of two, the first is exact
@@ -65,7 +65,7 @@ def slerp(parts: Parts) -> Tensor:
             turn += share * across * (angle / sine.clamp(min=1e-12))
         angle = turn.norm(dim=-1, keepdim=True)
         mean = mean * torch.cos(angle) + turn * torch.sinc(angle / math.pi)
-    length = sum((length * share for length, (_, share) in zip(lengths, parts, strict=True)), torch.zeros(()))
+    length = linear([(length, share) for length, (_, share) in zip(lengths, parts, strict=True)])
     return torch.where(flat, linear(parts), mean * length)
 
 

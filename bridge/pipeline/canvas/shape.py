@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import math
 
-from bridge.pipeline.canvas.size import LARGEST_SIDE, Size, same_shape
-
-MULTIPLE = 16
-"""Both sides of a model's picture are multiples of this, in pixels."""
+from bridge.pipeline.canvas.size import Size, same_shape
+from bridge.process.engine.choice import LARGEST_SIDE, LEAST_SIDE, MULTIPLE
 
 MOST_AREA = 1.1
 """A size that is proposed for the model has at most this many times its pixels: it must not cost much more."""
@@ -43,15 +41,15 @@ def proposed_model(model: Size, canvas: Size) -> Size | None:
     """The size for the model that has the canvas's proportions and about as many pixels as `model`.
 
     Returns:
-        Multiples of `MULTIPLE`; None if there is no such size, because the canvas is too narrow or too flat.
+        A size that the model may have; None if there is no such size, because the canvas is too narrow or too flat.
     """
     area, ratio = model[0] * model[1], canvas[0] / canvas[1]
     found: list[tuple[float, Size]] = []
-    for width in range(MULTIPLE, LARGEST_SIDE + 1, MULTIPLE):
-        size = width, max(MULTIPLE, round(width / ratio / MULTIPLE) * MULTIPLE)
+    for width in range(LEAST_SIDE, LARGEST_SIDE + 1, MULTIPLE):
+        size = width, max(LEAST_SIDE, round(width / ratio / MULTIPLE) * MULTIPLE)
         if size[0] * size[1] > MOST_AREA * area:
             break
-        if _fits(size, canvas):
+        if size[1] <= LARGEST_SIDE and _fits(size, canvas):
             pixels, shape = math.log(size[0] * size[1] / area), math.log(size[0] / size[1] / ratio)
             found.append((abs(pixels) + SHAPE_WEIGHT * abs(shape), size))
     return min(found)[1] if found else None

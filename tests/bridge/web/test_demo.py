@@ -92,12 +92,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def page(demo: Demo, browser: Browser) -> Iterator[Tab]:
     tab = browser.tab()
     tab.size(1440, 900)

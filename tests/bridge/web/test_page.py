@@ -71,12 +71,6 @@ LONG = "a lighthouse in a storm at night, waves of molten glass, heavy clouds, l
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Stage(examples=EXAMPLES) as running:
         yield running

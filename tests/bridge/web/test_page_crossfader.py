@@ -14,18 +14,6 @@ from tests.support.web_stage import Stage
 ALIKE = [0.25] * 4
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage() as running:
-        yield running
-
-
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.store.set_many({"weight_1": 1.0, "weight_2": 0.0, "weight_3": 0.0, "weight_4": 0.0, "prompt_seconds": 0.5})

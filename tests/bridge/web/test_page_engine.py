@@ -29,18 +29,6 @@ def field(control: str) -> str:
     return f"document.querySelector('{control} input')"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage() as running:
-        yield running
-
-
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.store.set_many({"engine_model": "ember", "engine_size": "256x256"})

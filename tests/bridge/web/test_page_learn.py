@@ -23,12 +23,6 @@ v = document.getElementById('views').getBoundingClientRect();
 return b.height >= 40 && b.top >= v.top && b.bottom <= v.bottom && b.left >= v.left && b.right <= v.right; })()"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], Any]]]:
     """What opens the MIDI library: the last of the list."""

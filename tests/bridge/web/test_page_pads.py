@@ -24,12 +24,6 @@ BAR = "document.getElementById('store-bar')"
 WORDS = {"input", "seed", "latency", "recording", "tempo"}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     with Stage(folder=tmp_path) as running:

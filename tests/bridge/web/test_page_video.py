@@ -33,12 +33,6 @@ return rows.length < 20 ? null : rows[rows.length >> 1] / c.height; })"""
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Stage() as running:
         unlisten = end_when_changed(running.store, STAGES)

@@ -26,12 +26,6 @@ document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width,
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with Browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with Stage(examples=EXAMPLES) as running:
         yield running

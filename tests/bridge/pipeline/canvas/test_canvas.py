@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from bridge.config_file import load
 from bridge.control.origin import Origin, Trust
 from bridge.control.store import Caller
 from bridge.pipeline.canvas.shape import stretched
-from bridge.video.synthetic.null import NullSink
 from engine.frame import Frame
 
 MODEL = (64, 48)
@@ -31,18 +30,6 @@ def until(happened: Callable[[], Any], what: str) -> None:
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Frame]]:
-    """The frames that the output has sent."""
-    frames: list[Frame] = []
-
-    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        frames.append(frame)
-
-    monkeypatch.setattr(NullSink, "send", record)
-    yield frames
 
 
 def app(size: str, source: str = "pattern:bars", **settings: Any) -> App:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.pipeline.canvas.shape import MOST_AREA, MULTIPLE, proposed_canvas, proposed_model, stretched
+from bridge.pipeline.canvas.shape import MOST_AREA, proposed_canvas, proposed_model, stretched
 from bridge.pipeline.canvas.size import LARGEST_AREA, LARGEST_SIDE, Size, check_size
+from bridge.process.engine.choice import MULTIPLE
+from bridge.process.engine.choice import check_size as check_model_size
 
 FULL = (1920, 1080)
 MODELS = st.tuples(st.integers(2, 80), st.integers(2, 80)).map(lambda size: (MULTIPLE * size[0], MULTIPLE * size[1]))
@@ -57,3 +59,4 @@ def test_what_is_proposed_fits_and_can_be_chosen(model: Size, canvas: Size) -> N
     if size is not None:
         assert stretched(size, canvas) == "" and not (size[0] % MULTIPLE or size[1] % MULTIPLE)
         assert size[0] * size[1] <= MOST_AREA * model[0] * model[1]
+        check_model_size("{}x{}".format(*size))

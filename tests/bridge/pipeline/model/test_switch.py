@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from bridge.control.osc.packet import build
 from bridge.control.stored.content import stored_names
 from bridge.process.engine.auto_size import ladder
 from bridge.process.engine.choice import EngineControls, size_text
-from bridge.video.synthetic.null import NullSink
 from engine.errors import ControlError
 from engine.frame import Frame
 
@@ -38,18 +37,6 @@ def until(happened: Callable[[], Any], what: str) -> None:
     while not happened():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Frame]]:
-    """The frames that the output has sent."""
-    frames: list[Frame] = []
-
-    def record(self: NullSink, frame: Frame, metadata: Mapping[str, str] | None = None) -> None:
-        frames.append(frame)
-
-    monkeypatch.setattr(NullSink, "send", record)
-    yield frames
 
 
 def app(folder: Path, **settings: Any) -> App:
