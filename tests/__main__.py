@@ -7,11 +7,11 @@ import sys
 
 from bridge import bootstrap
 
-IN_PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "worksteal")
-"""One worker process a core: while a real-time test of one worker waits, another computes. `-n 0` runs them one by one.
+WORKERS = min(4, (os.cpu_count() or 1) + 1)
+"""One more than there are cores: tests of whole programs wait for most of their time. `-n 0` runs them one by one."""
 
-A worker's tests keep their order, so that the tests of a module share what it prepares.
-"""
+IN_PARALLEL = ("-n", str(WORKERS), "--dist", "worksteal")
+"""A worker's tests keep their order, so that the tests of a module share what it prepares."""
 
 
 def main(arguments: list[str]) -> int:

@@ -359,14 +359,14 @@ def test_a_name_that_is_taken_is_answered_with_a_free_one():
 
 
 def test_many_starts_in_one_process_leave_nothing_behind():
-    """Twenty here; `tidecast bench start` does fifty."""
+    """Ten here; `tidecast bench start` does fifty."""
     settings = identity("pattern:bars", f"ndi:{MARK} again", 64, 64) | {
         "osc.port": free_port(socket.SOCK_DGRAM),
         "web.port": free_port(socket.SOCK_STREAM),
         "web.oscquery": True,
         "web.announce": False,
     }
-    first, last = in_process(load(None, settings), 20)
+    first, last = in_process(load(None, settings), 10)
     assert first == last
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -11,10 +12,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bridge.bootstrap import ROOT
 from bridge.drills.fuzzing.target import Target
-from bridge.drills.fuzzing.worker import LIMIT_MS, current, prepare
+from bridge.drills.fuzzing.worker import LIMIT_MS, current, logged, prepare
 
 CORPUS = ROOT / "tests" / "bridge" / "drills" / "corpus"
 """A folder for each target: inputs that found a defect, which is mended since."""
@@ -113,9 +115,7 @@ def _work(
         "seed": seed,
         "limit_ms": limit_ms,
     }
-    command = [sys.executable, "-m", "bridge.drills.fuzzing.worker", str(folder)]
-    with (folder / "log").open("wb") as log:
-        code = subprocess.run(command, input=json.dumps(job).encode(), stdout=log, stderr=log, cwd=ROOT).returncode
+    code = _forked(folder, job) if guided else _started(folder, job)
     found = [
         Finding(path.with_suffix("").read_bytes(), path.read_text(encoding="utf-8"))
         for path in sorted((folder / "findings").glob("*.txt"))
@@ -127,3 +127,22 @@ def _work(
             raise RuntimeError(f"the worker of {target.name} could not start:\n{log_text[-4000:]}")
         found.append(Finding(data, f"the process ended with code {code}\n{log_text[-4000:]}"))
     return count, found
+
+
+def _forked(folder: Path, job: dict[str, Any]) -> int | None:
+    """Run a guided job in a fork of a process that has instrumented every module; returns the exit code."""
+    if sys.platform == "win32":
+        raise RuntimeError("atheris does not exist for Windows")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bridge.drills.fuzzing.instrumented"])
+    process = context.Process(target=logged, args=(folder, job))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _started(folder: Path, job: dict[str, Any]) -> int:
+    """Run a job in a process of its own, which loads the modules as they are; returns the exit code."""
+    command = [sys.executable, "-m", "bridge.drills.fuzzing.worker", str(folder)]
+    with (folder / "log").open("wb") as log:
+        return subprocess.run(command, input=json.dumps(job).encode(), stdout=log, stderr=log, cwd=ROOT).returncode

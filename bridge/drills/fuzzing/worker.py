@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import mmap
+import os
 import random
 import struct
 import sys
@@ -194,6 +195,14 @@ def _limit_memory() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MIB << 20, resource.RLIM_INFINITY))
+
+
+def logged(folder: Path, job: dict[str, Any]) -> None:
+    """Carry out one job in a process that was forked for it, with its output in `FOLDER/log`."""
+    with (folder / "log").open("wb") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    main(folder, job)
 
 
 def main(folder: Path, job: dict[str, Any]) -> None:
