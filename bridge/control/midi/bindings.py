@@ -164,10 +164,7 @@ def load(path: Path, table: ControlTable) -> tuple[Binding, ...]:
         aside = set_aside(path)
     except OSError as error:
         raise BindingsError(f"{path}: {reason}; it cannot be set aside ({error.strerror}).") from error
-    raise BindingsError(
-        f"{path}: {reason}.",
-        f"It was set aside as {aside.name}; the default bindings are used. Correct it and rename it back.",
-    )
+    raise BindingsError(f"{path}: {reason}.", f"It was set aside as {aside.name}. Correct it and rename it back.")
 
 
 def save(path: Path, bindings: tuple[Binding, ...]) -> None:

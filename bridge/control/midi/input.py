@@ -116,7 +116,7 @@ class MidiInput:
             self._bindings = load(self._path, self._table)
         except BindingsError as error:
             self._bindings = defaults(self._table)
-            self._report("midi", str(error))
+            self._report("midi", f"{error} The default bindings are used.")
         self._undo = [
             self._store.on(LEARN.name, lambda args, caller: self.learn(args[0], caller)),
             self._store.listen(self._note_change),
@@ -202,7 +202,7 @@ class MidiInput:
         try:
             self._adopt(load(self._path, self._table))
         except BindingsError as error:
-            self._report("midi", f"{error.message} The bindings in use stay.")
+            self._report("midi", f"{error} The bindings in use stay.")
 
     def _adopt(self, in_file: tuple[Binding, ...]) -> None:
         """Use these bindings, and what was learned here and is not written yet."""
@@ -382,13 +382,13 @@ class MidiInput:
 
     def _merge_and_save(self) -> None:
         """Bind what was learned here in the bindings of the file, where another Tidecast may have learned something
-        else since it was read."""
+        else since it was read. Without a file, it was deleted or set aside meanwhile, in the bindings in use."""
         try:
-            in_file = load(self._path, self._table)
+            in_file = load(self._path, self._table) if self._path.exists() else self._bindings
         except BindingsError as error:
             if self._path.exists():
                 raise
-            self._report("midi", str(error))  # damaged and set aside: the bindings in use take its place
+            self._report("midi", f"{error} The bindings in use stay.")
             in_file = self._bindings
         with self._lock:
             unsaved = tuple(self._unsaved)

@@ -295,12 +295,20 @@ def test_a_slow_disk_while_learning_delays_no_control(stage, monkeypatch):
     assert path.exists()
 
 
-def test_a_file_that_was_damaged_meanwhile_is_set_aside_and_the_knobs_in_use_are_kept(stage):
+@pytest.mark.parametrize("first", ["the knob", "the watcher"])
+def test_a_file_that_was_damaged_meanwhile_is_set_aside_and_the_knobs_in_use_are_kept(stage, first):
+    """Whoever reads it first: the knob that is learned, or the watcher, after which there is no file."""
     _, midi, errors, path = stage
+    if first == "the knob":
+        midi._look_s = 3600.0
     started(midi, path, Binding(cc=40, address=PREFIX + "/motion"))
-    device = plugged(midi)
-    path.write_text("[[binding]\n")
-    learn(midi, device, "/seed", 50)
+    eventually(lambda: midi.bindings == (Binding(cc=40, address=PREFIX + "/motion"),))
+    files.write_atomically(path, b"[[binding]\n")  # in one step: half a file may be a whole one, with fewer bindings
+    if first == "the watcher":
+        eventually(lambda: errors)
+    midi.learn("/seed")
+    for value in (0, 20):
+        midi._callback(KNOBS)(cc(50, value))
     assert "set aside as midi.damaged-1.toml" in errors[0][1]
     assert {b.address for b in load(path, TABLE)} == {PREFIX + "/motion", PREFIX + "/seed"}
 
