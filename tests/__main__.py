@@ -18,8 +18,13 @@ def main(arguments: list[str]) -> int:
     """Run the tests; return the exit code."""
     import pytest
 
+    from bridge.process.priority import raised_session
+
     os.chdir(bootstrap.ROOT)
-    return 0 if arguments == ["--prepare"] else int(pytest.main([*IN_PARALLEL, *arguments]))
+    if arguments == ["--prepare"]:
+        return 0
+    with raised_session():  # as the program does when it starts
+        return int(pytest.main([*IN_PARALLEL, *arguments]))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from bridge.config import AppConfig
 from bridge.ipc.frame_ring import FrameRing
 from bridge.process.engine.rings import INBOX_DEPTH, OUTBOX_DEPTH
+from bridge.process.priority import raised_session, scheduled_by_session
 from bridge.video.opening import availability_error, limits
 from bridge.video.table import rows
 from engine.config import Config as EngineConfig
@@ -92,6 +93,7 @@ def diagnose(config: AppConfig) -> list[Finding]:
     findings += _torch(torch)
     findings += _model(config.engine, torch)
     findings.append(_shared_memory(config.engine.width, config.engine.height))
+    findings += _scheduling()
     findings += [*_transports(config), _ffmpeg()]
     findings += _ports(config)
     findings.append(Finding("note", "network", "not tested", NETWORK_HINT))
@@ -180,6 +182,18 @@ def _model(config: EngineConfig, torch: dict[str, Any]) -> Iterable[Finding]:
         yield Finding("bad", what, needs, model["fits"])
     else:
         yield Finding("ok", what, needs)
+
+
+def _scheduling() -> Iterable[Finding]:
+    """On Linux: whether other programs can hold up the picture."""
+    if not sys.platform.startswith("linux"):
+        return
+    with raised_session() as raised:
+        if raised or not scheduled_by_session():
+            yield Finding("ok", "scheduling", "frames precede other programs")
+        else:
+            remedy = "Beside busy programs it can pause for a second: sudo sysctl kernel.sched_autogroup_enabled=0"
+            yield Finding("note", "scheduling", "by sessions; Tidecast may not raise the priority of its own", remedy)
 
 
 def _shared_memory(width: int, height: int) -> Finding:

@@ -32,6 +32,7 @@ from bridge.ipc.group_signals import obeyed
 from bridge.ipc.start_process import discard_broken_streams
 from bridge.printable import PrintableFormatter
 from bridge.process.engine.choice import AUTO
+from bridge.process.priority import raised_session
 from bridge.video.table import rows, schemes
 from engine.errors import ConfigError, EngineError, TidecastError, TransportError
 from engine.runtime.host_memory import keep_memory
@@ -240,7 +241,7 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
     live = out.is_terminal and not plain
     start_logging(live)
     asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
-    with obeyed(asked.append):
+    with obeyed(asked.append), raised_session():
         bridge = _started(config, fall_back)
         try:
             with going_on(out):

@@ -1,4 +1,4 @@
-"""Thread priority, timer resolution, power saving and garbage collection, for the threads that carry frames."""
+"""Priority of threads that carry frames, and of their session; timer resolution, power saving, garbage collection."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ import gc
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 NICENESS = -10
 HIGHEST = 2  # THREAD_PRIORITY_HIGHEST
 THIS_THREAD = -2  # the pseudo handle that GetCurrentThread returns
 TIMER_MS = 1
+
+SESSION = Path("/proc/self/autogroup")
+"""On Linux: the priority of the session that this process belongs to, such as `/autogroup-17 nice 0`."""
+
+BY_SESSION = Path("/proc/sys/kernel/sched_autogroup_enabled")
+"""On Linux: whether sessions share the processor, and threads only what their session gets; 1 on most desktops."""
 
 POWER_THROTTLING = 4  # ProcessPowerThrottling
 EXECUTION_SPEED = 0x1
@@ -37,6 +45,38 @@ def raise_thread_priority() -> None:
     elif sys.platform.startswith("linux"):
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+@contextlib.contextmanager
+def raised_session() -> Iterator[bool]:
+    """Raise the priority of this process's session while it runs, where Linux shares the processor by sessions.
+
+    There the priority of a thread counts only within its session. Beside other busy sessions, threads that carry frames
+    were not woken for up to 2.8 s. Linux permits it to privileged users only; else nothing changes, and
+    `scheduled_by_session` says whether that matters.
+
+    Yields:
+        Whether the priority is raised.
+    """
+    try:
+        before = SESSION.read_text().split()[-1]
+        SESSION.write_text(str(NICENESS))
+    except (OSError, IndexError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        with contextlib.suppress(OSError):
+            SESSION.write_text(before)
+
+
+def scheduled_by_session() -> bool:
+    """Whether Linux shares the processor by sessions, so that `raised_session` is needed."""
+    try:
+        return BY_SESSION.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def fine_timers() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
 from bridge import app
-from bridge.cli import main
+from bridge.cli import doctor, main
 from bridge.config_file import load
 from bridge.process import priority, worker
 from bridge.process.messages import Start
@@ -49,6 +51,41 @@ def test_power_saving_is_refused_as_far_as_windows_can(known: int, asks: list[in
     assert refuse_power_saving(kernel) is obeyed
     this_process = ctypes.c_void_p(-1).value
     assert kernel.asked == [(this_process, 4, 1, control, 0, 12) for control in asks]
+
+
+def test_the_session_precedes_others_while_the_program_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priority, "SESSION", tmp_path / "autogroup")
+    with priority.raised_session() as raised:  # a kernel without sessions
+        assert not raised
+    priority.SESSION.write_text("/autogroup-17 nice 3\n")
+    with pytest.raises(KeyError), priority.raised_session() as raised:
+        assert raised and priority.SESSION.read_text() == "-10"
+        raise KeyError
+    assert priority.SESSION.read_text() == "3"
+
+
+@pytest.mark.skipif(not priority.SESSION.exists(), reason="about Linux, where it shares the processor by sessions")
+def test_linux_gives_the_session_its_priority_where_it_may() -> None:
+    """In a session of its own, so that this one stays as it is."""
+    program = """
+from bridge.process import priority
+with priority.raised_session() as raised:
+    print(raised, priority.SESSION.read_text().split()[-1])
+print(priority.SESSION.read_text().split()[-1])
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True)
+    assert run.stdout.split() in (["True", "-10", "0"], ["False", "0", "0"]), run.stderr
+
+
+@pytest.mark.parametrize("raised, by_session, level", [(True, True, "ok"), (False, False, "ok"), (False, True, "note")])
+def test_doctor_says_when_other_programs_can_hold_up_the_picture(
+    raised: bool, by_session: bool, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(doctor, "raised_session", lambda: contextlib.nullcontext(raised))
+    monkeypatch.setattr(doctor, "scheduled_by_session", lambda: by_session)
+    (finding,) = doctor._scheduling()
+    assert finding.level == level and bool(finding.remedy) is (level == "note")
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="about Windows")
