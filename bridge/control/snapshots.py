@@ -293,7 +293,7 @@ class Snapshots:
         held = self._held(RECALL.address, number)
         names = [name for name in self._store.table.by_name if name in held]
 
-        def apply(names: Collection[str], first: bool) -> None:
+        def apply(names: Collection[str], first: bool, beat: float) -> None:
             self.recall(number, seconds, names, keep=not first)
 
         if not self._later(RECALL.name, number, names, origin, apply):
@@ -305,17 +305,14 @@ class Snapshots:
         """Set the controls that the snapshot includes to their stored values.
 
         Those that can glide take `seconds` (0..600), the others switch at once. A control that something else sets
-        during the glide stops gliding. A stored value that is not valid (the file was edited, or another version wrote
-        it) is reported, and its control left as it is. Of the controls, `only` these are set; with `keep`, those that
-        glide already, of the other half of the recall, glide on.
+        during the glide stops gliding. Of the controls, `only` these are set; with `keep`, those that glide already, of
+        the other half of the recall, glide on.
 
         Raises:
             ControlError: if the number is not in 1..64 or nothing is stored under it.
         """
-        check(RECALL, number)
-        values = self._valid(number, self._held(RECALL.address, number), only)
+        values, now = self.values_of(number, only), self._store.values()
         seconds = min(max(seconds, 0.0), MAX_SECONDS)
-        now = self._store.values()
         moving = {
             name: (now[name], value)
             for name, value in values.items()
@@ -329,13 +326,18 @@ class Snapshots:
             raise
         self._glide.go()
 
-    def _valid(self, number: int, stored: Stored, only: Collection[str] | None) -> dict[str, Any]:
-        """The values of one stored snapshot, of these controls, that can be set. What is wrong with the others is
-        reported."""
-        table = self._store.table
+    def values_of(self, number: int, only: Collection[str] | None = None) -> dict[str, Any]:
+        """The values that a recall sets; of the controls, `only` these. One that is not valid (the file was edited, or
+        another version wrote it) is reported and left out.
+
+        Raises:
+            ControlError: if the number is not in 1..64 or nothing is stored under it.
+        """
+        check(RECALL, number)
+        stored, table = self._held(RECALL.address, number), self._store.table
         found: dict[str, Any] = {}
-        asked = stored.get(EXTRAS)
-        for name in stored_names(table, asked if isinstance(asked, list) else ()):
+        words = stored.get(EXTRAS)
+        for name in stored_names(table, words if isinstance(words, list) else ()):
             if name not in stored or (only is not None and name not in only):
                 continue
             try:

@@ -19,16 +19,21 @@ GLIDE_HZ = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """The way of one control: from a value to another, in so many seconds from a time on."""
+    """The way of one control: from a value to another, for a length of time from a moment on, in seconds or beats."""
 
     start: float
     end: float
     began: float
-    seconds: float
+    length: float
 
     def share_at(self, now: float) -> float:
         """How much of the way is behind it, 0 to 1."""
-        return min(1.0, (now - self.began) / self.seconds)
+        return min(1.0, max(0.0, (now - self.began) / self.length))
+
+    def value_at(self, now: float) -> float:
+        """The value at a moment."""
+        share = self.share_at(now)
+        return self.end if share == 1.0 else self.start + (self.end - self.start) * share
 
 
 class Glide:
@@ -93,16 +98,9 @@ class Glide:
                     self._thread = None
                     return
                 now = time.monotonic()
-                shares = {name: motion.share_at(now) for name, motion in moving.items()}
-                self._gliding = {name: motion for name, motion in moving.items() if shares[name] < 1.0}
+                self._gliding = {name: motion for name, motion in moving.items() if motion.share_at(now) < 1.0}
             try:
-                self._store.set_many(
-                    {
-                        n: m.end if shares[n] == 1.0 else m.start + (m.end - m.start) * shares[n]
-                        for n, m in moving.items()
-                    },
-                    self._origin,
-                )
+                self._store.set_many({name: motion.value_at(now) for name, motion in moving.items()}, self._origin)
             except Exception as error:  # whatever it is, the next glide must find a thread or start one
                 log.exception("a glide failed")
                 self._report(self._topic, f"The glide ended early: {error}")

@@ -1,4 +1,4 @@
-"""Changes that wait for the beat: prompts, steps and snapshots, when `snap` is on.
+"""Changes that wait for the beat: prompts, steps and snapshots when `snap` is on, and cues.
 
 A change is sent so much before its moment that it is seen at the moment: by the measured latency of whoever obeys it,
 plus a trim. Nothing is computed in advance but the position at which it is to be seen; `apply` compares it with the
@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bridge.control.origin import Origin, Trust
 from bridge.control.store import ControlStore
-from bridge.control.stored.later import Apply
+from bridge.control.stored.later import AT_SNAP, Apply, Place
 from bridge.control.tempo.controls import SNAPS, TempoControls
 from bridge.control.tempo.state import Pending, Tempo
 from engine.errors import TidecastError
@@ -23,6 +23,9 @@ from engine.errors import TidecastError
 log = logging.getLogger(__name__)
 
 _LONG_AGO = 1e6  # beats
+
+LATE_NS = 60_000_000
+"""A command that is to land at a moment of `snap` may be seen this much later, before it waits for the next moment."""
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class _Change:
     names: frozenset[str]
     origin: Origin
     apply: Apply | None
+    place: Place = AT_SNAP
     beat: float = 0.0
     begun: bool = False
     due: frozenset[str] = field(default=frozenset())
@@ -88,17 +92,25 @@ class Changes:
                 self._forget(values)
                 return values
             self._retarget(tempo, self._clock())
-            beat = self._moment(tempo, values)
+            beat = self._moment(tempo, values, AT_SNAP, self._clock())
             self._forget(values)
             recalled = {name for change in self._changes if change.apply is not None for name in change.names}
             for name, value in values.items():
                 if value != now_in_force.value(name) or name in recalled:  # else it only takes back what waits
-                    self._changes.append(_Change(name, value, frozenset((name,)), origin, None, beat))
+                    self._changes.append(_Change(name, value, frozenset((name,)), origin, None, beat=beat))
             self._tell()
         self._wake()
         return {}
 
-    def later(self, what: str, value: Any, names: Collection[str], origin: Origin, apply: Apply) -> bool:
+    def later(
+        self,
+        what: str,
+        value: Any,
+        names: Collection[str],
+        origin: Origin,
+        apply: Apply,
+        place: Place = AT_SNAP,
+    ) -> bool:
         """Keep a command that sets several controls, in place of the last one of the same name.
 
         Args:
@@ -107,23 +119,32 @@ class Changes:
             names: the controls that it sets.
             origin: who sent it.
             apply: sets them, or some of them: those whose change is seen sooner are set later.
+            place: where it lands.
 
         Returns:
             Whether it waits; if not, it is to be carried out now.
         """
         with self._lock:
             tempo = self._tempo()
-            self._changes = [change for change in self._changes if change.what != what]
+            waits = bool(names) and self._waits(tempo, place)
+            # While this one waits, the other half of the last one may still land.
+            self._changes = [change for change in self._changes if change.what != what or (waits and change.begun)]
             self._forget(names)
             self._tell()
-            if not names or not self._beats(tempo):
+            if not waits:
                 return False
             self._retarget(tempo, self._clock())
-            beat = self._moment(tempo, names)
-            self._changes.append(_Change(what, value, frozenset(names), origin, apply, beat))
+            beat = self._moment(tempo, names, place, self._clock())
+            self._changes.append(_Change(what, value, frozenset(names), origin, apply, place, beat))
             self._tell()
         self._wake()
         return True
+
+    def take_back(self, what: str) -> None:
+        """Take back the command of this name."""
+        with self._lock:
+            self._changes = [change for change in self._changes if change.what != what]
+            self._tell()
 
     def note_write(self, name: str, value: Any, origin: Origin) -> None:
         """Somebody has set a control by hand: what waits for it is dropped. A listener of the store."""
@@ -168,16 +189,23 @@ class Changes:
         trim = self._store.snapshot.of(TempoControls).snap_trim
         return (self._lead_ms(name) + trim) * 1e6
 
-    def _beats(self, tempo: Tempo) -> float:
+    def _beats(self, tempo: Tempo, place: Place = AT_SNAP) -> float:
         """Beats between the moments that changes wait for; 0 if they do not wait. While the beat stands still there is
         nothing to wait for: a look is prepared between two songs."""
-        bars = SNAPS[self._store.snapshot.of(TempoControls).snap]
+        bars = SNAPS[place.snap or self._store.snapshot.of(TempoControls).snap]
         return 0.0 if not tempo.moving else 1.0 if bars < 0.0 else bars * tempo.quantum
 
-    def _moment(self, tempo: Tempo, names: Collection[str]) -> float:
+    def _waits(self, tempo: Tempo, place: Place) -> bool:
+        return tempo.moving and (place.earliest is not None or bool(self._beats(tempo, place)))
+
+    def _moment(self, tempo: Tempo, names: Collection[str], place: Place, ns: float) -> float:
         """Position of the first moment at which a change of all of these can still be seen."""
-        lead = max(self.lead_ns(name) for name in names)
-        return tempo.next_boundary(self._clock() + lead, self._beats(tempo))
+        beats, reached = self._beats(tempo, place), ns + max(self.lead_ns(name) for name in names)
+        if place.earliest is None:
+            return tempo.next_boundary(reached, beats)
+        if not beats:
+            return place.earliest
+        return tempo.next_boundary(max(reached - LATE_NS, tempo.ns_at(place.earliest)), beats)
 
     def _forget(self, names: Collection[str]) -> None:
         kept = [change for change in self._changes if change.apply is not None or change.what not in names]
@@ -194,22 +222,25 @@ class Changes:
         basis = (self._store.snapshot.of(TempoControls).snap, tempo.jumps)
         if basis == self._basis:
             return
-        self._basis = basis
-        beats = self._beats(tempo)
+        jumped, self._basis = basis[1] != self._basis[1], basis
         for change in self._changes:
             if change.begun:  # its other half is on its way: not torn apart by a bar
                 change.beat = tempo.beat_at(ns) - _LONG_AGO
-            elif beats:
-                lead = max(self.lead_ns(name) for name in change.names)
-                change.beat = tempo.next_boundary(ns + lead, beats)
+            elif self._waits(tempo, change.place):
+                if jumped and change.place.earliest is not None:  # another count of beats: as soon as it can be seen
+                    lead = max(self.lead_ns(name) for name in change.names)
+                    change.place = replace(change.place, earliest=tempo.beat_at(ns + lead))
+                change.beat = self._moment(tempo, change.names, change.place, ns)
         self._tell()
 
     def _collect(self, tempo: Tempo, ns: int) -> float | None:
         """Note what is due in each change; returns when the next is."""
-        waits, next_ns = bool(self._beats(tempo)), None
+        next_ns = None
         for change in self._changes:
-            if not waits:
-                change.due = change.names
+            if change.place.earliest is not None and not (tempo.moving or change.begun):
+                continue  # it stands still with the beat
+            if not self._waits(tempo, change.place):
+                change.due, change.beat = change.names, tempo.beat_at(ns)
                 continue
             moment = tempo.ns_at(change.beat)
             times = {name: moment - self.lead_ns(name) for name in change.names}
@@ -232,7 +263,7 @@ class Changes:
         for change in due:
             if change.apply is not None:
                 close()
-                found.append((change.what, _calling(change.apply, change.due, not change.begun)))
+                found.append((change.what, _calling(change.apply, change.due, not change.begun, change.beat)))
                 continue
             if sender != change.origin:
                 close()
@@ -258,5 +289,5 @@ def _setting(store: ControlStore, values: Mapping[str, Any], origin: Origin) -> 
     return lambda: store.set_now(values, origin)
 
 
-def _calling(apply: Apply, names: Collection[str], first: bool) -> Callable[[], object]:
-    return lambda: apply(names, first)
+def _calling(apply: Apply, names: Collection[str], first: bool, beat: float) -> Callable[[], object]:
+    return lambda: apply(names, first, beat)

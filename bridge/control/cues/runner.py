@@ -1,0 +1,437 @@
+"""`CueRunner`: plays a cue list in time. Thread-safe; the time is an argument, so that a test needs none.
+
+A cue that is to begin at a position of the beat is handed to `Changes` a little before its values have to be sent, so
+that it is seen at the position. The wait of the next one is counted from the position, not from when it was sent: a
+list that is played twice sets the same values at the same beats.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bridge.control.cues.controls import BACK, GO_ON, JUMP, State
+from bridge.control.cues.cue_list import EMPTY, Cue, CueList
+from bridge.control.cues.elapsed import Elapsed
+from bridge.control.cues.lengths import Unit
+from bridge.control.origin import Origin, Trust
+from bridge.control.store import ControlStore
+from bridge.control.stored.glide import GLIDE_HZ, Motion
+from bridge.control.stored.later import Apply, Place
+from bridge.control.tempo.changes import Changes
+from bridge.control.tempo.state import Tempo
+from engine.coercion import shown
+from engine.control import PREFIX
+from engine.errors import ControlError, TidecastError
+
+log = logging.getLogger(__name__)
+
+ORIGIN = Origin("cue", Trust.OPERATOR)
+"""Origin of every write that a cue makes: the list is the user's own."""
+
+WHAT = GO_ON.name
+"""What a cue that waits for the beat is called among the changes that wait."""
+
+EARLY_NS = 100_000_000
+"""A cue is handed over this much before its first value has to be sent."""
+
+LONGEST_LEAD_NS = 5_000_000_000
+"""Before this, nobody asks how early a cue has to be sent."""
+
+IDLE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Armed:
+    """A cue that waits for its moment.
+
+    Attributes:
+        number: tells it from those that were armed before.
+        at: its place in the list.
+        by_hand: whether somebody asked for it; if not, its time has come.
+        values: what it sets.
+        apply: begins it.
+    """
+
+    number: int
+    at: int
+    by_hand: bool
+    values: Mapping[str, Any]
+    apply: Apply
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """When the present cue began, in seconds and beats that had passed (`Elapsed`)."""
+
+    seconds: float
+    beats: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gliding:
+    """A value on its way.
+
+    Attributes:
+        motion: in seconds or beats that have passed.
+        unit: which of them.
+        lead_ns: how long before it is to be seen it is sent.
+    """
+
+    motion: Motion
+    unit: Unit
+    lead_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is told of the list. Numbers count from 1; 0 is none."""
+
+    state: State
+    number: int = 0
+    name: str = ""
+    next_number: int = 0
+    next_name: str = ""
+    remaining: float = 0.0
+    unit: str = ""
+    count: int = 0
+
+
+class CueRunner:
+    """The place in the list, what waits and what glides.
+
+    Args:
+        store: the live controls.
+        tempo: the beat in force.
+        changes: what waits for the beat.
+        look: the values of a snapshot by its number; raises `ControlError` without one.
+        report: called with (topic, reason) when a cue cannot do all that it says.
+        clock: the time in ns.
+        wake: called when there is something new to wait for.
+    """
+
+    def __init__(
+        self,
+        store: ControlStore,
+        tempo: Callable[[], Tempo],
+        changes: Changes,
+        look: Callable[[int], Mapping[str, Any]],
+        report: Callable[[str, str], None],
+        clock: Callable[[], int],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._tempo = tempo
+        self._changes = changes
+        self._look = look
+        self._report = report
+        self._clock = clock
+        self._wake = wake
+        self._lock = threading.RLock()
+        self._cues: CueList = EMPTY
+        self._at = -1
+        self._laps: dict[int, int] = {}  # how often the cue at this place has looped
+        self._elapsed = Elapsed(clock(), tempo())
+        self._begun: Begun | None = None  # None: nothing begins by itself
+        self._armed: Armed | None = None
+        self._armed_count = 0
+        self._gliding: Mapping[str, Gliding] = {}
+
+    @property
+    def cues(self) -> CueList:
+        """The list."""
+        return self._cues
+
+    @property
+    def at(self) -> int:
+        """The place of the present cue, from 0; -1 before the first."""
+        return self._at
+
+    # The list
+
+    def use(self, cues: CueList, at: int | None = None) -> None:
+        """Take another version of the list; the present cue and the one that waits stay the same if they are in it.
+
+        Args:
+            cues: the list.
+            at: the place; None to find the present cue again.
+        """
+        with self._lock:
+            old, before, armed = self._cues, self._at, self._armed
+            self._disarm()
+            self._cues, self._laps = cues, {}
+            if at is not None:
+                self._at, self._begun = min(at, len(cues.cue) - 1), None
+            elif 0 <= before < len(old.cue):
+                found = cues.find_again(old.cue[before], before)
+                self._at = found if found is not None else min(before - 1, len(cues.cue) - 1)
+                self._begun = self._begun if found is not None else None
+            else:
+                self._at = -1
+            if armed is not None and armed.by_hand:
+                found = cues.find_again(old.cue[armed.at], armed.at)
+                if found is not None:
+                    self._arm(found, by_hand=True)
+        self._wake()
+
+    # What people do
+
+    def go(self) -> None:
+        """Begin the next cue at the next moment of snap; one that waits for it because of GO begins at once.
+
+        Raises:
+            ControlError: if there is none.
+        """
+        with self._lock:
+            armed = self._armed
+            if armed is not None and armed.by_hand:
+                self._changes.take_back(WHAT)
+                armed.apply(armed.values, True, self._tempo().beat_at(self._clock()))
+                return
+            found = self._next()
+            if found is None:
+                reason = "The list is at its end." if self._cues.cue else "The cue list is empty."
+                raise ControlError(PREFIX + GO_ON.address, reason, f"Send {PREFIX}{JUMP.address} or add a cue.")
+            self._by_hand(found)
+
+    def back(self) -> None:
+        """Begin the cue before the present one.
+
+        Raises:
+            ControlError: if there is none.
+        """
+        with self._lock:
+            if self._at <= 0:
+                raise ControlError(PREFIX + BACK.address, "There is no cue before this one.")
+            self._by_hand(self._at - 1)
+
+    def jump(self, target: Any) -> None:
+        """Begin the cue of this name or number.
+
+        Raises:
+            ControlError: if there is none.
+        """
+        with self._lock:
+            found = self._cues.index(target)
+            if found is None:
+                reason = f"There is no cue {shown(target)}; the list has {len(self._cues.cue)}."
+                raise ControlError(PREFIX + JUMP.address, reason)
+            self._laps = {}
+            self._by_hand(found)
+
+    def stop(self) -> None:
+        """Let nothing begin by itself until GO, and leave what glides where it is."""
+        with self._lock:
+            self._disarm()
+            self._elapsed.go_on(self._clock())
+            self._begun, self._gliding = None, {}
+
+    def pause(self) -> None:
+        """Let waits and glides stand still, or go on. A cue that waits for the beat because of GO is taken back."""
+        with self._lock:
+            ns = self._follow()
+            if self._elapsed.held:
+                self._elapsed.go_on(ns)
+            else:
+                self._disarm()
+                self._elapsed.hold(ns)
+        self._wake()
+
+    def taken_back(self) -> None:
+        """Everything that waits for the beat was taken back: the next cue waits for GO."""
+        with self._lock:
+            if self._armed is not None:
+                self._armed, self._begun = None, None
+
+    def note_write(self, name: str, origin: Origin) -> None:
+        """Somebody has set a control: it glides no longer, unless a cue has set it."""
+        if origin != ORIGIN and name in self._gliding:
+            with self._lock:
+                self._gliding = {n: row for n, row in self._gliding.items() if n != name}
+
+    # In time
+
+    def tick(self) -> float:
+        """Do what is due now. Returns after how many seconds it is to be called again, at the latest."""
+        with self._lock:
+            ns = self._follow()
+            self._glide(ns)
+            at_ns, position = self._due()
+            if at_ns is not None and self._armed is None and ns >= at_ns - LONGEST_LEAD_NS:
+                found = self._next()
+                if found is None:
+                    self._begun = None
+                else:
+                    early = self._early(found) if position is not None else 0.0
+                    if ns >= at_ns - early:
+                        self._arm(found, by_hand=False, position=position)
+                    at_ns -= early
+            if self._gliding:
+                return 1.0 / GLIDE_HZ
+            return IDLE_S if at_ns is None else min(IDLE_S, max(1.0 / GLIDE_HZ, (at_ns - ns) / 1e9))
+
+    def view(self) -> View:
+        """What is told of the list now."""
+        with self._lock:
+            ns, cues = self._follow(), self._cues.cue
+            if not cues:
+                return View(State.EMPTY)
+            armed, begun, after = self._armed, self._begun, self._next()
+            state, remaining, unit = State.GO if after is not None else State.END, 0.0, ""
+            present = cues[self._at] if self._at >= 0 else None
+            holds = present.holds if present is not None and begun is not None else None
+            if holds is not None and begun is not None and after is not None:
+                unit = str(Unit.SECONDS if holds.unit is Unit.SECONDS else Unit.BEATS)
+                remaining, state = self._end(begun) - self._elapsed.at(holds.unit, ns), State.WAIT
+            if armed is not None:
+                after = armed.at
+                if armed.by_hand:
+                    landing = next((row.beat for row in self._changes.pending if row.what == WHAT), None)
+                    remaining = 0.0 if landing is None else landing - self._tempo().beat_at(ns)
+                    state, unit = State.BEAT, str(Unit.BEATS)
+            if self._elapsed.held:
+                state = State.PAUSED
+            return View(
+                state,
+                self._at + 1,
+                present.name if present is not None else "",
+                0 if after is None else after + 1,
+                "" if after is None else cues[after].name,
+                max(0.0, remaining),
+                unit,
+                len(cues),
+            )
+
+    # Within; called with the lock held
+
+    def _follow(self) -> int:
+        ns = self._clock()
+        self._elapsed.follow(ns, self._tempo())
+        return ns
+
+    def _next(self) -> int | None:
+        """The place of the cue that comes after the present one; None if there is none."""
+        cues = self._cues.cue
+        if not cues:
+            return None
+        present = cues[self._at] if self._at >= 0 else None
+        if present is not None and present.loop and not 0 < present.times <= self._laps.get(self._at, 0):
+            return self._cues.index_of_name(present.loop)
+        if self._at + 1 < len(cues):
+            return self._at + 1
+        return 0 if self._cues.loop else None
+
+    def _end(self, begun: Begun) -> float:
+        """When the present cue's wait ends, in seconds or beats that have passed."""
+        holds = self._cues.cue[self._at].holds
+        assert holds is not None
+        if holds.unit is Unit.SECONDS:
+            return begun.seconds + holds.amount
+        return begun.beats + holds.in_units(self._tempo().quantum)
+
+    def _due(self) -> tuple[float | None, float | None]:
+        """When the next cue begins by itself, and at which position of the beat; None for what is not known."""
+        begun, holds = self._begun, self._cues.cue[self._at].holds if self._at >= 0 else None
+        if begun is None or holds is None:
+            return None, None
+        end = self._end(begun)
+        return self._elapsed.ns_at(holds.unit, end), self._elapsed.position(holds.unit, end)
+
+    def _early(self, at: int) -> float:
+        """How long before its moment a cue is handed over, in ns."""
+        return max((self._changes.lead_ns(name) for name in self._values(at, quiet=True)), default=0.0) + EARLY_NS
+
+    def _by_hand(self, at: int) -> None:
+        self._elapsed.go_on(self._follow())
+        self._disarm()
+        self._arm(at, by_hand=True)
+
+    def _disarm(self) -> None:
+        self._armed = None
+        self._changes.take_back(WHAT)
+
+    def _arm(self, at: int, *, by_hand: bool, position: float | None = None) -> None:
+        """Have a cue begin at its moment: at this position, else at the next moment of snap, else now."""
+        cue, values = self._cues.cue[at], self._values(at)
+        self._armed_count += 1
+        number = self._armed_count
+
+        def apply(names: Collection[str], first: bool, beat: float) -> None:
+            with self._lock:
+                armed = self._armed
+                if first and (armed is None or armed.number != number):
+                    return  # taken back while it was on its way
+                if first:
+                    self._begin(at, beat)
+                self._set(cue, {name: values[name] for name in names}, beat)
+
+        self._armed = Armed(number, at, by_hand, values, apply)
+        place = Place(cue.snap, position)
+        if not self._changes.later(WHAT, cue.name or at + 1, values, ORIGIN, apply, place):
+            apply(values, True, self._tempo().beat_at(self._clock()) if position is None else position)
+        self._wake()
+
+    def _values(self, at: int, *, quiet: bool = False) -> dict[str, Any]:
+        """What a cue sets. That its snapshot is missing is reported."""
+        cue = self._cues.cue[at]
+        found: dict[str, Any] = {}
+        if cue.snapshot is not None:
+            try:
+                found = dict(self._look(cue.snapshot))
+            except ControlError as error:
+                if not quiet:
+                    self._report("cue", f"Cue {at + 1} {cue.name}: {error.message}")
+        return found | cue.own_values(self._store.table)
+
+    def _begin(self, at: int, beat: float) -> None:
+        """A cue is the present one from now on; it is seen at this position of the beat."""
+        ns, tempo = self._follow(), self._tempo()
+        present = self._cues.cue[self._at] if self._at >= 0 else None
+        if present is not None and present.loop:
+            lap = self._laps.get(self._at, 0)
+            goes_back = at == self._cues.index_of_name(present.loop) and not 0 < present.times <= lap
+            self._laps = {**self._laps, self._at: lap + 1 if goes_back else 0}
+        seconds = self._elapsed.seconds(tempo.ns_at(beat) if tempo.moving else ns)
+        self._armed, self._at, self._begun = None, at, Begun(seconds, self._elapsed.beats_at(beat))
+
+    def _set(self, cue: Cue, values: Mapping[str, Any], beat: float) -> None:
+        """Set these values of a cue that is seen at this position, or let them glide from there on."""
+        now, table, glide = self._store.snapshot, self._store.table.by_name, cue.glide
+        moving: dict[str, Gliding] = {}
+        if glide is not None and glide.amount > 0.0 and self._begun is not None:
+            begun, amount = self._begun, glide.in_units(self._tempo().quantum)
+            start = begun.seconds if glide.unit is Unit.SECONDS else begun.beats
+            for name, value in values.items():
+                if table[name].glides and value != now.value(name):
+                    motion = Motion(float(now.value(name)), float(value), start, amount)
+                    moving[name] = Gliding(motion, glide.unit, self._changes.lead_ns(name))
+        others = {name: row for name, row in self._gliding.items() if name not in values}
+        self._gliding = {**others, **moving}
+        self._write({name: value for name, value in values.items() if name not in moving})
+
+    def _glide(self, ns: int) -> None:
+        """Move what glides."""
+        if not self._gliding or self._elapsed.held:
+            return
+        found, left = {}, {}
+        for name, row in self._gliding.items():
+            place = self._elapsed.at(row.unit, ns + row.lead_ns)
+            found[name] = row.motion.value_at(place)
+            if row.motion.share_at(place) < 1.0:
+                left[name] = row
+        self._gliding = left
+        self._write(found)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        """Set these values; one that is refused is reported and keeps no other."""
+        try:
+            self._store.set_now(values, ORIGIN)
+        except TidecastError:
+            for name, value in values.items():
+                try:
+                    self._store.set_now({name: value}, ORIGIN)
+                except TidecastError as error:
+                    self._report("cue", f"{name}: {error}")
