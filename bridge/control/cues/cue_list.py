@@ -176,10 +176,7 @@ class CueList(BaseModel):
         return number - 1 if 1 <= number <= len(self.cue) else None
 
     def find_again(self, cue: Cue, at: int) -> int | None:
-        """Where a cue of another version of this list is now: itself, else one of its name, else at its old place."""
-        for place, other in enumerate(self.cue):
-            if other is cue:
-                return place
+        """Where a cue of another version of this list is now: under its name, without one at its old place."""
         if cue.name:
             return self.index_of_name(cue.name)
         return at if at < len(self.cue) else None

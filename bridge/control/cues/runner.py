@@ -7,27 +7,24 @@ list that is played twice sets the same values at the same beats.
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from bridge.control.cues.controls import BACK, GO_ON, JUMP, State
 from bridge.control.cues.cue_list import EMPTY, Cue, CueList
 from bridge.control.cues.elapsed import Elapsed
 from bridge.control.cues.lengths import Unit
+from bridge.control.cues.progress import Armed, Begun, Gliding, View
 from bridge.control.origin import Origin, Trust
 from bridge.control.store import ControlStore
 from bridge.control.stored.glide import GLIDE_HZ, Motion
-from bridge.control.stored.later import Apply, Place
+from bridge.control.stored.later import Place
 from bridge.control.tempo.changes import Changes
 from bridge.control.tempo.state import Tempo
 from engine.coercion import shown
 from engine.control import PREFIX
 from engine.errors import ControlError, TidecastError
-
-log = logging.getLogger(__name__)
 
 ORIGIN = Origin("cue", Trust.OPERATOR)
 """Origin of every write that a cue makes: the list is the user's own."""
@@ -42,62 +39,6 @@ LONGEST_LEAD_NS = 5_000_000_000
 """Before this, nobody asks how early a cue has to be sent."""
 
 IDLE_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Armed:
-    """A cue that waits for its moment.
-
-    Attributes:
-        number: tells it from those that were armed before.
-        at: its place in the list.
-        by_hand: whether somebody asked for it; if not, its time has come.
-        values: what it sets.
-        apply: begins it.
-    """
-
-    number: int
-    at: int
-    by_hand: bool
-    values: Mapping[str, Any]
-    apply: Apply
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """When the present cue began, in seconds and beats that had passed (`Elapsed`)."""
-
-    seconds: float
-    beats: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gliding:
-    """A value on its way.
-
-    Attributes:
-        motion: in seconds or beats that have passed.
-        unit: which of them.
-        lead_ns: how long before it is to be seen it is sent.
-    """
-
-    motion: Motion
-    unit: Unit
-    lead_ns: float
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What is told of the list. Numbers count from 1; 0 is none."""
-
-    state: State
-    number: int = 0
-    name: str = ""
-    next_number: int = 0
-    next_name: str = ""
-    remaining: float = 0.0
-    unit: str = ""
-    count: int = 0
 
 
 class CueRunner:
@@ -138,6 +79,7 @@ class CueRunner:
         self._begun: Begun | None = None  # None: nothing begins by itself
         self._armed: Armed | None = None
         self._armed_count = 0
+        self._cut = 0  # of the cues that were armed before this one, nothing lands any more
         self._gliding: Mapping[str, Gliding] = {}
 
     @property
@@ -152,30 +94,36 @@ class CueRunner:
 
     # The list
 
-    def use(self, cues: CueList, at: int | None = None) -> None:
+    def use(self, cues: CueList, places: Sequence[int | None] | None = None) -> None:
         """Take another version of the list; the present cue and the one that waits stay the same if they are in it.
 
         Args:
             cues: the list.
-            at: the place; None to find the present cue again.
+            places: the new place of each cue, None for one that is gone; without them, cues are found by their names.
         """
         with self._lock:
-            old, before, armed = self._cues, self._at, self._armed
+            old, before, armed = self._cues.cue, self._at, self._armed
+
+            def now_at(at: int) -> int | None:
+                return places[at] if places is not None else cues.find_again(old[at], at)
+
             self._disarm()
             self._cues, self._laps = cues, {}
-            if at is not None:
-                self._at, self._begun = min(at, len(cues.cue) - 1), None
-            elif 0 <= before < len(old.cue):
-                found = cues.find_again(old.cue[before], before)
-                self._at = found if found is not None else min(before - 1, len(cues.cue) - 1)
-                self._begun = self._begun if found is not None else None
-            else:
-                self._at = -1
-            if armed is not None and armed.by_hand:
-                found = cues.find_again(old.cue[armed.at], armed.at)
-                if found is not None:
-                    self._arm(found, by_hand=True)
+            if before >= 0:
+                found = now_at(before)
+                if found is None:  # the one that came after it is the next one
+                    earlier = [at for at in map(now_at, range(before)) if at is not None]
+                    self._begun = None
+                self._at = found if found is not None else max(earlier, default=-1)
+            if armed is not None and armed.by_hand and (found := now_at(armed.at)) is not None:
+                self._arm(found, by_hand=True)
         self._wake()
+
+    def take_place(self, at: int) -> None:
+        """Make the cue at this place the present one, without beginning it; the next one waits for GO."""
+        with self._lock:
+            self._disarm()
+            self._at, self._begun = at, None
 
     # What people do
 
@@ -189,6 +137,7 @@ class CueRunner:
             armed = self._armed
             if armed is not None and armed.by_hand:
                 self._changes.take_back(WHAT)
+                self._cut = armed.number
                 armed.apply(armed.values, True, self._tempo().beat_at(self._clock()))
                 return
             found = self._next()
@@ -358,19 +307,22 @@ class CueRunner:
         cue, values = self._cues.cue[at], self._values(at)
         self._armed_count += 1
         number = self._armed_count
+        begun: Begun | None = None
 
         def apply(names: Collection[str], first: bool, beat: float) -> None:
+            nonlocal begun
             with self._lock:
-                armed = self._armed
-                if first and (armed is None or armed.number != number):
-                    return  # taken back while it was on its way
                 if first:
-                    self._begin(at, beat)
-                self._set(cue, {name: values[name] for name in names}, beat)
+                    if self._armed is None or self._armed.number != number:
+                        return  # taken back while it was on its way
+                    begun = self._begin(at, beat)
+                elif number < self._cut:
+                    return
+                self._set(cue, {name: values[name] for name in names}, begun)
 
         self._armed = Armed(number, at, by_hand, values, apply)
-        place = Place(cue.snap, position)
-        if not self._changes.later(WHAT, cue.name or at + 1, values, ORIGIN, apply, place):
+        if not self._changes.later(WHAT, cue.name or at + 1, values, ORIGIN, apply, Place(cue.snap, position)):
+            self._cut = number
             apply(values, True, self._tempo().beat_at(self._clock()) if position is None else position)
         self._wake()
 
@@ -386,7 +338,7 @@ class CueRunner:
                     self._report("cue", f"Cue {at + 1} {cue.name}: {error.message}")
         return found | cue.own_values(self._store.table)
 
-    def _begin(self, at: int, beat: float) -> None:
+    def _begin(self, at: int, beat: float) -> Begun:
         """A cue is the present one from now on; it is seen at this position of the beat."""
         ns, tempo = self._follow(), self._tempo()
         present = self._cues.cue[self._at] if self._at >= 0 else None
@@ -395,14 +347,16 @@ class CueRunner:
             goes_back = at == self._cues.index_of_name(present.loop) and not 0 < present.times <= lap
             self._laps = {**self._laps, self._at: lap + 1 if goes_back else 0}
         seconds = self._elapsed.seconds(tempo.ns_at(beat) if tempo.moving else ns)
-        self._armed, self._at, self._begun = None, at, Begun(seconds, self._elapsed.beats_at(beat))
+        begun = Begun(seconds, self._elapsed.beats_at(beat))
+        self._armed, self._at, self._begun = None, at, begun
+        return begun
 
-    def _set(self, cue: Cue, values: Mapping[str, Any], beat: float) -> None:
-        """Set these values of a cue that is seen at this position, or let them glide from there on."""
+    def _set(self, cue: Cue, values: Mapping[str, Any], begun: Begun | None) -> None:
+        """Set these values of a cue, or let them glide from its begin on."""
         now, table, glide = self._store.snapshot, self._store.table.by_name, cue.glide
         moving: dict[str, Gliding] = {}
-        if glide is not None and glide.amount > 0.0 and self._begun is not None:
-            begun, amount = self._begun, glide.in_units(self._tempo().quantum)
+        if glide is not None and glide.amount > 0.0 and begun is not None:
+            amount = glide.in_units(self._tempo().quantum)
             start = begun.seconds if glide.unit is Unit.SECONDS else begun.beats
             for name, value in values.items():
                 if table[name].glides and value != now.value(name):

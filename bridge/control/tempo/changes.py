@@ -141,9 +141,9 @@ class Changes:
         return True
 
     def take_back(self, what: str) -> None:
-        """Take back the command of this name."""
+        """Take back the command of this name, if it has not begun to land."""
         with self._lock:
-            self._changes = [change for change in self._changes if change.what != what]
+            self._changes = [change for change in self._changes if change.what != what or change.begun]
             self._tell()
 
     def note_write(self, name: str, value: Any, origin: Origin) -> None:

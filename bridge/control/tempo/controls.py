@@ -77,6 +77,10 @@ class TempoControls:
     )
 
 
+KEPT = ("tempo_source", "tempo_bpm", "tempo_quantum", "tempo_midi_port", "snap", "snap_trim")
+"""Controls that a restart of the program brings back."""
+
+
 def _command(name: str, address: str, label: str, help: str, *arguments: tuple[str, str, bool]) -> Command:
     return Command(name, address, arguments, "Tempo", label, help)
 
