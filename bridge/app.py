@@ -21,6 +21,7 @@ import platformdirs
 from bridge.config import AppConfig
 from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
+from bridge.control.cues.service import Cues
 from bridge.control.files import state_dir
 from bridge.control.midi.switch import MidiSwitch
 from bridge.control.osc.gate import Gate
@@ -29,7 +30,9 @@ from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
+from bridge.control.stored.session import Session
 from bridge.control.telemetry import Telemetry
+from bridge.control.tempo.controls import KEPT
 from bridge.control.tempo.service import TempoService
 from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
@@ -48,7 +51,7 @@ from bridge.process.engine.choice import EngineControls, know, offered
 from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
-from bridge.show.folder import BINDINGS, SNAPSHOTS
+from bridge.show.folder import BINDINGS, CUES, SESSION, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
@@ -56,7 +59,7 @@ from bridge.video.files.record import Recorder
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import ChangesPending, MidiState, SnapshotsStored, WordsKnown
+from bridge.web.messages import ChangesPending, CuesTold, MidiState, SnapshotsStored, WordsKnown
 from bridge.web.server.guard import Guard
 from engine.config import long_folder
 from engine.controls import LORA_SLOTS, Controls
@@ -227,11 +230,15 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The beat, the addresses of other programs, snapshots, `/quit` and MIDI."""
+        """The beat, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
             self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
         )
+        folder = state_dir(self.config.storage.state_dir)
+        session = Session(folder / SESSION, telemetry.error).start()
+        stack.callback(session.stop)
+        session.keep(self.store, KEPT, chosen=self.config.controls)
         self.beat = TempoService(self.store, telemetry, lead.of).start()
         stack.callback(self.beat.stop)
         for name in osc.compat:
@@ -239,12 +246,15 @@ class App:
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
             ).start()
             stack.callback(server.stop)
-        folder = state_dir(self.config.storage.state_dir)
         self._newest = None
         self.snapshots = Snapshots(
             self.store, folder / SNAPSHOTS, telemetry.error, lambda: self._newest, self.beat.changes.later
         ).start()
         stack.callback(self.snapshots.stop)
+        chosen = self.config.storage.cues
+        path = Path(chosen).expanduser() if chosen else folder / CUES
+        self.cues = Cues(self.store, telemetry, path, self.snapshots, self.beat, session, expected=bool(chosen)).start()
+        stack.callback(self.cues.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
         stack.callback(end_when_changed(self.store, self._stages))
         self.midi = MidiSwitch(self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat)
@@ -272,9 +282,10 @@ class App:
                 snapshots.numbers(), snapshots.names(), snapshots.colors(), snapshots.pictures()
             ),
             midi=self._midi_state,
-            show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error),
+            show=LiveShow(self.store, snapshots, self.midi, self.telemetry.error, self.cues),
             words=lambda: self._words,
             pending=lambda: ChangesPending(self.beat.changes.pending),
+            cues=lambda: CuesTold.of(self.cues.cues),
             examples=web.examples,
             engine=offered(self.config.engine),
         )

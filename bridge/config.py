@@ -133,10 +133,11 @@ class EngineProcessConfig(Section):
 class StorageConfig(Section):
     """Where files that survive a restart are kept."""
 
-    state_dir: str = Field("", description="Folder of snapshots and MIDI bindings; empty for the user's own.")
+    state_dir: str = Field("", description="Folder of snapshots, MIDI bindings and cues; empty for the user's own.")
+    cues: str = Field("", description="TOML file of the cue list; empty for cues.toml in that folder.")
     record_dir: str = Field("", description="Folder of recordings; empty for the user's video folder.")
 
-    @field_validator("state_dir", "record_dir")
+    @field_validator("state_dir", "record_dir", "cues")
     @classmethod
     def _has_a_home(cls, value: str) -> str:
         try:

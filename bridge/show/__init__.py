@@ -1,1 +1,1 @@
-"""A show in one file: snapshots, MIDI bindings and the values of the live controls."""
+"""A show in one file: snapshots, MIDI bindings, cues and the values of the live controls."""

@@ -15,11 +15,11 @@ from bridge.show import folder
 from bridge.show.show_file import MAX_BYTES, ShowError
 from bridge.table import TABLE
 
-app = typer.Typer(help="A show in one file: snapshots and MIDI bindings.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="A show in one file: snapshots, MIDI bindings, cues.", no_args_is_help=True, add_completion=False)
 console = PrintableConsole()
 
 File = Annotated[Path, typer.Argument(help="The show file, by convention NAME.tidecast.")]
-StateDir = Annotated[str, typer.Option(help="Folder of snapshots and bindings; empty for the user's own.")]
+StateDir = Annotated[str, typer.Option(help="Folder of snapshots, bindings and cues; empty for the user's own.")]
 
 
 def _say(text: str) -> None:
@@ -32,7 +32,7 @@ def export_show(
     state_dir: StateDir = "",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
 ) -> None:
-    """Write snapshots and MIDI bindings into one file. The page also saves the values of the controls."""
+    """Write snapshots, MIDI bindings and cues into one file. The page also saves the values of the controls."""
     if file.exists() and not force:
         raise ShowError(f"There is a file {str(file)!r} already.", "Give another name, or --force to replace it.")
     data, show = folder.save(folder_of(state_dir), TABLE)
@@ -45,7 +45,7 @@ def export_show(
 
 @app.command("import")
 def import_show(file: File, state_dir: StateDir = "") -> None:
-    """Replace snapshots and MIDI bindings by those of a file. What there was is kept in a file beside them."""
+    """Replace snapshots, MIDI bindings and cues by those of a file. What there was is kept in a file beside them."""
     try:
         with open(file, "rb") as opened:
             data = opened.read(MAX_BYTES + 1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bridge.control.cues.cue_file import CueFile
 from bridge.control.files import locked, write_atomically
 from bridge.control.midi import bindings
 from bridge.control.stored.storage import SnapshotFile
 from bridge.control.table import ControlTable
 from bridge.show.show_file import Show, ShowError, pack, unpack
+from engine.errors import TidecastError
 
-SNAPSHOTS, BINDINGS = "snapshots.json", "midi.toml"
-"""Names of the files in a state folder."""
+SNAPSHOTS, BINDINGS, CUES, SESSION = "snapshots.json", "midi.toml", "cues.toml", "session.json"
+"""Names of the files in a state folder: of a show, and (the last one) of what a restart brings back."""
 
 
 def save(folder: Path, table: ControlTable) -> tuple[bytes, Show]:
@@ -21,12 +23,12 @@ def save(folder: Path, table: ControlTable) -> tuple[bytes, Show]:
     Raises:
         TidecastError: if a file cannot be read or is damaged, or the show is too large.
     """
-    show = Show(_read(folder)[1], bindings.load(folder / BINDINGS, table))
+    show = Show(_read(folder)[1], bindings.load(folder / BINDINGS, table), cues=_cues(folder, table).read())
     return pack(show, table), show
 
 
 def open_show(folder: Path, data: bytes, table: ControlTable) -> tuple[Show, Path | None]:
-    """Replace the snapshots and bindings of a folder by those of a show file.
+    """Replace the snapshots, bindings and cues of a folder by those of a show file.
 
     Returns:
         The show, and the file that keeps what was replaced; None if there was nothing.
@@ -39,16 +41,21 @@ def open_show(folder: Path, data: bytes, table: ControlTable) -> tuple[Show, Pat
     try:
         with locked(path):
             file, stored = _read(folder)
-            before = bindings.load(folder / BINDINGS, table)
+            before, cues = bindings.load(folder / BINDINGS, table), _cues(folder, table)
+            listed = cues.read()
             kept = None
-            if stored or (folder / BINDINGS).exists():
+            if stored or listed is not None or (folder / BINDINGS).exists():
                 kept = _free_name(folder)
-                write_atomically(kept, pack(Show(stored, before), table))
+                write_atomically(kept, pack(Show(stored, before, cues=listed), table))
             file.write(show.snapshots)
             try:
+                if show.cues is not None:
+                    cues.write(show.cues)
                 bindings.save(folder / BINDINGS, show.bindings)
-            except bindings.BindingsError:
+            except TidecastError:
                 file.write(stored)
+                if listed is not None:
+                    cues.write(listed)
                 raise
     except OSError as error:
         raise ShowError(f"{folder} cannot be written ({error.strerror}).", "Nothing was imported.") from error
@@ -67,6 +74,10 @@ def _read(folder: Path) -> tuple[SnapshotFile, dict[int, dict[str, object]]]:
     if damaged:
         raise ShowError(damaged[0], "Mend it and rename it back, or run this again to go on without it.")
     return file, found or {}
+
+
+def _cues(folder: Path, table: ControlTable) -> CueFile:
+    return CueFile(folder / CUES, table)
 
 
 def _free_name(folder: Path) -> Path:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge.control.cues.cue_list import CueList
+from bridge.control.cues.service import Cues
 from bridge.control.midi.bindings import Binding
 from bridge.control.midi.switch import MidiSwitch
 from bridge.control.origin import INTERNAL, Origin
@@ -27,15 +29,22 @@ class LiveShow:
         snapshots: the stored snapshots.
         midi: the MIDI bindings.
         report: called with (topic, reason) when bindings cannot be brought back.
+        cues: the cue list; without it, shows have none.
     """
 
     def __init__(
-        self, store: ControlStore, snapshots: Snapshots, midi: MidiSwitch, report: Callable[[str, str], None]
+        self,
+        store: ControlStore,
+        snapshots: Snapshots,
+        midi: MidiSwitch,
+        report: Callable[[str, str], None],
+        cues: Cues | None = None,
     ) -> None:
         self._store = store
         self._snapshots = snapshots
         self._midi = midi
         self._report = report
+        self._cues = cues
         self._opening = threading.Lock()
 
     def save(self) -> bytes:
@@ -46,7 +55,8 @@ class LiveShow:
         """
         values = self._store.values()
         controls = {name: values[name] for name in show_names(self._store.table)}
-        return pack(Show(self._snapshots.all(), self._midi.bindings(), controls), self._store.table)
+        cues = self._cues.cues if self._cues is not None else None
+        return pack(Show(self._snapshots.all(), self._midi.bindings(), controls, cues=cues), self._store.table)
 
     def check(self, data: bytes, origin: Origin) -> Show:
         """The show in a file, after every check; changes nothing.
@@ -65,10 +75,12 @@ class LiveShow:
             control = self._store.table.targets[binding.address].control
             if control is not None and binding.args:  # what a knob sends is sent by this machine, which may do more
                 self._allowed(f"MIDI binding {number}", {control.name: binding.args[0]}, origin)
-        return Show(snapshots, show.bindings, controls, show.program)
+        for number, cue in enumerate(show.cues.cue if show.cues is not None else (), 1):
+            self._allowed(f"Cue {number}", cue.own_values(self._store.table), origin)
+        return Show(snapshots, show.bindings, controls, show.program, show.cues)
 
     def open(self, data: bytes, origin: Origin) -> Show:
-        """Replace snapshots and bindings by those of a file and set its controls; `/snapshot/undo` takes it back.
+        """Replace snapshots, bindings and cues by those of a file and set its controls; `/snapshot/undo` takes it back.
 
         Raises:
             TidecastError: as `check`, or if the bindings cannot be written; nothing was changed.
@@ -84,12 +96,17 @@ class LiveShow:
             except TidecastError:
                 self._bind(bindings, show.bindings)
                 raise
+            listed = self._list(show.cues)
             self._snapshots.replace_all(
                 show.snapshots,
                 Caller(origin),
-                lambda: self._take_back(before, show.controls, bindings, show.bindings),
+                lambda: self._take_back(before, show.controls, bindings, show.bindings, listed, show.cues),
             )
             return show
+
+    def _list(self, cues: CueList | None) -> CueList | None:
+        """Put this list in the place of the one that there is; returns that one, None if nothing is changed."""
+        return self._cues.replace(cues) if self._cues is not None and cues is not None else None
 
     def _allowed(self, where: str, values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
         """The values to set instead of these, by the rules for this sender."""
@@ -108,13 +125,18 @@ class LiveShow:
         opened: Mapping[str, Any],
         old: tuple[Binding, ...],
         new: tuple[Binding, ...],
+        listed: CueList | None,
+        opened_list: CueList | None,
     ) -> None:
-        """Bring back bindings, and the controls that nobody has set since. Returns at once; the disk may be slow.
+        """Bring back bindings, the cues if nobody has changed them since, and the controls that nobody has set since.
+        Returns at once; the disk may be slow.
 
         The thread is no `Service`: it ends by itself, and there is one for each undo at most.
         """
         now = self._store.values()
         self._store.set_many({n: v for n, v in before.items() if now[n] == opened[n]}, INTERNAL)
+        if self._cues is not None and self._cues.cues is opened_list:
+            self._list(listed)
 
         def bind() -> None:
             try:

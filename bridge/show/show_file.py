@@ -3,7 +3,9 @@
     {"tidecast": "show", "version": 1, "program": "0.1.0",
      "controls": {"mix": 1.0, ...},           what a recall may set; panic and recording never
      "snapshots": {"1": {"mix": 1.0, ...}},   as in the file of snapshots
-     "midi": [{"cc": 1, "address": "/tidecast/strength"}]}   as in the file of bindings
+     "midi": [{"cc": 1, "address": "/tidecast/strength"}],   as in the file of bindings
+     "cues": {"loop": true, "cue": [{"name": "Intro", "snapshot": 1}]}}   as in the file of cues; without it, the
+                                              cues stay as they are
 
 `unpack` checks all of it. `pack` writes only what `unpack` takes: what another version left in a snapshot and is not
 valid here is not exported.
@@ -19,6 +21,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from bridge.control.cues.cue_list import CueError, CueList, parsed
 from bridge.control.midi.bindings import Binding
 from bridge.control.snapshot_commands import COLORS, FIRST, LAST
 from bridge.control.stored.content import COLOR_KEY, EXTRAS, LONGEST_NAME, NAME_KEY, PICTURE_KEY, plain, stored_names
@@ -41,7 +44,7 @@ MAX_ENTRIES = 256
 NOT_IN_A_SHOW = "recording"
 """Word (`Control.stored`) of the controls that a show leaves alone: opening one starts and ends no recording."""
 
-KEYS = ("tidecast", "version", "program", "controls", "snapshots", "midi")
+KEYS = ("tidecast", "version", "program", "controls", "snapshots", "midi", "cues")
 
 Complain = Callable[[str], None]
 """Called with what is wrong; raises, or returns if that part is to be left out."""
@@ -60,18 +63,22 @@ class Show:
         bindings: which knob moves what.
         controls: the values of live controls by name; empty if the file was saved while Tidecast did not run.
         program: version of the Tidecast that saved it.
+        cues: the cue list; None if the file has none.
     """
 
     snapshots: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     controls: Mapping[str, Any] = field(default_factory=dict)
     program: str = ""
+    cues: CueList | None = None
 
     @property
     def words(self) -> str:
         """What it holds, for people."""
         counts = {"snapshot": len(self.snapshots), "MIDI binding": len(self.bindings), "control": len(self.controls)}
-        return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n or what != "control")
+        counts["cue"] = len(self.cues.cue) if self.cues is not None else 0
+        always = ("snapshot", "MIDI binding")
+        return ", ".join(f"{n} {what}{'' if n == 1 else 's'}" for what, n in counts.items() if n or what in always)
 
 
 def show_names(table: ControlTable) -> tuple[str, ...]:
@@ -98,9 +105,11 @@ def pack(show: Show, table: ControlTable) -> bytes:
         },
         "midi": [binding.model_dump(exclude_defaults=True) for binding in show.bindings],
     }
+    if show.cues is not None:
+        content["cues"] = show.cues.rows()
     data = json.dumps(content, ensure_ascii=False, indent=1).encode()
     if len(data) > MAX_BYTES:
-        raise ShowError(f"The show has {len(data):,} bytes; a file may have {MAX_BYTES:,}.", "Delete snapshots first.")
+        raise ShowError(f"The show has {len(data):,} bytes; a file may have {MAX_BYTES:,}.", "Delete snapshots or cues.")
     return data
 
 
@@ -134,6 +143,7 @@ def unpack(data: bytes, table: ControlTable) -> Show:
         _bindings(content.get("midi", []), table),
         _controls(_object(content, "controls"), table),
         program,
+        _cues(_object(content, "cues"), table) if "cues" in content else None,
     )
 
 
@@ -166,6 +176,13 @@ def _controls(values: dict[str, Any], table: ControlTable) -> dict[str, Any]:
             _refuse(f"A show does not set {name}")
         found[name] = _value("Controls", table.by_name[name], value, _refuse)
     return found
+
+
+def _cues(content: dict[str, Any], table: ControlTable) -> CueList:
+    try:
+        return parsed(content, table)
+    except CueError as error:
+        _refuse(f"Cues: {error.message.removesuffix('.')}")
 
 
 def _bindings(rows: Any, table: ControlTable) -> tuple[Binding, ...]:

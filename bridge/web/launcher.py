@@ -32,6 +32,7 @@ from bridge.web.messages import (
     Alive,
     Batch,
     ChangesPending,
+    CuesTold,
     FindInputs,
     FromWeb,
     MidiState,
@@ -90,6 +91,7 @@ class WebProcess:
         show: saves and opens show files; without it, pages can do neither.
         words: the words that the model knows, None until it is open; must be quick.
         pending: the changes that wait for the beat; must be quick.
+        cues: the cue list; must be quick.
         examples: prompts that the page offers, one tap each.
         engine: the models and sizes that the page offers (`bridge.process.engine.choice.offered`).
     """
@@ -115,6 +117,7 @@ class WebProcess:
         show: LiveShow | None = None,
         words: Callable[[], WordsKnown | None] | None = None,
         pending: Callable[[], ChangesPending] | None = None,
+        cues: Callable[[], CuesTold] | None = None,
         examples: Sequence[str] = (),
         engine: Mapping[str, Any] | None = None,
     ) -> None:
@@ -132,8 +135,8 @@ class WebProcess:
         self._examples = list(examples)
         self._engine = dict(engine or {"models": [], "sizes": []})
         self._pending = pending
-        lists: tuple[Callable[[], SnapshotsStored | MidiState | WordsKnown | None] | None, ...]
-        lists = (snapshots, midi, words)
+        lists: tuple[Callable[[], SnapshotsStored | MidiState | WordsKnown | CuesTold | None] | None, ...]
+        lists = (snapshots, midi, words, cues)
         self._lists = [read for read in lists if read is not None]
         self._reported: set[str] = set()
         self.token = ""

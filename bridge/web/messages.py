@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
 
+from bridge.control.cues.cue_list import Cue, CueList
+from bridge.control.cues.editing import FOLLOW
+from bridge.control.cues.lengths import GO
 from bridge.control.origin import Origin
 from bridge.control.table import ControlTable
 from bridge.control.tempo.state import Pending
@@ -130,6 +133,50 @@ class ChangesPending:
     changes: tuple[Pending, ...]
 
 
+class CueRow(NamedTuple):
+    """One cue, for people: what it sets, and its lengths of time as a file has them; empty for none.
+
+    Attributes:
+        name: its name.
+        words: what it sets.
+        snapshot: the snapshot that it recalls; 0 for none.
+        glide: how long its values take.
+        wait: time until the next one: a length, GO or follow.
+        loop: the cue that comes after it in place of the next one, with how often.
+    """
+
+    name: str
+    words: str
+    snapshot: int
+    glide: str
+    wait: str
+    loop: str
+
+
+@dataclass(frozen=True, slots=True)
+class CuesTold:
+    """The cue list.
+
+    Attributes:
+        rows: the cues.
+        loop: whether the first one comes after the last one.
+    """
+
+    rows: tuple[CueRow, ...]
+    loop: bool
+
+    @classmethod
+    def of(cls, cues: CueList) -> CuesTold:
+        """The list, for people."""
+        return cls(tuple(_cue_row(cue) for cue in cues.cue), cues.loop)
+
+
+def _cue_row(cue: Cue) -> CueRow:
+    wait = FOLLOW if cue.follow else str(cue.wait or GO)
+    loop = f"{cue.loop} x {cue.times}" if cue.times else cue.loop
+    return CueRow(cue.name, cue.words, cue.snapshot or 0, str(cue.glide or ""), wait, loop)
+
+
 @dataclass(frozen=True, slots=True)
 class WordsKnown:
     """The only words that the model knows; None if it takes any sentence."""
@@ -212,7 +259,8 @@ class ShowAnswer:
     Attributes:
         number: that of the request.
         data: the file that was made.
-        found: of a file that was opened or checked: program, and how many snapshots, bindings and controls it holds.
+        found: of a file that was opened or checked: program, and how many snapshots, bindings, controls and
+            cues it holds.
         error, remedy: why it was refused and what to do; empty if it was not.
     """
 
@@ -236,6 +284,7 @@ News = (
     | SnapshotsStored
     | MidiState
     | ChangesPending
+    | CuesTold
     | WordsKnown
     | Reply
 )

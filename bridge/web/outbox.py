@@ -12,6 +12,7 @@ from bridge.web.messages import (
     ChangesPending,
     ControlsChanged,
     ControlValue,
+    CuesTold,
     ErrorNote,
     ErrorsReported,
     InputsFound,
@@ -88,7 +89,9 @@ class Outbox:
             self._answers.append(answer)
             self._change.notify()
 
-    def state(self, message: InputsFound | SnapshotsStored | MidiState | ChangesPending | WordsKnown) -> None:
+    def state(
+        self, message: InputsFound | SnapshotsStored | MidiState | ChangesPending | CuesTold | WordsKnown
+    ) -> None:
         """The whole state of something; queued only if it has changed, replacing an older one of its kind."""
         with self._change:
             kind = type(message)

@@ -91,4 +91,5 @@ def _found(show: Show) -> dict[str, str | int]:
         "snapshots": len(show.snapshots),
         "bindings": len(show.bindings),
         "controls": len(show.controls),
+        **({"cues": len(show.cues.cue)} if show.cues is not None else {}),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 import tomli_w
 
 from bridge.control.cues.cue_list import EMPTY, CueError, CueList, parsed
-from bridge.control.files import locked, signature, write_atomically
+from bridge.control.files import signature, write_atomically
 from bridge.control.table import ControlTable
 
 MAX_BYTES = 1024 * 1024
@@ -61,16 +61,13 @@ class CueFile:
         """Replace the file. Returns whether somebody else had changed it since it was last read or written.
 
         Raises:
-            CueError: if the list is too large or the file cannot be written; the old file is unchanged.
+            CueError: if the list is too large; the old file is unchanged.
+            OSError: if the file cannot be written; the old file is unchanged.
         """
         data = as_toml(cues)
-        try:
-            with locked(self.path):
-                replaced = self.changed() and self.path.exists()
-                write_atomically(self.path, data)
-                self._seen = signature(self.path)
-        except OSError as error:
-            raise CueError(f"{self.path} cannot be written ({error.strerror}).") from error
+        replaced = self.changed() and self.path.exists()
+        write_atomically(self.path, data)
+        self._seen = signature(self.path)
         return replaced
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.control.cues.cue_file import CueFile
 from bridge.control.cues.cue_list import CueError, CueList
-from bridge.control.files import remove_unfinished, set_aside, signature
+from bridge.control.files import locked, remove_unfinished, set_aside, signature
 from bridge.control.store import Caller
 from bridge.control.table import ControlTable
 from bridge.service import Service
@@ -103,16 +103,18 @@ class Keeper:
 
     def _write(self, cues: CueList, caller: Caller) -> None:
         try:
-            if self._damaged:
-                aside = set_aside(self._path)
+            with locked(self._path):
+                if self._damaged and self._path.exists():
+                    aside = set_aside(self._path)
+                    self._report(TOPIC, f"{self._path} was not valid; it was set aside as {aside.name}.")
                 self._damaged = False
-                self._report(TOPIC, f"{self._path} was not valid; it was set aside as {aside.name}.")
-            if self._file.write(cues):
-                self._report(TOPIC, f"{self._path} was changed at the same moment; the change made here took its place.")
-        except FileNotFoundError:  # the damaged file is gone
-            self._damaged = False
-            self.write(cues, caller)
-        except (CueError, OSError) as error:
-            reason = f"{error} The cue list is lost when Tidecast ends."
-            self._report(TOPIC, reason)
-            caller.reply("/error", (f"/{TOPIC}", reason))
+                if self._file.write(cues):
+                    self._report(TOPIC, f"{self._path} was changed at the same moment; the change made here replaced it.")
+            return
+        except CueError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{self._path} cannot be written ({error.strerror})."
+        reason += " The cue list is lost when Tidecast ends."
+        self._report(TOPIC, reason)
+        caller.reply("/error", (f"/{TOPIC}", reason))

@@ -146,11 +146,12 @@ class Cues:
         return self
 
     def stop(self) -> None:
-        """Stop playing, write what is not written yet, and obey nothing more. What is captured is lost."""
+        """Stop playing, write what is captured and not written yet, and obey nothing more."""
         for undo in self._undo:
             undo()
         self._undo = []
         self._service.stop()
+        self._switch_capture(False)
         self._keeper.stop()
 
     def replace(self, cues: CueList, caller: Caller | None = None) -> CueList:
@@ -307,6 +308,6 @@ class Cues:
             cue_state=str(view.state),
         )
         place = view.number, view.name
-        if place != self._placed:
+        if place != self._placed and view.count:
             self._placed = place
             self._session.put(PLACE, {"number": view.number, "name": view.name})

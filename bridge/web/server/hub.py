@@ -21,6 +21,7 @@ from bridge.web.messages import (
     ChangesPending,
     ControlsChanged,
     ControlValue,
+    CuesTold,
     ErrorNote,
     ErrorsReported,
     InputsFound,
@@ -87,6 +88,7 @@ class Client:
                 | SnapshotsStored()
                 | MidiState()
                 | ChangesPending()
+                | CuesTold()
                 | PageWords()
                 | PromptsChecked()
             ):
@@ -130,6 +132,7 @@ class Hub:
         self.snapshots = SnapshotsStored(())
         self.midi: MidiState | None = None
         self.pending = ChangesPending(())
+        self.cues = CuesTold((), False)
         self.words: PageWords | None = None
         self._prompts = PromptCheck()
         self.errors: deque[ErrorNote] = deque(maxlen=ERRORS_KEPT)
@@ -170,6 +173,7 @@ class Hub:
             snapshots=self.snapshots,
             midi=self.midi,
             pending=self.pending,
+            cues=self.cues,
             words=self.words,
             unknown=self._prompts.found,
         )
@@ -199,6 +203,9 @@ class Hub:
                 self.tell_all(message)
             case ChangesPending():
                 self.pending = message
+                self.tell_all(message)
+            case CuesTold():
+                self.cues = message
                 self.tell_all(message)
             case WordsKnown(vocabulary):
                 self.words = page_words(vocabulary)

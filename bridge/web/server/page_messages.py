@@ -18,6 +18,7 @@ from bridge.video.base import SourceInfo
 from bridge.web.messages import (
     ChangesPending,
     ControlsChanged,
+    CuesTold,
     ErrorNote,
     ErrorsReported,
     InputsFound,
@@ -108,6 +109,7 @@ class PageState:
         snapshots: the stored snapshots.
         midi: the state of MIDI; None without MIDI.
         pending: the changes that wait for the beat.
+        cues: the cue list.
         words: the words that the model knows; None until it is open.
         unknown: the prompts with words that it does not know.
     """
@@ -121,6 +123,7 @@ class PageState:
     snapshots: SnapshotsStored
     midi: MidiState | None
     pending: ChangesPending
+    cues: CuesTold
     words: PageWords | None
     unknown: PromptsChecked
 
@@ -152,6 +155,7 @@ PageNews = (
     | SnapshotsStored
     | MidiState
     | ChangesPending
+    | CuesTold
     | Reply
 )
 """What a page is told."""
@@ -169,6 +173,7 @@ def state_json(state: PageState) -> dict[str, Any]:
         **_snapshots_json(state.snapshots),
         "midi": None if state.midi is None else asdict(state.midi),
         "pending": [asdict(change) for change in state.pending.changes],
+        "cues": _cues_json(state.cues),
         "words": None if state.words is None else _words_json(state.words),
         "unknown": _unknown_json(state.unknown),
     }
@@ -202,6 +207,8 @@ def news_json(news: Iterable[PageNews]) -> dict[str, Any]:
                 content["midi"] = asdict(message)
             case ChangesPending(changes):
                 content["pending"] = [asdict(change) for change in changes]
+            case CuesTold():
+                content["cues"] = _cues_json(message)
             case PageWords():
                 content["words"] = _words_json(message)
             case PromptsChecked():
@@ -220,6 +227,10 @@ def _snapshots_json(stored: SnapshotsStored) -> dict[str, Any]:
         "snapshot_colors": {str(number): color for number, color in stored.colors.items()},
         "snapshot_pictures": {str(number): picture_version(jpeg) for number, jpeg in stored.pictures.items()},
     }
+
+
+def _cues_json(told: CuesTold) -> dict[str, Any]:
+    return {"rows": [row._asdict() for row in told.rows], "loop": told.loop}
 
 
 def picture_version(jpeg: bytes) -> str:

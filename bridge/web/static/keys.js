@@ -17,13 +17,15 @@ const MOVES = [
   ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];
 
-/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B. */
-export function keyboard(byName, press, compare) {
+/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B; `go`
+ * begins the next cue. */
+export function keyboard(byName, press, compare, go) {
   const panic = Object.entries(PANIC).filter(([name]) => name in byName);
   const acts = {
     P: () => document.getElementById("w-prompt_1").focus(),
     V: lookOn,
     C: (event) => compare.press(event.timeStamp),
+    G: go,
     "?": () => document.getElementById("help").showModal(),
   };
   const always = {};
@@ -38,6 +40,7 @@ export function keyboard(byName, press, compare) {
     ),
     row(["P"], "Go to the first prompt"),
     row(["1 … 9"], "Recall a snapshot"),
+    row(["G"], "GO: begin the next cue"),
     row(["V"], "Next view of the picture"),
     row(["C"], "Compare A/B: without Reproject and Detail, and back. Held: only while it is held"),
     row(["?"], "This help"),

@@ -23,12 +23,13 @@ export const state = {
   snapshot_pictures: {}, // by number: the version of its picture
   midi: null,
   pending: [],
+  cues: { rows: [], loop: false },
   words: null,
   unknown: {},
   local: null,
 };
 
-/** Call `callback(detail)` for every `topic`: online, control, readings, errors, inputs, snapshots, midi, words, unknown, local, point, reply. */
+/** Call `callback(detail)` for every `topic`: online, control, readings, errors, inputs, snapshots, midi, cues, words, unknown, local, point, reply. */
 export function on(topic, callback) {
   if (!listeners.has(topic)) listeners.set(topic, []);
   listeners.get(topic).push(callback);
@@ -117,7 +118,7 @@ function absorb(news) {
   }
   for (const key of ["snapshot_names", "snapshot_colors", "snapshot_pictures"])
     if (news[key]) state[key] = news[key]; // they come with `snapshots`
-  for (const key of ["inputs", "snapshots", "midi", "pending", "words", "unknown", "local"]) {
+  for (const key of ["inputs", "snapshots", "midi", "pending", "cues", "words", "unknown", "local"]) {
     if (key in news) {
       state[key] = news[key];
       emit(key, state[key]);

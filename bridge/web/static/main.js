@@ -1,6 +1,7 @@
 // The control room page: fetches the table of controls, builds everything from it, then follows the show.
 
 import { compare } from "./compare.js";
+import { cues } from "./cues.js";
 import { errors } from "./errors.js";
 import { guide } from "./guide.js";
 import { health } from "./health.js";
@@ -25,8 +26,10 @@ const triggers = (group) =>
   table.commands.filter((c) => c.group === group && c.arguments.length === 0 && c.name !== "inputs");
 
 const faces = {};
+let go = () => {};
 for (const [title, rows] of groups) {
   if (title === "Panic") panic(rows);
+  else if (title === "Cues") go = cues(rows, triggers(title));
   else if (title === "Prompts")
     for (const control of prompts(rows, table.about.examples ?? []))
       document.getElementById("pad-side").append(widget(control));
@@ -59,7 +62,7 @@ guide(table, byName.input);
 learn();
 picture();
 
-keyboard(byName, press, compare(byName.compare));
+keyboard(byName, press, compare(byName.compare), go);
 
 // On a phone the tools are the first row of what scrolls; the top keeps only the state.
 const phone = matchMedia("(max-width: 700px) and (min-height: 541px), (max-width: 600px)");

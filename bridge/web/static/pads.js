@@ -161,7 +161,7 @@ export function snapshots(undo, colors, extras) {
 }
 
 /** Show the picture of this address; none if it is empty. */
-function show(picture, address) {
+export function show(picture, address) {
   picture.hidden = !address;
   if (address === (picture.getAttribute("src") ?? "")) return;
   if (address) picture.src = address;

@@ -56,7 +56,8 @@ export function shows(limits) {
       const found = await (await asked("/api/show?check=1", file)).json();
       say(
         `${file.name} was saved by Tidecast ${found.program} and holds ${holds(found)}. ` +
-          `It replaces ${counted(state.snapshots.length, "snapshot")} and all MIDI bindings. Undo takes it back.`,
+          `It replaces ${counted(state.snapshots.length, "snapshot")} and all MIDI bindings` +
+          `${found.cues === undefined ? "" : ` and ${counted(state.cues.rows.length, "cue")}`}. Undo takes it back.`,
       );
       ask(file);
     } catch (error) {
@@ -83,8 +84,9 @@ export function shows(limits) {
   });
 }
 
-function holds({ snapshots, bindings, controls }) {
-  return [counted(snapshots, "snapshot"), counted(bindings, "MIDI binding"), counted(controls, "control")].join(", ");
+function holds({ snapshots, bindings, controls, cues }) {
+  const parts = [counted(snapshots, "snapshot"), counted(bindings, "MIDI binding"), counted(controls, "control")];
+  return [...parts, ...(cues === undefined ? [] : [counted(cues, "cue")])].join(", ");
 }
 
 function counted(number, what) {
