@@ -75,9 +75,14 @@ class LiveShow:
             control = self._store.table.targets[binding.address].control
             if control is not None and binding.args:  # what a knob sends is sent by this machine, which may do more
                 self._allowed(f"MIDI binding {number}", {control.name: binding.args[0]}, origin)
-        for number, cue in enumerate(show.cues.cue if show.cues is not None else (), 1):
-            self._allowed(f"Cue {number}", cue.own_values(self._store.table), origin)
-        return Show(snapshots, show.bindings, controls, show.program, show.cues)
+        cues = show.cues
+        if cues is not None:
+            rows = [
+                cue.model_copy(update={"values": self._allowed(f"Cue {number}", cue.values, origin)})
+                for number, cue in enumerate(cues.cue, 1)
+            ]
+            cues = cues.model_copy(update={"cue": tuple(rows)})
+        return Show(snapshots, show.bindings, controls, show.program, cues)
 
     def open(self, data: bytes, origin: Origin) -> Show:
         """Replace snapshots, bindings and cues by those of a file and set its controls; `/snapshot/undo` takes it back.

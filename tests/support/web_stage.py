@@ -17,18 +17,21 @@ from typing import Any
 
 import numpy as np
 
+from bridge.control.cues.service import Cues
 from bridge.control.midi.switch import MidiSwitch
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
+from bridge.control.stored.session import Session
 from bridge.control.telemetry import Telemetry
+from bridge.control.tempo.service import TempoService
 from bridge.control.values import Snapshot
 from bridge.process.engine.choice import offered
-from bridge.show.folder import BINDINGS, SNAPSHOTS
+from bridge.show.folder import BINDINGS, CUES, SESSION, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import TABLE
 from bridge.video.base import SourceInfo
 from bridge.web.launcher import WebProcess
-from bridge.web.messages import MidiState, SnapshotsStored, WordsKnown
+from bridge.web.messages import CuesTold, MidiState, SnapshotsStored, WordsKnown
 from engine.config import Config
 from engine.controls import Controls
 from engine.frame import Frame, PixelFormat
@@ -66,7 +69,7 @@ class Stage:
 
     Args:
         port: TCP port of the page; 0 for a free one.
-        folder: for real snapshots and bindings, kept in this folder, and show files; without it, snapshots are a
+        folder: for real snapshots, bindings and cues, kept in this folder, and show files; without it, snapshots are a
             stand-in that the tests can look into.
         web: other arguments of `WebProcess`.
     """
@@ -88,9 +91,15 @@ class Stage:
         self.newest: Frame | None = None
         self.kept: Snapshots | None = None
         if folder is not None:
-            self.kept = Snapshots(self.store, folder / SNAPSHOTS, self.telemetry.error, lambda: self.newest).start()
-            self.midi = MidiSwitch(self.store, folder / BINDINGS, self.telemetry.error)
-            web = {"show": LiveShow(self.store, self.kept, self.midi, self.telemetry.error), **web}
+            report = self.telemetry.error
+            self.beat = TempoService(self.store, self.telemetry).start()
+            later = self.beat.changes.later
+            self.kept = Snapshots(self.store, folder / SNAPSHOTS, report, lambda: self.newest, later).start()
+            self.midi = MidiSwitch(self.store, folder / BINDINGS, report)
+            self.session = Session(folder / SESSION, report).start()
+            self.cues = Cues(self.store, self.telemetry, folder / CUES, self.kept, self.beat, self.session).start()
+            show = LiveShow(self.store, self.kept, self.midi, report, self.cues)
+            web = {"show": show, "cues": lambda: CuesTold.of(self.cues.cues), **web}
         else:
             self.store.on("snapshot_save", self._save)
             self.store.on("snapshot_recall", self._recall)
@@ -143,7 +152,10 @@ class Stage:
             self._thread.join()
         self.web.stop()
         if self.kept is not None:
+            self.cues.stop()
             self.kept.stop()
+            self.session.stop()
+            self.beat.stop()
 
     def __enter__(self) -> Stage:
         return self.start()

@@ -38,7 +38,7 @@ def eventually(condition, seconds=5.0):
 
 
 PANIC = {"bypass", "freeze", "black"}
-SESSION = {"compare", "tempo_bpm", "tempo_bend"}
+SESSION = {"compare", "tempo_bpm", "tempo_bend", "cue_capture"}
 """What no snapshot holds either: how the player looks, and what may be that of other programs too."""
 
 ON_REQUEST = {

@@ -46,6 +46,24 @@ NEWS: list[tuple[messages.News, dict[str, Any]]] = [
         {"pending": [{"what": "prompt_1", "value": "fire", "beat": 64.0}]},
     ),
     (
+        messages.CuesTold((messages.CueRow("Intro", "snapshot 3", 3, "2 s", "4 bars", ""),), True),
+        {
+            "cues": {
+                "rows": [
+                    {
+                        "name": "Intro",
+                        "words": "snapshot 3",
+                        "snapshot": 3,
+                        "glide": "2 s",
+                        "wait": "4 bars",
+                        "loop": "",
+                    }
+                ],
+                "loop": True,
+            }
+        },
+    ),
+    (
         messages.WordsKnown(Vocabulary(("fire", "ice"), {"lava": "fire"})),
         {"words": {"list": [["fire", ["lava"]], ["ice", []]], "pictures": None}},
     ),
