@@ -11,9 +11,9 @@ from typing import Any
 from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
-PAGES = ("Stream", "Prompts", "Tempo", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
+PAGES = ("Stream", "Prompts", "Tempo", "Cues", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
 
-PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Tempo", "LoRA": "LoRA"}
+PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Tempo", "Cues": "Cues", "LoRA": "LoRA"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "i": {"style": Style.INT, "default": 1, "low": 1, "high": 64},
     "f": {"style": Style.FLOAT, "default": 0.0, "low": 0.0, "high": 60.0},
     "s": {"style": Style.STR, "default": ""},
+    "*": {"style": Style.STR, "default": ""},
 }
 """Style and range of the parameter for a command's argument, by the argument's OSC type tag."""
 

@@ -48,22 +48,13 @@ _NUMBER = ("number", "i", True)
 
 GO_ON = _command("cue_go", "/cue/go", "GO", "Begin the next cue; one that waits for the beat begins at once.")
 BACK = _command("cue_back", "/cue/back", "Back", "Begin the cue before the present one again.")
-JUMP = _command(
-    "cue_jump", "/cue/jump", "Jump to", "Begin the cue of this name or number.", ("name_or_number", "*", True)
-)
+JUMP = _command("cue_jump", "/cue/jump", "Jump to", "Begin the cue of this name or number.", ("target", "*", True))
 PAUSE = _command("cue_pause", "/cue/pause", "Pause", "Let waits and glides stand still, or go on.")
 STOP = _command("cue_stop", "/cue/stop", "Stop", "Nothing begins by itself until GO; what glides stays where it is.")
-ADD = _command(
-    "cue_add",
-    "/cue/add",
-    "Add",
-    "Add the present look as a cue, before the cue of this number or at the end.",
-    ("name", "s", False),
-    ("number", "i", False),
-)
+ADD = _command("cue_add", "/cue/add", "Add", "Add the present look as a cue, with this name.", ("text", "s", False))
 REMOVE = _command("cue_remove", "/cue/remove", "Remove", "Remove a cue.", _NUMBER)
 MOVE = _command("cue_move", "/cue/move", "Move", "Give a cue another place.", _NUMBER, ("place", "i", True))
-NAME = _command("cue_name", "/cue/name", "Name", "Give a cue another name.", _NUMBER, ("name", "s", True))
+NAME = _command("cue_name", "/cue/name", "Name", "Give a cue another name.", _NUMBER, ("text", "s", True))
 WAIT = _command(
     "cue_wait",
     "/cue/wait",

@@ -41,11 +41,10 @@ def target(args: tuple[Any, ...]) -> Any:
     return args[0]
 
 
-def added(cues: CueList, look: Mapping[str, Any], name: str = "", number: int = 0) -> Edit:
-    """With a look as a new cue before the cue of this number; 0, and a number past the end, put it at the end."""
-    order = [*range(len(cues.cue))]
-    order.insert(len(order) if number <= 0 else number - 1, len(order))
-    return _arranged(cues, [*cues.cue, _cue(name, look)], order)
+def added(cues: CueList, look: Mapping[str, Any], name: str = "") -> Edit:
+    """With a look as a new cue at the end."""
+    rows = [*cues.cue, _cue(name, look)]
+    return _arranged(cues, rows, [*range(len(rows))])
 
 
 def appended(cues: CueList, more: Iterable[Cue]) -> Edit:

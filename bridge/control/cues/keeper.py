@@ -18,6 +18,7 @@ LOOK_S = 0.5
 more than one write for it."""
 
 TOPIC = "cue"
+REPLACED = "{} was changed at the same moment; the change that was made here takes its place."
 
 
 class Keeper:
@@ -26,7 +27,8 @@ class Keeper:
     Args:
         path: the file.
         table: every control.
-        adopt: called with the list of the file, at the start and when somebody else has changed it.
+        adopt: called with the list of the file, at the start and when somebody else has changed it; returns whether it
+            is taken.
         report: called with (topic, reason) when the file cannot be read or written.
         expected: whether it is said at the start that there is no file.
     """
@@ -35,7 +37,7 @@ class Keeper:
         self,
         path: Path,
         table: ControlTable,
-        adopt: Callable[[CueList], None],
+        adopt: Callable[[CueList], bool],
         report: Callable[[str, str], None],
         expected: bool = False,
     ) -> None:
@@ -61,6 +63,11 @@ class Keeper:
     def stop(self) -> None:
         """Write what is not written yet, and end."""
         self._service.stop()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a list waits to be written."""
+        return self._unwritten is not None
 
     def write(self, cues: CueList, caller: Caller) -> None:
         """Have the list written soon; `caller` is told if that is impossible. Never waits."""
@@ -98,8 +105,8 @@ class Keeper:
             self._damaged = True
             self._report(TOPIC, f"{error} The list stays as it is.")
             return
-        if found is not None and self._unwritten is None:
-            self._adopt(found)
+        if found is not None and not self._adopt(found):
+            self._report(TOPIC, REPLACED.format(self._path))
 
     def _write(self, cues: CueList, caller: Caller) -> None:
         try:
@@ -109,7 +116,7 @@ class Keeper:
                     self._report(TOPIC, f"{self._path} was not valid; it was set aside as {aside.name}.")
                 self._damaged = False
                 if self._file.write(cues):
-                    self._report(TOPIC, f"{self._path} was changed at the same moment; the change made here replaced it.")
+                    self._report(TOPIC, REPLACED.format(self._path))
             return
         except CueError as error:
             reason = str(error)

@@ -49,6 +49,7 @@ class CueRunner:
         tempo: the beat in force.
         changes: what waits for the beat.
         look: the values of a snapshot by its number; raises `ControlError` without one.
+        held: what a snapshot holds, by its number; nothing without one. Only its keys are read.
         report: called with (topic, reason) when a cue cannot do all that it says.
         clock: the time in ns.
         wake: called when there is something new to wait for.
@@ -60,6 +61,7 @@ class CueRunner:
         tempo: Callable[[], Tempo],
         changes: Changes,
         look: Callable[[int], Mapping[str, Any]],
+        held: Callable[[int], Mapping[str, Any]],
         report: Callable[[str, str], None],
         clock: Callable[[], int],
         wake: Callable[[], None] = lambda: None,
@@ -68,6 +70,7 @@ class CueRunner:
         self._tempo = tempo
         self._changes = changes
         self._look = look
+        self._held = held
         self._report = report
         self._clock = clock
         self._wake = wake
@@ -86,11 +89,6 @@ class CueRunner:
     def cues(self) -> CueList:
         """The list."""
         return self._cues
-
-    @property
-    def at(self) -> int:
-        """The place of the present cue, from 0; -1 before the first."""
-        return self._at
 
     # The list
 
@@ -291,7 +289,9 @@ class CueRunner:
 
     def _early(self, at: int) -> float:
         """How long before its moment a cue is handed over, in ns."""
-        return max((self._changes.lead_ns(name) for name in self._values(at, quiet=True)), default=0.0) + EARLY_NS
+        cue, table = self._cues.cue[at], self._store.table
+        names = cue.own_values(table).keys() | (self._held(cue.snapshot).keys() if cue.snapshot is not None else set())
+        return max((self._changes.lead_ns(name) for name in names if name in table.by_name), default=0.0) + EARLY_NS
 
     def _by_hand(self, at: int) -> None:
         self._elapsed.go_on(self._follow())
@@ -326,7 +326,7 @@ class CueRunner:
             apply(values, True, self._tempo().beat_at(self._clock()) if position is None else position)
         self._wake()
 
-    def _values(self, at: int, *, quiet: bool = False) -> dict[str, Any]:
+    def _values(self, at: int) -> dict[str, Any]:
         """What a cue sets. That its snapshot is missing is reported."""
         cue = self._cues.cue[at]
         found: dict[str, Any] = {}
@@ -334,8 +334,7 @@ class CueRunner:
             try:
                 found = dict(self._look(cue.snapshot))
             except ControlError as error:
-                if not quiet:
-                    self._report("cue", f"Cue {at + 1} {cue.name}: {error.message}")
+                self._report("cue", f"Cue {at + 1} {cue.name}: {error.message}")
         return found | cue.own_values(self._store.table)
 
     def _begin(self, at: int, beat: float) -> Begun:

@@ -91,7 +91,14 @@ class Cues:
         self._now = clock
         self._wake = threading.Event()
         self.runner = CueRunner(
-            store, lambda: beat.tempo, beat.changes, snapshots.values_of, telemetry.error, clock, self._wake.set
+            store,
+            lambda: beat.tempo,
+            beat.changes,
+            snapshots.values_of,
+            lambda number: snapshots.all().get(number, {}),
+            telemetry.error,
+            clock,
+            self._wake.set,
         )
         self._editing = threading.Lock()  # while the list is exchanged for another one
         self._before: deque[CueList] = deque(maxlen=UNDO_KEPT)
@@ -108,12 +115,6 @@ class Cues:
     def cues(self) -> CueList:
         """The list."""
         return self.runner.cues
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """The numbers of the present and of the next cue; 0 for none."""
-        view = self.runner.view()
-        return view.number, view.next_number
 
     def start(self) -> Cues:
         """Read the list, take the place of the last time, obey the commands and begin to play."""
@@ -198,12 +199,16 @@ class Cues:
             self.runner.use(before)
             self._keeper.write(before, caller)
 
-    def _adopt(self, cues: CueList) -> None:
-        """The file was read for the first time, or changed by somebody else."""
+    def _adopt(self, cues: CueList) -> bool:
+        """The file was read for the first time, or changed by somebody else. Returns whether its list is taken: not
+        while a change that was made here is to be written."""
         with self._editing:
+            if self._keeper.waiting:
+                return False
             if cues != self.cues:
                 self._before.append(self.cues)
                 self.runner.use(cues)
+            return True
 
     def _take_place(self) -> None:
         """Go to the place of the last time: its values are set by nobody, and the next cue waits for GO."""

@@ -24,7 +24,7 @@ CONTROLS = "controls"
 
 
 class Session:
-    """One file of plain values by key, written on a thread of its own. Thread-safe. `start` and `stop` are idempotent.
+    """One file of plain values by key, written on a thread of its own. Thread-safe.
 
     Args:
         path: the file; made with its folder at the first change.

@@ -40,7 +40,8 @@ class Stage:
         report = lambda *error: self.errors.append(error)  # noqa: E731
         now = lambda: self.now_ns  # noqa: E731
         self.changes = Changes(self.store, lambda: self.clock.tempo, self.lead_ms, report, now)
-        self.runner = CueRunner(self.store, lambda: self.clock.tempo, self.changes, self.look, report, now)
+        held = lambda number: self.looks.get(number, {})  # noqa: E731
+        self.runner = CueRunner(self.store, lambda: self.clock.tempo, self.changes, self.look, held, report, now)
         self.store.hold_with(self.changes.hold)
         self.store.listen(self.changes.note_write)
         self.store.listen(self._note)

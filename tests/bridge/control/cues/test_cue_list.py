@@ -158,10 +158,11 @@ def cues() -> CueList:
 
 
 def test_changes_keep_the_rest(cues: CueList) -> None:
-    edit = editing.added(cues, {"mix": 0.5}, "X", 2)
-    assert names(edit) == ["A", "X", "B", "C"] and edit.places == (0, 2, 3) and edit.cues.loop
+    edit = editing.added(cues, {"mix": 0.5}, "X")
+    assert names(edit) == ["A", "B", "C", "X"] and edit.places == (0, 1, 2) and edit.cues.loop
     assert names(editing.added(cues, {"mix": 0.5})) == ["A", "B", "C", ""]
-    assert names(editing.added(cues, {"mix": 0.5}, "X", 99)) == ["A", "B", "C", "X"]
+    assert names(editing.moved(edit.cues, 4, 2)) == ["A", "X", "B", "C"]
+    assert names(editing.moved(cues, 1, 99)) == ["B", "C", "A"]
     assert names(editing.moved(cues, 1, 3)) == ["B", "C", "A"] and editing.moved(cues, 1, 3).places == (2, 0, 1)
     assert names(editing.removed(cues, 2)) == ["A", "C"] and editing.removed(cues, 2).places == (0, None, 1)
     renamed = editing.named(cues, TABLE, 1, "Refrain").cues

@@ -295,7 +295,8 @@ def test_the_list_is_edited_under_the_place() -> None:
 
     use(editing.moved(runner.cues, 1, 5))
     assert runner.view().number == 2 and runner.view().next_name == "4"
-    use(editing.added(runner.cues, {"strength": 0.9}, "new", 1))
+    use(editing.added(runner.cues, {"strength": 0.9}, "new"))
+    use(editing.moved(runner.cues, 6, 1))
     assert runner.view().number == 3
     use(editing.named(runner.cues, TABLE, 3, "drei"))
     assert runner.view().name == "drei" and runner.view().state is State.WAIT
@@ -320,7 +321,7 @@ ACTS = st.one_of(
     st.tuples(st.just("snap"), st.sampled_from(tuple(SNAPS))),
     st.tuples(st.just("bpm"), st.floats(20.0, 999.0)),
     st.tuples(st.just("latency"), st.floats(0.0, 2000.0)),
-    st.tuples(st.just("added"), NAMES, NUMBERS),
+    st.tuples(st.just("added"), NAMES),
     st.tuples(st.just("removed"), NUMBERS),
     st.tuples(st.just("moved"), NUMBERS, NUMBERS),
     st.tuples(st.just("named"), NUMBERS, NAMES),

@@ -152,7 +152,8 @@ def test_a_list_is_made_and_changed_live_and_written(start: Callable[..., Runnin
     running.store.set("strength", 0.3)
     assert running.say("/cue/add", "Calm") == []
     running.store.set("strength", 0.9)
-    running.say("/cue/add", "Wild", 1)
+    running.say("/cue/add", "Wild")
+    running.say("/cue/move", 2, 1)
     running.say("/cue/add")
     running.say("/cue/name", 3, "End")
     running.say("/cue/move", 1, 2)
@@ -197,7 +198,7 @@ def test_a_file_that_is_changed_outside_is_read_again_when_it_is_valid(
     assert running.names() == ["One", "Two", "Three"], "the old list stays"
     running.path.write_text('[[cue]]\nname = "Zero"\nset = {mix = 0.5}\n' + THREE)
     eventually(lambda: running.names() == ["Zero", "One", "Two", "Three"])
-    assert running.cues.place == (3, 4), "the place moves with its cue"
+    eventually(lambda: (running.reading("cue_number"), running.reading("cue_next_number")) == (3, 4))
     running.path.write_text("[[cue]")
     eventually(lambda: len(running.errors) == 2)
     running.say("/cue/add", "New")

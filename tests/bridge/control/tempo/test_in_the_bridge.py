@@ -32,8 +32,10 @@ def test_a_prompt_reaches_the_output_on_the_beat(monkeypatch: pytest.MonkeyPatch
         "web.port": 0,
         "web.announce": False,
         "storage.state_dir": str(tmp_path),
+        "storage.cues": str(tmp_path / "show.toml"),
         "controls.slo_auto": False,
     }
+    (tmp_path / "show.toml").write_text('[[cue]]\nname = "Intro"\nset = { mix = 0.25 }\n')
     config = load(None, identity("pattern:bars", "null:", 64, 48) | chosen)
     with App(config) as app, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk:
         assert app.osc is not None and app.web is not None
@@ -63,3 +65,17 @@ def test_a_prompt_reaches_the_output_on_the_beat(monkeypatch: pytest.MonkeyPatch
         for _ in range(3):
             desk.sendto(build("/tidecast/tempo/bpm", (float("nan"),)), address)
         wait(lambda: app.telemetry.snapshot()["tempo"] == 40.0, "nonsense changes nothing")
+        desk.sendto(build("/tidecast/snap", ("off",)), address)
+        desk.sendto(build("/tidecast/cue/go", (1,)), address)
+        wait(lambda: app.store.snapshot.value("mix") == 0.25, "the first cue of the list that the configuration names")
+        wait(lambda: app.telemetry.snapshot().get("cue") == "Intro", "its name")
+
+        def listed() -> list[str]:
+            with urllib.request.urlopen(f"{page}api/state", timeout=30) as answer:
+                return [row["name"] for row in json.load(answer)["cues"]["rows"]]
+
+        wait(lambda: listed() == ["Intro"], "the list on the page")
+    with App(config) as again:
+        assert again.store.snapshot.value("tempo_bpm") == again.beat.tempo.shown_bpm == 40.0
+        wait(lambda: again.telemetry.snapshot().get("cue") == "Intro", "its place after a restart")
+        assert again.store.snapshot.value("mix") == 1.0
