@@ -170,7 +170,9 @@ class CueList(BaseModel):
                     return at
             if not (target.isascii() and target.isdigit() and len(target) < 9):
                 return None
-        elif isinstance(target, bool) or not isinstance(target, (int, float)) or target != int(target):
+        elif isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= len(self.cue):
+            return None
+        elif target != int(target):
             return None
         number = int(target)
         return number - 1 if 1 <= number <= len(self.cue) else None

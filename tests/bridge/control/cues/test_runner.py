@@ -35,7 +35,7 @@ def fifty(*, seconds: bool = False) -> list[dict[str, Any]]:
             "set": {"strength": (n * 37 % 100) / 100, "steps": n % 4 + 1, "mix": (n * 13 % 10) / 10},
             "wait": ["1 beat", "3 beats", "1 bar", "0.5 beats"][n % 4],
         }
-        if n % 3 == 0:
+        if n and n % 3 == 0:
             row["glide"] = ["2 beats", "1 bar", "0.5 beats"][n % 9 // 3]
         if n % 7 == 6:
             row |= {"follow": True}
@@ -45,6 +45,7 @@ def fifty(*, seconds: bool = False) -> list[dict[str, Any]]:
         if seconds and n % 5 == 4 and "wait" in row:
             row["wait"] = "0.75 s"
         rows.append(row)
+    rows[0]["snap"] = "bar"
     rows[-1]["wait"] = "GO"
     return rows
 
@@ -52,12 +53,9 @@ def fifty(*, seconds: bool = False) -> list[dict[str, Any]]:
 def played(stage: Stage, beats: float) -> tuple[list[tuple[Any, ...]], list[tuple[float, str]]]:
     """Play the list from its first cue, at the next bar: the values at every quarter of a beat, and when prompts are
     seen, both counted from the begin."""
-    stage.store.set("snap", "bar")
     stage.seen.clear()
     stage.runner.jump(1)
-    first = -(-stage.beat // 4) * 4
-    stage.until(first - TICK)
-    stage.store.set("snap", "off")
+    first = stage.changes.pending[0].beat
     stage.until(first)
     found = []
     while stage.beat < first + beats:
@@ -108,9 +106,8 @@ def test_a_tempo_that_changes_while_it_plays_moves_the_cues_with_the_beat() -> N
         stage.run(60)
     seen = [at for at in stage.begun("strength") if at > 0.5]
     assert len(seen) >= 6
-    start = stage.begun("strength")[0]
-    away = [(at - start + 1.0) % 2.0 - 1.0 for at in seen]
-    assert max(map(abs, away)) < 0.03
+    away = [(at + 1.0) % 2.0 - 1.0 for at in seen]
+    assert max(map(abs, away)) < 0.04, "beats from GO"
 
 
 @pytest.mark.parametrize("latency_ms", [0.0, 100.0, 250.0, 600.0])
@@ -224,7 +221,7 @@ def test_back_jump_and_what_is_refused() -> None:
     stage.runner.jump(3.0)
     with pytest.raises(ControlError, match="at its end"):
         stage.runner.go()
-    for nonsense in (True, 1.5, None, 0, -1, "-1", "²", "9" * 400):
+    for nonsense in (True, 1.5, float("nan"), float("inf"), None, 0, -1, "-1", "²", "9" * 400):
         with pytest.raises(ControlError, match="There is no cue"):
             stage.runner.jump(nonsense)
 
@@ -374,9 +371,9 @@ def test_in_whatever_order_the_state_stays_valid_and_nothing_raises(acts: list[t
     runner.stop()
     place = runner.view().number
     stage.store.set("snap", "off")
-    stage.run(3000)
+    stage.run(1000)
     assert runner.view().number == place, "after a stop nothing begins by itself"
     stage.seen.clear()
-    stage.run(2000)
+    stage.run(500)
     assert stage.seen == [], "and nothing glides"
     assert stage.errors == []
