@@ -82,7 +82,8 @@ class Capture:
 
     def recall(self, number: int, glide_s: float, now: Moment) -> None:
         """A snapshot was recalled."""
-        self._moving = {}  # it has set these, too
+        for name in list(self._moving):  # it has set these, too
+            self._rest(name)
         self._steps.append(_Step(now, now.s, snapshot=number, glide_s=glide_s))
 
     def settle(self, now_s: float) -> None:

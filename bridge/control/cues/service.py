@@ -35,6 +35,7 @@ from bridge.control.cues.keeper import Keeper
 from bridge.control.cues.runner import CueRunner
 from bridge.control.origin import INTERNAL, Origin, Trust
 from bridge.control.snapshot_commands import RECALL
+from bridge.control.snapshots import ORIGIN as SNAPSHOT
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import Caller, ControlStore
 from bridge.control.stored.content import stored_names
@@ -48,6 +49,12 @@ from engine.errors import ControlError
 
 TELL_NS = 100_000_000
 """Time between two updates of the telemetry."""
+
+CAPTURE_S = 1.0 / 60.0
+"""Time between two looks at what comes to rest, while cues are captured."""
+
+LANDED = 0.05
+"""A recall that lands within so many beats has begun."""
 
 UNDO_KEPT = 50
 """Most changes of the list that can be taken back."""
@@ -231,9 +238,11 @@ class Cues:
         self.runner.note_write(name, origin)
         if name == "cue_capture":
             self._switch_capture(bool(value))
-        elif self._capture is not None and origin.trust is not Trust.OPERATOR:
+        elif self._capture is not None and (origin.trust is not Trust.OPERATOR or origin == SNAPSHOT):
             with self._capturing:
-                if self._capture is not None:
+                if self._capture is not None and origin == SNAPSHOT:
+                    self._take_recalled(name)
+                elif self._capture is not None:
                     self._capture.note(self._store.table.by_name[name], value, self._moment())
 
     def _note_recall(self, number: int, seconds: float = 0.0) -> None:
@@ -243,8 +252,12 @@ class Cues:
                 self._recalled = number, seconds
                 self._take_recalled()
 
-    def _take_recalled(self) -> None:
-        waits = any(row.what == RECALL.name for row in self._beat.changes.pending)
+    def _take_recalled(self, name: str = "") -> None:
+        """Capture the recall that was asked for, if it waits no more, or has begun to set this control."""
+        waits = [row.beat for row in self._beat.changes.pending if row.what == RECALL.name]
+        if waits and name:
+            seen_ns = self._now() + self._beat.changes.lead_ns(name)
+            waits = [beat for beat in waits if beat > self._beat.tempo.beat_at(seen_ns) + LANDED]
         if self._capture is not None and self._recalled is not None and not waits:
             self._capture.recall(*self._recalled, self._moment())
             self._recalled = None
@@ -298,7 +311,7 @@ class Cues:
             if ns >= self._tell_ns:
                 self._tell_ns = ns + TELL_NS
                 self._tell()
-            self._wake.wait(wait_s)
+            self._wake.wait(wait_s if self._capture is None else min(wait_s, CAPTURE_S))
 
     def _tell(self) -> None:
         view = self.runner.view()

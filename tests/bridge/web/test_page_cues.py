@@ -13,10 +13,10 @@ from tests.support.browser import Browser, Tab, wait
 from tests.support.web_stage import Stage
 
 PAD = "#cue-pads button:nth-child({})"
-BOXES = """JSON.stringify(["#picture", "#panic", "#snapshots", "#rest", "#slots", "#pad", "#cues", "#cue-stage",
-"[data-command=cue_go]", "#cue-now", "#cue-next", "#cue-left", "#cue-acts", "#cue-pads", "#health",
-"[data-control=strength]"].map((s) => { const b = document.querySelector(s).getBoundingClientRect();
-return [s, b.x, b.y, b.width, b.height]; }))"""
+BOXES = """(() => { const box = (s) => document.querySelector(s).getBoundingClientRect(), from = box("#slots");
+return JSON.stringify([["#picture", "#panic", "#snapshots", "#rest"].map(box), ["#pad", "#cues", "#cue-stage",
+"[data-command=cue_go]", "#cue-now", "#cue-next", "#cue-left", "#cue-acts", "#cue-pads"].map(box).map((b) =>
+[b.x - from.x, Math.round(b.y - from.y), b.width, b.height])]); })()"""
 TEXT = "document.getElementById('{}').textContent"
 LONG = "A name as long as a name may be, you see"
 
@@ -43,8 +43,6 @@ def said(page: Tab, **texts: str) -> None:
 def test_go_plays_the_list_and_nothing_moves(page: Tab, stage: Stage, size: tuple[int, int, bool]) -> None:
     page.size(size[0], size[1], mobile=size[2])
     said(page, now="–", next="–", left="no cues")
-    before = page.js(BOXES)
-    page.js("document.getElementById('cue-add').scrollIntoView({block: 'center'})")
     before = page.js(BOXES)
     for number, name in enumerate(("Intro", LONG, "End"), 1):
         stage.store.set("mix", number / 10)

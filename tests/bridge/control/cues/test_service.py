@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bridge.control.cues import cue_file, keeper
 from bridge.control.cues.service import Cues
 from bridge.control.origin import Origin, Trust
 from bridge.control.osc.client import OscClient
@@ -68,7 +70,8 @@ class Running:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
+    monkeypatch.setattr(keeper, "LOOK_S", 0.05)
     made: list[Running] = []
 
     def run(**options: Any) -> Running:
@@ -104,7 +107,7 @@ def test_over_udp_a_list_plays_in_the_tempo_and_tells_where_it_is(
     server = OscServer(running.store, running.telemetry, host="127.0.0.1", port=0).start()
     try:
         with OscClient(*server.address) as client:
-            client.send("/tidecast/tempo/bpm", 300.0)
+            client.send("/tidecast/tempo/bpm", [300.0])
             eventually(lambda: running.reading("cue_state") == "go" and running.reading("tempo") == 300.0)
             assert (running.reading("cue_next"), running.reading("cue_count")) == ("One", 3)
             client.send("/tidecast/cue/go")
@@ -113,9 +116,9 @@ def test_over_udp_a_list_plays_in_the_tempo_and_tells_where_it_is(
             values = [value for name, value in running.written if name == "strength"]
             assert values[0] == 0.1 and values[-1] == 0.2 and values == sorted(values) and len(values) > 3
             eventually(lambda: running.reading("cue_state") == "end")
-            client.send("/tidecast/cue/jump", 2)
+            client.send("/tidecast/cue/jump", [2])
             eventually(lambda: running.store.snapshot.value("strength") == 0.2 and running.reading("cue_number") == 3)
-            client.send("/tidecast/cue/jump", "One")
+            client.send("/tidecast/cue/jump", ["One"])
             client.send("/tidecast/cue/stop")
             eventually(lambda: running.reading("cue") == "One" and running.reading("cue_state") == "go")
     finally:
@@ -208,17 +211,21 @@ def test_a_file_that_is_changed_outside_is_read_again_when_it_is_valid(
     assert (tmp_path / "cues.damaged-1.toml").read_text() == "[[cue]"
 
 
-def test_a_list_that_cannot_be_written_is_said_and_plays_on(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_list_that_cannot_be_written_is_said_and_plays_on(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     running = start(expected=True)
     assert f"There is no file {running.path}" in running.errors[0][1]
-    running.path.mkdir()
+    monkeypatch.setattr(cue_file, "write_atomically", full)
     answers: list[Any] = []
     running.store.handle(PREFIX + "/cue/add", ["A"], HAND, lambda topic, values: answers.append(values))
     eventually(lambda: answers)
-    assert "The cue list is lost when Tidecast ends" in answers[0][1]
+    assert "No space left" in answers[0][1] and "The cue list is lost when Tidecast ends" in answers[0][1]
     running.say("/cue/go")
     eventually(lambda: running.reading("cue") == "A")
-    running.path.rmdir()
 
 
 def test_what_is_played_becomes_cues_that_play_it_again(start: Callable[..., Running]) -> None:
@@ -230,9 +237,9 @@ def test_what_is_played_becomes_cues_that_play_it_again(start: Callable[..., Run
     assert running.say("/cue/capture", 1) == []
     time.sleep(0.1)
     running.say("/snap", "beat")
-    running.say("/prompt", "fire")  # lands on the beat
-    running.say("/snapshot/recall", 4, 0.0)
-    eventually(lambda: running.store.snapshot.value("strength") == 0.5)
+    running.say("/snapshot/recall", 4)
+    running.say("/prompt/1", "fire")  # both land on the beat
+    eventually(lambda: running.store.snapshot.value("prompt_1") == "fire")
     running.say("/snap", "off")
     time.sleep(0.1)
     running.say("/mix", 0.25)
@@ -240,11 +247,11 @@ def test_what_is_played_becomes_cues_that_play_it_again(start: Callable[..., Run
     time.sleep(0.1)
     running.say("/prompt/1", "ink")
     running.say("/cue/capture", 0)
-    found = [(cue.name, cue.words, str(cue.wait or "GO").partition(" ")[2]) for cue in running.cues.cues.cue]
-    assert found[0][0] == "Take 1" and found[0][2] == "beats"
-    assert [words for _, words, _ in found[1:]].count("snapshot 4") == 1
-    assert dict(running.cues.cues.cue[-1].values) == {"prompt_1": "ink"} and found[-1][2] == ""
-    assert any(dict(cue.values) == {"mix": 0.25} for cue in running.cues.cues.cue)
+    first, recalled, mix, ink = running.cues.cues.cue
+    assert first.name == "Take 1" and "beat" in str(first.wait)
+    assert recalled.snapshot == 4 and dict(recalled.values) == {"prompt_1": "fire"}
+    assert dict(mix.values) == {"mix": 0.25} and dict(ink.values) == {"prompt_1": "ink"}
+    assert (mix.snapshot, ink.wait) == (None, None)
     running.store.set_many({"strength": 0.0, "mix": 0.0, "prompt_1": ""})
     running.say("/cue/jump", "Take 1")
     assert running.store.snapshot.value("strength") == 0.6
@@ -260,7 +267,7 @@ def test_a_capture_ends_when_the_list_is_full(start: Callable[..., Running], tmp
     running = start()
     running.say("/cue/capture", 1)
     running.say("/steps", 3)
-    eventually(lambda: not running.store.snapshot.value("cue_capture"))
-    assert len(running.names()) == 256 and "at most" in running.errors[-1][1]
+    eventually(lambda: len(running.names()) == 256 and running.errors)
+    assert not running.store.snapshot.value("cue_capture") and "at most" in running.errors[-1][1]
     running.say("/cue/capture", 1)
     assert not running.store.snapshot.value("cue_capture") and "nothing is captured" in running.errors[-1][1]
