@@ -35,7 +35,18 @@ from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Cues", "Video", "Latency", "Recording", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (*tempo.COMMANDS, *snapshot_commands.COMMANDS, *cues.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (
+    *tempo.COMMANDS,
+    *snapshot_commands.COMMANDS,
+    *cues.COMMANDS,
+    LEARN,
+    SWITCH_ON,
+    SUBSCRIBE,
+    RESEND,
+    INPUTS,
+    QUIT,
+    PING,
+)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 

@@ -15,7 +15,9 @@ from bridge.show import folder
 from bridge.show.show_file import MAX_BYTES, ShowError
 from bridge.table import TABLE
 
-app = typer.Typer(help="A show in one file: snapshots, MIDI bindings, cues.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="A show in one file: snapshots, MIDI bindings, cues.", no_args_is_help=True, add_completion=False
+)
 console = PrintableConsole()
 
 File = Annotated[Path, typer.Argument(help="The show file, by convention NAME.tidecast.")]

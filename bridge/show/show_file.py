@@ -109,7 +109,9 @@ def pack(show: Show, table: ControlTable) -> bytes:
         content["cues"] = show.cues.rows()
     data = json.dumps(content, ensure_ascii=False, indent=1).encode()
     if len(data) > MAX_BYTES:
-        raise ShowError(f"The show has {len(data):,} bytes; a file may have {MAX_BYTES:,}.", "Delete snapshots or cues.")
+        raise ShowError(
+            f"The show has {len(data):,} bytes; a file may have {MAX_BYTES:,}.", "Delete snapshots or cues."
+        )
     return data
 
 

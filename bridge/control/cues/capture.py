@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from bridge.control.cues.cue_list import LONGEST_TEXT, Cue
@@ -104,7 +105,7 @@ class Capture:
                 last.values |= step.values
             else:
                 steps.append(step)
-        waits = [*(_between(step.begun, after.begun) for step, after in zip(steps, steps[1:], strict=False)), None]
+        waits = [*(_between(step.begun, after.begun) for step, after in pairwise(steps)), None]
         return [
             Cue(
                 name=self._name if at == 0 else "",

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from bridge.control.cues.lengths import Length, length, wait
+from bridge.control.cues.lengths import Length, length, wait_length
 from bridge.control.snapshot_commands import FIRST, LAST
 from bridge.control.table import ControlTable
 from bridge.control.tempo.controls import SNAPS
@@ -78,7 +78,7 @@ class Cue(BaseModel):
     prompt: str | None = Field(default=None, max_length=LONGEST_TEXT)
     values: Mapping[str, Any] = Field(default_factory=dict, alias="set")
     glide: Annotated[Length | None, BeforeValidator(_glide)] = None
-    wait: Annotated[Length | None, BeforeValidator(wait)] = None
+    wait: Annotated[Length | None, BeforeValidator(wait_length)] = None
     follow: bool = False
     loop: Annotated[str, BeforeValidator(_name)] = ""
     times: int = Field(default=0, ge=0, le=MOST_TIMES)
@@ -170,9 +170,9 @@ class CueList(BaseModel):
                     return at
             if not (target.isascii() and target.isdigit() and len(target) < 9):
                 return None
-        elif isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= len(self.cue):
+        elif isinstance(target, bool) or not isinstance(target, (int, float)) or not 0 < target <= MAX_CUES:
             return None
-        elif target != int(target):
+        if float(target) != int(target):
             return None
         number = int(target)
         return number - 1 if 1 <= number <= len(self.cue) else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge.control.cues.cue_list import MAX_CUES, Cue, CueError, CueList, edited, made
-from bridge.control.cues.lengths import wait
+from bridge.control.cues.lengths import wait_length
 from bridge.control.table import ControlTable
 
 FOLLOW = "follow"
@@ -87,7 +87,7 @@ def waiting(cues: CueList, table: ControlTable, number: int, text: str) -> Edit:
     if text.strip().lower() == FOLLOW:
         return _changed(cues, table, number, {"follow": True, "wait": None})
     try:
-        return _changed(cues, table, number, {"follow": False, "wait": wait(text)})
+        return _changed(cues, table, number, {"follow": False, "wait": wait_length(text)})
     except ValueError as error:
         raise CueError(f"{error}, or {FOLLOW}.") from None
 

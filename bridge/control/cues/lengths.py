@@ -79,7 +79,7 @@ def length(value: Any) -> Length:
     return Length(amount, unit)
 
 
-def wait(value: Any) -> Length | None:
+def wait_length(value: Any) -> Length | None:
     """The length of a wait; None for GO.
 
     Raises:

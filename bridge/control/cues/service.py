@@ -44,8 +44,7 @@ from bridge.control.telemetry import Telemetry
 from bridge.control.tempo.controls import CANCEL
 from bridge.control.tempo.service import TempoService
 from bridge.service import Service
-from engine.control import PREFIX, Command
-from engine.errors import ControlError
+from engine.control import Command
 
 TELL_NS = 100_000_000
 """Time between two updates of the telemetry."""
@@ -128,6 +127,7 @@ class Cues:
         if self._undo:
             return self
         self._keeper.start()
+        self._before.clear()
         self._take_place()
         runner, table = self.runner, self._store.table
         handlers: dict[Command, Callable[[tuple[Any, ...], Caller], object]] = {
@@ -147,7 +147,7 @@ class Cues:
             CANCEL: lambda args, caller: self._cancelled(),
             RECALL: lambda args, caller: self._note_recall(*args),
         }
-        self._undo = [self._store.on(row.name, self._handler(row, act)) for row, act in handlers.items()]
+        self._undo = [self._store.on(row.name, self._handler(act)) for row, act in handlers.items()]
         self._undo.append(self._store.listen(self._note))
         self._switch_capture(self._store.snapshot.of(CueControls).cue_capture)
         self._service.start()
@@ -159,6 +159,7 @@ class Cues:
             undo()
         self._undo = []
         self._service.stop()
+        self._tell()
         self._switch_capture(False)
         self._keeper.stop()
 
@@ -174,14 +175,9 @@ class Cues:
         """
         return self._edit(lambda old: editing.replaced(old, cues), caller or Caller(INTERNAL))
 
-    def _handler(
-        self, command: Command, act: Callable[[tuple[Any, ...], Caller], object]
-    ) -> Callable[[tuple[Any, ...], Caller], None]:
+    def _handler(self, act: Callable[[tuple[Any, ...], Caller], object]) -> Callable[[tuple[Any, ...], Caller], None]:
         def handle(args: tuple[Any, ...], caller: Caller) -> None:
-            try:
-                act(args, caller)
-            except CueError as error:
-                raise ControlError(PREFIX + command.address, error.message, error.remedy) from None
+            act(args, caller)
             self._wake.set()
 
         return handle

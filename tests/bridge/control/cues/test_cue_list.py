@@ -11,7 +11,7 @@ import pytest
 from bridge.control.cues import editing
 from bridge.control.cues.cue_file import MAX_BYTES, CueFile, as_toml
 from bridge.control.cues.cue_list import EMPTY, MAX_CUES, Cue, CueError, CueList, parsed
-from bridge.control.cues.lengths import Length, Unit, length, wait
+from bridge.control.cues.lengths import Length, Unit, length, wait_length
 from bridge.table import TABLE
 from tests.bridge.control.cues.stage import listed
 
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_named_with_cue_and_key(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "-1 s", "nan", "1e400", "1 s s", "1" * 400, "4000 s", [], None, True])
 def test_no_lengths(text: Any) -> None:
-    with pytest.raises(ValueError, match="length|long"):
+    with pytest.raises(ValueError, match=r"length|long"):
         length(text)
 
 
@@ -122,7 +122,7 @@ def test_lengths() -> None:
         "1 bar",
         "0.5 s",
     ]
-    assert wait("go") is None and wait("4 bars") == Length(4.0, Unit.BARS)
+    assert wait_length("go") is None and wait_length("4 bars") == Length(4.0, Unit.BARS)
 
 
 def test_a_file_says_what_is_wrong_and_where(tmp_path: Path) -> None:

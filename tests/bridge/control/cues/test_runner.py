@@ -76,7 +76,7 @@ def same(one: list[tuple[Any, ...]], other: list[tuple[Any, ...]], slack: float)
 def test_fifty_cues_played_twice_give_the_same_values_at_the_same_beats(seconds: bool) -> None:
     stage = Stage(*fifty(seconds=seconds))
     first, prompts = played(stage, 130)
-    assert len({row[0] for row in first}) >= 48 and stage.runner.view().number == 50
+    assert len({value for _, value in prompts}) == 50 and stage.runner.view().number == 50
     assert len(prompts) >= 50 + 2 * 2 * 3, "with the loops"
     stage.run(1230)
     second, again = played(stage, 130)
@@ -158,7 +158,9 @@ def test_waits_in_seconds_do_not_depend_on_the_tempo_and_go_skips_them() -> None
 
 
 def test_a_glide_in_beats_follows_the_tempo_and_a_hand_wins() -> None:
-    stage = Stage({"set": {"strength": 1.0, "motion": 0.0, "steps": 4}, "glide": "8 beats", "follow": True}, strength(0.5))
+    stage = Stage(
+        {"set": {"strength": 1.0, "motion": 0.0, "steps": 4}, "glide": "8 beats", "follow": True}, strength(0.5)
+    )
     stage.hand("strength", 0.0)
     stage.runner.go()
     assert stage.value("steps") == 4, "what cannot glide switches"
@@ -254,6 +256,7 @@ def test_stop_ends_what_begins_by_itself_until_go() -> None:
 
 def test_what_waits_for_the_bar_is_taken_back_by_cancel() -> None:
     stage = Stage(strength(0.1), strength(0.2))
+    stage.run(100)
     stage.store.set("snap", "8-bars")
     stage.runner.go()
     stage.run(100)
@@ -355,7 +358,12 @@ def test_in_whatever_order_the_state_stays_valid_and_nothing_raises(acts: list[t
             elif act == "latency":
                 stage.latency_ms = args[0]
             else:
-                given_first = {"added": ({"strength": 0.7},), "named": (TABLE,), "waiting": (TABLE,), "gliding": (TABLE,)}
+                given_first = {
+                    "added": ({"strength": 0.7},),
+                    "named": (TABLE,),
+                    "waiting": (TABLE,),
+                    "gliding": (TABLE,),
+                }
                 edit = getattr(editing, act)(runner.cues, *given_first.get(act, ()), *args)
                 assert isinstance(edit.cues, CueList) and len(edit.places) == before.count
                 runner.use(edit.cues, edit.places)
