@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bridge.cli.terminal import PrintableConsole, cell
-from bridge.control.address_pattern import is_pattern
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.document import arguments_text, range_text
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import open_backend

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.control.address_pattern import is_pattern
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.origin import INTERNAL, Origin
 from bridge.control.refusals import RefusalLog
 from bridge.control.table import ControlTable, Target

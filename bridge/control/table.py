@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.control.address_pattern import AddressIndex, PatternError, is_pattern
+from bridge.control.osc.address_pattern import AddressIndex, PatternError, is_pattern
 from engine.control import PREFIX, Command, Control, Reading, commands_of, controls_of
 from engine.errors import ControlError
 
@@ -69,7 +69,7 @@ class ControlTable:
 
     def find(self, address: str) -> tuple[Target, ...]:
         """What an OSC address stands for: one control, twin or command; or the controls and twins that an OSC 1.0
-        address pattern matches (see `bridge.control.address_pattern`), at least one.
+        address pattern matches (see `bridge.control.osc.address_pattern`), at least one.
 
         Raises:
             ControlError: if there is nothing at the address, or a pattern is malformed or too long.
