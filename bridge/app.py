@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import platformdirs
 
@@ -23,7 +23,6 @@ from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.switch import MidiSwitch
-from bridge.control.origin import INTERNAL, Origin
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
@@ -35,6 +34,7 @@ from bridge.control.tempo.service import TempoService
 from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
+from bridge.pipeline.endpoints.recording import obey_record, recorder_of
 from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.model.switch import ModelSwitch
@@ -53,7 +53,6 @@ from bridge.show.live import LiveShow
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
 from bridge.video.files.record import Recorder
-from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
@@ -218,34 +217,13 @@ class App:
         return osc
 
     def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
-        config, store, telemetry = self.config, self.store, self.telemetry
+        config = self.config
         folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
-        folder = long_folder(folder)
-
-        def status(files: str) -> None:
-            before = telemetry.snapshot().get("recording", "")
-            telemetry.update(recording=files)
-            if before and not files:
-                telemetry.update(recorded=before)
-                log.info("recorded: %s", before)
-            if not files and store.snapshot.of(RecordControls).record:
-                store.set("record", False, INTERNAL)
-
-        recorder = Recorder(
-            *self._canvas(),
-            folder,
-            status=status,
-            trouble=lambda text: telemetry.error("record", text),
-            fps=config.output.fps or 30.0,
+        recorder = recorder_of(
+            self.store, self.telemetry, self._canvas(), long_folder(folder), config.output.fps or 30.0
         )
         stack.callback(recorder.close)
-
-        def want(name: str, value: Any, origin: Origin) -> None:
-            if name in ("record", "record_input"):
-                wanted = store.snapshot.of(RecordControls)
-                recorder.want(wanted.record, wanted.record_input)
-
-        stack.callback(store.listen(want))
+        stack.callback(obey_record(self.store, recorder))
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
