@@ -23,10 +23,12 @@ from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.switch import MidiSwitch
+from bridge.control.modulation.service import Modulation
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
+from bridge.control.signals import Signals
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
@@ -77,6 +79,7 @@ class App:
 
     Attributes:
         store, telemetry: live controls and readings; they exist before `start` and survive `stop`.
+        signals: the newest numbers that are heard from outside.
         quit: set when a client sends `/quit`.
         oscquery_url: where OSCQuery is served when there is no page; else empty.
         failure: why the engine failed before it was ever ready; else empty.
@@ -93,6 +96,7 @@ class App:
         for number in range(1, LORA_SLOTS + 1):
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)
+        self.signals = Signals()
         self._gate = Gate(config.osc.allow, self.telemetry.error)
         self.quit = threading.Event()
         self.failure = ""
@@ -148,7 +152,7 @@ class App:
             config.engine,
             config.process,
             fps,
-            lambda: store.snapshot.of(Controls),
+            lambda: store.modulated(time.monotonic_ns()).of(Controls),
             self._on_event,
             lambda: self.switch.trial(),
         )
@@ -211,6 +215,7 @@ class App:
             port=self.config.osc.port,
             gate=self._gate,
             inputs=lambda: [str(source.uri) for source in self.inputs()],
+            signals=self.signals,
         )
         osc.start()
         stack.callback(osc.stop)
@@ -227,13 +232,17 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The beat, the addresses of other programs, snapshots, `/quit` and MIDI."""
+        """The beat, modulators, the addresses of other programs, snapshots, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
             self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
         )
         self.beat = TempoService(self.store, telemetry, lead.of).start()
         stack.callback(self.beat.stop)
+        self.modulation = Modulation(
+            self.store, telemetry, self.signals, lambda: self.beat.tempo, lead.sampled
+        ).start()
+        stack.callback(self.modulation.stop)
         for name in osc.compat:
             server = CompatServer(
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
@@ -247,7 +256,9 @@ class App:
         stack.callback(self.snapshots.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
         stack.callback(end_when_changed(self.store, self._stages))
-        self.midi = MidiSwitch(self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat)
+        self.midi = MidiSwitch(
+            self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat, self.signals
+        )
         stack.callback(self.midi.stop)
         self.midi.start(self.config.midi.enabled)
 

@@ -14,6 +14,7 @@ from bridge.control import snapshot_commands
 from bridge.control.document import markdown
 from bridge.control.midi.input import LEARN
 from bridge.control.midi.switch import SWITCH_ON
+from bridge.control.modulation import controls as modulation
 from bridge.control.osc.server import HEARTBEAT, INPUTS, RESEND, SUBSCRIBE
 from bridge.control.quit import QUIT
 from bridge.control.store import PING
@@ -31,10 +32,15 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Video", "Latency", "Recording", "LoRA")
+GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Video", "Latency", "Recording", "LoRA", "Modulation")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (*tempo.COMMANDS, *snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (
+    *tempo.COMMANDS,
+    *modulation.COMMANDS,
+    *snapshot_commands.COMMANDS,
+    *(LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING),
+)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 
@@ -54,6 +60,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         CompareControls,
         PanicControls,
         tempo.TempoControls,
+        modulation.ModulationControls,
         InputControls,
         CanvasControls,
         EngineControls,
@@ -69,6 +76,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *IN_FORCE,
         *readings.NAMES,
         *tempo.READINGS,
+        *modulation.readings_of(owners),
         RECORDING,
         RECORDED,
         HEARTBEAT,

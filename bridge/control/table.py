@@ -23,6 +23,22 @@ class Target:
     command: Command | None = None
     twin: str = ""
 
+    def change(self, address: str, args: Sequence[Any]) -> tuple[str, Any]:
+        """Name and new value of the control that is sent these arguments.
+
+        Raises:
+            ControlError: if there is not exactly one argument, or it is no value for a twin.
+        """
+        control = self.control
+        assert control is not None
+        if len(args) != 1:
+            raise ControlError(address, f"One value is needed, got {len(args)}.")
+        if self.twin == "norm":
+            return control.name, control.from_norm(args[0])
+        if self.twin == "midi":
+            return control.name, control.from_midi(args[0])
+        return control.name, args[0]
+
 
 @dataclass(frozen=True)
 class ControlTable:
