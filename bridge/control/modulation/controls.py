@@ -120,7 +120,9 @@ def check_modulator(name: str, text: Any, table: ControlTable) -> None:
 
 _NUMBERS = {slot(number): number for number in range(1, SLOTS + 1)}
 
-HEARD = Reading("mod_signals", "/mod/signals", Kind.TEXT, "", "What modulators can follow, as it was heard so far.")
+HEARD = Reading(
+    "mod_signals", "/mod/signals", Kind.TEXT, "", "The signals that modulators can follow, as they were heard.", 1.0
+)
 
 
 def reading_name(control: str) -> str:

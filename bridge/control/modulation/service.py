@@ -87,8 +87,7 @@ class Modulation:
         self._told: frozenset[str] = frozenset()
         self._heard: tuple[str, ...] = ()
         self._failed = ""
-        self._wake = threading.Event()
-        self._service = Service("modulation", self._run, telemetry.error, self._wake.set)
+        self._service = Service("modulation", self._run, telemetry.error)
         self._undo: list[Callable[[], None]] = []
 
     def start(self) -> Modulation:
@@ -118,7 +117,7 @@ class Modulation:
     @property
     def modulators(self) -> tuple[Modulator | None, ...]:
         """What each modulator does, the first first; None where there is none."""
-        return tuple(running and running.modulator for running in self._running)
+        return tuple(None if running is None else running.modulator for running in self._running)
 
     def modulated(self, base: Snapshot, now_ns: int) -> Snapshot:
         """The values with which what is computed now is made.
@@ -198,14 +197,11 @@ class Modulation:
             for index, (text, before) in enumerate(zip(texts, self._texts, strict=True)):
                 if text == before:
                     continue
-                number, now = index + 1, running[index]
                 try:
-                    modulator = parse(text, number)
-                    target = modulator and target_of(modulator, self._store.table, number)
-                except ControlError as error:  # of a start before there was a rule
+                    running[index] = self._run_text(text, index + 1, running[index], ns)
+                except ControlError as error:  # it was there before the rule
                     self._telemetry.error(error.address, str(error))
-                    modulator = target = None
-                running[index] = modulator and target and Running(modulator, target, self._signals, ns, now)
+                    running[index] = None
             self._texts = texts
             self._running = tuple(running)
             moved = frozenset(r.control.name for r in running if r is not None)
@@ -213,7 +209,12 @@ class Modulation:
             self._touched = {name: at for name, at in self._touched.items() if name in moved}
             self._moved = moved
             self._signals.follow(name for r in running if r is not None for name in r.modulator.signals)
-        self._wake.set()
+
+    def _run_text(self, text: str, number: int, before: Running | None, ns: int) -> Running | None:
+        modulator = parse(text, number)
+        if modulator is None:
+            return None
+        return Running(modulator, target_of(modulator, self._store.table, number), self._signals, ns, before)
 
     def _set(self, args: tuple[Any, ...], caller: Caller) -> None:
         """Change one key of a modulator: (number, key, value)."""
@@ -259,8 +260,7 @@ class Modulation:
     def _run(self) -> None:
         while not self._service.stopping.is_set():
             self._tell()
-            self._wake.clear()
-            self._wake.wait(TELL_S)
+            self._service.stopping.wait(TELL_S)
 
     def _tell(self) -> None:
         """Tell the values of the controls that are modulated, or have been, and what is heard."""
