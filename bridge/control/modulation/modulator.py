@@ -125,10 +125,16 @@ class Modulator(BaseModel):
         for key in tuple(type(self).model_fields)[2:]:
             value = getattr(self, key)
             if value != getattr(usual, key) and not (key == "beats" and self.hz):
-                words.append(f"{key}={value:.10g}" if isinstance(value, float) else f"{key}={value}")
+                words.append(f"{key}={_figure(value)}")
         if self.source:
             words.append(f"source={self.source}")
         return " ".join(words)
+
+
+def _figure(value: Any) -> str:
+    """A value as short as it can be read back."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) and float(short) != value else short
 
 
 KEYS = tuple(Modulator.model_fields)[2:]
