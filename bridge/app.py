@@ -239,8 +239,9 @@ class App:
         )
         self.beat = TempoService(self.store, telemetry, lead.of).start()
         stack.callback(self.beat.stop)
+        beat = self.beat
         self.modulation = Modulation(
-            self.store, telemetry, self.signals, lambda: self.beat.tempo, lead.sampled
+            self.store, telemetry, self.signals, lambda: beat.tempo, beat.changes.lead_ns
         ).start()
         stack.callback(self.modulation.stop)
         for name in osc.compat:

@@ -30,7 +30,6 @@ from bridge.control.origin import Origin, Trust
 from bridge.control.signals import Signals
 from bridge.control.store import Caller, ControlStore
 from bridge.control.telemetry import Telemetry
-from bridge.control.tempo.controls import TempoControls
 from bridge.control.tempo.state import Tempo
 from bridge.control.values import Snapshot
 from bridge.service import Service
@@ -58,8 +57,8 @@ class Modulation:
         telemetry: receives the modulated values and the errors.
         signals: what is heard from outside.
         tempo: returns the beat in force.
-        lead_ms: how long after now a value of the control of this name that is asked for now is seen, in ms; the trim
-            of the changes on the beat comes to that.
+        lead_ns: how long after now a value of the control of this name that is asked for now is seen, in ns; see
+            `bridge.control.tempo.changes.Changes.lead_ns`.
         clock: the time in ns.
     """
 
@@ -69,14 +68,14 @@ class Modulation:
         telemetry: Telemetry,
         signals: Signals,
         tempo: Callable[[], Tempo],
-        lead_ms: Callable[[str], float] = lambda name: 0.0,
+        lead_ns: Callable[[str], float] = lambda name: 0.0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._signals = signals
         self._tempo = tempo
-        self._lead_ms = lead_ms
+        self._lead_ns = lead_ns
         self._clock = clock
         self._changing = threading.Lock()
         self._texts: tuple[str, ...] = ("",) * SLOTS
@@ -155,13 +154,10 @@ class Modulation:
             if running is None:
                 continue
             name = running.control.name
-            added = running.addition(now_ns, self._lead_ns(name, base), tempo)
+            added = running.addition(now_ns, self._lead_ns(name), tempo)
             values[name] = values.get(name, base.value(name)) + added * depth * self._share(running, now_ns)
         rows = self._store.table.by_name
         return {name: rows[name].coerce(value) for name, value in values.items()}
-
-    def _lead_ns(self, name: str, base: Snapshot) -> float:
-        return (self._lead_ms(name) + base.of(TempoControls).snap_trim) * 1e6
 
     def _share(self, running: Running, now_ns: int) -> float:
         """How much of its depth a modulator has: all of it, unless a hand has moved the control lately."""
@@ -242,11 +238,11 @@ class Modulation:
         return found
 
     def _retrigger(self, numbers: Iterable[int]) -> None:
-        base, tempo, now_ns = self._store.snapshot, self._tempo(), self._clock()
+        tempo, now_ns = self._tempo(), self._clock()
         for number in numbers:
             running = self._running[number - 1]
             if running is not None:
-                running.retrigger(now_ns + self._lead_ns(running.control.name, base), tempo)
+                running.retrigger(now_ns + self._lead_ns(running.control.name), tempo)
 
     def _report_defect(self, error: Exception) -> None:
         text = f"The modulators failed, and the faders count: {type(error).__name__}: {error}"

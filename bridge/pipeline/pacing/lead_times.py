@@ -41,11 +41,6 @@ class LeadTimes:
         self._chunk_frames = chunk_frames
         self._period_ms = period_ms
 
-    def sampled(self, name: str) -> float:
-        """How long after it is asked for the value of a control is seen, in ms, if it is asked for at every frame, or
-        for the engine as often as it is told."""
-        return self.of(name) if name in self._engine or name in self._input else 0.0
-
     def of(self, name: str) -> float:
         """The lead time of the control of this name, in ms."""
         if name not in self._engine and name not in self._input:

@@ -25,7 +25,7 @@ class Stage:
 
     Args:
         bpm: beats per minute; beat 0, and a bar, is at `BEGIN_NS`.
-        lead_ms: see `Modulation`.
+        lead_ms: how long after now a control is seen, in ms.
     """
 
     def __init__(self, bpm: float = 120.0, lead_ms: Callable[[str], float] = lambda name: 0.0) -> None:
@@ -35,7 +35,7 @@ class Stage:
         self.telemetry.listen_errors(lambda *error: self.errors.append(error))
         self.tempo = Tempo(line=Line(float(BEGIN_NS), 0.0, bpm))
         self.modulation = Modulation(
-            self.store, self.telemetry, self.signals, lambda: self.tempo, lead_ms, lambda: self.ns
+            self.store, self.telemetry, self.signals, lambda: self.tempo, lambda name: lead_ms(name) * 1e6, lambda: self.ns
         ).start()
 
     def close(self) -> None:

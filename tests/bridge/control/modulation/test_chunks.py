@@ -14,29 +14,32 @@ from bridge.pipeline.stages.table import STAGES
 from bridge.process.supervisor import TICK_S
 from tests.bridge.control.modulation.stage import BEGIN_NS, Stage
 
-FPS = 25.0
+FPS = 24.0
+PERIOD_S = 2.3
+"""Of the modulator; no multiple of the time of any chunk."""
 
 
-def seen(chunk: int, compute_s: float, seconds: float = 80.0) -> tuple[list[float], list[float]]:
-    """The times at which frames are seen, in s, and the strength with which they were made: an engine that takes `chunk`
-    frames at once and answers `compute_s` after it has them."""
-    delay_s = (chunk - 1) / FPS + compute_s  # from the capture of a frame until it is sent: the same for all
+def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarray, np.ndarray]:
+    """The times at which frames are seen, in s, and the strength with which they were made: by an engine that takes `chunk`
+    frames at once, is free for them half a frame after it has them, and then needs `compute_s`."""
+    wait_s = 0.5 / FPS
+    delay_s = (chunk - 1) / FPS + wait_s + compute_s  # from the capture of a frame until it is sent: the same for all
     readings = {"latency": delay_s * 1e3, "fps_engine": FPS}
     lead = LeadTimes(STAGES, lambda: readings, lambda: float(chunk), lambda: 1000.0 / FPS)
-    stage = Stage(lead_ms=lead.sampled)
+    stage = Stage(lead_ms=lead.of)
     try:
         stage.store.set("strength", 0.5)
-        stage.say("/mod/1", "strength sine beats=4 depth=0.6")
+        stage.say("/mod/1", f"strength sine beats={PERIOD_S * 2.0} depth=0.6")
         times, values = [], []
         told_s, told = 0.0, 0.5
         for first in range(chunk, round(seconds * FPS), chunk):
-            begun_s = (first + chunk - 1) / FPS
+            begun_s = (first + chunk - 1) / FPS + wait_s
             while told_s + TICK_S <= begun_s:  # the supervisor tells the engine
                 told_s += TICK_S
                 told = stage.at(told_s).value("strength")
             times += [(first + n) / FPS + delay_s for n in range(chunk)]
             values += [told] * chunk
-        return times, values
+        return np.array(times), np.array(values)
     finally:
         stage.close()
 
@@ -44,12 +47,13 @@ def seen(chunk: int, compute_s: float, seconds: float = 80.0) -> tuple[list[floa
 @pytest.mark.parametrize(("chunk", "compute_s"), [(1, 0.03), (4, 0.1), (4, 0.6), (8, 0.3), (12, 0.25)])
 def test_phase_and_depth_do_not_depend_on_the_size_of_a_chunk(chunk: int, compute_s: float) -> None:
     times, values = seen(chunk, compute_s)
-    turns = np.exp(-2j * math.pi * 0.5 * np.array(times))  # 4 beats at 120 bpm: half a cycle a second
-    wave = 2.0 * np.mean((np.array(values) - 0.5) * turns)
-    ahead_s = (np.angle(wave) + math.pi / 2.0) / (2.0 * math.pi * 0.5)
-    assert abs(ahead_s) < 0.012, "half a tick of the supervisor"
-    held = np.sinc(0.5 * chunk / FPS)  # what it costs that the frames of a chunk have one value
-    assert abs(wave) == pytest.approx(0.3 * held, rel=0.02)
+    angles = 2.0 * math.pi * times / PERIOD_S
+    wave = np.stack([np.sin(angles), np.cos(angles), np.ones_like(angles)], axis=1)
+    sine, cosine, middle = np.linalg.lstsq(wave, values, rcond=None)[0]
+    late_s = -math.atan2(cosine, sine) * PERIOD_S / (2.0 * math.pi)
+    assert abs(late_s) < 0.005
+    held = np.sinc(chunk / FPS / PERIOD_S)  # what it costs that the frames of a chunk have one value
+    assert math.hypot(sine, cosine) == pytest.approx(0.3 * held, rel=0.02) and middle == pytest.approx(0.5, abs=0.01)
     assert max(values) == pytest.approx(0.8, abs=0.01) and min(values) == pytest.approx(0.2, abs=0.01)
 
 
