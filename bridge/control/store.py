@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.origin import INTERNAL, Origin
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.refusals import RefusalLog
 from bridge.control.table import ControlTable, Target
 from bridge.control.values import Snapshot
@@ -47,8 +47,8 @@ Holder = Callable[[Mapping[str, Any], Origin], Mapping[str, Any]]
 set now, and keeps the others for later. It must not set controls itself."""
 
 Modulate = Callable[[Snapshot, int], Snapshot]
-"""Called as (values in force, time now in ns) by whoever makes pictures, often: returns those to make them with. Must be
-quick, and must not raise."""
+"""Called as (values in force, time now in ns) by whoever makes pictures, often: returns those to make them with. Must
+be quick, and must not raise."""
 
 ErrorListener = Callable[[str, str], None]
 """Called as (address, reason)."""

@@ -1,11 +1,12 @@
 """The controls, commands and readings of modulators. `bridge.control.modulation.service` obeys them.
 
-A modulator is one control, a text (`Modulator`): so it is set, stored, told and shown like every other control, and there
-are few addresses however many keys it has.
+A modulator is one control, a text (`Modulator`): so it is set, stored, told and shown like every other control, and
+there are few addresses however many keys it has.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -28,10 +29,11 @@ def slot(number: int) -> str:
     return f"mod_{number}"
 
 
-def _modulator(number: int) -> Any:
-    def check(text: str) -> None:
-        parse(text, number)
+def _check(number: int, text: str) -> None:
+    parse(text, number)
 
+
+def _modulator(number: int) -> Any:
     return live(
         "",
         f"/mod/{number}",
@@ -39,7 +41,7 @@ def _modulator(number: int) -> Any:
         group=GROUP,
         label=f"Modulator {number}",
         stored=STORED,
-        check=check,
+        check=functools.partial(_check, number),  # which, unlike a closure, reaches the page's process
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from bridge.control.modulation.modulator import ENVELOPE, FOLLOW, Modulator
+from bridge.control.modulation.modulator import FOLLOW, Modulator
 from bridge.control.modulation.shapes import SHAPES, Follower, Slew, envelope
 from bridge.control.signals import Signals
 from bridge.control.tempo.state import Line, Tempo
@@ -43,6 +43,10 @@ class Running:
     ) -> None:
         self.modulator = modulator
         self.control = control
+        assert control.low is not None and control.high is not None
+        self.low, self.high = control.low, control.high
+        self._shape = SHAPES.get(modulator.shape)
+        self._direction = modulator.direction
         self._signals = signals
         self._line = Line(float(ns), 0.0, modulator.hz * 60.0)  # its beats are cycles
         self._begin_beat: float | None = None  # of a cycle in beats, where it was retriggered
@@ -81,12 +85,11 @@ class Running:
         """
         m = self.modulator
         value = self._slew.limited(self._value(now_ns, lead_ns, tempo), now_ns / 1e9)
-        if m.direction == "both":
+        if self._direction == "both":
             moved = value / 2.0
         else:
-            moved = (value + 1.0) / 2.0 if m.direction == "up" else -(value + 1.0) / 2.0
-        assert self.control.low is not None and self.control.high is not None
-        return (m.offset + m.depth * moved) * (self.control.high - self.control.low)
+            moved = (value + 1.0) / 2.0 if self._direction == "up" else -(value + 1.0) / 2.0
+        return (m.offset + m.depth * moved) * (self.high - self.low)
 
     def _value(self, now_ns: int, lead_ns: float, tempo: Tempo) -> float:
         """-1 to 1."""
@@ -94,19 +97,24 @@ class Running:
         if m.shape == FOLLOW:
             return self._followed(now_ns)
         if m.trigger:
-            self._listen(now_ns)
-            if self._triggered_ns is None:
-                return -1.0 if m.shape == ENVELOPE else SHAPES[m.shape](m.phase, m.seed)
-            elapsed_s = (now_ns - self._triggered_ns) / 1e9
-            if m.shape == ENVELOPE:
-                return self._envelope(elapsed_s, math.inf)
-            cycles = elapsed_s * m.hz if m.hz else elapsed_s * tempo.line.bpm / 60.0 / m.beats
-            return SHAPES[m.shape](cycles + m.phase, m.seed)
+            return self._triggered(now_ns, tempo)
         position = self._position(now_ns + lead_ns, tempo) + m.phase
-        if m.shape == ENVELOPE:
-            period_s = 1.0 / m.hz if m.hz else m.beats * 60.0 / (tempo.line.bpm or tempo.shown_bpm)
-            return self._envelope((position % 1.0) * period_s, period_s)
-        return SHAPES[m.shape](position, m.seed)
+        if self._shape is not None:
+            return self._shape(position, m.seed)
+        period_s = 1.0 / m.hz if m.hz else m.beats * 60.0 / (tempo.line.bpm or tempo.shown_bpm)
+        return self._envelope((position % 1.0) * period_s, period_s)
+
+    def _triggered(self, now_ns: int, tempo: Tempo) -> float:
+        """Of one whose cycle begins with a signal."""
+        m = self.modulator
+        self._listen(now_ns)
+        if self._triggered_ns is None:
+            return -1.0 if self._shape is None else self._shape(m.phase, m.seed)
+        elapsed_s = (now_ns - self._triggered_ns) / 1e9
+        if self._shape is None:
+            return self._envelope(elapsed_s, math.inf)
+        cycles = elapsed_s * m.hz if m.hz else elapsed_s * tempo.line.bpm / 60.0 / m.beats
+        return self._shape(cycles + m.phase, m.seed)
 
     def _position(self, ns: float, tempo: Tempo) -> float:
         """The position in cycles at a moment of the picture. A cycle in beats begins with a bar."""

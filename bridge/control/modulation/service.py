@@ -149,15 +149,16 @@ class Modulation:
     def _values(self, base: Snapshot, now_ns: int) -> dict[str, float]:
         """The values of the controls that are moved, by name."""
         tempo, depth = self._tempo(), base.of(ModulationControls).mod_depth
+        at_work = [running for running in self._running if running is not None]
         values: dict[str, float] = {}
-        for running in self._running:
-            if running is None:
-                continue
+        for running in at_work:
             name = running.control.name
             added = running.addition(now_ns, self._lead_ns(name), tempo)
             values[name] = values.get(name, base.value(name)) + added * depth * self._share(running, now_ns)
-        rows = self._store.table.by_name
-        return {name: rows[name].coerce(value) for name, value in values.items()}
+        for running in at_work:
+            name = running.control.name
+            values[name] = min(max(values[name], running.low), running.high)
+        return values
 
     def _share(self, running: Running, now_ns: int) -> float:
         """How much of its depth a modulator has: all of it, unless a hand has moved the control lately."""

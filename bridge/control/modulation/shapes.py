@@ -1,8 +1,9 @@
 """Pure arithmetic of modulators: the value of every shape at any position, a rate limit, and a follower's envelope.
 
-Positions are counted in cycles: their whole numbers begin a cycle. Every shape is a function of the position alone, also
-the random ones, so that it has the same value at the same moment however often, in whatever order and from wherever it
-is asked for. Values are -1 to 1. What has to remember something (`Slew`, `Follower`) remembers one moment and one value.
+Positions are counted in cycles: their whole numbers begin a cycle. Every shape is a function of the position alone,
+also the random ones, so that it has the same value at the same moment however often, in whatever order and from
+wherever it is asked for. Values are -1 to 1. What has to remember something (`Slew`, `Follower`) remembers one moment
+and one value.
 """
 
 from __future__ import annotations

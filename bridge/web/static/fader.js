@@ -47,6 +47,7 @@ export function fader(control) {
   let drag = null;
   let tapped = 0;
   let rest = 0;
+  let rested = false;
   const share = (event) => (event.shiftKey || Math.abs(event.clientY - drag.y) > FINE_PX ? FINE : 1);
   const show = (event) => {
     bubble.hidden = event.pointerType === "mouse";
@@ -70,6 +71,7 @@ export function fader(control) {
     if (event.pointerType === "mouse") box.setPointerCapture(event.pointerId);
     else
       rest = setTimeout(() => {
+        rested = true;
         end();
         modulate();
       }, REST_MS);
@@ -92,6 +94,11 @@ export function fader(control) {
     show(event);
   });
   box.addEventListener("pointercancel", end);
+  // The finger that has opened a dialog is lifted over it: that is no tap on what lies there now.
+  box.addEventListener("touchend", (event) => {
+    if (rested) event.preventDefault();
+    rested = false;
+  });
   box.addEventListener("pointerup", (event) => {
     if (event.pointerId !== drag?.id) return;
     const tap = !drag.moving;

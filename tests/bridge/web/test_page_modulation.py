@@ -22,8 +22,8 @@ TITLE = "document.getElementById('mod-title').textContent"
 MARK = f"document.querySelector('{FADER} .modulated')"
 ROWS = """JSON.stringify([...document.querySelectorAll(".mods button:not([hidden])")].map((e) =>
 [...e.children].map((c) => c.textContent)))"""
-PLACES = """JSON.stringify(["[data-control=strength]", "#panel-modulation", ".mods", "#panel-video", "#panic"].map((s) => {
-const b = document.querySelector(s).getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }))"""
+PLACES = """JSON.stringify(["[data-control=strength]", "#panel-modulation", ".mods", "#panel-video", "#panic"].map(
+(s) => { const b = document.querySelector(s).getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }))"""
 SHOW = Origin("snapshot", Trust.OPERATOR)
 
 
@@ -58,8 +58,8 @@ def field(page: Tab, name: str, value: str, event: str = "change") -> None:
 
 
 def test_a_right_click_opens_the_dialog_that_sets_it(page: Tab, stage: Stage) -> None:
-    before = page.js(PLACES)
     x, y, width, height = page.box(FADER)
+    before = page.js(PLACES)
     point = {"x": x + width / 2, "y": y + height / 2, "button": "right", "clickCount": 1}
     page.call("Input.dispatchMouseEvent", type="mousePressed", **point)
     page.call("Input.dispatchMouseEvent", type="mouseReleased", **point)
@@ -98,7 +98,7 @@ def test_the_mark_moves_and_the_fader_keeps_the_base(page: Tab, stage: Stage) ->
         page.until(f"!{MARK}.hidden && Math.abs({at} - {value}) < 0.001", f"the mark at {value}")
     assert page.js(f"document.querySelector('{FADER} output').textContent") == "0.50"
     assert page.js(f"getComputedStyle(document.querySelector('{FADER}')).getPropertyValue('--at')") == "0.5"
-    page.until(f"{ROWS} === '[[\"Strength\",\"square · 1.5 Hz\"]]'")
+    page.until(f'{ROWS} === \'[["Strength","square · 1.5 Hz"]]\'')
     stage.store.set("mod_2", "", SHOW)
     page.until(f"{MARK}.hidden && {ROWS} === '[]'")
 

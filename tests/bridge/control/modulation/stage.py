@@ -35,7 +35,12 @@ class Stage:
         self.telemetry.listen_errors(lambda *error: self.errors.append(error))
         self.tempo = Tempo(line=Line(float(BEGIN_NS), 0.0, bpm))
         self.modulation = Modulation(
-            self.store, self.telemetry, self.signals, lambda: self.tempo, lambda name: lead_ms(name) * 1e6, lambda: self.ns
+            self.store,
+            self.telemetry,
+            self.signals,
+            lambda: self.tempo,
+            lambda name: lead_ms(name) * 1e6,
+            lambda: self.ns,
         ).start()
 
     def close(self) -> None:

@@ -20,8 +20,8 @@ PERIOD_S = 2.3
 
 
 def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarray, np.ndarray]:
-    """The times at which frames are seen, in s, and the strength with which they were made: by an engine that takes `chunk`
-    frames at once, is free for them half a frame after it has them, and then needs `compute_s`."""
+    """The times at which frames are seen, in s, and the strength with which they were made: by an engine that takes
+    `chunk` frames at once, is free for them half a frame after it has them, and then needs `compute_s`."""
     wait_s = 0.5 / FPS
     delay_s = (chunk - 1) / FPS + wait_s + compute_s  # from the capture of a frame until it is sent: the same for all
     readings = {"latency": delay_s * 1e3, "fps_engine": FPS}
@@ -44,14 +44,14 @@ def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarra
         stage.close()
 
 
-@pytest.mark.parametrize(("chunk", "compute_s"), [(1, 0.03), (4, 0.1), (4, 0.6), (8, 0.3), (12, 0.25)])
+@pytest.mark.parametrize(("chunk", "compute_s"), [(1, 0.03), (4, 0.1), (4, 0.6), (8, 0.3), (11, 0.25)])
 def test_phase_and_depth_do_not_depend_on_the_size_of_a_chunk(chunk: int, compute_s: float) -> None:
     times, values = seen(chunk, compute_s)
     angles = 2.0 * math.pi * times / PERIOD_S
     wave = np.stack([np.sin(angles), np.cos(angles), np.ones_like(angles)], axis=1)
     sine, cosine, middle = np.linalg.lstsq(wave, values, rcond=None)[0]
     late_s = -math.atan2(cosine, sine) * PERIOD_S / (2.0 * math.pi)
-    assert abs(late_s) < 0.005
+    assert abs(late_s) < TICK_S / 4.0
     held = np.sinc(chunk / FPS / PERIOD_S)  # what it costs that the frames of a chunk have one value
     assert math.hypot(sine, cosine) == pytest.approx(0.3 * held, rel=0.02) and middle == pytest.approx(0.5, abs=0.01)
     assert max(values) == pytest.approx(0.8, abs=0.01) and min(values) == pytest.approx(0.2, abs=0.01)
@@ -59,7 +59,18 @@ def test_phase_and_depth_do_not_depend_on_the_size_of_a_chunk(chunk: int, comput
 
 def test_ten_modulators_at_60_hz_over_ten_minutes() -> None:
     stage = Stage()
-    faders = ("strength", "motion", "mix", "reproject", "detail", "weight_1", "weight_2", "weight_3", "lora_1", "lora_2")
+    faders = (
+        "strength",
+        "motion",
+        "mix",
+        "reproject",
+        "detail",
+        "weight_1",
+        "weight_2",
+        "weight_3",
+        "lora_1",
+        "lora_2",
+    )
     shapes = ("sine", "triangle", "up", "down", "square", "random", "hold", "drunk", "envelope", "sine")
     try:
         for fader in faders:

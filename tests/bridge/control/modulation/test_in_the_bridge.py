@@ -1,4 +1,4 @@
-"""Modulators in a whole bridge, over UDP: stages and engine get values that move as the beat is seen; the base stays."""
+"""Modulators in a whole bridge, over UDP: stages and engine get values that move with the beat; the base stays."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_a_configuration_is_checked_before_the_start() -> None:
 
 
 @given(st.text(max_size=80))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_no_text_does_anything_but_be_understood_or_refused(text: str) -> None:
     try:
         stored = resolved(text, 1, TABLE)
@@ -95,7 +95,7 @@ def test_no_text_does_anything_but_be_understood_or_refused(text: str) -> None:
 
 
 @given(st.data())
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_any_keys_are_understood_or_refused(data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from(KEYS), max_size=5, unique=True))
     values = st.one_of(st.floats().map(str), st.sampled_from(["both", "up", "down", "audio/low", "1", "0", "-1", ""]))
@@ -113,7 +113,9 @@ def test_there_are_as_many_as_are_promised_and_every_fader_of_the_look_has_a_rea
     assert [name for name in rows if name != "mod_depth"] == [f"mod_{n}" for n in range(1, SLOTS + 1)]
     moved = {control.name for control in TABLE.controls if can_be_modulated(control)}
     assert {"strength", "motion", "mix", "reproject", "detail", "weight_3", "lora_8"} <= moved
-    assert {reading.name for reading in readings_of(TABLE.owners)} == {f"modulated_{n}" for n in moved} | {"mod_signals"}
+    assert {reading.name for reading in readings_of(TABLE.owners)} == {f"modulated_{n}" for n in moved} | {
+        "mod_signals"
+    }
 
 
 def test_a_snapshot_holds_modulators_only_if_asked() -> None:

@@ -1,5 +1,5 @@
-"""Whatever happens in whatever order (hands, snapshots, glides, modulators): no modulator changes a base value, every value
-is in its range, and without modulators exactly the base is left."""
+"""Whatever happens in whatever order (hands, snapshots, glides, modulators): no modulator changes a base value, every
+value is in its range, and without modulators exactly the base is left."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -106,7 +107,7 @@ def test_a_hand_wins_at_once_and_the_modulation_comes_back_around_the_new_base(s
     found = [stage.at(8.1 + n / 10.0).value("strength") - 0.6 for n in range(21)]
     sizes = [abs(value) for value in found]
     assert sizes == sorted(sizes) and sizes[0] == 0.0 and sizes[-1] == pytest.approx(0.2)
-    assert max(b - a for a, b in zip(sizes, sizes[1:], strict=False)) < 0.02, "no jump in size"
+    assert max(b - a for a, b in itertools.pairwise(sizes)) < 0.02, "no jump in size"
     stage.say("/strength", 0.6)
     assert abs(stage.value("strength") - 0.6) == pytest.approx(0.2), "who sends the same value again moves nothing"
     stage.say("/prompt", "a text")
@@ -208,8 +209,8 @@ def test_a_follower_is_scaled_and_holds_what_it_heard_last(stage: Stage) -> None
     stage.say("/mod/1", "strength follow source=osc/live/volume low=-60 high=0 depth=1 attack=0 release=0")
     assert stage.at(0.0).value("strength") == 0.0
     for level, value in ((-30.0, 0.5), (0.0, 1.0), (20.0, 1.0), (-90.0, 0.0), (-45.0, 0.25)):
-        stage.ns += SECOND
         stage.signals.put("osc/live/volume", level, stage.ns)
+        stage.ns += SECOND
         assert stage.value("strength") == pytest.approx(value)
     stage.ns += 1000 * SECOND
     assert stage.value("strength") == pytest.approx(0.25)

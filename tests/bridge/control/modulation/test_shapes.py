@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -64,13 +65,13 @@ def test_random_numbers_fill_the_range_evenly_and_do_not_depend_on_each_other() 
 def test_hold_holds_and_random_glides() -> None:
     assert len({SHAPES["hold"](3 + n / 10.0, 1) for n in range(10)}) == 1
     steps = [SHAPES["random"](n / 100.0, 1) for n in range(1000)]
-    assert max(abs(b - a) for a, b in zip(steps, steps[1:], strict=False)) < 0.04
+    assert max(abs(b - a) for a, b in itertools.pairwise(steps)) < 0.04
     assert SHAPES["random"](7.0, 1) == SHAPES["hold"](7.5, 1) == hashed(1, 7)
 
 
 def test_drunk_wanders_slowly_and_far() -> None:
     values = [SHAPES["drunk"](float(n), 2) for n in range(2000)]
-    assert max(abs(b - a) for a, b in zip(values, values[1:], strict=False)) <= 10.0 / 31.0 + 1e-12
+    assert max(abs(b - a) for a, b in itertools.pairwise(values)) <= 10.0 / 31.0 + 1e-12
     assert max(values) > 0.6 and min(values) < -0.6
     assert statistics.correlation(values[:-1], values[1:]) > 0.8, "a step is small against the way"
 
