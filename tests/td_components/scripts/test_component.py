@@ -148,6 +148,7 @@ def test_every_reading_is_shown_and_becomes_a_channel(tmp_path):
         del values["heartbeat"]  # counted by the server itself
         bridge.telemetry.update(**values)
         world.until(lambda: world.par.Statusvram.eval() == values["vram"], what="the readings")
+        world.until(lambda: world.par.Statusmodsignals.eval() == values["mod_signals"], what="the one told each second")
         world.until(lambda: world.par.Statusheartbeat.eval() >= 1, what="the heartbeat")
         table = dict(world.comp.op("readings").rows)
         for reading in TABLE.readings:
