@@ -24,10 +24,12 @@ from bridge.control.compat.server import CompatServer
 from bridge.control.cues.service import Cues
 from bridge.control.files import state_dir
 from bridge.control.midi.switch import MidiSwitch
+from bridge.control.modulation.service import Modulation
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
+from bridge.control.signals import Signals
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.stored.session import Session
@@ -80,6 +82,7 @@ class App:
 
     Attributes:
         store, telemetry: live controls and readings; they exist before `start` and survive `stop`.
+        signals: the newest numbers that are heard from outside.
         quit: set when a client sends `/quit`.
         oscquery_url: where OSCQuery is served when there is no page; else empty.
         failure: why the engine failed before it was ever ready; else empty.
@@ -96,6 +99,7 @@ class App:
         for number in range(1, LORA_SLOTS + 1):
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)
+        self.signals = Signals()
         self._gate = Gate(config.osc.allow, self.telemetry.error)
         self.quit = threading.Event()
         self.failure = ""
@@ -151,7 +155,7 @@ class App:
             config.engine,
             config.process,
             fps,
-            lambda: store.snapshot.of(Controls),
+            lambda: store.modulated(time.monotonic_ns()).of(Controls),
             self._on_event,
             lambda: self.switch.trial(),
         )
@@ -214,6 +218,7 @@ class App:
             port=self.config.osc.port,
             gate=self._gate,
             inputs=lambda: [str(source.uri) for source in self.inputs()],
+            signals=self.signals,
         )
         osc.start()
         stack.callback(osc.stop)
@@ -230,7 +235,7 @@ class App:
         return recorder
 
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The beat, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
+        """The beat, modulators, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
             self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
@@ -241,6 +246,11 @@ class App:
         session.keep(self.store, KEPT, chosen=self.config.controls)
         self.beat = TempoService(self.store, telemetry, lead.of).start()
         stack.callback(self.beat.stop)
+        beat = self.beat
+        self.modulation = Modulation(
+            self.store, telemetry, self.signals, lambda: beat.tempo, beat.changes.lead_ns
+        ).start()
+        stack.callback(self.modulation.stop)
         for name in osc.compat:
             server = CompatServer(
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
@@ -257,7 +267,9 @@ class App:
         stack.callback(self.cues.stop)
         stack.callback(obey_quit(self.store, self.quit.set))
         stack.callback(end_when_changed(self.store, self._stages))
-        self.midi = MidiSwitch(self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat)
+        self.midi = MidiSwitch(
+            self.store, folder / BINDINGS, telemetry.error, self.config.midi.port, self.beat, self.signals
+        )
         stack.callback(self.midi.stop)
         self.midi.start(self.config.midi.enabled)
 

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bridge.config import AppConfig
+from bridge.control.modulation.controls import check_modulator
 from bridge.control.osc.allow import networks
 from bridge.control.table import ControlTable
 from bridge.control.values import Snapshot
@@ -57,6 +58,7 @@ def start_value(name: str, value: Any, table: ControlTable = TABLE) -> Any:
         raise ConfigError(f"There is no control named {name!r}.", suggestion(name, table.by_name))
     try:
         valid = control.coerce(value)
+        check_modulator(name, valid, table)
     except ControlError as error:
         raise ConfigError(f"{name} = {error.message}", error.remedy) from None
     if control.numeric and float(value) != float(valid):

@@ -15,6 +15,7 @@ from bridge.control.cues import controls as cues
 from bridge.control.document import markdown
 from bridge.control.midi.input import LEARN
 from bridge.control.midi.switch import SWITCH_ON
+from bridge.control.modulation import controls as modulation
 from bridge.control.osc.server import HEARTBEAT, INPUTS, RESEND, SUBSCRIBE
 from bridge.control.quit import QUIT
 from bridge.control.store import PING
@@ -32,20 +33,15 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Cues", "Video", "Latency", "Recording", "LoRA")
+GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Cues", "Video", "Latency", "Recording", "LoRA", "Modulation")
 """The order in which generated pages show the groups of controls."""
 
 COMMANDS = (
     *tempo.COMMANDS,
+    *modulation.COMMANDS,
     *snapshot_commands.COMMANDS,
     *cues.COMMANDS,
-    LEARN,
-    SWITCH_ON,
-    SUBSCRIBE,
-    RESEND,
-    INPUTS,
-    QUIT,
-    PING,
+    *(LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING),
 )
 """Commands that are not methods of an owner, because they do more than change controls."""
 
@@ -67,6 +63,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         PanicControls,
         tempo.TempoControls,
         cues.CueControls,
+        modulation.ModulationControls,
         InputControls,
         CanvasControls,
         EngineControls,
@@ -83,6 +80,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *readings.NAMES,
         *tempo.READINGS,
         *cues.READINGS,
+        *modulation.readings_of(owners),
         RECORDING,
         RECORDED,
         HEARTBEAT,

@@ -26,6 +26,7 @@ class Benches(LazyGroup):
         "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
         "looks": ("bridge.bench.looks", "looks", "Whether every tenth of strength shows, and the middle of a blend."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
+        "modulation": ("bridge.bench.modulation", "modulation", "What ten modulators cost."),
         "window": ("bridge.bench.window", "window", "Whether a display keeps up with the output."),
         "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),
         "flood": ("bridge.drills.flood", "flood", "OSC floods and malformed datagrams against the bridge."),

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from bridge.cli.terminal import PrintableConsole, cell
-from bridge.control.address_pattern import is_pattern
 from bridge.control.document import arguments_text, range_text
 from bridge.control.files import state_dir
 from bridge.control.midi.backend import open_backend
 from bridge.control.midi.bindings import load, resolve
 from bridge.control.midi.input import MidiInput
 from bridge.control.origin import INTERNAL
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.osc.client import OscClient
 from bridge.control.osc.packet import Message
 from bridge.control.store import Caller, ControlStore

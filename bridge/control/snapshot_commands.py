@@ -18,7 +18,7 @@ SAVE = Command(
     "Snapshots",
     "Save",
     "Store the look under a number from 1 to 64, in a file that survives a restart; `with` adds what is named of "
-    "input, seed, latency, tempo and recording. Bypass, freeze and black are never stored.",
+    "input, seed, latency, tempo, modulation and recording. Bypass, freeze and black are never stored.",
 )
 RECALL = Command(
     "snapshot_recall",

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bridge.control.address_pattern import is_pattern
 from bridge.control.origin import INTERNAL, Origin
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.refusals import RefusalLog
 from bridge.control.table import ControlTable, Target
 from bridge.control.values import Snapshot
@@ -46,11 +46,19 @@ Holder = Callable[[Mapping[str, Any], Origin], Mapping[str, Any]]
 """Called as (valid values by name, origin) before controls are set, also while another write waits: returns those to
 set now, and keeps the others for later. It must not set controls itself."""
 
+Modulate = Callable[[Snapshot, int], Snapshot]
+"""Called as (values in force, time now in ns) by whoever makes pictures, often: returns those to make them with. Must
+be quick, and must not raise."""
+
 ErrorListener = Callable[[str, str], None]
 """Called as (address, reason)."""
 
 Reply = Callable[[str, Sequence[Any]], None]
 """Answers the sender of a message: (address below `PREFIX`, arguments)."""
+
+
+def _unmodulated(base: Snapshot, now_ns: int) -> Snapshot:
+    return base
 
 
 def _no_reply(address: str, args: Sequence[Any]) -> None:
@@ -104,6 +112,7 @@ class ControlStore:
         self._error_listeners: tuple[ErrorListener, ...] = ()
         self._rules: dict[str, Rule] = {}
         self._hold: Holder | None = None
+        self._modulate: Modulate = _unmodulated
         self._handlers: dict[str, tuple[CommandHandler, ...]] = {}
         self._registering = threading.Lock()
         self._refusals, self._defects = RefusalLog(), RefusalLog()  # so that refusals do not crowd out a defect
@@ -112,6 +121,19 @@ class ControlStore:
     def snapshot(self) -> Snapshot:
         """The values in force: one immutable object, read atomically."""
         return self._snapshot
+
+    def modulated(self, now_ns: int) -> Snapshot:
+        """The values with which what is computed now is made: those in force, moved by what `modulate_with` has set."""
+        return self._modulate(self._snapshot, now_ns)
+
+    def modulate_with(self, modulate: Modulate) -> Callable[[], None]:
+        """Have `modulate` make the values of `modulated`; returns a function that ends it."""
+        self._modulate = modulate
+
+        def lift() -> None:
+            self._modulate = _unmodulated
+
+        return lift
 
     def values(self) -> dict[str, Any]:
         """Name and effective value of every control, in the table's order."""
@@ -314,7 +336,7 @@ class ControlStore:
         if targets[0].command is not None:
             self._command(address, targets[0].command, args, caller)
         else:
-            self.set_many(dict(_change(address, target, args) for target in targets), caller.origin)
+            self.set_many(dict(target.change(address, args) for target in targets), caller.origin)
 
     def _command(self, address: str, command: Command, args: Sequence[Any], caller: Caller) -> None:
         if is_release(command, args):
@@ -357,23 +379,6 @@ class ControlStore:
             function(*args)
         except Exception:  # see above
             log.exception("a listener of the controls failed")
-
-
-def _change(address: str, target: Target, args: Sequence[Any]) -> tuple[str, Any]:
-    """Name and new value of a control or twin that is sent these arguments.
-
-    Raises:
-        ControlError: if there is not exactly one argument, or it is no value for a twin.
-    """
-    control = target.control
-    assert control is not None
-    if len(args) != 1:
-        raise ControlError(address, f"One value is needed, got {len(args)}.")
-    if target.twin == "norm":
-        return control.name, control.from_norm(args[0])
-    if target.twin == "midi":
-        return control.name, control.from_midi(args[0])
-    return control.name, args[0]
 
 
 def is_release(command: Command, args: Sequence[Any]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.control.address_pattern import AddressIndex, PatternError, is_pattern
+from bridge.control.osc.address_pattern import AddressIndex, PatternError, is_pattern
 from engine.control import PREFIX, Command, Control, Reading, commands_of, controls_of
 from engine.errors import ControlError
 
@@ -22,6 +22,22 @@ class Target:
     control: Control | None = None
     command: Command | None = None
     twin: str = ""
+
+    def change(self, address: str, args: Sequence[Any]) -> tuple[str, Any]:
+        """Name and new value of the control that is sent these arguments.
+
+        Raises:
+            ControlError: if there is not exactly one argument, or it is no value for a twin.
+        """
+        control = self.control
+        assert control is not None
+        if len(args) != 1:
+            raise ControlError(address, f"One value is needed, got {len(args)}.")
+        if self.twin == "norm":
+            return control.name, control.from_norm(args[0])
+        if self.twin == "midi":
+            return control.name, control.from_midi(args[0])
+        return control.name, args[0]
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,7 @@ class ControlTable:
 
     def find(self, address: str) -> tuple[Target, ...]:
         """What an OSC address stands for: one control, twin or command; or the controls and twins that an OSC 1.0
-        address pattern matches (see `bridge.control.address_pattern`), at least one.
+        address pattern matches (see `bridge.control.osc.address_pattern`), at least one.
 
         Raises:
             ControlError: if there is nothing at the address, or a pattern is malformed or too long.

@@ -262,7 +262,7 @@ class Capture(OpeningService):
                 self._complaints.clear()
 
     def _take(self, frame: Frame) -> None:
-        controls, model = self._store.snapshot, self.model
+        controls, model = self._store.modulated(time.monotonic_ns()), self.model
         if model != self._made_for:
             self._made_for, self._canvas = model, None
             self.history.forget()  # its small frames have the size of the engine before

@@ -159,8 +159,8 @@ class Publisher(Service):
         return self._restyled_stages.run(frame, context)
 
     def _controls(self) -> Snapshot:
-        """The values in force; in the comparison, those with which the stages leave the picture plain."""
-        controls = self._store.snapshot
+        """The values of this moment; in the comparison, those with which the stages leave the picture plain."""
+        controls = self._store.modulated(time.monotonic_ns())
         return controls.replaced(self._plain) if controls.of(CompareControls).compare else controls
 
     def _canvas(self, controls: Snapshot) -> Size:

@@ -11,9 +11,12 @@ from typing import Any
 from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
-PAGES = ("Stream", "Prompts", "Tempo", "Cues", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
+PAGES = (
+    *("Stream", "Prompts", "Tempo", "Cues", "Modulation", "LoRA"),
+    *("Connection", "Engine", "Health", "Callbacks", "About"),
+)
 
-PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Tempo", "Cues": "Cues", "LoRA": "LoRA"}
+PAGE_OF_GROUP = {name: name for name in ("Prompts", "Tempo", "Cues", "LoRA", "Modulation")}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
@@ -23,6 +26,7 @@ HIDDEN_COMMANDS = {
     "prompt": "The slots of the page Prompts do the same.",
     "tempo_beat": "A program that keeps the time sends it.",
     "tempo_phase": "A program that keeps the time sends it.",
+    "mod_set": "The text of the modulator does the same.",
     "midi_learn": "MIDI is learnt where the controller is plugged in.",
     "subscribe": "The component sends it automatically.",
     "ping": "The component sends it automatically.",

@@ -17,6 +17,7 @@ import pytest
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+from bridge.control.modulation.controls import SLOTS
 from bridge.table import TABLE
 from engine.control import PREFIX, Kind
 from td_components.definition import pages
@@ -25,7 +26,9 @@ from tests.support.td_world import World, free_port
 LONG = ("水晶の川 🌊 a river of glass, slowly, " * 600).encode()[:20_480].decode(errors="ignore")
 
 
-NAMED = {"output_size": "1280x720", "engine_size": "272x256", "engine_model": "ember"}
+NAMED = {"output_size": "1280x720", "engine_size": "272x256", "engine_model": "ember"} | {
+    f"mod_{number}": f"lora_1 sine hz={number}" for number in range(1, SLOTS + 1)
+}
 """Values of controls that do not take every text."""
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
 from engine.errors import TidecastError
+
+log = logging.getLogger(__name__)
 
 
 class MidiError(TidecastError):
@@ -34,3 +37,13 @@ def open_backend(name: str = BACKEND) -> Any:
             f"This system has no MIDI ({error}).", "On Linux load the ALSA sequencer: sudo modprobe snd-seq."
         ) from error
     return backend
+
+
+def send_control(output: Any, channel: int, number: int, value: int) -> None:
+    """Send a controller's value (0 to 127) on a channel (1 to 16). That a port was unplugged is no error."""
+    import mido
+
+    try:
+        output.send(mido.Message("control_change", channel=channel - 1, control=number, value=value))
+    except (OSError, ValueError) as error:
+        log.debug("MIDI feedback: %s", error)

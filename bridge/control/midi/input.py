@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge.control.files import locked, remove_unfinished, signature
+from bridge.control.midi.backend import send_control
 from bridge.control.midi.bindings import (
     Binding,
     BindingsError,
@@ -33,6 +34,7 @@ from bridge.control.midi.bindings import (
 )
 from bridge.control.midi.clock_listener import CLOCK_MESSAGES, ClockListener, NoClock
 from bridge.control.origin import INTERNAL, Origin, Trust
+from bridge.control.signals import MIDI, Signals
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
 from engine.control import PREFIX, Command, Control, Kind
@@ -70,6 +72,7 @@ class MidiInput:
         port: use only ports with this text in their names.
         look_s: time between two searches for ports, in s.
         clock: hears the MIDI clock; None for nobody.
+        signals: receives the numbers of all controllers, for modulators; None for nobody.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class MidiInput:
         port: str = "",
         look_s: float = LOOK_S,
         clock: ClockListener | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self._store = store
         self._table = store.table
@@ -91,6 +95,7 @@ class MidiInput:
         self._port = port
         self._look_s = look_s
         self._clock = clock or NoClock()
+        self._signals = signals or Signals()
         self._bindings: tuple[Binding, ...] = ()
         self._seen: tuple[int, ...] = ()  # what the file looked like when it was last read
         self._inputs: dict[str, Any] = {}
@@ -245,12 +250,15 @@ class MidiInput:
 
     def _callback(self, name: str) -> Callable[[Any], None]:
         port, is_controller = stable_name(name), self._wanted(name)
+        heard_as = f"{MIDI}/{'_'.join(port.split())}"
 
         def receive(message: Any) -> None:
             ns = time.monotonic_ns()  # first of all: the beat is as exact as this
             if message.type in CLOCK_MESSAGES:
                 self._clock.midi(port, message.type, message.pos if message.type == "songpos" else 0, ns)
             elif is_controller:
+                if message.type == "control_change":
+                    self._signals.put(f"{heard_as}/{message.control}", float(message.value), ns)
                 self._obey(port, message)
 
         return receive
@@ -284,16 +292,7 @@ class MidiInput:
                 continue
             for name, output in list(self._outputs.items()):
                 if binding.port and binding.port in name:
-                    self._send(output, binding.channel or 1, binding.cc, midi)
-
-    @staticmethod
-    def _send(output: Any, channel: int, number: int, value: int) -> None:
-        import mido
-
-        try:
-            output.send(mido.Message("control_change", channel=channel - 1, control=number, value=value))
-        except (OSError, ValueError) as error:  # unplugged since the last search
-            log.debug("MIDI feedback: %s", error)
+                    send_control(output, binding.channel or 1, binding.cc, midi)
 
     # Messages: on the port's thread
 

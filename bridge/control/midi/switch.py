@@ -13,6 +13,7 @@ from bridge.control.midi.backend import MidiError, open_backend
 from bridge.control.midi.bindings import Binding, BindingsError, load, save
 from bridge.control.midi.clock_listener import ClockListener
 from bridge.control.midi.input import LEARN, MidiInput
+from bridge.control.signals import Signals
 from bridge.control.store import Caller, ControlStore
 from bridge.service import Service
 from engine.control import PREFIX, Command
@@ -30,6 +31,7 @@ class MidiSwitch:
         report: called with (topic, reason) when something goes wrong.
         port: use only ports with this text in their names.
         clock: hears the MIDI clock; None for nobody.
+        signals: receives the numbers of all controllers; None for nobody.
 
     Attributes:
         input: what listens to the controllers; None while MIDI is off.
@@ -42,6 +44,7 @@ class MidiSwitch:
         report: Callable[[str, str], None],
         port: str = "",
         clock: ClockListener | None = None,
+        signals: Signals | None = None,
     ) -> None:
         self.input: MidiInput | None = None
         self._store = store
@@ -49,6 +52,7 @@ class MidiSwitch:
         self._report = report
         self._port = port
         self._clock = clock
+        self._signals = signals
         self._switching = threading.Lock()
         self._service: Service | None = None
         self._undo = contextlib.ExitStack()
@@ -110,7 +114,15 @@ class MidiSwitch:
             except MidiError as error:
                 self._report("midi", str(error))
                 return
-            midi = MidiInput(self._store, self._path, self._report, backend, port=self._port, clock=self._clock)
+            midi = MidiInput(
+                self._store,
+                self._path,
+                self._report,
+                backend,
+                port=self._port,
+                clock=self._clock,
+                signals=self._signals,
+            )
             self.input = midi.start()
 
     def _learn(self, args: tuple[Any, ...], caller: Caller) -> None:

@@ -22,9 +22,11 @@ from bridge.control.osc.loops import Echoes, Servers, is_own
 from bridge.control.osc.packet import Message, PacketError, build, parse
 from bridge.control.osc.subscribers import Subscribers
 from bridge.control.osc.udp import Address, UdpPort
+from bridge.control.signals import OSC, Signals
 from bridge.control.store import PING, Caller, ControlStore
 from bridge.control.telemetry import Telemetry
 from bridge.service import Service
+from engine.coercion import finite
 from engine.control import PREFIX, Command, Kind, Reading
 from engine.errors import ControlError, TidecastError
 
@@ -70,6 +72,7 @@ class OscServer:
         port: UDP port; 0 lets the system choose (see `address`).
         inputs: lists the sources that can be seen, for `/inputs`; may take seconds.
         gate: decides who is obeyed and how much is sent; None for one that knows only this machine.
+        signals: receives the numbers at addresses outside the namespace, for modulators; None for nobody.
         remedy: what the user can do when the port is taken.
     """
 
@@ -82,12 +85,14 @@ class OscServer:
         port: int = 9000,
         inputs: Callable[[], Sequence[str]] | None = None,
         gate: Gate | None = None,
+        signals: Signals | None = None,
         remedy: str = "Stop the other program, or choose another port with --osc-port.",
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._inputs = inputs
         self._gate = gate or Gate(report=telemetry.error)
+        self._signals = signals or Signals()
         self._servers = Servers(store.table, telemetry.error)
         self._echoes = Echoes()
         self._pending: dict[Address, Address] = {}  # target: source
@@ -179,10 +184,16 @@ class OscServer:
         self._store.handle_all((m for m in messages if self._is_for_store(m, sender)), origin, reply)
 
     def _is_for_store(self, message: Message, sender: Address) -> bool:
-        """Whether a message is neither the random word nor an echo that a subscriber returned."""
+        """Whether a message is neither the random word, nor followed by a modulator, nor an echo that a subscriber
+        returned."""
         if message.address == WORD:
             self._take_word(sender, message.args)
             return False
+        if not message.address.startswith(PREFIX + "/"):
+            number = finite(message.args[0]) if message.args else None
+            if number is not None:
+                self._signals.put(OSC + message.address, number, time.monotonic_ns())
+            return not self._signals.followed(OSC + message.address)
         return not (self._echoes.is_returned(message, time.monotonic()) and self.subscribers.has(sender[0]))
 
     def _ask_word(self, source: Address) -> bool:

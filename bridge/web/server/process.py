@@ -18,8 +18,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, assert_never
 
-from bridge.control.address_pattern import is_pattern
 from bridge.control.origin import Origin
+from bridge.control.osc.address_pattern import is_pattern
 from bridge.control.osc.packet import Message
 from bridge.control.oscquery.http import oscquery_routes
 from bridge.control.store import MAX_DATAGRAM_COST, MIN_PATTERN_COST

@@ -2,7 +2,8 @@
 //
 // A drag begins after a few pixels sideways; one that begins up or down scrolls the page and changes nothing. With Shift,
 // or with the finger far above or below the fader, the value moves a tenth as fast. A tap on the number opens it for
-// typing, a double tap goes back to the default. Arrow keys move it too, and Enter opens the number.
+// typing, a double tap goes back to the default. Arrow keys move it too, and Enter opens the number. A finger that rests on
+// it, or the key M, asks for its modulator (event "modulate").
 
 import { change, el, format, leaves } from "./faces.js";
 
@@ -10,6 +11,7 @@ const BEGIN_PX = 5;
 const FINE = 0.1;
 const FINE_PX = 70;
 const DOUBLE_MS = 350;
+const REST_MS = 600;
 
 /** The number above the thumb: one for all faders, over everything, while a finger covers the fader. */
 const bubble = el("div", { id: "bubble", "aria-hidden": "true", hidden: true });
@@ -24,7 +26,8 @@ export function fader(control) {
   const value = el("output", { for: id });
   const number = el("span", { class: "value", title: "Tap to type a number" }, value, el("small", {}, control.unit));
   const mark = el("span", { class: "mark", "aria-hidden": "true", hidden: true });
-  const box = el("div", { class: "fader" }, input, mark, el("label", { for: id }, control.label), number);
+  const moved = el("span", { class: "modulated", "aria-hidden": "true", hidden: true });
+  const box = el("div", { class: "fader" }, input, mark, moved, el("label", { for: id }, control.label), number);
   let now = control.default;
   const clamp = (v) => Math.min(control.high, Math.max(control.low, v));
   const paint = (v) => {
@@ -43,6 +46,8 @@ export function fader(control) {
 
   let drag = null;
   let tapped = 0;
+  let rest = 0;
+  let rested = false;
   const share = (event) => (event.shiftKey || Math.abs(event.clientY - drag.y) > FINE_PX ? FINE : 1);
   const show = (event) => {
     bubble.hidden = event.pointerType === "mouse";
@@ -52,8 +57,10 @@ export function fader(control) {
     bubble.style.left = `${Math.min(innerWidth - half, Math.max(half, event.clientX))}px`;
     bubble.style.top = `${Math.max(8, box.getBoundingClientRect().top - 68)}px`;
   };
+  const modulate = () => box.dispatchEvent(new Event("modulate", { bubbles: true }));
   const end = () => {
     drag = null;
+    clearTimeout(rest);
     bubble.hidden = true;
     box.classList.remove("held");
   };
@@ -62,12 +69,19 @@ export function fader(control) {
     drag = { id: event.pointerId, x: event.clientX, y: event.clientY, from: now, moving: false };
     // With a mouse nothing scrolls, so the pointer is ours from the start, even where it leaves the bar.
     if (event.pointerType === "mouse") box.setPointerCapture(event.pointerId);
+    else
+      rest = setTimeout(() => {
+        rested = true;
+        end();
+        modulate();
+      }, REST_MS);
   });
   box.addEventListener("pointermove", (event) => {
     if (event.pointerId !== drag?.id) return;
     const [dx, dy] = [event.clientX - drag.x, event.clientY - drag.y];
     if (!drag.moving) {
       if (Math.hypot(dx, dy) < BEGIN_PX) return;
+      clearTimeout(rest);
       if (Math.abs(dy) > Math.abs(dx)) return end(); // a scroll
       Object.assign(drag, { moving: true, x: drag.x + Math.sign(dx) * BEGIN_PX, at: now });
       box.setPointerCapture(event.pointerId);
@@ -80,6 +94,11 @@ export function fader(control) {
     show(event);
   });
   box.addEventListener("pointercancel", end);
+  // The finger that has opened a dialog is lifted over it: that is no tap on what lies there now.
+  box.addEventListener("touchend", (event) => {
+    if (rested) event.preventDefault();
+    rested = false;
+  });
   box.addEventListener("pointerup", (event) => {
     if (event.pointerId !== drag?.id) return;
     const tap = !drag.moving;
@@ -124,6 +143,7 @@ export function fader(control) {
     else if (event.key === "Home") move(control.low, step);
     else if (event.key === "End") move(control.high, step);
     else if (event.key === "Enter") type();
+    else if (event.key.toLowerCase() === "m") modulate();
     else return;
     event.preventDefault();
   });
@@ -136,6 +156,10 @@ export function fader(control) {
   box.mark = (v) => {
     mark.hidden = v === null;
     if (v !== null) box.style.setProperty("--mark", (clamp(v) - control.low) / range);
+  };
+  box.modulated = (v) => {
+    moved.hidden = v === null;
+    if (v !== null) box.style.setProperty("--moved", (clamp(v) - control.low) / range);
   };
   box.show(control.default);
   return box;

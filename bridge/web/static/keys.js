@@ -13,6 +13,7 @@ const MOVES = [
   ["Enter", "In a field: send what was typed and leave the field"],
   ["Escape", "In a field: leave it and keep the old text. In a dialog: close it"],
   ["Enter", "On a fader: type its number. On the pad: go to the centre"],
+  ["M", "On a fader: its modulator, as a right click or a finger that rests on it"],
   ["Tab", "Next control: picture, panic, snapshots, then the other panels; Shift+Tab goes back"],
   ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];

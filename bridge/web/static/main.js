@@ -8,6 +8,7 @@ import { health } from "./health.js";
 import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
+import { modulation } from "./modulation.js";
 import { notes } from "./notes.js";
 import { snapshots } from "./pads.js";
 import { panel, panic, recording } from "./panels.js";
@@ -33,6 +34,12 @@ for (const [title, rows] of groups) {
   else if (title === "Prompts")
     for (const control of prompts(rows, table.about.examples ?? []))
       document.getElementById("pad-side").append(widget(control));
+  else if (title === "Modulation")
+    modulation(
+      rows,
+      (depth) => panel(title, [depth], triggers(title), document.getElementById("column-controls"), table.about),
+      byName,
+    );
   else
     Object.assign(
       faces,

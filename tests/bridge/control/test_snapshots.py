@@ -53,6 +53,7 @@ ON_REQUEST = {
         "snap": "bar",
         "snap_trim": 40.0,
     },
+    "modulation": {"mod_depth": 0.5, **{f"mod_{n}": f"mix sine hz={n}" for n in range(1, 17)}},
 }
 """Words of a save, and the controls that each adds to a snapshot."""
 

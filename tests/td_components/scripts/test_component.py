@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.control.modulation.controls import SLOTS
 from bridge.control.origin import Origin, Trust
 from bridge.table import TABLE, start_values
 from engine.control import Kind
@@ -23,7 +24,9 @@ from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
 DESK = Origin("desk", Trust.MACHINE)
-NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny"}
+NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny"} | {
+    f"mod_{number}": f"mix sine hz={number}" for number in range(1, SLOTS + 1)
+}
 OTHER = {
     Kind.TEXT: "Ein Fluß aus Glas – 水晶の川 🌊",
     Kind.BOOL: True,
@@ -145,6 +148,7 @@ def test_every_reading_is_shown_and_becomes_a_channel(tmp_path):
         del values["heartbeat"]  # counted by the server itself
         bridge.telemetry.update(**values)
         world.until(lambda: world.par.Statusvram.eval() == values["vram"], what="the readings")
+        world.until(lambda: world.par.Statusmodsignals.eval() == values["mod_signals"], what="the one told each second")
         world.until(lambda: world.par.Statusheartbeat.eval() >= 1, what="the heartbeat")
         table = dict(world.comp.op("readings").rows)
         for reading in TABLE.readings:

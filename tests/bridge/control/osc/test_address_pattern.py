@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.control.address_pattern import MAX_LENGTH, MAX_WORDS, AddressIndex, PatternError, is_pattern
 from bridge.control.origin import INTERNAL
+from bridge.control.osc.address_pattern import MAX_LENGTH, MAX_WORDS, AddressIndex, PatternError, is_pattern
 from bridge.control.osc.packet import BUNDLE, MAX_DATAGRAM, PacketError, build, parse
 from bridge.control.store import ControlStore
 from bridge.table import TABLE

@@ -1,0 +1,1 @@
+"""Modulators: what moves a control by itself, around the value that its fader has."""
