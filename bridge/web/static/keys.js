@@ -13,17 +13,19 @@ const MOVES = [
   ["Enter", "In a field: send what was typed and leave the field"],
   ["Escape", "In a field: leave it and keep the old text. In a dialog: close it"],
   ["Enter", "On a fader: type its number. On the pad: go to the centre"],
-  ["Tab", "Next control: picture, panic, snapshots, then the other panels; Shift+Tab goes back"],
+  ["Tab", "Next control: picture, panic, snapshots, the beat, then the other panels; Shift+Tab goes back"],
   ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];
 
-/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B. */
-export function keyboard(byName, press, compare) {
+/** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B; `tap` taps
+ * the tempo. */
+export function keyboard(byName, press, compare, tap) {
   const panic = Object.entries(PANIC).filter(([name]) => name in byName);
   const acts = {
     P: () => document.getElementById("w-prompt_1").focus(),
     V: lookOn,
     C: (event) => compare.press(event.timeStamp),
+    T: tap,
     "?": () => document.getElementById("help").showModal(),
   };
   const always = {};
@@ -40,6 +42,7 @@ export function keyboard(byName, press, compare) {
     row(["1 … 9"], "Recall a snapshot"),
     row(["V"], "Next view of the picture"),
     row(["C"], "Compare A/B: without Reproject and Detail, and back. Held: only while it is held"),
+    row(["T"], "Tap the tempo: each tap is a beat"),
     row(["?"], "This help"),
     ...MOVES.map(([key, words]) => row([key], words)),
   );

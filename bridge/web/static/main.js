@@ -1,5 +1,6 @@
 // The control room page: fetches the table of controls, builds everything from it, then follows the show.
 
+import { strip } from "./beat.js";
 import { compare } from "./compare.js";
 import { errors } from "./errors.js";
 import { guide } from "./guide.js";
@@ -59,7 +60,7 @@ guide(table, byName.input);
 learn();
 picture();
 
-keyboard(byName, press, compare(byName.compare));
+keyboard(byName, press, compare(byName.compare), strip(byName, table.commands));
 
 // On a phone the tools are the first row of what scrolls; the top keeps only the state.
 const phone = matchMedia("(max-width: 700px) and (min-height: 541px), (max-width: 600px)");
