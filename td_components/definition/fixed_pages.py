@@ -17,7 +17,7 @@ def beat() -> list[Parameter]:
             "Beat",
             Style.TOGGLE,
             False,
-            help="Let the beat of Tidecast follow TouchDesigner's own tempo. Source becomes osc; while another source is "
+            help="Let the beat of Tidecast follow TouchDesigner's own tempo. Source becomes osc; while another one is "
             "chosen, nothing is sent.",
         ),
         Parameter(
