@@ -13,21 +13,19 @@ import threading
 import time
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
-import platformdirs
-
+from bridge.audio.service import AudioService
 from bridge.config import AppConfig
 from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
 from bridge.control.files import state_dir
 from bridge.control.midi.switch import MidiSwitch
-from bridge.control.origin import INTERNAL, Origin
 from bridge.control.osc.gate import Gate
 from bridge.control.osc.server import OscServer
 from bridge.control.oscquery.announce import AnnounceError, Announcement
 from bridge.control.quit import obey_quit
+from bridge.control.signals import Signals
 from bridge.control.snapshots import Snapshots
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
@@ -48,18 +46,16 @@ from bridge.process.engine.choice import EngineControls, know, offered
 from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
+from bridge.recording import start_recorder
 from bridge.show.folder import BINDINGS, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
-from bridge.video.files.record import Recorder
-from bridge.video.files.record_controls import RecordControls
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
 from bridge.web.messages import ChangesPending, MidiState, SnapshotsStored, WordsKnown
 from bridge.web.server.guard import Guard
-from engine.config import long_folder
 from engine.controls import LORA_SLOTS, Controls
 from engine.frame import Frame
 
@@ -77,7 +73,8 @@ class App:
         stages: the table of stages.
 
     Attributes:
-        store, telemetry: live controls and readings; they exist before `start` and survive `stop`.
+        store, telemetry, signals: live controls, readings and what is heard from outside; they exist before `start` and
+            survive `stop`.
         quit: set when a client sends `/quit`.
         oscquery_url: where OSCQuery is served when there is no page; else empty.
         failure: why the engine failed before it was ever ready; else empty.
@@ -94,6 +91,7 @@ class App:
         for number in range(1, LORA_SLOTS + 1):
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)
+        self.signals = Signals()
         self._gate = Gate(config.osc.allow, self.telemetry.error)
         self.quit = threading.Event()
         self.failure = ""
@@ -154,7 +152,7 @@ class App:
             lambda: self.switch.trial(),
         )
         stack.callback(self.supervisor.stop)
-        self.recorder = self._make_recorder(stack)
+        self.recorder = start_recorder(stack, config, store, self.telemetry, canvas)
         wanted = Options(width=canvas[0], height=canvas[1], fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
             config.input.uri,
@@ -217,45 +215,16 @@ class App:
         stack.callback(osc.stop)
         return osc
 
-    def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
-        config, store, telemetry = self.config, self.store, self.telemetry
-        folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
-        folder = long_folder(folder)
-
-        def status(files: str) -> None:
-            before = telemetry.snapshot().get("recording", "")
-            telemetry.update(recording=files)
-            if before and not files:
-                telemetry.update(recorded=before)
-                log.info("recorded: %s", before)
-            if not files and store.snapshot.of(RecordControls).record:
-                store.set("record", False, INTERNAL)
-
-        recorder = Recorder(
-            *self._canvas(),
-            folder,
-            status=status,
-            trouble=lambda text: telemetry.error("record", text),
-            fps=config.output.fps or 30.0,
-        )
-        stack.callback(recorder.close)
-
-        def want(name: str, value: Any, origin: Origin) -> None:
-            if name in ("record", "record_input"):
-                wanted = store.snapshot.of(RecordControls)
-                recorder.want(wanted.record, wanted.record_input)
-
-        stack.callback(store.listen(want))
-        return recorder
-
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The beat, the addresses of other programs, snapshots, `/quit` and MIDI."""
+        """The beat, the sound, the addresses of other programs, snapshots, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
             self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
         )
         self.beat = TempoService(self.store, telemetry, lead.of).start()
         stack.callback(self.beat.stop)
+        self.audio = AudioService(self.store, telemetry, self.signals, self._playing).start()
+        stack.callback(self.audio.stop)
         for name in osc.compat:
             server = CompatServer(
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
@@ -363,6 +332,11 @@ class App:
     def _midi_state(self) -> MidiState | None:
         midi = self.midi.input
         return MidiState(midi.learning, midi.knobs, midi.ports) if midi is not None else None
+
+    def _playing(self) -> str:
+        """The name of the NDI source whose picture comes in; empty if that is no NDI source."""
+        source = self.capture.info
+        return source.title if source is not None and source.uri.startswith("ndi:") else ""
 
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)

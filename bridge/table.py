@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge.audio import controls as audio
 from bridge.control import snapshot_commands
 from bridge.control.document import markdown
 from bridge.control.midi.input import LEARN
@@ -31,10 +32,21 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Video", "Latency", "Recording", "LoRA")
+GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Audio", "Video", "Latency", "Recording", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
-COMMANDS = (*tempo.COMMANDS, *snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)
+COMMANDS = (
+    *tempo.COMMANDS,
+    *audio.COMMANDS,
+    *snapshot_commands.COMMANDS,
+    LEARN,
+    SWITCH_ON,
+    SUBSCRIBE,
+    RESEND,
+    INPUTS,
+    QUIT,
+    PING,
+)
 """Commands that are not methods of an owner, because they do more than change controls."""
 
 
@@ -54,6 +66,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         CompareControls,
         PanicControls,
         tempo.TempoControls,
+        audio.AudioControls,
         InputControls,
         CanvasControls,
         EngineControls,
@@ -69,6 +82,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *IN_FORCE,
         *readings.NAMES,
         *tempo.READINGS,
+        *audio.READINGS,
         RECORDING,
         RECORDED,
         HEARTBEAT,

@@ -11,9 +11,9 @@ from typing import Any
 from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
-PAGES = ("Stream", "Prompts", "Beat", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
+PAGES = ("Stream", "Prompts", "Beat", "Audio", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
 
-PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Beat", "LoRA": "LoRA"}
+PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Beat", "Audio": "Audio", "LoRA": "LoRA"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}

@@ -137,8 +137,8 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def Resend(self):
-        """Send every parameter of the pages Stream, Prompts, Beat and LoRA, except tempo, bend and panic buttons that
-        are off."""
+        """Send every parameter of the pages Stream, Prompts, Beat, Audio and LoRA, except tempo, bend and panic buttons
+        that are off."""
         self._open()
         self.link.settle(keep_waiting=False)
         self.link.known.clear()

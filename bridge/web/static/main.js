@@ -14,6 +14,7 @@ import { panel, panic, recording } from "./panels.js";
 import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
 import { shows } from "./shows.js";
+import { sound } from "./sound.js";
 import { widget } from "./widgets.js";
 import { words } from "./words.js";
 
@@ -51,6 +52,7 @@ const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), 
 shows(table.about.show);
 health(table, faces);
 notes(faces);
+sound();
 errors();
 words(
   table.controls.filter((c) => /^prompt_\d$/.test(c.name)),

@@ -62,8 +62,8 @@ return panels.map((p) => [p.id || p.dataset.group, box(p),
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
 PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar", "#panic", "#snapshots", "#store-mode",
-"#beat", "#tap", "#take-back", "#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]", ".sources",
-"[data-control=mix]", ...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`),
+"#beat", "#tap", "#take-back", "#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]",
+".sources", "[data-control=mix]", ...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`),
 ...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
 ...[1, 8, 9, 16].map((n) => `#pads button:nth-child(${n})`)].map((s) => { const b =
 document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width, b.height]; }))"""

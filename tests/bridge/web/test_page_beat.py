@@ -19,8 +19,8 @@ from tests.support.web_stage import Stage
 DESK = Origin("osc:x", Trust.MACHINE)
 SIZES = {"desktop": (1440, 900, False), "tablet": (1024, 768, True), "upright": (768, 1024, True)}
 SIZES |= {"phone": (390, 844, True), "phone on its side": (844, 390, True)}
-PLACES = """JSON.stringify([...document.querySelectorAll("#beat, #beat-line, #beat-bar, #beat-row > *, #take-back, #views, #panic,
-#pads, #rest")].map((e) => { const b = e.getBoundingClientRect(); return [e.id, b.x, b.y, b.width, b.height]; }))"""
+PLACES = """JSON.stringify([...document.querySelectorAll("#beat, #beat-line, #beat-bar, #meters, #beat-row > *, #views,
+#panic, #pads, #rest")].map((e) => { const b = e.getBoundingClientRect(); return [e.id, b.x, b.y, b.width, b.height]; }))"""
 SWEEP = "document.getElementById('beat-sweep').getAnimations()[0]"
 PLACE = f"{SWEEP}.effect.getComputedTiming().progress"
 

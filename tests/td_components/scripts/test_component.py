@@ -24,7 +24,7 @@ from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
 DESK = Origin("desk", Trust.MACHINE)
-NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny"}
+NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny", "audio_source": "ndi"}
 OTHER = {
     Kind.TEXT: "Ein Fluß aus Glas – 水晶の川 🌊",
     Kind.BOOL: True,
