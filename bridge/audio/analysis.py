@@ -145,8 +145,10 @@ class Analysis:
         self.rate = rate
         self.features = SILENCE
         self._strengths: list[float] = []
-        self._settings: Settings | None = None
+        self._settings = Settings()
+        self._spectrum = Spectrum(rate, self._settings.low_hz, self._settings.high_hz)
         self._hop_s = HOP / rate
+        self._fall = self._fall_of(self._settings)
         self._tail = np.zeros(LONG - HOP, np.float32)
         self._before = np.zeros(PARTS)
         self._values = np.zeros(5)  # of level, low, mid, high, onset, after the release
@@ -184,11 +186,14 @@ class Analysis:
         return taken
 
     def _apply(self, settings: Settings) -> None:
-        before = self._settings
-        if before is None or (before.low_hz, before.high_hz) != (settings.low_hz, settings.high_hz):
+        before, self._settings = self._settings, settings
+        if (before.low_hz, before.high_hz) != (settings.low_hz, settings.high_hz):
             self._spectrum = Spectrum(self.rate, settings.low_hz, settings.high_hz)
-        self._fall = float(np.exp(-self._hop_s / settings.release_s)) if settings.release_s > 0.0 else 0.0
-        self._settings = settings
+        self._fall = self._fall_of(settings)
+
+    def _fall_of(self, settings: Settings) -> float:
+        """What is left of a reading after a hop."""
+        return float(np.exp(-self._hop_s / settings.release_s)) if settings.release_s > 0.0 else 0.0
 
     def _look(self, window: np.ndarray) -> None:
         """Look at one hop."""
@@ -205,7 +210,6 @@ class Analysis:
             self._values[4] = 1.0
 
     def _gain(self, heard: np.ndarray) -> np.ndarray:
-        assert self._settings is not None
         if heard[0] > 0.0:  # a pause does not count, so that the first note after it is no shock
             self._past[:, self._next] = heard
             self._next = (self._next + 1) % self._past.shape[1]

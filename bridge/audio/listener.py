@@ -57,6 +57,7 @@ class Listener(EndpointThread):
         self._heard = heard
         self._ending = False
         self._analysis: Analysis | None = None
+        self._proposal: Proposal | None = None
         self._heard_s = self._look_s = 0.0
         self._thread.start()
 
@@ -92,15 +93,15 @@ class Listener(EndpointThread):
                 self._quiet()
             return
         self._heard_s, self.running = now, True
-        analysis = self._analysis
-        if analysis is None or analysis.rate != block.rate:
+        analysis, proposal = self._analysis, self._proposal
+        if analysis is None or proposal is None or analysis.rate != block.rate:
             analysis = self._analysis = Analysis(block.rate)
-            self._proposal = Proposal(block.rate / HOP)
+            proposal = self._proposal = Proposal(block.rate / HOP)
         self._heard(self, analysis.feed(block.samples, self._settings()), block.at_ns)
         if now >= self._look_s:
             self._look_s = now + LOOK_S
-            self._proposal.add(analysis.take_strengths())
-            self.bpm = self._proposal.bpm
+            proposal.add(analysis.take_strengths())
+            self.bpm = proposal.bpm
 
     def _quiet(self) -> None:
         """Nothing comes: nothing is heard, and the next sound begins anew."""

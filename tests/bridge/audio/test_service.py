@@ -49,7 +49,8 @@ def endless(sound: np.ndarray) -> Callable[[], Block]:
 
 def test_off_is_the_default_and_costs_nothing(room: Room) -> None:
     eventually(lambda: room.reading("state") == "off")
-    assert room.signals.names() == () and not any(t.name.startswith("audio ") for t in threading.enumerate())
+    assert room.signals.names() == ()
+    eventually(lambda: not any(t.name.startswith("audio ") for t in threading.enumerate()), "no thread for a source")
     assert [room.reading(name) for name in BANDS] == [0.0] * 5
 
 
@@ -87,7 +88,7 @@ def test_the_heard_tempo_is_proposed_and_only_taken_by_hand(room: Room, monkeypa
     eventually(lambda: abs((room.reading("bpm") or 0.0) - 126.0) < 0.5)
     assert room.store.snapshot.value("tempo_bpm") == 120.0, "nobody has taken it"
     assert room.say("/audio/take") == []
-    assert room.store.snapshot.value("tempo_bpm") == room.reading("bpm")
+    assert room.store.snapshot.value("tempo_bpm") == pytest.approx(126.0, abs=0.5)
 
 
 def test_other_machines_choose_what_programs_send_and_no_device(room: Room) -> None:
@@ -171,6 +172,7 @@ def test_start_and_stop_leave_nothing_behind(room: Room) -> None:
     eventually(lambda: room.reading("state") == "running")
     room.audio.stop()
     room.audio.stop()
-    assert record.closed.is_set() and not any(t.name.startswith("audio") for t in threading.enumerate())
+    assert record.closed.is_set()
+    eventually(lambda: not any(t.name.startswith("audio") for t in threading.enumerate()), "no thread")
     room.audio.start()
     eventually(lambda: room.reading("state") == "running")
