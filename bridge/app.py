@@ -152,6 +152,7 @@ class App:
             lambda: self.switch.trial(),
         )
         stack.callback(self.supervisor.stop)
+        stack.callback(store.listen(lambda *change: self.supervisor.controls_changed()))
         self.recorder = start_recorder(stack, config, store, self.telemetry, canvas)
         wanted = Options(width=canvas[0], height=canvas[1], fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from bridge.audio.analysis import HOP, SILENCE, Analysis, Features, Settings
+from bridge.audio.analysis import SILENCE, Analysis, Features, Settings
 from bridge.audio.proposal import Proposal
 from bridge.audio.source import AudioSource
 from bridge.pipeline.endpoints.endpoint_thread import EndpointThread
@@ -96,7 +96,7 @@ class Listener(EndpointThread):
         analysis, proposal = self._analysis, self._proposal
         if analysis is None or proposal is None or analysis.rate != block.rate:
             analysis = self._analysis = Analysis(block.rate)
-            proposal = self._proposal = Proposal(block.rate / HOP)
+            proposal = self._proposal = Proposal(block.rate / analysis.hop)
         self._heard(self, analysis.feed(block.samples, self._settings()), block.at_ns)
         if now >= self._look_s:
             self._look_s = now + LOOK_S

@@ -1,4 +1,4 @@
-"""A strict stand-in for the library sounddevice, for machines without a sound card: devices that are plugged and pulled.
+"""A strict stand-in for the library sounddevice, for machines without a sound card: devices come and go.
 
 As with PortAudio, the list of devices is that of the last start of the library, a stream of a device that was pulled
 says that it is active and never calls back again, and the end of the library closes every stream.

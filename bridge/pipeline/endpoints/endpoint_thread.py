@@ -21,7 +21,7 @@ class Closable(Protocol):
 
 
 class EndpointThread:
-    """Base of `SourceReader`, `SinkWriter` and the listener of the sound, which start the thread when they are complete.
+    """Base of `SourceReader`, `SinkWriter` and `Listener`, which start the thread when they are complete.
 
     Not a `Service`: it is not restarted. Its owner starts another one.
 

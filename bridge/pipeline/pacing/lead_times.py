@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge.pipeline.stages.base import Place, StageRow
-from bridge.process.supervisor import TICK_S
 from engine.control import controls_of
 from engine.controls import Controls
 
@@ -52,7 +51,7 @@ class LeadTimes:
             return latency + _period_ms(readings.get("fps_in", 0.0)) / 2.0
         frame_ms = _period_ms(readings.get("fps_engine", 0.0))
         chunk_ms = frame_ms * self._chunk_frames()
-        return max(0.0, latency - chunk_ms / 2.0 + frame_ms + 1000.0 * TICK_S / 2.0)
+        return max(0.0, latency - chunk_ms / 2.0 + frame_ms)
 
 
 def _period_ms(fps: float) -> float:

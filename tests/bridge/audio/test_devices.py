@@ -82,7 +82,7 @@ def test_a_name_may_be_a_part_the_whole_name_counts_more_and_none_is_the_default
         assert source.title == f"{found}, 48000 Hz"
         source.close()
         source.close()
-    with pytest.raises(AudioError, match="There are: 'Line 2 \\(monitor\\)', 'Line 2'."):
+    with pytest.raises(AudioError, match=r"There are: 'Line 2 \(monitor\)', 'Line 2'\."):
         DeviceSound("output").open()
 
 
@@ -173,5 +173,5 @@ def test_loopback_says_what_to_do_on_a_mac_and_which_outputs_there_are(monkeypat
         mac.setattr("sys.platform", "darwin")
         LoopbackSound("").open()
     monkeypatch.setitem(sys.modules, "soundcard", soundcard.Library(soundcard.Output("HDMI", True)))
-    with pytest.raises(AudioError, match="There are: 'HDMI'."):
+    with pytest.raises(AudioError, match=r"There are: 'HDMI'\."):
         LoopbackSound("speakers").open()

@@ -133,7 +133,9 @@ def test_a_source_that_hangs_is_left_behind_and_another_one_heard(room: Room, mo
         def open(self) -> None:
             release.wait(30.0)
 
-    room.make = lambda uri, playing: Hanging(tone(80.0)) if "bad" in uri else Played(tone(80.0), then=endless(tone(80.0)))
+    room.make = lambda uri, playing: (
+        Hanging(tone(80.0)) if "bad" in uri else Played(tone(80.0), then=endless(tone(80.0)))
+    )
     room.say("/audio/source", "device:bad")
     eventually(lambda: any("has not answered" in text for text in room.errors))
     room.say("/audio/source", "device:good")

@@ -10,13 +10,16 @@ from tests.support.browser import Browser, Tab, wait
 from tests.support.web_stage import Stage
 
 SHOWN = "[...document.querySelectorAll('#meters i')].map((e) => e.style.transform).join()"
-PLACES = """JSON.stringify([...document.querySelectorAll("#meters, #meters span, #panel-audio > *, #heard, #heard-tempo,
-#panel-video")].map((e) => { const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }))"""
+PLACES = """JSON.stringify(["#meters", "#meters span:nth-child(3)", "#beat-state", "#panel-audio", "#heard",
+"#heard-tempo", "#panel-video"].map((s) => { const b = document.querySelector(s).getBoundingClientRect();
+return [b.x, b.y, b.width, b.height]; }))"""
 
 
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
-    stage.telemetry.update(audio_state="off", audio_heard="", audio_bpm=0.0, audio_low=0.0, audio_mid=0.0, audio_high=0.0)
+    stage.telemetry.update(
+        audio_state="off", audio_heard="", audio_bpm=0.0, audio_low=0.0, audio_mid=0.0, audio_high=0.0
+    )
     width, height, mobile = request.param
     ready = "window.tidecast && tidecast.state.online && tidecast.state.readings.audio_state === 'off'"
     with browser.page(stage.web.url, ready, size=(width, height), mobile=mobile) as tab:

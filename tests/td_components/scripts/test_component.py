@@ -394,7 +394,7 @@ def test_while_another_source_is_chosen_no_beat_is_sent(tmp_path):
 
 
 def test_a_chop_without_a_beat_is_said(tmp_path):
-    with connected(tmp_path) as (world, bridge):
+    with connected(tmp_path) as (world, _bridge):
         world.par.Beatchop = "telemetry"
         world.par.Followtempo = True
         world.until(lambda: "telemetry is no Beat CHOP" in world.par.Lasterror.eval())

@@ -11,7 +11,7 @@ import pytest
 
 from bridge.app import App
 from bridge.bench.overhead import identity
-from bridge.bench.peers import Receiver, Seen
+from bridge.bench.peers import Receiver, Seen, SleepProbe
 from bridge.config_file import load
 from bridge.control.osc.packet import build
 from bridge.pipeline.pacing.latency import LatencyMeter
@@ -26,6 +26,9 @@ BAR_BEATS = 2
 LATE = {100.0: 260.0, 250.0: 340.0, 600.0: 340.0}
 """How late the engine is, in ms, and the tempo that comes while a change waits: a slower and a faster one."""
 
+PAUSE_MS, TRIES = 10.0, 4
+"""A measurement in which the machine pauses a program that only sleeps for longer is made again, so often at most."""
+
 
 def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tell: Callable[[str], None]
@@ -34,7 +37,7 @@ def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
     name, behind = unique("flash"), tmp_path / "behind"
     monkeypatch.setattr("bridge.process.worker.main", late_engine.main)
     monkeypatch.setenv(late_engine.BEHIND, str(behind))
-    behind.write_text("0")
+    be_behind(behind, 0)
     chosen = identity("pattern:bars", f"ndi:{name}", 64, 48) | {
         "output.fps": FPS,
         "osc.enabled": True,
@@ -44,8 +47,9 @@ def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
         "controls.tempo_bpm": BPM,
         "controls.tempo_quantum": BAR_BEATS,
     }
-    errors: list[float] = []
+    worst: list[float] = []
     with (
+        SleepProbe() as probe,
         App(load(None, chosen)) as app,
         Receiver(f"ndi:{name}") as mixer,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as desk,
@@ -81,20 +85,36 @@ def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
         say("/snap", "bar")
         lines = []
         for late_ms, other_bpm in LATE.items():
-            behind.write_text(str(round(late_ms / TICK_MS)))
-            known_ms = measured(app, late_ms)
-            mixer.take()
-            say("/prompt/1", late_engine.FLASH)
-            errors.append(away_ms(white=True))
-            wait(early, "a begin of a bar")
-            say("/snapshot/recall", 1)
-            say("/tempo/bpm", other_bpm)
-            errors.append(away_ms(white=False))
-            assert app.beat.tempo.line.bpm == other_bpm
-            say("/tempo/bpm", BPM)
-            lines.append(f"{known_ms:.0f} ms late {errors[-2]:+.1f} and {errors[-1]:+.1f}")
+            be_behind(behind, round(late_ms / TICK_MS))
+            for _ in range(TRIES):
+                known_ms = measured(app, late_ms)
+                mixer.take()
+                probe.take()
+                say("/prompt/1", late_engine.FLASH)
+                errors = [away_ms(white=True)]
+                wait(early, "a begin of a bar")
+                say("/snapshot/recall", 1)
+                say("/tempo/bpm", other_bpm)
+                errors.append(away_ms(white=False))
+                assert app.beat.tempo.line.bpm == other_bpm
+                say("/tempo/bpm", BPM)
+                paused_ms = probe.take()
+                if paused_ms < PAUSE_MS:
+                    break
+            worst.append(max(map(abs, errors)))
+            lines.append(
+                f"{known_ms:.0f} ms late {errors[0]:+.1f} and {errors[1]:+.1f} "
+                f"(the machine paused for {paused_ms:.0f})"
+            )
     tell(f"flash test, ms from the bar at the receiver (a tick has {TICK_MS:.1f}): {'; '.join(lines)}")
-    assert max(map(abs, errors)) <= TICK_MS, lines
+    assert max(worst) <= TICK_MS, lines
+
+
+def be_behind(file: Path, frames: int) -> None:
+    """Have the engine be so many frames behind."""
+    new = file.with_suffix(".new")
+    new.write_text(str(frames))
+    new.replace(file)
 
 
 def measured(app: App, late_ms: float) -> float:
