@@ -16,8 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import assert_never
 
-import platformdirs
-
+from bridge.audio.service import AudioService
 from bridge.config import AppConfig
 from bridge.config_file import start_controls
 from bridge.control.compat.server import CompatServer
@@ -39,7 +38,7 @@ from bridge.control.tempo.service import TempoService
 from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
-from bridge.pipeline.endpoints.recording import obey_record, recorder_of
+from bridge.pipeline.endpoints.recording import start_recorder
 from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.model.switch import ModelSwitch
@@ -57,13 +56,11 @@ from bridge.show.folder import BINDINGS, CUES, SESSION, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import table_of
 from bridge.video.base import Options, SourceInfo
-from bridge.video.files.record import Recorder
 from bridge.video.opening import list_sources
 from bridge.web.access import page_url, token_for
 from bridge.web.launcher import WebProcess
 from bridge.web.messages import ChangesPending, CuesTold, MidiState, SnapshotsStored, WordsKnown
 from bridge.web.server.guard import Guard
-from engine.config import long_folder
 from engine.controls import LORA_SLOTS, Controls
 from engine.frame import Frame
 
@@ -81,8 +78,8 @@ class App:
         stages: the table of stages.
 
     Attributes:
-        store, telemetry: live controls and readings; they exist before `start` and survive `stop`.
-        signals: the newest numbers that are heard from outside.
+        store, telemetry, signals: live controls, readings and what is heard from outside; they exist before `start` and
+            survive `stop`.
         quit: set when a client sends `/quit`.
         oscquery_url: where OSCQuery is served when there is no page; else empty.
         failure: why the engine failed before it was ever ready; else empty.
@@ -160,7 +157,8 @@ class App:
             lambda: self.switch.trial(),
         )
         stack.callback(self.supervisor.stop)
-        self.recorder = self._make_recorder(stack)
+        stack.callback(store.listen(lambda *change: self.supervisor.controls_changed()))
+        self.recorder = start_recorder(stack, config, store, self.telemetry, canvas)
         wanted = Options(width=canvas[0], height=canvas[1], fps=Fraction(fps).limit_denominator(1001) if fps else None)
         self.capture = Capture(
             config.input.uri,
@@ -224,18 +222,8 @@ class App:
         stack.callback(osc.stop)
         return osc
 
-    def _make_recorder(self, stack: contextlib.ExitStack) -> Recorder:
-        config = self.config
-        folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
-        recorder = recorder_of(
-            self.store, self.telemetry, self._canvas(), long_folder(folder), config.output.fps or 30.0
-        )
-        stack.callback(recorder.close)
-        stack.callback(obey_record(self.store, recorder))
-        return recorder
-
     def _start_controls(self, stack: contextlib.ExitStack) -> None:
-        """The beat, modulators, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
+        """The beat, modulators, the sound, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
             self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
@@ -251,6 +239,8 @@ class App:
             self.store, telemetry, self.signals, lambda: beat.tempo, beat.changes.lead_ns
         ).start()
         stack.callback(self.modulation.stop)
+        self.audio = AudioService(self.store, telemetry, self.signals, self._playing).start()
+        stack.callback(self.audio.stop)
         for name in osc.compat:
             server = CompatServer(
                 self.store, self.telemetry, name, host=osc.host, port=osc.compat_port or None, gate=self._gate
@@ -364,6 +354,11 @@ class App:
     def _midi_state(self) -> MidiState | None:
         midi = self.midi.input
         return MidiState(midi.learning, midi.knobs, midi.ports) if midi is not None else None
+
+    def _playing(self) -> str:
+        """The name of the NDI source whose picture comes in; empty if that is no NDI source."""
+        source = self.capture.info
+        return source.title if source is not None and source.uri.startswith("ndi:") else ""
 
     def _input_options(self) -> Options:
         return Options(extra_ips=self.config.input.extra_ips)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge.audio import controls as audio
 from bridge.control import snapshot_commands
 from bridge.control.cues import controls as cues
 from bridge.control.document import markdown
@@ -33,11 +34,15 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Cues", "Video", "Latency", "Recording", "LoRA", "Modulation")
+GROUPS = (
+    *("Prompts", "Stream", "Panic", "Tempo", "Audio", "Cues", "Modulation"),
+    *("Video", "Latency", "Recording", "LoRA"),
+)
 """The order in which generated pages show the groups of controls."""
 
 COMMANDS = (
     *tempo.COMMANDS,
+    *audio.COMMANDS,
     *modulation.COMMANDS,
     *snapshot_commands.COMMANDS,
     *cues.COMMANDS,
@@ -62,6 +67,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         CompareControls,
         PanicControls,
         tempo.TempoControls,
+        audio.AudioControls,
         cues.CueControls,
         modulation.ModulationControls,
         InputControls,
@@ -79,6 +85,7 @@ def table_of(stages: Sequence[StageRow]) -> ControlTable:
         *IN_FORCE,
         *readings.NAMES,
         *tempo.READINGS,
+        *audio.READINGS,
         *cues.READINGS,
         *modulation.readings_of(owners),
         RECORDING,

@@ -50,7 +50,10 @@ from engine.frame import Frame
 log = logging.getLogger(__name__)
 
 TICK_S = 0.02
-"""Interval at which the heartbeat is checked and changed controls are sent."""
+"""Interval at which the heartbeat is checked, and controls are sent whose change was not told (`controls_changed`)."""
+
+POST_S = 0.004
+"""Shortest time between two sendings of controls whose changes are told: a flood of them costs little."""
 
 STABLE_S = 30.0
 """After an engine has run for this long, the delay before the next restart is the shortest again."""
@@ -116,6 +119,10 @@ class Supervisor:
         self._skipped = 0
         self._purged = 0
         self._fault: Fault | None = None
+        self._posting = threading.Lock()  # held to send controls, so that the newest are sent last
+        self._engine: EngineProcess | None = None
+        self._sent: Controls | None = None
+        self._posted_s = 0.0
         self.state = EngineState.STOPPED
         self.restarts = 0
 
@@ -160,6 +167,19 @@ class Supervisor:
             if choice != self._wanted:
                 self._measured.pop(choice, None)
             self._wanted = choice
+
+    def controls_changed(self) -> None:
+        """Send the engine the controls in force; never waits, from any thread. Without this call it gets them some time
+        within `TICK_S`."""
+        if self._controls() is not self._sent and time.monotonic() - self._posted_s >= POST_S:
+            self._post_controls()
+
+    def _post_controls(self) -> None:
+        with self._posting:
+            current, engine = self._controls(), self._engine
+            if engine is not None and current is not self._sent:
+                engine.channel.post(ControlsChanged(current))
+                self._sent, self._posted_s = current, time.monotonic()
 
     def feed(self, frame: Frame) -> None:
         """Pass a frame to the engine if it is running; frames are not queued while it loads."""
@@ -221,17 +241,19 @@ class Supervisor:
         self._failure = ""
         try:
             self._prepare()
-            sent = self._controls()
-            engine = self._start_process(sent)
+            self._sent = self._controls()
+            engine = self._start_process(self._sent)
         except Exception as error:  # whatever the reason, an engine that cannot be started is tried again
             log.exception("the engine process failed to start")
             return f"The engine process could not be started: {type(error).__name__}: {error}."
         try:
-            return self._watch(engine, sent)
+            self._engine = engine
+            return self._watch(engine)
         except Exception as error:  # an engine that cannot be watched is replaced
             log.exception("the engine process could not be watched")
             return f"The engine process could not be watched: {type(error).__name__}: {error}."
         finally:
+            self._engine = None
             # One that loads does not read what it is told; one that runs finishes its chunk.
             asked = self._stopping.is_set() or (self._wanted != self._choice and self._ready)
             if not engine.end(gently=asked):
@@ -277,7 +299,7 @@ class Supervisor:
         self._skipped += heartbeat.skipped
         self._heartbeat, self._pid = self._no_heartbeat, 0
 
-    def _watch(self, engine: EngineProcess, sent: Controls) -> str:
+    def _watch(self, engine: EngineProcess) -> str:
         """Watch an engine process until it ends, hangs or is no longer wanted; returns the reason."""
         watchdog = Watchdog(engine.heartbeat, self._process_config)
         while not self._stopping.is_set():
@@ -290,10 +312,7 @@ class Supervisor:
                 return f"{self._wanted} was chosen instead."
             if self._ready and engine.heartbeat.chunks:
                 self._proven = self._choice
-            current = self._controls()
-            if current is not sent:
-                engine.channel.post(ControlsChanged(current))
-                sent = current
+            self._post_controls()
             fault, self._fault = self._fault, None
             if fault is not None:
                 engine.channel.post(InjectFault(fault))

@@ -1,4 +1,4 @@
-"""The custom parameters that do not come from the table of controls: presets, connection, engine process, about.
+"""The custom parameters that do not come from the table of controls: beat, presets, connection, engine process, about.
 
 Each function returns the parameters of one page, or of one section, in the order of the page.
 """
@@ -6,6 +6,31 @@ Each function returns the parameters of one page, or of one section, in the orde
 from __future__ import annotations
 
 from td_components.definition.spec import Parameter, Style
+
+
+def beat() -> list[Parameter]:
+    """TouchDesigner's own beat, on the page Beat."""
+    return [
+        Parameter(
+            "Followtempo",
+            "Follow TouchDesigner's Tempo",
+            "Beat",
+            Style.TOGGLE,
+            False,
+            help="Let the beat of Tidecast follow TouchDesigner's own tempo. Source becomes osc; while another one is "
+            "chosen, nothing is sent.",
+        ),
+        Parameter(
+            "Beatchop",
+            "Beat CHOP",
+            "Beat",
+            Style.STR,
+            "beat",
+            help="Path of the Beat CHOP that is followed, seen from inside this component. The one inside keeps to the "
+            "project's tempo; one of yours may be reset on your bar. It needs the outputs Count+Ramp and BPM, and the "
+            "period 1.",
+        ),
+    ]
 
 
 def presets() -> list[Parameter]:

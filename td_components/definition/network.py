@@ -5,7 +5,8 @@
                        +-> out1
 
 `osc_out` and `osc_in` talk to Tidecast, `parameters` and `frames` call the extension, `readings` becomes the
-second output (a CHOP) and `log` the third (a DAT). The scripts are the files of the folder `scripts`.
+second output (a CHOP) and `log` the third (a DAT). `beat` tells TouchDesigner's own beat, if it is to be followed. The
+scripts are the files of the folder `scripts`.
 """
 
 from __future__ import annotations
@@ -220,6 +221,19 @@ def _outputs() -> tuple[Node, ...]:
         Node("log", "DAT:table", 500, 100),
         Node("out3", "DAT:out", 700, 100, (_constant("label", "log"), _constant("connectorder", 2)), ("log",)),
         _text_node("selftest_report", 900, 100, ""),
+        Node(
+            "beat",
+            "CHOP:beat",
+            -400,
+            -380,
+            (
+                _constant("playmode", "local"),  # goes on where the timeline begins again
+                _constant("period", 1),
+                _constant("ramp", "off"),
+                _constant("countramp", "on"),
+                _constant("bpm", "on"),
+            ),
+        ),
     )
 
 

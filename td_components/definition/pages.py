@@ -1,7 +1,7 @@
 """The custom parameters of the Tidecast component, generated from the table of controls.
 
 `controls.json` is that table as plain data, written by `tidecast td generate`. Parameters that do not come from the
-table (connection, engine process, presets) are in `fixed_pages.py`.
+table (TouchDesigner's beat, connection, engine process, presets) are in `fixed_pages.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
 PAGES = (
-    *("Stream", "Prompts", "Tempo", "Cues", "Modulation", "LoRA"),
+    *("Stream", "Prompts", "Beat", "Audio", "Cues", "Modulation", "LoRA"),
     *("Connection", "Engine", "Health", "Callbacks", "About"),
 )
 
-PAGE_OF_GROUP = {name: name for name in ("Prompts", "Tempo", "Cues", "LoRA", "Modulation")}
+PAGE_OF_GROUP = {name: name for name in ("Prompts", "Audio", "Cues", "LoRA", "Modulation")} | {"Tempo": "Beat"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
@@ -76,6 +76,7 @@ def parameters(table: dict[str, Any], version: str) -> tuple[Parameter, ...]:
     """
     by_page: dict[str, list[Parameter]] = {page: [] for page in PAGES}
     for parameter in (
+        *fixed_pages.beat(),
         *_controls(table),
         *_commands(table),
         *fixed_pages.presets(),
@@ -106,7 +107,7 @@ def _controls(table: dict[str, Any]) -> list[Parameter]:
                 high=control["high"],
                 menu=tuple((word, word.capitalize()) for word in control["choices"]),
                 help=_help(control, EXTRA_HELP.get(control["name"], "")),
-                section=control["group"] != group and any(r.page == page for r in rows),
+                section=control["group"] != group and any(r.page == page for r in (*fixed_pages.beat(), *rows)),
             )
         )
         group = control["group"]

@@ -13,6 +13,8 @@ import traceback
 
 PREFIX = "/tidecast"
 LOG_ROWS = 500
+BEAT_S = 0.1
+"""Seconds between two tellings of TouchDesigner's beat. Tidecast filters out how late each of them is."""
 
 
 class TidecastExt:
@@ -25,6 +27,7 @@ class TidecastExt:
         self.due = {}
         self.resend_due = False
         self.pings = 0
+        self.told_bpm = 0.0
         self.quit_word = secrets.token_hex(16)
 
     # Called by the callback DATs
@@ -42,6 +45,8 @@ class TidecastExt:
             if self.resend_due:
                 self.resend_due = False
                 self.Resend()
+            if self.par("Followtempo") and self._every("beat", BEAT_S, now):
+                self._tell_beat()
         if self._every("process", 0.25, now):
             self._watch(now)
         if self._every("source", 1.0, now):
@@ -61,6 +66,8 @@ class TidecastExt:
             self._tell(name)
         elif name in ("Sendname", "Transport"):
             self._tell("Input")
+        elif name == "Followtempo":
+            self._follow(self.par(name))
         elif name in ("Active", "Address", "Port", "Listenport"):
             self._go_offline()
             self.link.reset()
@@ -130,8 +137,8 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def Resend(self):
-        """Send every parameter of the pages Stream, Prompts, Tempo and LoRA, except tempo, bend and panic buttons that
-        are off."""
+        """Send every parameter of the pages Stream, Prompts, Beat, Audio and LoRA, except tempo, bend and panic buttons
+        that are off."""
         self._open()
         self.link.settle(keep_waiting=False)
         self.link.known.clear()
@@ -251,8 +258,33 @@ class TidecastExt:
             else:
                 self.Log(values[0])
 
+    def _follow(self, yes):
+        """Let the source of the beat be what this component tells, or no longer."""
+        self.told_bpm = 0.0
+        if yes or self.par("Temposource") == "osc":
+            self._show("Temposource", "osc" if yes else "internal")
+            self._tell("Temposource")  # before the first beat
+
+    def _tell_beat(self):
+        """Tell TouchDesigner's tempo, if it has changed, and its position in beats."""
+        if self.par("Temposource") != "osc" or not self.link.online:
+            return
+        chop = self.ownerComp.op(self.par("Beatchop"))
+        bpm, position = (chop["bpm"], chop["countramp"]) if chop is not None and chop.isCHOP else (None, None)
+        if bpm is None or position is None:
+            self._show("Followtempo", False)
+            name = self.par("Beatchop")
+            self._error("beat", f"{name} is no Beat CHOP with the outputs Count+Ramp and BPM switched on.")
+            return
+        bpm, position = bpm.eval(), position.eval()
+        if abs(bpm - self.told_bpm) > 0.01:
+            self.told_bpm = bpm
+            self._send("/tempo/bpm", [bpm])
+        self._send("/tempo/beat", [position])
+
     def _synchronise(self):
         """Bring both sides to the same values, in the direction that the parameter On Connect says."""
+        self.told_bpm = 0.0
         if self.par("Onconnect") == "send":
             self.resend_due = True
         else:

@@ -13,6 +13,7 @@ no pictures.
 from __future__ import annotations
 
 import socket
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ class FakeTouchDesigner:
         self.changes: list[tuple[Par, bool]] = []
         self.printed: list[str] = []
         self.frames = 0
+        self.bpm = 120.0
+        self._counted = (time.monotonic(), 0.0)  # a time, and the beats since the start
         self.root.create(self.td.baseCOMP, "project1")
 
     def run_script(self, text: str) -> dict[str, Any]:
@@ -73,6 +76,15 @@ class FakeTouchDesigner:
             par.owner.initialise()
         else:
             self.changes.append((par, True))
+
+    def beats(self) -> float:
+        """The beats of the project's tempo since the start."""
+        since, beats = self._counted
+        return beats + (time.monotonic() - since) * self.bpm / 60.0
+
+    def set_tempo(self, bpm: float) -> None:
+        """Change the project's tempo; the beat goes on from where it is."""
+        self._counted, self.bpm = (time.monotonic(), self.beats()), bpm
 
     def all(self, op_type: str) -> Iterator[DAT]:
         """Every operator of a class, at any depth."""

@@ -40,9 +40,12 @@ TOGGLES = frozenset(
         "splitmessage",
         "syncfile",
         "loadonstart",
+        "ramp",
+        "countramp",
+        "bpm",
     }
 )
-NUMBERS = frozenset({"port", "resolutionw", "resolutionh", "index", "connectorder", "maxlines", "fps"})
+NUMBERS = frozenset({"port", "resolutionw", "resolutionh", "index", "connectorder", "maxlines", "fps", "period"})
 PULSES = frozenset({"reinitextensions"})
 DEFAULT_DOCKED = {"DAT:oscin": "callbacks", "DAT:ndi": "callbacks"}
 """Operators to which the real `create` docks a text DAT by itself."""
@@ -272,6 +275,7 @@ class OP:
         return par
 
     isCOMP = property(lambda self: self.family == "COMP")
+    isCHOP = property(lambda self: self.family == "CHOP")
     par = property(lambda self: ParCollection(self.pars))
     docked = property(lambda self: [o for o in self._siblings() if o._dock is self])
     inputs = property(lambda self: [self.wires[i] for i in sorted(self.wires)])
@@ -454,7 +458,18 @@ class DAT(OP):
         return self.world.sender.sendto(packet, target)
 
 
-CLASSES: dict[str, type[OP]] = {"COMP": COMP, "DAT": DAT}
+class CHOP(OP):
+    """Channels; only the Beat CHOP has any here."""
+
+    def __getitem__(self, name: str) -> types.SimpleNamespace | None:
+        """A channel by its name; None if there is none."""
+        if self.OPType != "beatCHOP" or name not in ("bpm", "countramp") or not self.pars[name].eval():
+            return None
+        beats = self.world.beats() / self.pars["period"].eval()
+        return types.SimpleNamespace(eval=lambda: self.world.bpm if name == "bpm" else beats)
+
+
+CLASSES: dict[str, type[OP]] = {"COMP": COMP, "DAT": DAT, "CHOP": CHOP}
 
 
 class OpClass:

@@ -118,6 +118,35 @@ def serve_with_cyndilib(
     sender.close()
 
 
+def sing_with_cyndilib(conn: Connection, name: str, folder: str, hz: float) -> None:
+    """Send a tone over NDI with the other binding, in blocks of 10 ms and without pictures, until told to stop.
+
+    ("level", 0.1) sets its root mean square; 0 is silence.
+    """
+    _other_binding(folder)
+    from cyndilib.audio_frame import AudioSendFrame
+    from cyndilib.sender import Sender
+
+    sender, audio = Sender(name, clock_audio=False), AudioSendFrame(480)
+    audio.sample_rate, audio.num_channels = 48000, 2
+    sender.set_audio_frame(audio)
+    sender.open()
+    conn.send("open")
+    level, number, start = 0.1, 0, time.monotonic()
+    while True:
+        if conn.poll():
+            message = conn.recv()
+            if message[0] != "level":
+                break
+            level = message[1]
+        times = (np.arange(480) + 480 * number) / 48000
+        tone = (level * np.sqrt(2.0) * np.sin(2.0 * np.pi * hz * times)).astype(np.float32)
+        sender.write_audio(np.stack((tone, tone)))
+        number += 1
+        time.sleep(max(0.0, start + number / 100 - time.monotonic()))
+    sender.close()
+
+
 @contextlib.contextmanager
 def _cyndilib_receiver(name: str, folder: str) -> Iterator[Callable[[], np.ndarray | None]]:
     """A receiver of the other binding; what it yields gives the picture of this moment, RGBA, None before the first.

@@ -2,7 +2,8 @@
 
 A change is sent so much before its moment that it is seen at the moment: by the measured latency of whoever obeys it,
 plus a trim. Nothing is computed in advance but the position at which it is to be seen; `apply` compares it with the
-beat in force, so a tempo that changes meanwhile moves the change with it.
+beat in force, so a tempo that changes meanwhile moves the change with it. If it then comes too soon to be met, or the
+latency has grown, the change waits for the next moment.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _LONG_AGO = 1e6  # beats
 
 LATE_NS = 60_000_000
 """A command that is to land at a moment of `snap` may be seen this much later, before it waits for the next moment."""
+MISSED_NS = 5_000_000
+"""A moment is missed if a change for it was due so long before the last look, at which it was not due."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Changes:
         self._changes: list[_Change] = []
         self._basis: tuple[str, int] = ("off", 0)  # by what the moments were chosen
         self._making = 0  # the thread that makes changes now
+        self._looked_ns = 0  # the last `apply` with changes
         self.pending: tuple[Pending, ...] = ()
         """What waits, the first first; replaced as a whole."""
 
@@ -172,6 +176,7 @@ class Changes:
                 return None
             tempo = self._tempo()
             self._retarget(tempo, ns)
+            self._put_off(tempo, ns)
             next_ns = self._collect(tempo, ns)
             due = [change for change in self._changes if change.due]
             batches = self._batches(due)
@@ -232,6 +237,17 @@ class Changes:
                     change.place = replace(change.place, earliest=tempo.beat_at(ns + lead))
                 change.beat = self._moment(tempo, change.names, change.place, ns)
         self._tell()
+
+    def _put_off(self, tempo: Tempo, ns: int) -> None:
+        """Choose the next moment for what can no longer be seen at its own: the tempo or the latency has grown."""
+        looked, self._looked_ns = self._looked_ns, ns
+        for change in self._changes if tempo.moving else ():
+            if change.begun or not self._beats(tempo, change.place):
+                continue
+            lead = max(self.lead_ns(name) for name in change.names)
+            if tempo.ns_at(change.beat) - lead < looked - MISSED_NS:
+                change.beat = self._moment(tempo, change.names, change.place, ns)
+                self._tell()
 
     def _collect(self, tempo: Tempo, ns: int) -> float | None:
         """Note what is due in each change; returns when the next is."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-
-from bridge.video.base import Sink, Source
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -14,8 +13,15 @@ HANG_S = 5.0
 """A source or sink that has not returned from a call for this long hangs, in s."""
 
 
+class Closable(Protocol):
+    """A source or a sink."""
+
+    def close(self) -> None:
+        """Release everything."""
+
+
 class EndpointThread:
-    """Base of `SourceReader` and `SinkWriter`, which start the thread when they are complete.
+    """Base of `SourceReader`, `SinkWriter` and `Listener`, which start the thread when they are complete.
 
     Not a `Service`: it is not restarted. Its owner starts another one.
 
@@ -49,7 +55,7 @@ class EndpointThread:
     def _run(self) -> None:
         raise NotImplementedError
 
-    def _close(self, endpoint: Source | Sink | None) -> None:
+    def _close(self, endpoint: Closable | None) -> None:
         self._in_call_since = time.monotonic()
         try:
             if endpoint is not None:

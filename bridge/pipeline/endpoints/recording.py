@@ -1,32 +1,38 @@
-"""The recorder of a running bridge: it obeys the controls of the recording, and the telemetry tells what it writes."""
+"""Recording: joins the recorder to the controls that switch it on, and to the telemetry."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
+from bridge.config import AppConfig
 from bridge.control.origin import INTERNAL, Origin
 from bridge.control.store import ControlStore
 from bridge.control.telemetry import Telemetry
-from bridge.pipeline.canvas.size import Size
 from bridge.video.files.record import Recorder
 from bridge.video.files.record_controls import RecordControls
+from engine.config import long_folder
 
 log = logging.getLogger(__name__)
 
 
-def recorder_of(store: ControlStore, telemetry: Telemetry, size: Size, folder: Path, fps: float) -> Recorder:
-    """A recorder whose files the telemetry tells; it switches the control `record` off when it has ended by itself.
+def start_recorder(
+    stack: contextlib.ExitStack, config: AppConfig, store: ControlStore, telemetry: Telemetry, size: tuple[int, int]
+) -> Recorder:
+    """A recorder that obeys the controls.
 
     Args:
+        stack: closes it.
+        config: names the folder.
         store: the live controls.
-        telemetry: receives the names of the files, and what goes wrong.
-        size: width and height in pixels.
-        folder: where the files go.
-        fps: rate of the output in 1/s.
+        telemetry: receives the files and the errors.
+        size: width and height of the output at the start, in pixels.
     """
+    folder = Path(config.storage.record_dir or platformdirs.user_videos_path() / "Tidecast").expanduser()
 
     def status(files: str) -> None:
         before = telemetry.snapshot().get("recording", "")
@@ -37,18 +43,19 @@ def recorder_of(store: ControlStore, telemetry: Telemetry, size: Size, folder: P
         if not files and store.snapshot.of(RecordControls).record:
             store.set("record", False, INTERNAL)
 
-    def trouble(text: str) -> None:
-        telemetry.error("record", text)
-
-    return Recorder(*size, folder, status=status, trouble=trouble, fps=fps)
-
-
-def obey_record(store: ControlStore, recorder: Recorder) -> Callable[[], None]:
-    """Have the recorder obey its controls; returns a function that ends it."""
+    recorder = Recorder(
+        *size,
+        long_folder(folder),
+        status=status,
+        trouble=lambda text: telemetry.error("record", text),
+        fps=config.output.fps or 30.0,
+    )
+    stack.callback(recorder.close)
 
     def want(name: str, value: Any, origin: Origin) -> None:
         if name in ("record", "record_input"):
             wanted = store.snapshot.of(RecordControls)
             recorder.want(wanted.record, wanted.record_input)
 
-    return store.listen(want)
+    stack.callback(store.listen(want))
+    return recorder

@@ -1,9 +1,10 @@
 """How long before it is to be seen a change of a control has to be made.
 
-The engine obeys a control from its next chunk on. The first frame of that chunk was captured up to a chunk's time
-before the change, and is seen after the measured latency: with half a chunk less than the latency, the change is seen
-at the edge between two chunks that is nearest to its moment. A stage of the input obeys from the next frame on. What is
-obeyed after the engine is seen at the next tick, half a period later in the mean.
+The engine obeys a control from its next chunk on. That chunk begins up to a chunk's time after the change, when its
+last frame has been captured; its first frame was captured all frames but one earlier, and is seen after the measured
+latency. Sent earlier by the latency, less half a chunk, plus a frame, the change is seen at the edge between two chunks
+that is nearest to its moment. A stage of the input obeys from the next frame on, half a frame later in the mean. What
+is obeyed after the engine is seen at the next tick, half a period later in the mean.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bridge.pipeline.stages.base import Place, StageRow
-from bridge.process.supervisor import TICK_S
 from engine.control import controls_of
 from engine.controls import Controls
 
@@ -22,7 +22,7 @@ class LeadTimes:
 
     Args:
         stages: the table of stages.
-        readings: the newest readings: `latency`, from capture to send, and `fps_engine`.
+        readings: the newest readings: `latency`, from capture to send, `fps_engine` and `fps_in`.
         chunk_frames: frames of a chunk in the mean; 0 if that is not known.
         period_ms: time between two ticks of the output, in ms.
     """
@@ -48,7 +48,12 @@ class LeadTimes:
         readings = self._readings()
         latency = float(readings.get("latency", 0.0))
         if name in self._input:
-            return latency
-        fps = float(readings.get("fps_engine", 0.0))
-        chunk_ms = 1000.0 * self._chunk_frames() / fps if fps > 0.0 else 0.0
-        return max(0.0, latency - chunk_ms / 2.0 + 1000.0 * TICK_S / 2.0)
+            return latency + _period_ms(readings.get("fps_in", 0.0)) / 2.0
+        frame_ms = _period_ms(readings.get("fps_engine", 0.0))
+        chunk_ms = frame_ms * self._chunk_frames()
+        return max(0.0, latency - chunk_ms / 2.0 + frame_ms)
+
+
+def _period_ms(fps: float) -> float:
+    """Time of a frame; 0 if the rate is not known."""
+    return 1000.0 / fps if fps > 0.0 else 0.0

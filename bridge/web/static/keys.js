@@ -14,19 +14,20 @@ const MOVES = [
   ["Escape", "In a field: leave it and keep the old text. In a dialog: close it"],
   ["Enter", "On a fader: type its number. On the pad: go to the centre"],
   ["M", "On a fader: its modulator, as a right click or a finger that rests on it"],
-  ["Tab", "Next control: picture, panic, snapshots, then the other panels; Shift+Tab goes back"],
+  ["Tab", "Next control: picture, panic, snapshots, the beat, then the other panels; Shift+Tab goes back"],
   ["← →", "Move the fader or pad that has the focus; with Shift a fader moves finer and the pad further"],
 ];
 
 /** Follow the keyboard. `byName` are the rows of the controls; `press` recalls a snapshot; `compare` is the key of A/B; `go`
- * begins the next cue. */
-export function keyboard(byName, press, compare, go) {
+ * begins the next cue; `tap` taps the tempo. */
+export function keyboard(byName, press, compare, go, tap) {
   const panic = Object.entries(PANIC).filter(([name]) => name in byName);
   const acts = {
     P: () => document.getElementById("w-prompt_1").focus(),
     V: lookOn,
     C: (event) => compare.press(event.timeStamp),
     G: go,
+    T: tap,
     "?": () => document.getElementById("help").showModal(),
   };
   const always = {};
@@ -44,6 +45,7 @@ export function keyboard(byName, press, compare, go) {
     row(["G"], "GO: begin the next cue"),
     row(["V"], "Next view of the picture"),
     row(["C"], "Compare A/B: without Reproject and Detail, and back. Held: only while it is held"),
+    row(["T"], "Tap the tempo: each tap is a beat"),
     row(["?"], "This help"),
     ...MOVES.map(([key, words]) => row([key], words)),
   );

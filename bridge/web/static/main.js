@@ -1,5 +1,6 @@
 // The control room page: fetches the table of controls, builds everything from it, then follows the show.
 
+import { strip } from "./beat.js";
 import { compare } from "./compare.js";
 import { cues } from "./cues.js";
 import { errors } from "./errors.js";
@@ -15,6 +16,7 @@ import { panel, panic, recording } from "./panels.js";
 import { drawn, look, picture } from "./picture.js";
 import { prompts } from "./prompts.js";
 import { shows } from "./shows.js";
+import { sound } from "./sound.js";
 import { widget } from "./widgets.js";
 import { words } from "./words.js";
 
@@ -60,6 +62,7 @@ const press = snapshots(table.commands.find((c) => c.name === "snapshot_undo"), 
 shows(table.about.show);
 health(table, faces);
 notes(faces);
+sound();
 errors();
 words(
   table.controls.filter((c) => /^prompt_\d$/.test(c.name)),
@@ -69,7 +72,7 @@ guide(table, byName.input);
 learn();
 picture();
 
-keyboard(byName, press, compare(byName.compare), go);
+keyboard(byName, press, compare(byName.compare), go, strip(byName, table.commands));
 
 // On a phone the tools are the first row of what scrolls; the top keeps only the state.
 const phone = matchMedia("(max-width: 700px) and (min-height: 541px), (max-width: 600px)");

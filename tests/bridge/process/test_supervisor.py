@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -115,6 +116,24 @@ def start() -> Iterator[Callable[..., Show]]:
     for show in shows:
         show.supervisor.stop()
         assert show.supervisor.state is EngineState.STOPPED
+
+
+def test_a_change_that_is_told_is_sent_at_once_each_once_and_a_flood_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The watch, which would send it some time later, does not run here."""
+    show, posted = Show(), list[Any]()
+    show.supervisor._engine = cast(Any, SimpleNamespace(channel=SimpleNamespace(post=posted.append)))
+    monkeypatch.setattr(supervisor, "POST_S", 0.0)
+    show.supervisor.controls_changed()
+    show.supervisor.controls_changed()
+    assert posted == [messages.ControlsChanged(STILL)]
+    monkeypatch.setattr(supervisor, "POST_S", 60.0)
+    monkeypatch.setattr(sys.modules[__name__], "STILL", Controls(strength=0.25))
+    show.supervisor.controls_changed()
+    assert len(posted) == 1, "the watch sends it"
+    show.supervisor._post_controls()
+    assert posted[1:] == [messages.ControlsChanged(Controls(strength=0.25))]
 
 
 @posix_only

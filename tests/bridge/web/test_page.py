@@ -62,8 +62,8 @@ return panels.map((p) => [p.id || p.dataset.group, box(p),
     .map((e) => [e.textContent.trim() || e.id, box(e), e.tagName === "BUTTON" && e.scrollWidth > e.clientWidth])]);
 })()"""
 PINNED = """JSON.stringify(["#top", "#tools", "#picture", "#views", "#view-bar", "#panic", "#snapshots", "#store-mode",
-"#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]", ".sources",
-"[data-control=mix]", ...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`),
+"#beat", "#tap", "#take-back", "#rest", "#slots", "#pad", "#health", "[data-control=strength]", "[data-control=input]",
+".sources", "[data-control=mix]", ...[1, 2, 3, 4].map((n) => `#slots .slot:nth-child(${n})`),
 ...[1, 2, 3].map((n) => `.panic-box:nth-child(${n})`),
 ...[1, 8, 9, 16].map((n) => `#pads button:nth-child(${n})`)].map((s) => { const b =
 document.querySelector(s).getBoundingClientRect(); return [s, b.x, b.y, b.width, b.height]; }))"""
@@ -260,7 +260,7 @@ def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage
             break
     assert reached >= {c.name for c in TABLE.controls}
     order = [name for name, before in zip(panels, [None, *panels], strict=False) if name and name != before]
-    assert order[:4] == ["top", "picture", "panic", "snapshots"] and order[-1] == "health", order
+    assert order[:5] == ["top", "picture", "panic", "snapshots", "beat"] and order[-1] == "health", order
     assert len(order) == len(set(order)), "Tab comes to every panel once"
     stage.store.set("strength", 0.5)
     page.until("document.querySelector('#w-strength').value === '0.5'")
@@ -596,7 +596,7 @@ def test_everything_has_its_place(resized: Tab, stage: Stage, size: tuple[int, i
     page.js("document.querySelectorAll('.column, #rest').forEach((e) => e.scrollTo(0, 0)); tidecast.look('split')")
     before = page.js(PINNED)
     seen = {name: box for name, box, _ in page.js(PLACES)}
-    for name in ("top", "views", "panic", "snapshots"):
+    for name in ("top", "views", "panic", "snapshots", "beat"):
         left, top, right, bottom = seen[name]
         assert left >= -1 and top >= -1 and right <= width + 1 and bottom <= height + 1, name
         assert bottom - top >= 44 and right - left >= 150, name

@@ -79,5 +79,7 @@ def test_parameters_that_the_guide_names_in_words_exist():
         "Executable",
         "Weight 1",
         "Selftest",
+        "Follow TouchDesigner's Tempo",
+        "Beat CHOP",
     ):
         assert label in labels and label in text, label

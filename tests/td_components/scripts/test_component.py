@@ -14,6 +14,7 @@ import pytest
 
 from bridge.control.modulation.controls import SLOTS
 from bridge.control.origin import Origin, Trust
+from bridge.control.tempo.service import TempoService
 from bridge.table import TABLE, start_values
 from engine.control import Kind
 from td_components import generate
@@ -24,7 +25,7 @@ from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
 DESK = Origin("desk", Trust.MACHINE)
-NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny"} | {
+NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny", "audio_source": "ndi"} | {
     f"mod_{number}": f"mix sine hz={number}" for number in range(1, SLOTS + 1)
 }
 OTHER = {
@@ -354,6 +355,55 @@ def test_a_reconnect_sends_no_tempo(tmp_path):
         world.until(lambda: world.par.Tempobpm.eval() == 128.0)
         world.frames(0.3)
         assert bridge.store.snapshot.value("tempo_bpm") == 128.0
+
+
+def test_the_beat_follows_touchdesigners_tempo_and_leaves_it_again(tmp_path):
+    with connected(tmp_path) as (world, bridge):
+        beat = TempoService(bridge.store, bridge.telemetry).start()
+        errors = []
+        bridge.telemetry.listen_errors(lambda *error: errors.append(error))
+
+        def in_step():
+            ns = time.monotonic_ns()
+            away = (beat.tempo.beat_at(ns) - world.td.beats() + 0.5) % 1.0 - 0.5
+            return abs(beat.tempo.shown_bpm - world.td.bpm) < 0.5 and abs(away) < 0.1
+
+        try:
+            assert bridge.store.snapshot.value("tempo_source") == "internal"
+            world.td.set_tempo(133.0)
+            world.par.Followtempo = True
+            world.until(in_step, what="the tempo")
+            assert beat.tempo.source == "osc" and world.par.Temposource.eval() == "osc"
+            world.td.set_tempo(92.0)
+            world.until(in_step, what="another tempo")
+            world.par.Followtempo = False
+            world.until(lambda: beat.tempo.source == "internal", what="the end")
+            assert beat.tempo.state == "running" and abs(beat.tempo.shown_bpm - 92.0) < 0.5
+            assert errors == [], "no beat comes before the source is chosen, and none is missed"
+        finally:
+            beat.stop()
+
+
+def test_while_another_source_is_chosen_no_beat_is_sent(tmp_path):
+    with connected(tmp_path) as (world, bridge):
+        beats = []
+        bridge.store.on("tempo_beat", lambda args, caller: beats.append(args))
+        world.par.Followtempo = True
+        world.until(lambda: len(beats) > 1, what="beats")
+        bridge.store.set("tempo_source", "tap", DESK)
+        world.until(lambda: world.par.Temposource.eval() == "tap", what="the other source")
+        beats.clear()
+        world.frames(0.3)
+        assert beats == []
+
+
+def test_a_chop_without_a_beat_is_said(tmp_path):
+    with connected(tmp_path) as (world, _bridge):
+        world.par.Beatchop = "telemetry"
+        world.par.Followtempo = True
+        world.until(lambda: "telemetry is no Beat CHOP" in world.par.Lasterror.eval())
+        assert not world.par.Followtempo.eval()
+        world.until(lambda: world.par.Temposource.eval() == "internal")
 
 
 def test_its_own_picture_becomes_the_input_when_one_is_wired_in(tmp_path):

@@ -109,6 +109,37 @@ def test_a_tempo_that_changes_meanwhile_moves_the_moment(latency_ms: float, to_b
     assert abs(away_ms) <= TICK_MS, f"{away_ms:.1f} ms from the beat"
 
 
+@pytest.mark.parametrize("latency_ms", [100.0, 250.0, 600.0])
+@pytest.mark.parametrize("grows", ["tempo", "latency"])
+def test_a_moment_that_can_no_longer_be_met_is_left_for_the_next(latency_ms: float, grows: str) -> None:
+    """Shortly before the change is sent the tempo rises by a half, or the engine becomes slower."""
+    stage = Stage(latency_ms)
+    stage.say("/snap", "2-bars")
+    stage.run(100)
+    stage.say("/prompt/1", "fire")
+    stage.run(8 * 500 - latency_ms - 100 - 20)
+    assert stage.changes.pending[0].beat == 8.0
+    if grows == "tempo":
+        stage.clock.set_bpm(180.0, stage.now_ns)
+    else:
+        stage.latency_ms += 100.0
+    stage.run(5)
+    assert stage.changes.pending[0].beat == 16.0
+    stage.run(6000)
+    assert stage.seen_beat("prompt_1") == pytest.approx(16.0, abs=1.6 / 333)
+
+
+def test_a_thread_that_was_held_up_sends_late_and_not_a_bar_later() -> None:
+    stage = Stage(100.0)
+    stage.say("/snap", "bar")
+    stage.run(100)
+    stage.say("/prompt/1", "fire")
+    stage.run(1750)
+    stage.now_ns += 300 * MS  # no look meanwhile
+    stage.run(1)
+    assert stage.value("prompt_1") == "fire"
+
+
 def test_a_latency_that_changes_meanwhile_counts_too() -> None:
     stage = Stage(100.0)
     stage.say("/snap", "2-bars")
