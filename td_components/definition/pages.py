@@ -11,9 +11,9 @@ from typing import Any
 from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
-PAGES = ("Stream", "Prompts", "Tempo", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
+PAGES = ("Stream", "Prompts", "Tempo", "Mask", "LoRA", "Connection", "Engine", "Health", "Callbacks", "About")
 
-PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Tempo", "LoRA": "LoRA"}
+PAGE_OF_GROUP = {"Prompts": "Prompts", "Tempo": "Tempo", "Mask": "Mask", "LoRA": "LoRA"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}
