@@ -31,7 +31,7 @@ from bridge.process.engine.choice import EngineControls
 from bridge.video.files.record_controls import RECORDED, RECORDING, RecordControls
 from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
-GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Mask", "Video", "Latency", "Recording", "LoRA")
+GROUPS = ("Prompts", "Stream", "Panic", "Tempo", "Video", "Latency", "Recording", "Mask", "LoRA")
 """The order in which generated pages show the groups of controls."""
 
 COMMANDS = (*tempo.COMMANDS, *snapshot_commands.COMMANDS, LEARN, SWITCH_ON, SUBSCRIBE, RESEND, INPUTS, QUIT, PING)

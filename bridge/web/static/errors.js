@@ -69,6 +69,7 @@ function beside(topic) {
   if (topic === "/tidecast/inputs") return [document.querySelector(".source .say"), null];
   if (topic === "/prompt") return [document.querySelector("[data-group=Prompts] .say"), null]; // from the engine
   if (topic === "tempo" || topic === "snap") return [document.querySelector("[data-group=Tempo] .say"), null];
+  if (topic === "mask") return [document.querySelector("[data-group=Mask] .say"), null];
   if (topic === "record") return [$("panel-recording")?.querySelector(".say"), null];
   return [null, null];
 }
