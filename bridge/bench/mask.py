@@ -5,26 +5,29 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
 from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import typer
+from PIL import Image
 
 from bridge.bench.photographs import Photograph, film, photographs
-from bridge.bench.reprojection import time_of
+from bridge.bench.reprojection import FPS, restyled, time_of
 from bridge.cli.size import parse_size
 from bridge.control.values import Snapshot
 from bridge.pipeline.canvas.scaling import reduced
 from bridge.pipeline.canvas.size import parse
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.mask.controls import MaskControls
-from bridge.pipeline.mask.region import Region
+from bridge.pipeline.mask.person import squeezed
+from bridge.pipeline.mask.region import Region, region_of
 from bridge.pipeline.mask.smoothing import Smoother
 from bridge.pipeline.mask.stage import Mask
 from bridge.pipeline.mask.timeline import PersonMask
 from bridge.pipeline.stages.base import Context
-from bridge.process.engine.mask_rings import MASK_SIZE
 from engine.bench.report import say
 from engine.errors import ConfigError
 from engine.frame import Frame
@@ -48,6 +51,7 @@ def mask(
     size: Annotated[str, typer.Option(help="Size of the model's picture.")] = "512x288",
     output_size: Annotated[str, typer.Option(help="Size of the output.")] = "1920x1080",
     frames: Annotated[int, typer.Option(min=20, help="Frames of the film.")] = 60,
+    picture: Annotated[Path | None, typer.Option(help="Only write pictures of the mask's uses to this file.")] = None,
 ) -> None:
     """Masks of photographs and of a film whose true masks are known, and the time of each part on one CPU thread."""
     import torch
@@ -59,16 +63,41 @@ def mask(
     if isinstance(canvas, str):
         raise ConfigError(f"The output cannot be {canvas} here.", "Write width x height, such as 1920x1080.")
     masker = Masker()
+    if picture is not None:
+        Image.fromarray(uses(model, masker.mask)).save(picture, quality=88)
+        return
     rows: list[dict[str, Any]] = [still(photograph, masker.mask) for photograph in photographs()]
     for late in (0, 1, 3):
         for moved in (True, False) if late else (True,):
             rows.append(moving(model, frames, late, moved, masker.mask))
     rows += [flicker(model, amount, masker.mask) for amount in (0.0, 0.7, 0.9)]
-    rows.append({"what": "network, 256x144", "ms": milliseconds(lambda: masker.mask(small_of(photographs()[0].pixels)))})
+    picture = squeezed(Frame(photographs()[0].pixels), Region())
+    rows.append({"what": "network, 256x144", "ms": milliseconds(lambda: masker.mask(picture))})
     rows += [cost(name, values, model, canvas, masker.mask) for name, values in CASES.items()]
     columns = ("what", "iou", "edge_px", "flicker", "ms")
     headings = ("", "IoU", "edge error, px", "flicker, 1/1000", "ms")
     say(f"mask, {size} to {output_size}", [[_text(row.get(name)) for name in columns] for row in rows], rows, headings)
+
+
+def uses(model: tuple[int, int], masking: Masking) -> np.ndarray:
+    """The test picture (dance), its matte, and Ember's `fire` inside, outside, and inside before one colour, in a row."""
+    from bridge.video.synthetic.dance import dance
+
+    pictures = [np.ascontiguousarray(dance(n, *model, Fraction(FPS))[..., :3]) for n in range(12)]
+    wet = restyled(pictures, "fire", 0.8, *model)[7]
+    values = {"mask_source": "luma", "mask_luma_low": 0.35, "mask_key_softness": 0.05}
+    cases: tuple[dict[str, Any], ...] = (
+        {"mask_view": True},
+        {},
+        {"mask_use": "outside"},
+        {"mask_background": "color", "mask_background_color": "#102840"},
+    )
+    row = [pictures[7]]
+    for case in cases:
+        play = Play(*model, masking, **values | case)
+        play.take(pictures[7])
+        row.append(play.frame(wet).pixels)
+    return np.concatenate(row, axis=1)
 
 
 def still(photograph: Photograph, masking: Masking) -> dict[str, Any]:
@@ -155,7 +184,7 @@ class Play:
         self._masking = masking
         self._late, self._moved = late, moved
         self._stage, self._smoother, self._history = Mask(), Smoother(), FrameHistory()
-        self._controls = Snapshot([MaskControls(mask_use="inside", **values)])
+        self._controls = Snapshot([MaskControls(**{"mask_use": "inside", **values})])
         self._masks: list[PersonMask] = []
         self._number = 0
 
@@ -164,7 +193,8 @@ class Play:
         ns = time_of(self._number)
         small = Frame(reduced(pixels, *self._model), captured_ns=ns, seq=self._number)
         self._history.add(Frame(pixels, captured_ns=ns, seq=self._number), small)
-        self._masks.append(PersonMask(ns, self._masking(small_of(small.pixels)), Region()))
+        region = region_of(self._controls.of(MaskControls))
+        self._masks.append(PersonMask(ns, self._masking(squeezed(small, region)), region))
         self._number += 1
         if len(self._masks) > self._late:
             old = self._masks[-1 - self._late]
@@ -173,24 +203,22 @@ class Play:
                 at = mask if self._moved else PersonMask(ns, mask.values, mask.region)
                 self._history.masks.add(at)
 
-    def matte(self, pixels: np.ndarray) -> np.ndarray:
-        """The matte of the frame that came last: uint8 [height, width]."""
+    def frame(self, wet: np.ndarray) -> Frame:
+        """What the stage makes of a restyled picture of the frame that came last."""
         ns = time_of(self._number - 1)
         context = Context(ns, self._history, self._controls, True, self._size)
-        (frame,) = self._stage.process(Frame(pixels, captured_ns=ns), context)
-        if frame.matte is None:  # no mask yet
-            return np.zeros(pixels.shape[:2], np.uint8)
-        return frame.matte
+        (frame,) = self._stage.process(Frame(wet, captured_ns=ns), context)
+        return frame
+
+    def matte(self, pixels: np.ndarray) -> np.ndarray:
+        """The matte of the frame that came last, which has these pixels: uint8 [height, width]."""
+        matte = self.frame(pixels).matte
+        return np.zeros(pixels.shape[:2], np.uint8) if matte is None else matte  # no mask yet
 
     def show(self, pixels: np.ndarray) -> np.ndarray:
         """Take a frame, and give its matte."""
         self.take(pixels)
         return self.matte(pixels)
-
-
-def small_of(pixels: np.ndarray) -> np.ndarray:
-    """A picture as the network takes it."""
-    return np.ascontiguousarray(reduced(pixels, *MASK_SIZE))
 
 
 def iou(matte: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from bridge.control.store import ControlStore
 from bridge.pipeline.canvas.scaling import reduced
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.mask.controls import MaskControls
-from bridge.pipeline.mask.region import KEY, parsed, region_of
+from bridge.pipeline.mask.region import KEY, Region, parsed, region_of
 from bridge.pipeline.mask.smoothing import Smoother
 from bridge.pipeline.mask.timeline import PersonMask
 from bridge.process.engine.mask_rings import MASK_SIZE
@@ -35,6 +36,11 @@ class Masks(Protocol):
 
     def take(self) -> list[tuple[Frame, np.ndarray]]:
         """The masks that have come."""
+
+
+def squeezed(small: Frame, region: Region) -> np.ndarray:
+    """A region of an input frame at the size of the network, whatever its proportions: uint8 [144, 256, 3]."""
+    return np.ascontiguousarray(reduced(small.pixels[region.slices(small.width, small.height)], *MASK_SIZE))
 
 
 class PersonMasks:
@@ -69,13 +75,8 @@ class PersonMasks:
         if not controls.person:
             return
         region = region_of(controls)
-        rows, columns = region.slices(small.width, small.height)
-        pixels = np.ascontiguousarray(reduced(small.pixels[rows, columns], *MASK_SIZE))
-        metadata = {KEY: str(region)}
         self._fed_ns = small.captured_ns
-        self._rings.put(
-            Frame(pixels, pts_ns=small.pts_ns, captured_ns=small.captured_ns, seq=small.seq, metadata=metadata)
-        )
+        self._rings.put(dataclasses.replace(small, pixels=squeezed(small, region), metadata={KEY: str(region)}))
 
     def collect(self, running: bool, now_ns: int) -> None:
         """Take the masks that have come. Called on the publish thread, at every tick.
