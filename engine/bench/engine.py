@@ -131,7 +131,9 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
                 "weights_dtype": config.weights_dtype,
                 "threads": torch.get_num_threads(),
             }
-            masking = Masking(ask.mask_fps) if ask.mask_fps else contextlib.nullcontext()
+            masking: contextlib.AbstractContextManager[Masking | None] = contextlib.nullcontext()
+            if ask.mask_fps:
+                masking = Masking(ask.mask_fps)
             with masking as masks:
                 row |= _throughput(session, ask)
                 if ask.input_fps:

@@ -113,7 +113,7 @@ class MaskControls:
         "/mask/background/color",
         "That colour, such as #000000.",
         group=GROUP,
-        label="Colour of the rest",
+        label="Rest colour",
         check=check_color,
     )
     mask_threshold: float = live(
@@ -146,23 +146,23 @@ class MaskControls:
     mask_grow: float = live(
         0.0,
         "/mask/grow",
-        "Makes the matte larger, or smaller below 0.",
+        "Makes the matte larger, or smaller below 0, in percent of the picture's height.",
         group=GROUP,
         label="Grow",
         low=-5.0,
         high=5.0,
-        unit="% of the height",
+        unit="%",
         glides=True,
     )
     mask_feather: float = live(
         0.0,
         "/mask/feather",
-        "Makes the edge of the matte soft over this distance.",
+        "Makes the edge of the matte soft over this distance, in percent of the picture's height.",
         group=GROUP,
         label="Feather",
         low=0.0,
         high=10.0,
-        unit="% of the height",
+        unit="%",
         glides=True,
     )
     mask_refine: bool = live(

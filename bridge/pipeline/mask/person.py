@@ -85,21 +85,21 @@ class PersonMasks:
             running: whether there is an engine process.
             now_ns: the time.
         """
-        controls = self._store.snapshot.of(MaskControls)
-        masks, came = self._history.masks, False
-        for frame, values in self._rings.take():
-            came = True
+        controls, masks = self._store.snapshot.of(MaskControls), self._history.masks
+        if not controls.person:
+            self._smoother.forget()
+            masks.forget()
+            self._waits_ns, self._told = 0, False
+            return
+        came = self._rings.take()
+        for frame, values in came:
             mask = PersonMask(frame.captured_ns, values, parsed(frame.metadata[KEY]))
             smoothed = self._smoother.next(mask, controls.mask_smooth)
             masks.held = smoothed is None
             if smoothed is not None:
                 masks.add(smoothed)
-        expected = running and controls.person and now_ns - self._fed_ns < FED_NS
-        if came or not expected:
+        if came or not running or now_ns - self._fed_ns > FED_NS:
             self._waits_ns, self._told = 0, False
-            if not controls.person:
-                self._smoother.forget()
-                masks.forget()
             return
         self._waits_ns = self._waits_ns or now_ns
         if now_ns - self._waits_ns > MISSING_NS and not self._told:

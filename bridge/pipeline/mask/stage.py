@@ -86,7 +86,8 @@ class Mask(Stage):
         if not controls.active or not context.wet:
             self._state, self._made = OFF, None
             return (frame,)
-        full, small = context.history.at(frame.shows_ns), context.history.small_at(frame.shows_ns)
+        full = context.history.at(frame.shows_ns)
+        small = context.history.small_at(full.captured_ns) if full is not None else None
         if full is None or small is None:
             self._state = "no input"
             return (frame,)
@@ -97,7 +98,7 @@ class Mask(Stage):
         self._state = "held" if mask is not None and context.history.masks.held else "on"
         dry = self._fitted(full, frame)
         made = self._matte(dry, small, mask, context)
-        pixels = self._view(made) if controls.mask_view else composed(dry, frame.pixels, made, controls)
+        pixels = seen(made) if controls.mask_view else composed(dry, frame.pixels, made, controls)
         return (dataclasses.replace(frame, pixels=pixels, matte=restyled_part(made.matte, controls)),)
 
     def _fitted(self, full: Frame, frame: Frame) -> np.ndarray:
@@ -164,9 +165,6 @@ class Mask(Stage):
             return matte.stretched(inside, width, height)
         return matte.refined(inside, guide, np.asarray(cv2.cvtColor(dry, cv2.COLOR_RGB2GRAY)))
 
-    def _view(self, made: Made) -> np.ndarray:
-        return np.asarray(cv2.cvtColor(made.matte, cv2.COLOR_GRAY2RGB))
-
 
 def working_size(small: Frame) -> tuple[int, int]:
     """Width and height at which the matte of a frame of the model's size is made."""
@@ -177,6 +175,11 @@ def working_size(small: Frame) -> tuple[int, int]:
 def restyled_part(inside: np.ndarray, controls: MaskControls) -> np.ndarray:
     """The matte of what is restyled, 255 for all of it: the inside or the outside."""
     return np.asarray(cv2.bitwise_not(inside)) if controls.mask_use == OUTSIDE else inside
+
+
+def seen(made: Made) -> np.ndarray:
+    """The matte as a picture: uint8 [H, W, 3]."""
+    return np.asarray(cv2.cvtColor(made.matte, cv2.COLOR_GRAY2RGB))
 
 
 def composed(dry: np.ndarray, wet: np.ndarray, made: Made, controls: MaskControls) -> np.ndarray:

@@ -62,8 +62,9 @@ function picking(button, found) {
   document.addEventListener("keydown", key, true);
 }
 
-/** The pixel of the input under a pointer; null if the pointer is not on it. The canvas shows its picture whole. */
+/** The pixel of the input under a pointer; null if there is none. The canvas shows its picture whole. */
 function placeIn(event) {
+  if (!canvas.parentElement.classList.contains("live")) return null;
   const box = canvas.getBoundingClientRect();
   const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
   const x = Math.floor((event.clientX - box.x - (box.width - canvas.width * scale) / 2) / scale);

@@ -13,7 +13,7 @@ from tests.bridge.web.test_page import PLACES
 from tests.support.browser import Browser, Tab, wait
 from tests.support.web_stage import Stage
 
-READY = "window.tidecast && tidecast.state.online && tidecast.drawn.input > 2"
+READY = "window.tidecast && tidecast.state.online && tidecast.drawn.input + tidecast.drawn.output > 2"
 NOTE = "document.getElementById('mask-note').textContent"
 
 
@@ -70,6 +70,7 @@ def test_the_key_colour_is_picked_from_the_picture_of_the_input(page: Tab, stage
     assert page.js("document.getElementById('views').dataset.view") == "split", "the input must be seen"
     page.key("Escape", number=27)
     page.until(f"!({pressed})")
+    page.until("tidecast.drawn.input > 2", "the input is on the page")
     page.click("#canvas-input")
     assert stage.store.snapshot.value("mask_key") == "#00b140", "nothing is picked after that"
     page.js(f"document.querySelector('{pick}').click()")
@@ -86,6 +87,7 @@ def test_the_key_colour_is_picked_from_the_picture_of_the_input(page: Tab, stage
 def test_the_place_of_the_picked_colour_is_that_of_the_pointer(page: Tab, stage: Stage) -> None:
     """The test picture is as dark as anywhere and as bright as anywhere at known places at every moment, so look for both."""
     page.js("tidecast.look('input')")
+    page.until("tidecast.drawn.input > 2", "the input is on the page")
     found = set()
 
     def once() -> bool:
