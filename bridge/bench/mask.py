@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,12 +72,13 @@ def mask(
         for moved in (True, False) if late else (True,):
             rows.append(moving(model, frames, late, moved, masker.mask))
     rows += [flicker(model, amount, masker.mask) for amount in (0.0, 0.7, 0.9)]
-    picture = squeezed(Frame(photographs()[0].pixels), Region())
-    rows.append({"what": "network, 256x144", "ms": milliseconds(lambda: masker.mask(picture))})
+    small = squeezed(Frame(photographs()[0].pixels), Region())
+    rows.append({"what": "network, 256x144", "ms": milliseconds(lambda: masker.mask(small))})
     rows += [cost(name, values, model, canvas, masker.mask) for name, values in CASES.items()]
     columns = ("what", "iou", "edge_px", "flicker", "ms")
     headings = ("", "IoU", "edge error, px", "flicker, 1/1000", "ms")
-    say(f"mask, {size} to {output_size}", [[_text(row.get(name)) for name in columns] for row in rows], rows, headings)
+    lines = [[_text(row.get(name)) for name in columns] for row in rows]
+    say(f"mask, {size} to {output_size}", lines, rows, headings)
 
 
 def uses(model: tuple[int, int], masking: Masking) -> np.ndarray:
@@ -85,7 +87,7 @@ def uses(model: tuple[int, int], masking: Masking) -> np.ndarray:
 
     pictures = [np.ascontiguousarray(dance(n, *model, Fraction(FPS))[..., :3]) for n in range(12)]
     wet = restyled(pictures, "fire", 0.8, *model)[7]
-    values = {"mask_source": "luma", "mask_luma_low": 0.35, "mask_key_softness": 0.05}
+    values: dict[str, Any] = {"mask_source": "luma", "mask_luma_low": 0.35, "mask_key_softness": 0.05}
     cases: tuple[dict[str, Any], ...] = (
         {"mask_view": True},
         {},
@@ -137,7 +139,7 @@ def flicker(model: tuple[int, int], amount: float, masking: Masking) -> dict[str
     for _ in range(24):
         noisy = pixels + noise.normal(0.0, 6.0, pixels.shape)
         mattes.append(play.show(np.clip(noisy, 0, 255).astype(np.uint8)).astype(np.float32))
-    changes = [float(np.mean(np.abs(one - other))) / 255.0 for one, other in zip(mattes[8:], mattes[9:], strict=False)]
+    changes = [float(np.mean(np.abs(one - other))) / 255.0 for one, other in pairwise(mattes[8:])]
     return {"what": f"a still picture, smoothing {amount:g}", "flicker": 1e3 * statistics.fmean(changes)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,9 +64,10 @@ def photographs() -> tuple[Photograph, Photograph]:
         from skimage import data
     except ImportError:
         raise ConfigError("The photographs come with scikit-image.", "pip install scikit-image") from None
-    grey = np.asarray(data.camera())
+    read: Any = data  # its functions have no annotations
+    grey = np.asarray(read.camera())
     return (
-        _photograph("astronaut", np.asarray(data.astronaut()), _ASTRONAUT, _HELMET),
+        _photograph("astronaut", np.asarray(read.astronaut()), _ASTRONAUT, _HELMET),
         _photograph("cameraman", np.dstack([grey] * 3), _CAMERAMAN, _CAMERA),
     )
 
@@ -100,7 +102,7 @@ def film(width: int, height: int, frames: int) -> Iterator[tuple[np.ndarray, np.
     ).astype(np.uint8)
     for n in range(frames):
         left = round(width / 2 - 0.35 * side + 0.2 * width * np.sin(n / 12))
-        move = np.float32([[1, 0, left - 0.1 * side], [0, 1, height - side]])
+        move = np.array([[1, 0, left - 0.1 * side], [0, 1, height - side]], np.float32)
         shown = cv2.warpAffine(figure, move, (width, height), borderMode=cv2.BORDER_CONSTANT)
         mask = cv2.warpAffine(cut, move, (width, height), borderMode=cv2.BORDER_CONSTANT)
         share = mask[:, :, None].astype(np.float32) / 255.0

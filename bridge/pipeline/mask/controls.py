@@ -27,7 +27,8 @@ def check_use(text: str) -> None:
     """
     if text == ALPHA:
         raise ConfigError(
-            "No output can send transparency yet.", "Use inside with a background colour, and key it in the next program."
+            "No output can send transparency yet.",
+            "Use inside with a background colour, and key it in the next program.",
         )
 
 
@@ -259,5 +260,7 @@ STATE = Reading(
     "What the mask does: off, on, held (the person mask has jumped; the one before is shown), missing (no person mask "
     "comes; the whole picture is restyled), or no input.",
 )
-AREA = Reading("mask_area", "/status/mask/area", Kind.FLOAT, "", "Share of the picture that belongs to the matte, 0..1.")
+AREA = Reading(
+    "mask_area", "/status/mask/area", Kind.FLOAT, "", "Share of the picture that belongs to the matte, 0..1."
+)
 READINGS = (STATE, AREA)

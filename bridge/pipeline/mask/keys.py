@@ -11,8 +11,8 @@ import functools
 import cv2
 import numpy as np
 
-SMALLEST = 0.004
-"""Smallest softness: one level of 256."""
+SMALLEST = 0.0039
+"""Smallest softness: less than one level of 256."""
 
 _CB = np.array((-0.2126, -0.7152, 0.9278), np.float32) / 1.8556
 _CR = np.array((0.7874, -0.7152, -0.0722), np.float32) / 1.5748
@@ -39,7 +39,7 @@ def _luma_levels(low: float, high: float, softness: float) -> np.ndarray:
     levels = np.arange(256, dtype=np.float32) / 255.0
     soft = max(softness, SMALLEST)
     inside = np.minimum(levels - (low - soft), (high + soft) - levels) / soft
-    return (np.clip(inside, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.rint(np.clip(inside, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def chroma_distance(pixels: np.ndarray, key: tuple[int, int, int]) -> np.ndarray:
@@ -49,10 +49,10 @@ def chroma_distance(pixels: np.ndarray, key: tuple[int, int, int]) -> np.ndarray
         pixels: RGB, uint8 [h, w, 3].
         key: red, green and blue, 0..255.
     """
-    chroma = np.asarray(cv2.transform(pixels.astype(np.float32), _TO_CHROMA / 255.0))
-    away = chroma - _TO_CHROMA @ np.array(key, np.float32) / 255.0
-    distance = cv2.magnitude(np.ascontiguousarray(away[..., 0]), np.ascontiguousarray(away[..., 1])) / _GREEN
-    return np.asarray(cv2.blur(distance, (3, 3)))
+    # The key's own colour difference is taken away by the fourth column, which is added to every pixel.
+    to_distance = np.column_stack((_TO_CHROMA, -_TO_CHROMA @ np.array(key, np.float32))) / (255.0 * _GREEN)
+    blue, red = cv2.split(cv2.transform(pixels.astype(np.float32), to_distance))
+    return np.asarray(cv2.blur(cv2.magnitude(blue, red), (3, 3)))
 
 
 def chroma(distance: np.ndarray, similarity: float, softness: float) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from bridge.pipeline.canvas.flow import grid, remapped
+from bridge.pipeline.canvas.flow import EXPLAINED, LARGE, grid, remapped
 from bridge.pipeline.canvas.scaling import reduced
 from bridge.pipeline.mask.region import Region
 from engine.frame import Frame
@@ -36,8 +36,9 @@ class Mover:
         before, after = _grey(then, region, values.shape), _grey(now, region, values.shape)
         flow = np.asarray(self._dis.calc(after, before, _NONE))
         places = np.asarray(cv2.add(flow, grid(after)))
-        explained = cv2.mean(cv2.absdiff(remapped(before, places), after))[0]
-        if explained >= cv2.mean(cv2.absdiff(before, after))[0]:
+        left = cv2.mean(cv2.absdiff(remapped(before, places), after))[0]
+        change = cv2.mean(cv2.absdiff(before, after))[0]
+        if left >= change or (change > LARGE and left > EXPLAINED * change):
             return values  # nothing has moved, or this is another scene
         return remapped(values, places)
 

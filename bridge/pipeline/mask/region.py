@@ -42,7 +42,7 @@ class Region:
 
 
 def region_of(controls: MaskControls) -> Region:
-    """The region that the controls name. Ends that are exchanged are put in order; it is never narrower than `LEAST`."""
+    """The region that the controls name. Ends that are exchanged are put in order; no side is shorter than `LEAST`."""
     left, right = _ends(controls.mask_left, controls.mask_right)
     top, bottom = _ends(controls.mask_top, controls.mask_bottom)
     return Region(left, top, right, bottom)

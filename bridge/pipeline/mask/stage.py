@@ -1,8 +1,8 @@
 """The stage that restyles a part of the picture only: inside or outside of a matte.
 
 It is the last one, on the canvas. What it shows of the input is the input frame of the moment that the picture shows
-(`Frame.shows_ns`), and the matte is that of the same moment. So the edges of the matte do not lag behind the input, even
-where reprojection moves an older restyled picture on.
+(`Frame.shows_ns`), and the matte is that of the same moment. So the edges of the matte do not lag behind the input,
+even where reprojection moves an older restyled picture on.
 """
 
 from __future__ import annotations

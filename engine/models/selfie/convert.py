@@ -1,7 +1,7 @@
 """Converts the weights of MediaPipe's selfie segmentation from TFLite to safetensors. Was run once; see README.md.
 
-    npm pack @mediapipe/selfie_segmentation@0.1.1675465747 && tar xzf mediapipe-selfie_segmentation-*.tgz
-    python -m engine.models.selfie.convert package/selfie_segmentation_landscape.tflite selfie.safetensors
+npm pack @mediapipe/selfie_segmentation@0.1.1675465747 && tar xzf mediapipe-selfie_segmentation-*.tgz
+python -m engine.models.selfie.convert package/selfie_segmentation_landscape.tflite selfie.safetensors
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def convert(data: bytes) -> bytes:
         raise CheckpointError("This is another file.", f"Take {SELFIE.source}.")
     layers = weights_of(read(data))
     names = [
-        name
-        for name, module in SelfieNetwork().named_modules()
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        name for name, module in SelfieNetwork().named_modules() if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
     ]
     if len(names) != len(layers):
         raise CheckpointError(f"The file has {len(layers)} layers with weights, the network {len(names)}.", "")
@@ -68,7 +66,7 @@ def _in_order(weight: np.ndarray, kind: str) -> Tensor:
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, np.float16))
+    return torch.from_numpy(np.array(values, np.float16, order="C"))
 
 
 if __name__ == "__main__":

@@ -68,4 +68,6 @@ def read(path: Path, sha256: str) -> SelfieNetwork:
         network.load_state_dict({name: tensor.float() for name, tensor in load(data).items()})
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold this network: {error}.", "Reinstall Tidecast.") from None
-    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its annotations do not know it
+    return network

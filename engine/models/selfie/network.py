@@ -21,9 +21,7 @@ class SameConv(nn.Conv2d):
 
     def __init__(self, channels: int, width: int, side: int = 1, stride: int = 1, *, depthwise: bool = False) -> None:
         uneven = stride == 2
-        super().__init__(
-            channels, width, side, stride, 0 if uneven else side // 2, groups=channels if depthwise else 1
-        )
+        super().__init__(channels, width, side, stride, 0 if uneven else side // 2, groups=channels if depthwise else 1)
         before = (side - 2) // 2
         self._pad = (before, side - 2 - before) * 2 if uneven else None
 

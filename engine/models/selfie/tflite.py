@@ -1,13 +1,14 @@
 """Reads a TFLite file: its operators in order, and the constants that they use.
 
-A TFLite file is a FlatBuffer. Only what `convert` needs of it is read, so that no further library is needed. The numbers
-of the fields are those of TensorFlow's schema.fbs.
+A TFLite file is a FlatBuffer. Only what `convert` needs of it is read, so that no further library is needed. The
+numbers of the fields are those of TensorFlow's schema.fbs.
 """
 
 from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ NAMES = {
 }
 """The schema's numbers of builtin operators, and what they are called here. 1 is an average over the whole picture."""
 
-_TYPES = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
+_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +89,7 @@ def _graph(model: _Table) -> Graph:
     tensors = subgraph.tables(0)
     shapes = [tensor.integers(0) for tensor in tensors]
     constants = {
-        number: np.frombuffer(content, _TYPES[tensor.byte(1)]).reshape(shapes[number])
+        number: np.frombuffer(content, dtype=_TYPES[tensor.byte(1)]).reshape(shapes[number])
         for number, tensor in enumerate(tensors)
         if (content := buffers[tensor.integer(2)])
     }

@@ -41,8 +41,8 @@ def half_bright(path: Path) -> None:
 
 
 def compare(conn: Connection, name: str) -> None:
-    """Receive over NDI. ("reference",) keeps the newest picture; ("seen",) is answered, for every picture since the last
-    question, with its largest and mean difference from that in the left part, and the mean in the right part."""
+    """Receive over NDI. ("reference",) keeps the newest picture; ("seen",) is answered, for every picture since the
+    last question, with its largest and mean difference from that in the left part, and the mean in the right part."""
     with open_source(f"ndi:{name}") as source:
         conn.send("open")
         reference: np.ndarray | None = None

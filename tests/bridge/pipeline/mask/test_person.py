@@ -79,7 +79,7 @@ def test_masks_come_back_with_their_time_and_region(rings: MaskRings) -> None:
 
 
 def test_a_ring_that_nobody_reads_holds_the_newest_and_waits_for_nobody(rings: MaskRings) -> None:
-    made, store, history = masks(rings, [])
+    made, store, _ = masks(rings, [])
     store.set_many({"mask_source": "person", "mask_use": "inside"})
     for number in range(1, 50):
         made.feed(small(number))

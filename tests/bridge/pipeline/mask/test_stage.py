@@ -124,7 +124,7 @@ def test_person_and_key_are_what_belongs_to_both() -> None:
     scene.mask(1, values)
     matte = scene.tick(**LUMA | {"mask_source": "person-luma"}).matte
     assert matte is not None
-    assert (matte[:88, 170:] == 255).all() and not matte[104:].any() and not matte[:, :150].any()
+    assert (matte[:70, 170:] == 255).all() and not matte[122:].any() and not matte[:, :150].any()
 
 
 def test_the_region_limits_every_source_and_is_what_the_mask_covers() -> None:

@@ -19,8 +19,10 @@ from engine.models.selfie.specs import SELFIE
 from engine.runtime.device import one_thread_here
 
 VECTORS = Path(__file__).with_name("vectors.npz")
-"""Pictures, uint8 [N, H, W, 3], and what ai-edge-litert gave for them, times 65535: uint16 [N, H, W]. How they were made is
-in engine/models/selfie/README.md."""
+"""Pictures, uint8 [N, H, W, 3], and what ai-edge-litert gave for them, times 65535: uint16 [N, H, W].
+
+How they were made is in engine/models/selfie/README.md.
+"""
 
 
 @pytest.fixture(scope="module")
