@@ -20,6 +20,7 @@ COMPONENT = json.loads(r'''{
   "Stream",
   "Prompts",
   "Tempo",
+  "Mask",
   "LoRA",
   "Connection",
   "Engine",
@@ -920,6 +921,365 @@ COMPONENT = json.loads(r'''{
    "read_only": false
   },
   {
+   "name": "Masksource",
+   "label": "Source",
+   "page": "Mask",
+   "style": "MENU",
+   "default": "off",
+   "low": null,
+   "high": null,
+   "menu": [
+    [
+     "off",
+     "Off"
+    ],
+    [
+     "person",
+     "Person"
+    ],
+    [
+     "luma",
+     "Luma"
+    ],
+    [
+     "chroma",
+     "Chroma"
+    ],
+    [
+     "person-luma",
+     "Person-luma"
+    ],
+    [
+     "person-chroma",
+     "Person-chroma"
+    ]
+   ],
+   "help": "What the matte is made of: people, brightness (luma), a colour that is left out (chroma), or two of them. OSC: /tidecast/mask/source",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskuse",
+   "label": "Restyle",
+   "page": "Mask",
+   "style": "MENU",
+   "default": "off",
+   "low": null,
+   "high": null,
+   "menu": [
+    [
+     "off",
+     "Off"
+    ],
+    [
+     "inside",
+     "Inside"
+    ],
+    [
+     "outside",
+     "Outside"
+    ]
+   ],
+   "help": "Where the picture is restyled: everywhere (off), inside the matte, or outside of it. OSC: /tidecast/mask/use",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskview",
+   "label": "Show the matte",
+   "page": "Mask",
+   "style": "TOGGLE",
+   "default": 0.0,
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Sends the matte itself, to set it up. OSC: /tidecast/mask/view",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskinvert",
+   "label": "Invert",
+   "page": "Mask",
+   "style": "TOGGLE",
+   "default": 0.0,
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Exchanges the inside and the outside of the matte. OSC: /tidecast/mask/invert",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskmix",
+   "label": "Restyled part",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 1.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Share of the restyled picture where the mask restyles. OSC: /tidecast/mask/mix",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskrest",
+   "label": "Rest",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Share of the restyled picture in the rest. OSC: /tidecast/mask/rest",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskbackground",
+   "label": "Rest shows",
+   "page": "Mask",
+   "style": "MENU",
+   "default": "input",
+   "low": null,
+   "high": null,
+   "menu": [
+    [
+     "input",
+     "Input"
+    ],
+    [
+     "color",
+     "Color"
+    ]
+   ],
+   "help": "What the rest shows: the input, or one colour. OSC: /tidecast/mask/background",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskbackgroundcolor",
+   "label": "Rest colour",
+   "page": "Mask",
+   "style": "STR",
+   "default": "#000000",
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "That colour, such as #000000. OSC: /tidecast/mask/background/color",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskthreshold",
+   "label": "Threshold",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.5,
+   "low": 0.05,
+   "high": 0.95,
+   "menu": [],
+   "help": "How sure the person mask must be; higher leaves more out. OSC: /tidecast/mask/threshold",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masksoftness",
+   "label": "Softness",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.3,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "How gradual the edge of the person mask is around the threshold. OSC: /tidecast/mask/softness",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masksmooth",
+   "label": "Smoothing",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.7,
+   "low": 0.0,
+   "high": 0.95,
+   "menu": [],
+   "help": "How much unsure places of the person mask are averaged over time. OSC: /tidecast/mask/smooth",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskgrow",
+   "label": "Grow (%)",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": -5.0,
+   "high": 5.0,
+   "menu": [],
+   "help": "Makes the matte larger, or smaller below 0, in percent of the picture's height. OSC: /tidecast/mask/grow",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskfeather",
+   "label": "Feather (%)",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": 0.0,
+   "high": 10.0,
+   "menu": [],
+   "help": "Makes the edge of the matte soft over this distance, in percent of the picture's height. OSC: /tidecast/mask/feather",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskrefine",
+   "label": "Refine",
+   "page": "Mask",
+   "style": "TOGGLE",
+   "default": 1.0,
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Moves the edge of the matte to edges of the input. OSC: /tidecast/mask/refine",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskleft",
+   "label": "Region left",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Left end of the region in which the matte is looked for; there is none outside. OSC: /tidecast/mask/region/left",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskright",
+   "label": "Region right",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 1.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Its right end. OSC: /tidecast/mask/region/right",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masktop",
+   "label": "Region top",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Its upper end. OSC: /tidecast/mask/region/top",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskbottom",
+   "label": "Region bottom",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 1.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Its lower end. OSC: /tidecast/mask/region/bottom",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masklumalow",
+   "label": "Luma low",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.3,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Luma key: the least brightness that belongs to the matte. OSC: /tidecast/mask/luma/low",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masklumahigh",
+   "label": "Luma high",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 1.0,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Luma key: the greatest brightness that belongs to the matte. OSC: /tidecast/mask/luma/high",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskkey",
+   "label": "Key colour",
+   "page": "Mask",
+   "style": "STR",
+   "default": "#00b140",
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Chroma key: the colour that is left out, such as #00b140. OSC: /tidecast/mask/key",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Masksimilarity",
+   "label": "Similarity",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.2,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Chroma key: how far a colour may be from the key colour and is still left out. OSC: /tidecast/mask/similarity",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskkeysoftness",
+   "label": "Key softness",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.1,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "How gradual both keys are. OSC: /tidecast/mask/key/softness",
+   "section": false,
+   "read_only": false
+  },
+  {
+   "name": "Maskspill",
+   "label": "Spill",
+   "page": "Mask",
+   "style": "FLOAT",
+   "default": 0.1,
+   "low": 0.0,
+   "high": 1.0,
+   "menu": [],
+   "help": "Chroma key: takes the colour out of what is nearly the key colour inside the matte. OSC: /tidecast/mask/spill",
+   "section": false,
+   "read_only": false
+  },
+  {
    "name": "Lora1",
    "label": "LoRA 1",
    "page": "LoRA",
@@ -1714,6 +2074,45 @@ COMPONENT = json.loads(r'''{
    "high": null,
    "menu": [],
    "help": "Time per frame of the stage mix; its budget is 3 ms. OSC: /tidecast/status/cost/mix",
+   "section": false,
+   "read_only": true
+  },
+  {
+   "name": "Statuscostmask",
+   "label": "Cost mask (ms)",
+   "page": "Health",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Time per frame of the stage mask; its budget is 12 ms. OSC: /tidecast/status/cost/mask",
+   "section": false,
+   "read_only": true
+  },
+  {
+   "name": "Statusmaskstate",
+   "label": "Mask state",
+   "page": "Health",
+   "style": "STR",
+   "default": "",
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "What the mask does: off, on, held (the person mask has jumped; the one before is shown), missing (no person mask comes; the whole picture is restyled), or no input. OSC: /tidecast/status/mask",
+   "section": false,
+   "read_only": true
+  },
+  {
+   "name": "Statusmaskarea",
+   "label": "Mask area",
+   "page": "Health",
+   "style": "FLOAT",
+   "default": 0.0,
+   "low": null,
+   "high": null,
+   "menu": [],
+   "help": "Share of the picture that belongs to the matte, 0..1. OSC: /tidecast/status/mask/area",
    "section": false,
    "read_only": true
   },
@@ -2807,7 +3206,7 @@ COMPONENT = json.loads(r'''{
    "settings": {},
    "inputs": [],
    "dock": "",
-   "text": "{\n \"version\": \"0.1.0\",\n \"controls\": [\n  {\n   \"par\": \"Prompt1\",\n   \"address\": \"/prompt/1\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt2\",\n   \"address\": \"/prompt/2\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt3\",\n   \"address\": \"/prompt/3\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt4\",\n   \"address\": \"/prompt/4\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight1\",\n   \"address\": \"/prompt/1/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight2\",\n   \"address\": \"/prompt/2/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight3\",\n   \"address\": \"/prompt/3/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight4\",\n   \"address\": \"/prompt/4/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Promptseconds\",\n   \"address\": \"/prompt/seconds\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Strength\",\n   \"address\": \"/strength\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Steps\",\n   \"address\": \"/steps\",\n   \"kind\": \"int\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Motion\",\n   \"address\": \"/motion\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Seed\",\n   \"address\": \"/seed\",\n   \"kind\": \"int\",\n   \"stored\": \"seed\"\n  },\n  {\n   \"par\": \"Mix\",\n   \"address\": \"/mix\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Bypass\",\n   \"address\": \"/bypass\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Freeze\",\n   \"address\": \"/freeze\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Black\",\n   \"address\": \"/black\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Temposource\",\n   \"address\": \"/tempo/source\",\n   \"kind\": \"choice\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Tempobpm\",\n   \"address\": \"/tempo/bpm\",\n   \"kind\": \"float\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Tempoquantum\",\n   \"address\": \"/tempo/quantum\",\n   \"kind\": \"int\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Tempobend\",\n   \"address\": \"/tempo/bend\",\n   \"kind\": \"float\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Tempomidiport\",\n   \"address\": \"/tempo/midi/port\",\n   \"kind\": \"text\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Snap\",\n   \"address\": \"/snap\",\n   \"kind\": \"choice\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Snaptrim\",\n   \"address\": \"/snap/trim\",\n   \"kind\": \"float\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Fit\",\n   \"address\": \"/fit\",\n   \"kind\": \"choice\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Mirror\",\n   \"address\": \"/mirror\",\n   \"kind\": \"bool\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Reproject\",\n   \"address\": \"/reproject\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Detail\",\n   \"address\": \"/detail\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Compare\",\n   \"address\": \"/compare\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Input\",\n   \"address\": \"/input\",\n   \"kind\": \"text\",\n   \"stored\": \"input\"\n  },\n  {\n   \"par\": \"Outputsize\",\n   \"address\": \"/output/size\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Enginemodel\",\n   \"address\": \"/engine/model\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Enginesize\",\n   \"address\": \"/engine/size\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Sloauto\",\n   \"address\": \"/slo/auto\",\n   \"kind\": \"bool\",\n   \"stored\": \"latency\"\n  },\n  {\n   \"par\": \"Slolatency\",\n   \"address\": \"/slo/latency\",\n   \"kind\": \"float\",\n   \"stored\": \"latency\"\n  },\n  {\n   \"par\": \"Record\",\n   \"address\": \"/record\",\n   \"kind\": \"bool\",\n   \"stored\": \"recording\"\n  },\n  {\n   \"par\": \"Recordinput\",\n   \"address\": \"/record/input\",\n   \"kind\": \"bool\",\n   \"stored\": \"recording\"\n  },\n  {\n   \"par\": \"Lora1\",\n   \"address\": \"/lora/1\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora2\",\n   \"address\": \"/lora/2\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora3\",\n   \"address\": \"/lora/3\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora4\",\n   \"address\": \"/lora/4\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora5\",\n   \"address\": \"/lora/5\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora6\",\n   \"address\": \"/lora/6\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora7\",\n   \"address\": \"/lora/7\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora8\",\n   \"address\": \"/lora/8\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora1file\",\n   \"address\": \"/lora/1/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora2file\",\n   \"address\": \"/lora/2/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora3file\",\n   \"address\": \"/lora/3/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora4file\",\n   \"address\": \"/lora/4/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora5file\",\n   \"address\": \"/lora/5/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora6file\",\n   \"address\": \"/lora/6/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora7file\",\n   \"address\": \"/lora/7/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora8file\",\n   \"address\": \"/lora/8/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  }\n ],\n \"readings\": [\n  {\n   \"par\": \"Statusstate\",\n   \"name\": \"state\",\n   \"address\": \"/status/state\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusfpsin\",\n   \"name\": \"fps_in\",\n   \"address\": \"/status/fps/in\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusfpsout\",\n   \"name\": \"fps_out\",\n   \"address\": \"/status/fps/out\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusfpsengine\",\n   \"name\": \"fps_engine\",\n   \"address\": \"/status/fps/engine\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuslatency\",\n   \"name\": \"latency\",\n   \"address\": \"/status/latency\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statustarget\",\n   \"name\": \"target\",\n   \"address\": \"/status/target\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statuslatencyp95\",\n   \"name\": \"latency_p95\",\n   \"address\": \"/status/latency/p95\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusmotionlatency\",\n   \"name\": \"motion_latency\",\n   \"address\": \"/status/latency/motion\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusmotionlatencyp95\",\n   \"name\": \"motion_latency_p95\",\n   \"address\": \"/status/latency/motion/p95\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstageupload\",\n   \"name\": \"stage_upload\",\n   \"address\": \"/status/stage/upload\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstageencode\",\n   \"name\": \"stage_encode\",\n   \"address\": \"/status/stage/encode\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedit\",\n   \"name\": \"stage_dit\",\n   \"address\": \"/status/stage/dit\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedecode\",\n   \"name\": \"stage_decode\",\n   \"address\": \"/status/stage/decode\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedownload\",\n   \"name\": \"stage_download\",\n   \"address\": \"/status/stage/download\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostfit\",\n   \"name\": \"cost_fit\",\n   \"address\": \"/status/cost/fit\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostreproject\",\n   \"name\": \"cost_reproject\",\n   \"address\": \"/status/cost/reproject\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusreprojection\",\n   \"name\": \"reprojection\",\n   \"address\": \"/status/reproject\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statuscostenlarge\",\n   \"name\": \"cost_enlarge\",\n   \"address\": \"/status/cost/enlarge\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostmix\",\n   \"name\": \"cost_mix\",\n   \"address\": \"/status/cost/mix\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusdropped\",\n   \"name\": \"dropped\",\n   \"address\": \"/status/dropped\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedinput\",\n   \"name\": \"dropped_input\",\n   \"address\": \"/status/dropped/input\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedlate\",\n   \"name\": \"dropped_late\",\n   \"address\": \"/status/dropped/late\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedengine\",\n   \"name\": \"dropped_engine\",\n   \"address\": \"/status/dropped/engine\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedoutput\",\n   \"name\": \"dropped_output\",\n   \"address\": \"/status/dropped/output\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusnoise\",\n   \"name\": \"noise\",\n   \"address\": \"/status/noise\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statussteps\",\n   \"name\": \"steps\",\n   \"address\": \"/status/steps\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusprompt\",\n   \"name\": \"prompt\",\n   \"address\": \"/status/prompt\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusloras\",\n   \"name\": \"loras\",\n   \"address\": \"/status/loras\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusvram\",\n   \"name\": \"vram\",\n   \"address\": \"/status/vram\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusgivenup\",\n   \"name\": \"given_up\",\n   \"address\": \"/status/omitted\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusinput\",\n   \"name\": \"input\",\n   \"address\": \"/status/input\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusoutput\",\n   \"name\": \"output\",\n   \"address\": \"/status/output\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusoutputsfailing\",\n   \"name\": \"outputs_failing\",\n   \"address\": \"/status/output/failing\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusstretched\",\n   \"name\": \"stretched\",\n   \"address\": \"/status/output/stretched\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmodel\",\n   \"name\": \"model\",\n   \"address\": \"/status/model\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmodelsize\",\n   \"name\": \"model_size\",\n   \"address\": \"/status/model/size\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmessage\",\n   \"name\": \"message\",\n   \"address\": \"/status/message\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempo\",\n   \"name\": \"tempo\",\n   \"address\": \"/status/tempo\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusbeat\",\n   \"name\": \"beat\",\n   \"address\": \"/status/beat\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusbar\",\n   \"name\": \"bar\",\n   \"address\": \"/status/bar\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statustemposource\",\n   \"name\": \"tempo_source\",\n   \"address\": \"/status/tempo/source\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempostate\",\n   \"name\": \"tempo_state\",\n   \"address\": \"/status/tempo/state\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempopeers\",\n   \"name\": \"tempo_peers\",\n   \"address\": \"/status/tempo/peers\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statussnappending\",\n   \"name\": \"snap_pending\",\n   \"address\": \"/status/snap/pending\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statussnapbeats\",\n   \"name\": \"snap_beats\",\n   \"address\": \"/status/snap/beats\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statussnaplookahead\",\n   \"name\": \"snap_lookahead\",\n   \"address\": \"/status/snap/lookahead\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusrecording\",\n   \"name\": \"recording\",\n   \"address\": \"/status/recording\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusrecorded\",\n   \"name\": \"recorded\",\n   \"address\": \"/status/recorded\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusheartbeat\",\n   \"name\": \"heartbeat\",\n   \"address\": \"/status/heartbeat\",\n   \"kind\": \"int\"\n  }\n ],\n \"pulses\": {\n  \"Reset\": {\n   \"address\": \"/reset\",\n   \"arguments\": []\n  },\n  \"Anchor\": {\n   \"address\": \"/anchor\",\n   \"arguments\": []\n  },\n  \"Tempotap\": {\n   \"address\": \"/tempo/tap\",\n   \"arguments\": []\n  },\n  \"Temporesync\": {\n   \"address\": \"/tempo/resync\",\n   \"arguments\": []\n  },\n  \"Tempodouble\": {\n   \"address\": \"/tempo/double\",\n   \"arguments\": []\n  },\n  \"Tempohalve\": {\n   \"address\": \"/tempo/halve\",\n   \"arguments\": []\n  },\n  \"Temporound\": {\n   \"address\": \"/tempo/round\",\n   \"arguments\": []\n  },\n  \"Temponudge\": {\n   \"address\": \"/tempo/nudge\",\n   \"arguments\": [\n    \"Tempoms\"\n   ]\n  },\n  \"Tempoearlier\": {\n   \"address\": \"/tempo/earlier\",\n   \"arguments\": []\n  },\n  \"Tempolater\": {\n   \"address\": \"/tempo/later\",\n   \"arguments\": []\n  },\n  \"Snapcancel\": {\n   \"address\": \"/snap/cancel\",\n   \"arguments\": []\n  },\n  \"Snapshotsave\": {\n   \"address\": \"/snapshot/save\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshotwith\"\n   ]\n  },\n  \"Snapshotrecall\": {\n   \"address\": \"/snapshot/recall\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshotseconds\"\n   ]\n  },\n  \"Snapshotdelete\": {\n   \"address\": \"/snapshot/delete\",\n   \"arguments\": [\n    \"Snapshotnumber\"\n   ]\n  },\n  \"Snapshotname\": {\n   \"address\": \"/snapshot/name\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshottext\"\n   ]\n  },\n  \"Snapshotcolor\": {\n   \"address\": \"/snapshot/color\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshothue\"\n   ]\n  },\n  \"Snapshotundo\": {\n   \"address\": \"/snapshot/undo\",\n   \"arguments\": []\n  },\n  \"Midion\": {\n   \"address\": \"/midi/on\",\n   \"arguments\": []\n  },\n  \"Fetch\": {\n   \"address\": \"/resend\",\n   \"arguments\": []\n  },\n  \"Listinputs\": {\n   \"address\": \"/inputs\",\n   \"arguments\": []\n  }\n },\n \"parameters\": [\n  \"Strength\",\n  \"Steps\",\n  \"Motion\",\n  \"Seed\",\n  \"Mix\",\n  \"Bypass\",\n  \"Freeze\",\n  \"Black\",\n  \"Fit\",\n  \"Mirror\",\n  \"Reproject\",\n  \"Detail\",\n  \"Compare\",\n  \"Input\",\n  \"Outputsize\",\n  \"Enginemodel\",\n  \"Enginesize\",\n  \"Sloauto\",\n  \"Slolatency\",\n  \"Record\",\n  \"Recordinput\",\n  \"Reset\",\n  \"Anchor\",\n  \"Snapshotnumber\",\n  \"Snapshotwith\",\n  \"Snapshotsave\",\n  \"Snapshotseconds\",\n  \"Snapshotrecall\",\n  \"Snapshotdelete\",\n  \"Snapshottext\",\n  \"Snapshotname\",\n  \"Snapshothue\",\n  \"Snapshotcolor\",\n  \"Snapshotundo\",\n  \"Midion\",\n  \"Preset\",\n  \"Storepreset\",\n  \"Recallpreset\",\n  \"Prompt1\",\n  \"Prompt2\",\n  \"Prompt3\",\n  \"Prompt4\",\n  \"Weight1\",\n  \"Weight2\",\n  \"Weight3\",\n  \"Weight4\",\n  \"Promptseconds\",\n  \"Temposource\",\n  \"Tempobpm\",\n  \"Tempoquantum\",\n  \"Tempobend\",\n  \"Tempomidiport\",\n  \"Snap\",\n  \"Snaptrim\",\n  \"Tempotap\",\n  \"Temporesync\",\n  \"Tempodouble\",\n  \"Tempohalve\",\n  \"Temporound\",\n  \"Tempoms\",\n  \"Temponudge\",\n  \"Tempoearlier\",\n  \"Tempolater\",\n  \"Snapcancel\",\n  \"Lora1\",\n  \"Lora2\",\n  \"Lora3\",\n  \"Lora4\",\n  \"Lora5\",\n  \"Lora6\",\n  \"Lora7\",\n  \"Lora8\",\n  \"Lora1file\",\n  \"Lora2file\",\n  \"Lora3file\",\n  \"Lora4file\",\n  \"Lora5file\",\n  \"Lora6file\",\n  \"Lora7file\",\n  \"Lora8file\",\n  \"Active\",\n  \"Address\",\n  \"Port\",\n  \"Listenport\",\n  \"Onconnect\",\n  \"Transport\",\n  \"Sendname\",\n  \"Receivename\",\n  \"Source\",\n  \"Extraips\",\n  \"Width\",\n  \"Height\",\n  \"Resend\",\n  \"Fetch\",\n  \"Listinputs\",\n  \"Start\",\n  \"Stop\",\n  \"Process\",\n  \"Executable\",\n  \"Arguments\",\n  \"Autostart\",\n  \"Keeprunning\",\n  \"Logfile\",\n  \"Online\",\n  \"Lasterror\",\n  \"Statusstate\",\n  \"Statusfpsin\",\n  \"Statusfpsout\",\n  \"Statusfpsengine\",\n  \"Statuslatency\",\n  \"Statustarget\",\n  \"Statuslatencyp95\",\n  \"Statusmotionlatency\",\n  \"Statusmotionlatencyp95\",\n  \"Statusstageupload\",\n  \"Statusstageencode\",\n  \"Statusstagedit\",\n  \"Statusstagedecode\",\n  \"Statusstagedownload\",\n  \"Statuscostfit\",\n  \"Statuscostreproject\",\n  \"Statusreprojection\",\n  \"Statuscostenlarge\",\n  \"Statuscostmix\",\n  \"Statusdropped\",\n  \"Statusdroppedinput\",\n  \"Statusdroppedlate\",\n  \"Statusdroppedengine\",\n  \"Statusdroppedoutput\",\n  \"Statusnoise\",\n  \"Statussteps\",\n  \"Statusprompt\",\n  \"Statusloras\",\n  \"Statusvram\",\n  \"Statusgivenup\",\n  \"Statusinput\",\n  \"Statusoutput\",\n  \"Statusoutputsfailing\",\n  \"Statusstretched\",\n  \"Statusmodel\",\n  \"Statusmodelsize\",\n  \"Statusmessage\",\n  \"Statustempo\",\n  \"Statusbeat\",\n  \"Statusbar\",\n  \"Statustemposource\",\n  \"Statustempostate\",\n  \"Statustempopeers\",\n  \"Statussnappending\",\n  \"Statussnapbeats\",\n  \"Statussnaplookahead\",\n  \"Statusrecording\",\n  \"Statusrecorded\",\n  \"Statusheartbeat\",\n  \"Selftest\",\n  \"Selftestresult\",\n  \"Usecallbacks\",\n  \"Callbackdat\",\n  \"Version\",\n  \"Verified\"\n ],\n \"component\": [\n  {\n   \"name\": \"parentshortcut\"\n  },\n  {\n   \"name\": \"ext0object\"\n  },\n  {\n   \"name\": \"ext0name\"\n  },\n  {\n   \"name\": \"ext0promote\"\n  }\n ],\n \"operators\": {\n  \"in1\": {\n   \"class\": \"inTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"fit\": {\n   \"class\": \"fitTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"fit\",\n     \"word\": \"fitoutside\"\n    },\n    {\n     \"name\": \"outputresolution\",\n     \"word\": \"custom\"\n    },\n    {\n     \"name\": \"resolutionw\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"resolutionh\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_out\": {\n   \"class\": \"ndioutTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"name\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"lowperformancebehavior\",\n     \"word\": \"skipframes\"\n    }\n   ]\n  },\n  \"spout_out\": {\n   \"class\": \"syphonspoutoutTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"sendername\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_in\": {\n   \"class\": \"ndiinTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"name\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"extraips\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"spout_in\": {\n   \"class\": \"syphonspoutinTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"sendername\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"switch\": {\n   \"class\": \"switchTOP\",\n   \"inputs\": 3,\n   \"settings\": [\n    {\n     \"name\": \"index\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"out1\": {\n   \"class\": \"outTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_sources\": {\n   \"class\": \"ndiDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"osc_out\": {\n   \"class\": \"oscoutDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"address\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"port\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"osc_in\": {\n   \"class\": \"oscinDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"port\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"splitbundle\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"splitmessage\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"callbacks\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"maxlines\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"osc_callbacks\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"parameters\": {\n   \"class\": \"parameterexecuteDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"op\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"pars\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"valuechange\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"onpulse\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"custom\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"builtin\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"frames\": {\n   \"class\": \"executeDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"start\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"exit\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"framestart\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"readings\": {\n   \"class\": \"tableDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"telemetry\": {\n   \"class\": \"dattoCHOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"dat\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"output\",\n     \"word\": \"chanperrow\"\n    },\n    {\n     \"name\": \"firstrow\",\n     \"word\": \"values\"\n    },\n    {\n     \"name\": \"firstcolumn\",\n     \"word\": \"names\"\n    }\n   ]\n  },\n  \"out2\": {\n   \"class\": \"outCHOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"log\": {\n   \"class\": \"tableDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"out3\": {\n   \"class\": \"outDAT\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"selftest_report\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"TidecastExt\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"link\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"engine_process\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"selftest\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"callbacks\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  }\n }\n}\n",
+   "text": "{\n \"version\": \"0.1.0\",\n \"controls\": [\n  {\n   \"par\": \"Prompt1\",\n   \"address\": \"/prompt/1\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt2\",\n   \"address\": \"/prompt/2\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt3\",\n   \"address\": \"/prompt/3\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Prompt4\",\n   \"address\": \"/prompt/4\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight1\",\n   \"address\": \"/prompt/1/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight2\",\n   \"address\": \"/prompt/2/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight3\",\n   \"address\": \"/prompt/3/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Weight4\",\n   \"address\": \"/prompt/4/weight\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Promptseconds\",\n   \"address\": \"/prompt/seconds\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Strength\",\n   \"address\": \"/strength\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Steps\",\n   \"address\": \"/steps\",\n   \"kind\": \"int\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Motion\",\n   \"address\": \"/motion\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Seed\",\n   \"address\": \"/seed\",\n   \"kind\": \"int\",\n   \"stored\": \"seed\"\n  },\n  {\n   \"par\": \"Mix\",\n   \"address\": \"/mix\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Bypass\",\n   \"address\": \"/bypass\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Freeze\",\n   \"address\": \"/freeze\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Black\",\n   \"address\": \"/black\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Temposource\",\n   \"address\": \"/tempo/source\",\n   \"kind\": \"choice\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Tempobpm\",\n   \"address\": \"/tempo/bpm\",\n   \"kind\": \"float\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Tempoquantum\",\n   \"address\": \"/tempo/quantum\",\n   \"kind\": \"int\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Tempobend\",\n   \"address\": \"/tempo/bend\",\n   \"kind\": \"float\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Tempomidiport\",\n   \"address\": \"/tempo/midi/port\",\n   \"kind\": \"text\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Snap\",\n   \"address\": \"/snap\",\n   \"kind\": \"choice\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Snaptrim\",\n   \"address\": \"/snap/trim\",\n   \"kind\": \"float\",\n   \"stored\": \"tempo\"\n  },\n  {\n   \"par\": \"Fit\",\n   \"address\": \"/fit\",\n   \"kind\": \"choice\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Mirror\",\n   \"address\": \"/mirror\",\n   \"kind\": \"bool\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Reproject\",\n   \"address\": \"/reproject\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Detail\",\n   \"address\": \"/detail\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Compare\",\n   \"address\": \"/compare\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Input\",\n   \"address\": \"/input\",\n   \"kind\": \"text\",\n   \"stored\": \"input\"\n  },\n  {\n   \"par\": \"Outputsize\",\n   \"address\": \"/output/size\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Enginemodel\",\n   \"address\": \"/engine/model\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Enginesize\",\n   \"address\": \"/engine/size\",\n   \"kind\": \"text\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Sloauto\",\n   \"address\": \"/slo/auto\",\n   \"kind\": \"bool\",\n   \"stored\": \"latency\"\n  },\n  {\n   \"par\": \"Slolatency\",\n   \"address\": \"/slo/latency\",\n   \"kind\": \"float\",\n   \"stored\": \"latency\"\n  },\n  {\n   \"par\": \"Record\",\n   \"address\": \"/record\",\n   \"kind\": \"bool\",\n   \"stored\": \"recording\"\n  },\n  {\n   \"par\": \"Recordinput\",\n   \"address\": \"/record/input\",\n   \"kind\": \"bool\",\n   \"stored\": \"recording\"\n  },\n  {\n   \"par\": \"Masksource\",\n   \"address\": \"/mask/source\",\n   \"kind\": \"choice\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskuse\",\n   \"address\": \"/mask/use\",\n   \"kind\": \"choice\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskview\",\n   \"address\": \"/mask/view\",\n   \"kind\": \"bool\",\n   \"stored\": \"never\"\n  },\n  {\n   \"par\": \"Maskinvert\",\n   \"address\": \"/mask/invert\",\n   \"kind\": \"bool\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskmix\",\n   \"address\": \"/mask/mix\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskrest\",\n   \"address\": \"/mask/rest\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskbackground\",\n   \"address\": \"/mask/background\",\n   \"kind\": \"choice\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskbackgroundcolor\",\n   \"address\": \"/mask/background/color\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskthreshold\",\n   \"address\": \"/mask/threshold\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masksoftness\",\n   \"address\": \"/mask/softness\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masksmooth\",\n   \"address\": \"/mask/smooth\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskgrow\",\n   \"address\": \"/mask/grow\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskfeather\",\n   \"address\": \"/mask/feather\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskrefine\",\n   \"address\": \"/mask/refine\",\n   \"kind\": \"bool\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskleft\",\n   \"address\": \"/mask/region/left\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskright\",\n   \"address\": \"/mask/region/right\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masktop\",\n   \"address\": \"/mask/region/top\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskbottom\",\n   \"address\": \"/mask/region/bottom\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masklumalow\",\n   \"address\": \"/mask/luma/low\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masklumahigh\",\n   \"address\": \"/mask/luma/high\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskkey\",\n   \"address\": \"/mask/key\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Masksimilarity\",\n   \"address\": \"/mask/similarity\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskkeysoftness\",\n   \"address\": \"/mask/key/softness\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Maskspill\",\n   \"address\": \"/mask/spill\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora1\",\n   \"address\": \"/lora/1\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora2\",\n   \"address\": \"/lora/2\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora3\",\n   \"address\": \"/lora/3\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora4\",\n   \"address\": \"/lora/4\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora5\",\n   \"address\": \"/lora/5\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora6\",\n   \"address\": \"/lora/6\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora7\",\n   \"address\": \"/lora/7\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora8\",\n   \"address\": \"/lora/8\",\n   \"kind\": \"float\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora1file\",\n   \"address\": \"/lora/1/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora2file\",\n   \"address\": \"/lora/2/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora3file\",\n   \"address\": \"/lora/3/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora4file\",\n   \"address\": \"/lora/4/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora5file\",\n   \"address\": \"/lora/5/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora6file\",\n   \"address\": \"/lora/6/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora7file\",\n   \"address\": \"/lora/7/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  },\n  {\n   \"par\": \"Lora8file\",\n   \"address\": \"/lora/8/file\",\n   \"kind\": \"text\",\n   \"stored\": \"always\"\n  }\n ],\n \"readings\": [\n  {\n   \"par\": \"Statusstate\",\n   \"name\": \"state\",\n   \"address\": \"/status/state\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusfpsin\",\n   \"name\": \"fps_in\",\n   \"address\": \"/status/fps/in\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusfpsout\",\n   \"name\": \"fps_out\",\n   \"address\": \"/status/fps/out\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusfpsengine\",\n   \"name\": \"fps_engine\",\n   \"address\": \"/status/fps/engine\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuslatency\",\n   \"name\": \"latency\",\n   \"address\": \"/status/latency\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statustarget\",\n   \"name\": \"target\",\n   \"address\": \"/status/target\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statuslatencyp95\",\n   \"name\": \"latency_p95\",\n   \"address\": \"/status/latency/p95\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusmotionlatency\",\n   \"name\": \"motion_latency\",\n   \"address\": \"/status/latency/motion\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusmotionlatencyp95\",\n   \"name\": \"motion_latency_p95\",\n   \"address\": \"/status/latency/motion/p95\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstageupload\",\n   \"name\": \"stage_upload\",\n   \"address\": \"/status/stage/upload\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstageencode\",\n   \"name\": \"stage_encode\",\n   \"address\": \"/status/stage/encode\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedit\",\n   \"name\": \"stage_dit\",\n   \"address\": \"/status/stage/dit\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedecode\",\n   \"name\": \"stage_decode\",\n   \"address\": \"/status/stage/decode\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusstagedownload\",\n   \"name\": \"stage_download\",\n   \"address\": \"/status/stage/download\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostfit\",\n   \"name\": \"cost_fit\",\n   \"address\": \"/status/cost/fit\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostreproject\",\n   \"name\": \"cost_reproject\",\n   \"address\": \"/status/cost/reproject\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusreprojection\",\n   \"name\": \"reprojection\",\n   \"address\": \"/status/reproject\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statuscostenlarge\",\n   \"name\": \"cost_enlarge\",\n   \"address\": \"/status/cost/enlarge\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostmix\",\n   \"name\": \"cost_mix\",\n   \"address\": \"/status/cost/mix\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statuscostmask\",\n   \"name\": \"cost_mask\",\n   \"address\": \"/status/cost/mask\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusmaskstate\",\n   \"name\": \"mask_state\",\n   \"address\": \"/status/mask\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmaskarea\",\n   \"name\": \"mask_area\",\n   \"address\": \"/status/mask/area\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusdropped\",\n   \"name\": \"dropped\",\n   \"address\": \"/status/dropped\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedinput\",\n   \"name\": \"dropped_input\",\n   \"address\": \"/status/dropped/input\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedlate\",\n   \"name\": \"dropped_late\",\n   \"address\": \"/status/dropped/late\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedengine\",\n   \"name\": \"dropped_engine\",\n   \"address\": \"/status/dropped/engine\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusdroppedoutput\",\n   \"name\": \"dropped_output\",\n   \"address\": \"/status/dropped/output\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusnoise\",\n   \"name\": \"noise\",\n   \"address\": \"/status/noise\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statussteps\",\n   \"name\": \"steps\",\n   \"address\": \"/status/steps\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statusprompt\",\n   \"name\": \"prompt\",\n   \"address\": \"/status/prompt\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusloras\",\n   \"name\": \"loras\",\n   \"address\": \"/status/loras\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusvram\",\n   \"name\": \"vram\",\n   \"address\": \"/status/vram\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusgivenup\",\n   \"name\": \"given_up\",\n   \"address\": \"/status/omitted\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusinput\",\n   \"name\": \"input\",\n   \"address\": \"/status/input\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusoutput\",\n   \"name\": \"output\",\n   \"address\": \"/status/output\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusoutputsfailing\",\n   \"name\": \"outputs_failing\",\n   \"address\": \"/status/output/failing\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusstretched\",\n   \"name\": \"stretched\",\n   \"address\": \"/status/output/stretched\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmodel\",\n   \"name\": \"model\",\n   \"address\": \"/status/model\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmodelsize\",\n   \"name\": \"model_size\",\n   \"address\": \"/status/model/size\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusmessage\",\n   \"name\": \"message\",\n   \"address\": \"/status/message\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempo\",\n   \"name\": \"tempo\",\n   \"address\": \"/status/tempo\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusbeat\",\n   \"name\": \"beat\",\n   \"address\": \"/status/beat\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusbar\",\n   \"name\": \"bar\",\n   \"address\": \"/status/bar\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statustemposource\",\n   \"name\": \"tempo_source\",\n   \"address\": \"/status/tempo/source\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempostate\",\n   \"name\": \"tempo_state\",\n   \"address\": \"/status/tempo/state\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statustempopeers\",\n   \"name\": \"tempo_peers\",\n   \"address\": \"/status/tempo/peers\",\n   \"kind\": \"int\"\n  },\n  {\n   \"par\": \"Statussnappending\",\n   \"name\": \"snap_pending\",\n   \"address\": \"/status/snap/pending\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statussnapbeats\",\n   \"name\": \"snap_beats\",\n   \"address\": \"/status/snap/beats\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statussnaplookahead\",\n   \"name\": \"snap_lookahead\",\n   \"address\": \"/status/snap/lookahead\",\n   \"kind\": \"float\"\n  },\n  {\n   \"par\": \"Statusrecording\",\n   \"name\": \"recording\",\n   \"address\": \"/status/recording\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusrecorded\",\n   \"name\": \"recorded\",\n   \"address\": \"/status/recorded\",\n   \"kind\": \"text\"\n  },\n  {\n   \"par\": \"Statusheartbeat\",\n   \"name\": \"heartbeat\",\n   \"address\": \"/status/heartbeat\",\n   \"kind\": \"int\"\n  }\n ],\n \"pulses\": {\n  \"Reset\": {\n   \"address\": \"/reset\",\n   \"arguments\": []\n  },\n  \"Anchor\": {\n   \"address\": \"/anchor\",\n   \"arguments\": []\n  },\n  \"Tempotap\": {\n   \"address\": \"/tempo/tap\",\n   \"arguments\": []\n  },\n  \"Temporesync\": {\n   \"address\": \"/tempo/resync\",\n   \"arguments\": []\n  },\n  \"Tempodouble\": {\n   \"address\": \"/tempo/double\",\n   \"arguments\": []\n  },\n  \"Tempohalve\": {\n   \"address\": \"/tempo/halve\",\n   \"arguments\": []\n  },\n  \"Temporound\": {\n   \"address\": \"/tempo/round\",\n   \"arguments\": []\n  },\n  \"Temponudge\": {\n   \"address\": \"/tempo/nudge\",\n   \"arguments\": [\n    \"Tempoms\"\n   ]\n  },\n  \"Tempoearlier\": {\n   \"address\": \"/tempo/earlier\",\n   \"arguments\": []\n  },\n  \"Tempolater\": {\n   \"address\": \"/tempo/later\",\n   \"arguments\": []\n  },\n  \"Snapcancel\": {\n   \"address\": \"/snap/cancel\",\n   \"arguments\": []\n  },\n  \"Snapshotsave\": {\n   \"address\": \"/snapshot/save\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshotwith\"\n   ]\n  },\n  \"Snapshotrecall\": {\n   \"address\": \"/snapshot/recall\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshotseconds\"\n   ]\n  },\n  \"Snapshotdelete\": {\n   \"address\": \"/snapshot/delete\",\n   \"arguments\": [\n    \"Snapshotnumber\"\n   ]\n  },\n  \"Snapshotname\": {\n   \"address\": \"/snapshot/name\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshottext\"\n   ]\n  },\n  \"Snapshotcolor\": {\n   \"address\": \"/snapshot/color\",\n   \"arguments\": [\n    \"Snapshotnumber\",\n    \"Snapshothue\"\n   ]\n  },\n  \"Snapshotundo\": {\n   \"address\": \"/snapshot/undo\",\n   \"arguments\": []\n  },\n  \"Midion\": {\n   \"address\": \"/midi/on\",\n   \"arguments\": []\n  },\n  \"Fetch\": {\n   \"address\": \"/resend\",\n   \"arguments\": []\n  },\n  \"Listinputs\": {\n   \"address\": \"/inputs\",\n   \"arguments\": []\n  }\n },\n \"parameters\": [\n  \"Strength\",\n  \"Steps\",\n  \"Motion\",\n  \"Seed\",\n  \"Mix\",\n  \"Bypass\",\n  \"Freeze\",\n  \"Black\",\n  \"Fit\",\n  \"Mirror\",\n  \"Reproject\",\n  \"Detail\",\n  \"Compare\",\n  \"Input\",\n  \"Outputsize\",\n  \"Enginemodel\",\n  \"Enginesize\",\n  \"Sloauto\",\n  \"Slolatency\",\n  \"Record\",\n  \"Recordinput\",\n  \"Reset\",\n  \"Anchor\",\n  \"Snapshotnumber\",\n  \"Snapshotwith\",\n  \"Snapshotsave\",\n  \"Snapshotseconds\",\n  \"Snapshotrecall\",\n  \"Snapshotdelete\",\n  \"Snapshottext\",\n  \"Snapshotname\",\n  \"Snapshothue\",\n  \"Snapshotcolor\",\n  \"Snapshotundo\",\n  \"Midion\",\n  \"Preset\",\n  \"Storepreset\",\n  \"Recallpreset\",\n  \"Prompt1\",\n  \"Prompt2\",\n  \"Prompt3\",\n  \"Prompt4\",\n  \"Weight1\",\n  \"Weight2\",\n  \"Weight3\",\n  \"Weight4\",\n  \"Promptseconds\",\n  \"Temposource\",\n  \"Tempobpm\",\n  \"Tempoquantum\",\n  \"Tempobend\",\n  \"Tempomidiport\",\n  \"Snap\",\n  \"Snaptrim\",\n  \"Tempotap\",\n  \"Temporesync\",\n  \"Tempodouble\",\n  \"Tempohalve\",\n  \"Temporound\",\n  \"Tempoms\",\n  \"Temponudge\",\n  \"Tempoearlier\",\n  \"Tempolater\",\n  \"Snapcancel\",\n  \"Masksource\",\n  \"Maskuse\",\n  \"Maskview\",\n  \"Maskinvert\",\n  \"Maskmix\",\n  \"Maskrest\",\n  \"Maskbackground\",\n  \"Maskbackgroundcolor\",\n  \"Maskthreshold\",\n  \"Masksoftness\",\n  \"Masksmooth\",\n  \"Maskgrow\",\n  \"Maskfeather\",\n  \"Maskrefine\",\n  \"Maskleft\",\n  \"Maskright\",\n  \"Masktop\",\n  \"Maskbottom\",\n  \"Masklumalow\",\n  \"Masklumahigh\",\n  \"Maskkey\",\n  \"Masksimilarity\",\n  \"Maskkeysoftness\",\n  \"Maskspill\",\n  \"Lora1\",\n  \"Lora2\",\n  \"Lora3\",\n  \"Lora4\",\n  \"Lora5\",\n  \"Lora6\",\n  \"Lora7\",\n  \"Lora8\",\n  \"Lora1file\",\n  \"Lora2file\",\n  \"Lora3file\",\n  \"Lora4file\",\n  \"Lora5file\",\n  \"Lora6file\",\n  \"Lora7file\",\n  \"Lora8file\",\n  \"Active\",\n  \"Address\",\n  \"Port\",\n  \"Listenport\",\n  \"Onconnect\",\n  \"Transport\",\n  \"Sendname\",\n  \"Receivename\",\n  \"Source\",\n  \"Extraips\",\n  \"Width\",\n  \"Height\",\n  \"Resend\",\n  \"Fetch\",\n  \"Listinputs\",\n  \"Start\",\n  \"Stop\",\n  \"Process\",\n  \"Executable\",\n  \"Arguments\",\n  \"Autostart\",\n  \"Keeprunning\",\n  \"Logfile\",\n  \"Online\",\n  \"Lasterror\",\n  \"Statusstate\",\n  \"Statusfpsin\",\n  \"Statusfpsout\",\n  \"Statusfpsengine\",\n  \"Statuslatency\",\n  \"Statustarget\",\n  \"Statuslatencyp95\",\n  \"Statusmotionlatency\",\n  \"Statusmotionlatencyp95\",\n  \"Statusstageupload\",\n  \"Statusstageencode\",\n  \"Statusstagedit\",\n  \"Statusstagedecode\",\n  \"Statusstagedownload\",\n  \"Statuscostfit\",\n  \"Statuscostreproject\",\n  \"Statusreprojection\",\n  \"Statuscostenlarge\",\n  \"Statuscostmix\",\n  \"Statuscostmask\",\n  \"Statusmaskstate\",\n  \"Statusmaskarea\",\n  \"Statusdropped\",\n  \"Statusdroppedinput\",\n  \"Statusdroppedlate\",\n  \"Statusdroppedengine\",\n  \"Statusdroppedoutput\",\n  \"Statusnoise\",\n  \"Statussteps\",\n  \"Statusprompt\",\n  \"Statusloras\",\n  \"Statusvram\",\n  \"Statusgivenup\",\n  \"Statusinput\",\n  \"Statusoutput\",\n  \"Statusoutputsfailing\",\n  \"Statusstretched\",\n  \"Statusmodel\",\n  \"Statusmodelsize\",\n  \"Statusmessage\",\n  \"Statustempo\",\n  \"Statusbeat\",\n  \"Statusbar\",\n  \"Statustemposource\",\n  \"Statustempostate\",\n  \"Statustempopeers\",\n  \"Statussnappending\",\n  \"Statussnapbeats\",\n  \"Statussnaplookahead\",\n  \"Statusrecording\",\n  \"Statusrecorded\",\n  \"Statusheartbeat\",\n  \"Selftest\",\n  \"Selftestresult\",\n  \"Usecallbacks\",\n  \"Callbackdat\",\n  \"Version\",\n  \"Verified\"\n ],\n \"component\": [\n  {\n   \"name\": \"parentshortcut\"\n  },\n  {\n   \"name\": \"ext0object\"\n  },\n  {\n   \"name\": \"ext0name\"\n  },\n  {\n   \"name\": \"ext0promote\"\n  }\n ],\n \"operators\": {\n  \"in1\": {\n   \"class\": \"inTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"fit\": {\n   \"class\": \"fitTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"fit\",\n     \"word\": \"fitoutside\"\n    },\n    {\n     \"name\": \"outputresolution\",\n     \"word\": \"custom\"\n    },\n    {\n     \"name\": \"resolutionw\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"resolutionh\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_out\": {\n   \"class\": \"ndioutTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"name\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"lowperformancebehavior\",\n     \"word\": \"skipframes\"\n    }\n   ]\n  },\n  \"spout_out\": {\n   \"class\": \"syphonspoutoutTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"sendername\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_in\": {\n   \"class\": \"ndiinTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"name\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"extraips\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"spout_in\": {\n   \"class\": \"syphonspoutinTOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"sendername\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"switch\": {\n   \"class\": \"switchTOP\",\n   \"inputs\": 3,\n   \"settings\": [\n    {\n     \"name\": \"index\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"out1\": {\n   \"class\": \"outTOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"ndi_sources\": {\n   \"class\": \"ndiDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"osc_out\": {\n   \"class\": \"oscoutDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"address\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"port\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"osc_in\": {\n   \"class\": \"oscinDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"active\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"port\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"splitbundle\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"splitmessage\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"callbacks\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"maxlines\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"osc_callbacks\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"parameters\": {\n   \"class\": \"parameterexecuteDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"op\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"pars\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"valuechange\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"onpulse\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"custom\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"builtin\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"frames\": {\n   \"class\": \"executeDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"start\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"exit\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"framestart\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"readings\": {\n   \"class\": \"tableDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"telemetry\": {\n   \"class\": \"dattoCHOP\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"dat\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"output\",\n     \"word\": \"chanperrow\"\n    },\n    {\n     \"name\": \"firstrow\",\n     \"word\": \"values\"\n    },\n    {\n     \"name\": \"firstcolumn\",\n     \"word\": \"names\"\n    }\n   ]\n  },\n  \"out2\": {\n   \"class\": \"outCHOP\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"log\": {\n   \"class\": \"tableDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"out3\": {\n   \"class\": \"outDAT\",\n   \"inputs\": 1,\n   \"settings\": [\n    {\n     \"name\": \"label\",\n     \"word\": \"\"\n    },\n    {\n     \"name\": \"connectorder\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"selftest_report\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": []\n  },\n  \"TidecastExt\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"link\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"engine_process\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"selftest\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  },\n  \"callbacks\": {\n   \"class\": \"textDAT\",\n   \"inputs\": 0,\n   \"settings\": [\n    {\n     \"name\": \"language\",\n     \"word\": \"\"\n    }\n   ]\n  }\n }\n}\n",
    "class": "textDAT"
   }
  }

@@ -73,7 +73,8 @@ def mask(
             rows.append(moving(model, frames, late, moved, masker.mask))
     rows += [flicker(model, amount, masker.mask) for amount in (0.0, 0.7, 0.9)]
     small = squeezed(Frame(photographs()[0].pixels), Region())
-    rows.append({"what": "network, 256x144", "ms": milliseconds(lambda: masker.mask(small))})
+    network_ms = milliseconds(lambda: masker.mask(small))
+    rows.append({"what": "network, 256x144", "ms": network_ms})
     rows += [cost(name, values, model, canvas, masker.mask) for name, values in CASES.items()]
     columns = ("what", "iou", "edge_px", "flicker", "ms")
     headings = ("", "IoU", "edge error, px", "flicker, 1/1000", "ms")
@@ -82,7 +83,7 @@ def mask(
 
 
 def uses(model: tuple[int, int], masking: Masking) -> np.ndarray:
-    """The test picture (dance), its matte, and Ember's `fire` inside, outside, and inside before one colour, in a row."""
+    """The test picture (dance), its matte, and `fire` inside, outside, and inside before one colour, in a row."""
     from bridge.video.synthetic.dance import dance
 
     pictures = [np.ascontiguousarray(dance(n, *model, Fraction(FPS))[..., :3]) for n in range(12)]
@@ -226,15 +227,15 @@ class Play:
 def iou(matte: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> float:
     """Intersection over union of what is more inside than outside."""
     found, true = (matte > 127) & counted, (truth > 127) & counted
-    return float(np.count_nonzero(found & true)) / max(1, np.count_nonzero(found | true))
+    return float(np.sum(found & true)) / max(1.0, float(np.sum(found | true)))
 
 
 def edge_error(matte: np.ndarray, truth: np.ndarray, counted: np.ndarray) -> float:
-    """Mean distance of the matte's edge from the true one, in pixels."""
+    """Median distance of the matte's edge from the true one, in pixels."""
     edge, true = _edge(matte), _edge(truth)
     distance = cv2.distanceTransform(np.where(true, 0, 255).astype(np.uint8), cv2.DIST_L2, 5)
     there = edge & counted
-    return float(distance[there].mean()) if there.any() else float("nan")
+    return float(np.median(distance[there])) if there.any() else float("nan")
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:
@@ -255,4 +256,6 @@ def milliseconds(work: Callable[[], object], rounds: int = 40) -> float:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else f"{value:.3f}" if value < 1 else f"{value:.1f}"
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.3f}" if value < 1 else f"{value:.1f}"

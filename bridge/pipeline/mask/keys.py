@@ -39,7 +39,7 @@ def _luma_levels(low: float, high: float, softness: float) -> np.ndarray:
     levels = np.arange(256, dtype=np.float32) / 255.0
     soft = max(softness, SMALLEST)
     inside = np.minimum(levels - (low - soft), (high + soft) - levels) / soft
-    return np.rint(np.clip(inside, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(inside, 0.0, 1.0) * 255.0), np.uint8)
 
 
 def chroma_distance(pixels: np.ndarray, key: tuple[int, int, int]) -> np.ndarray:

@@ -15,8 +15,11 @@ RADIUS = 4
 EPSILON = 20.0
 """Regularisation of the refinement: variances of the brightness (0..255, squared) well below this count as none."""
 
-MARGIN = 0.05
+TRACES = 0.05
 """The refinement leaves traces where the mask is sure: what is within this share of 0 or 1 becomes 0 or 1."""
+
+UNSURE = 0.3
+"""The same for a person mask, whose edge is some pixels wide where that of the person is sharp."""
 
 STEP = 3
 """A matte grows by circles of this radius, one after the other: cheaper than one large circle."""
@@ -64,20 +67,21 @@ def feathered(mask: np.ndarray, pixels: float) -> np.ndarray:
     return mask
 
 
-def refined(mask: np.ndarray, guide: np.ndarray, full: np.ndarray | None = None) -> np.ndarray:
+def refined(mask: np.ndarray, guide: np.ndarray, margin: float, full: np.ndarray | None = None) -> np.ndarray:
     """A mask whose edges lie on edges of the input.
 
     Args:
         mask: uint8 [h, w].
         guide: the input's brightness, uint8 [h, w].
+        margin: what is within this share of 0 or 1 becomes 0 or 1: `TRACES` or `UNSURE`.
         full: the same at a larger size; the result has that size then.
 
     Returns:
         uint8 [h, w], or of the larger size. Where the mask is 0 or 255 all around, it stays so.
     """
     slope, offset = guided.coefficients(mask, guide, RADIUS, EPSILON)
-    gain = 1.0 / (1.0 - 2.0 * MARGIN)
-    slope, offset = slope * gain, (offset - 255.0 * MARGIN) * gain
+    gain = 1.0 / (1.0 - 2.0 * margin)
+    slope, offset = slope * gain, (offset - 255.0 * margin) * gain
     if full is None:
         full = guide
     else:

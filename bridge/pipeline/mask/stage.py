@@ -157,13 +157,14 @@ class Mask(Stage):
         height, width = dry.shape[:2]
         feather = controls.mask_feather / 100.0 * inside.shape[0]
         refine = controls.mask_refine and not self._rough
+        margin = matte.UNSURE if controls.person else matte.TRACES
         guide = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)) if refine else None
         if feather >= 1.0:  # a soft edge needs no fine one
-            inside = inside if guide is None else matte.refined(inside, guide)
+            inside = inside if guide is None else matte.refined(inside, guide, margin)
             return matte.stretched(matte.feathered(inside, feather), width, height)
         if guide is None:
             return matte.stretched(inside, width, height)
-        return matte.refined(inside, guide, np.asarray(cv2.cvtColor(dry, cv2.COLOR_RGB2GRAY)))
+        return matte.refined(inside, guide, margin, np.asarray(cv2.cvtColor(dry, cv2.COLOR_RGB2GRAY)))
 
 
 def working_size(small: Frame) -> tuple[int, int]:

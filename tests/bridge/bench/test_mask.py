@@ -22,7 +22,7 @@ def test_people_on_photographs_are_found(masker: Masker) -> None:
     for photograph in photographs():
         row = still(photograph, masker.mask)
         assert row["iou"] > 0.9, row
-        assert row["edge_px"] < 12.0, row
+        assert row["edge_px"] < 8.0, row
 
 
 def test_edges_do_not_lag_behind_a_person_who_moves(masker: Masker) -> None:
@@ -33,7 +33,7 @@ def test_edges_do_not_lag_behind_a_person_who_moves(masker: Masker) -> None:
 
 
 def test_smoothing_makes_a_still_picture_calmer(masker: Masker) -> None:
-    assert flicker(SIZE, 0.9, masker.mask)["flicker"] < 0.7 * flicker(SIZE, 0.0, masker.mask)["flicker"]
+    assert flicker(SIZE, 0.9, masker.mask)["flicker"] < 0.92 * flicker(SIZE, 0.0, masker.mask)["flicker"]
 
 
 def test_the_region_of_interest_finds_a_person_who_is_small(masker: Masker) -> None:

@@ -106,6 +106,7 @@ def test_the_place_of_the_picked_colour_is_that_of_the_pointer(page: Tab, stage:
         value = int(page.js("tidecast.state.values.mask_key")[1:3], 16)
         found.add(round(expected) // 40)
         assert abs(value - expected) <= 6, (value, expected)
+        wait(lambda: stage.store.snapshot.value("mask_key") != "#00b140", "the store has it")
         stage.store.set("mask_key", "#00b140")
         page.until("tidecast.state.values.mask_key === '#00b140'")
         return len(found) >= 2
