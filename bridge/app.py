@@ -337,6 +337,7 @@ class App:
     def _captured(self, frame: Frame, small: Frame) -> None:
         """Pass on a frame from the input: to the engine, the output's clock, the recorder and the page."""
         self.supervisor.feed(small)
+        self.publisher.masks.feed(small)
         source = self.capture.info
         self.publisher.pacer.offer_dry(frame, time.monotonic_ns(), source.fps if source is not None else 0.0)
         self._record_and_show("input", frame)

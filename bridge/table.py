@@ -36,7 +36,7 @@ from engine.controls import IN_FORCE, STAGE_TIMES, Controls
 
 GROUPS = (
     *("Prompts", "Stream", "Panic", "Tempo", "Audio", "Cues", "Modulation"),
-    *("Video", "Latency", "Recording", "LoRA"),
+    *("Video", "Latency", "Recording", "Mask", "LoRA"),
 )
 """The order in which generated pages show the groups of controls."""
 

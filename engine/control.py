@@ -66,7 +66,8 @@ class Control:
         stored: whether stored snapshots include it: `ALWAYS`, `NEVER`, or a word; then only those that were saved with
             this word do.
         snaps: whether a change of it waits for the beat while the control `snap` is on.
-        check: for text: raises a `TidecastError` for a value that could never be obeyed. It is called on the threads
+        check: for text: raises a `TidecastError` for a value that could never be obeyed. For a choice: is asked about
+            a word that is none of the choices, and raises one if it can say more than that. It is called on the threads
             that serve the controls, so it must not wait for a disk or a network.
     """
 
@@ -113,6 +114,8 @@ class Control:
             index = finite(value)
             if index is not None and index == int(index) and 0 <= index < len(self.choices):
                 return self.choices[int(index)]
+            if word is not None:
+                self._checked(word)
             raise self._bad(value, "one of " + ", ".join(self.choices))
         if self.kind is Kind.BOOL:
             switch = as_switch(value)

@@ -35,6 +35,8 @@ class Frame:
         metadata: short strings that belong to the frame (for example NDI metadata).
         moved_ns: `captured_ns` of the input frame whose motion a restyled frame shows, if it was moved on to a later
             one than its own; else 0.
+        matte: how much of each pixel belongs to the part that is restyled, if a mask divides the picture: uint8
+            [height, width], 255 for all of it; else None. It stays in the process.
 
     Raises:
         ValueError: if the array is not uint8 [height, width, channels of `format`].
@@ -47,6 +49,7 @@ class Frame:
     seq: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
     moved_ns: int = 0
+    matte: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape

@@ -41,11 +41,12 @@ def engine(
     vae: Annotated[str, typer.Option(help="auto, full or tiny.")] = "auto",
     batch: Annotated[bool, typer.Option(help="Batch the steps of successive chunks into one forward pass.")] = True,
     threads: Annotated[int, typer.Option(min=0, max=256, help="CPU threads; 0 leaves the choice to torch.")] = 0,
+    mask: Annotated[float, typer.Option(min=0, max=240, help="Person masks a second meanwhile; 0: none.")] = 0.0,
     json: Json = None,
 ) -> None:
     """Time a model from uint8 frame to uint8 frame, and compare it with the limit of the device."""
     from engine.bench import report
-    from engine.bench.engine import COLUMNS, Ask, measure
+    from engine.bench.engine import COLUMNS, MASK_COLUMNS, Ask, measure
     from engine.config import Config
 
     rows = []
@@ -63,8 +64,8 @@ def engine(
                 "threads": threads,
             }
         )
-        rows += measure(config, [Ask(n, chunks, fps, latency / 1e3) for n in parse_steps(steps)])
-    report.show(f"engine: {model}", rows, COLUMNS, path=json)
+        rows += measure(config, [Ask(n, chunks, fps, latency / 1e3, mask_fps=mask) for n in parse_steps(steps)])
+    report.show(f"engine: {model}", rows, COLUMNS | (MASK_COLUMNS if mask else {}), path=json)
 
 
 def pipeline(

@@ -24,6 +24,7 @@ class Benches(LazyGroup):
         "compare": ("bridge.bench.model", "compare", "Two files of results."),
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
+        "mask": ("bridge.bench.mask", "mask", "The person mask and the keys, on pictures whose masks are known."),
         "looks": ("bridge.bench.looks", "looks", "Whether every tenth of strength shows, and the middle of a blend."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
         "modulation": ("bridge.bench.modulation", "modulation", "What ten modulators cost."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import threading
 
+from bridge.pipeline.mask.timeline import MaskTimeline
 from engine.frame import Frame
 
 KEPT_BYTES = 256 << 20
@@ -27,11 +28,13 @@ class FrameHistory:
     Attributes:
         newest: the frame added last; None before the first.
         newest_small: the same at the model's size.
+        masks: the person masks of input frames; belongs to the publish thread.
     """
 
     def __init__(self) -> None:
         self._frames, self._small = _Timeline(KEPT_BYTES), _Timeline(KEPT_BYTES // 2)
         self._lock = threading.Lock()
+        self.masks = MaskTimeline()
         self.newest: Frame | None = None
         self.newest_small: Frame | None = None
 

@@ -22,6 +22,7 @@ from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.endpoints.opening import STOP_S
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.mask.person import PersonMasks
 from bridge.pipeline.pacing.output_clock import sleep_until
 from bridge.pipeline.pacing.pacer import Pacer, Pick
 from bridge.pipeline.panic import PanicControls
@@ -60,6 +61,7 @@ class Publisher(Service):
         outputs: the outputs.
         main: the first of them.
         model: the model's size; may be set from any thread, and is obeyed from the next tick on.
+        masks: the person masks; the capture thread passes them the input frames.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Publisher(Service):
         self._measured = (0, 0)  # `captured_ns` and `shows_ns` of the frame sent last whose latency was measured
         self.pacer = Pacer(Fraction(fps).limit_denominator(1001) if fps else None)
         self.restyled = Restyled(supervisor.from_engine, history, self.pacer, stall_s, self._made, self._forgotten)
+        self.masks = PersonMasks(supervisor.masks, history, store, tell)
         self.main.shown = self._shown
 
     def start(self) -> None:
@@ -140,7 +143,9 @@ class Publisher(Service):
             self._made_for = self.model
             for stages in (self._restyled_stages, self._tick_stages):
                 stages.remake(*self._made_for)
-        self.restyled.collect(supervisor.state is EngineState.RUNNING, supervisor.chunks, time.monotonic_ns())
+        running = supervisor.state is EngineState.RUNNING
+        self.restyled.collect(running, supervisor.chunks, time.monotonic_ns())
+        self.masks.collect(running, time.monotonic_ns())
         controls = self._controls()
         dry = controls.of(PanicControls).bypass or not self.restyled.any
         pick = self.pacer.tick(time.monotonic_ns(), "dry" if dry else "wet")

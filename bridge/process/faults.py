@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import threading
 import time
 from typing import Any, assert_never
 
@@ -15,9 +16,13 @@ PAUSE_S = 4.0
 """How long `Fault.PAUSE` sleeps, in s."""
 
 
+MASK_FAILS = threading.Event()
+"""While it is set, every person mask fails."""
+
+
 class Fault(enum.StrEnum):
     """What goes wrong: sleep for ever or for `PAUSE_S`, exit at once, allocate more memory than there is, raise, have
-    the next prompt run out of memory."""
+    the next prompt run out of memory, have every person mask fail from now on, or work again."""
 
     HANG = "hang"
     PAUSE = "pause"
@@ -25,6 +30,8 @@ class Fault(enum.StrEnum):
     OOM = "oom"
     ERROR = "error"
     PROMPT_OOM = "prompt-oom"
+    MASK = "mask"
+    MASK_WORKS = "mask-works"
 
 
 def inject(fault: Fault, session: EngineSession) -> None:
@@ -53,5 +60,9 @@ def inject(fault: Fault, session: EngineSession) -> None:
                 raise MemoryError("drill")
 
             session.encode_prompt = fail_once  # type: ignore[method-assign]
+        case Fault.MASK:
+            MASK_FAILS.set()
+        case Fault.MASK_WORKS:
+            MASK_FAILS.clear()
         case _:
             assert_never(fault)

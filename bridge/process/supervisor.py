@@ -21,6 +21,7 @@ from typing import assert_never
 from bridge.config import EngineProcessConfig
 from bridge.process.engine.choice import IDENTITY, EngineChoice, Size, SizeTrial, configured
 from bridge.process.engine.engine_process import STOP_S, EngineProcess
+from bridge.process.engine.mask_rings import MaskRings
 from bridge.process.engine.rings import EngineRings
 from bridge.process.faults import Fault
 from bridge.process.heartbeat import Heartbeat
@@ -81,6 +82,7 @@ class Supervisor:
 
     Attributes:
         from_engine: gives the restyled frames.
+        masks: takes input frames and gives their person masks.
         size: size of the pictures of the engine that is running, or that ran last.
         state: whether there is an engine process that gives frames.
         restarts: how often an engine process ended by itself, hung or could not be started.
@@ -103,6 +105,7 @@ class Supervisor:
         self._trial = trial
         self.size: Size = (config.width, config.height)
         self._rings = self.from_engine = EngineRings(*self.size)
+        self.masks = MaskRings()
         model = IDENTITY if process.kind == "identity" else config.model
         self._wanted = self._choice = self._proven = EngineChoice(model, self.size)
         self._wishing = threading.Lock()  # held to compare and change `_wanted`
@@ -160,6 +163,7 @@ class Supervisor:
         self._service.stop()
         self.state = EngineState.STOPPED
         self._rings.close()
+        self.masks.close()
 
     def want(self, choice: EngineChoice) -> None:
         """Have this model and size from now on. Returns at once, from any thread; the newest wish counts."""
@@ -286,7 +290,7 @@ class Supervisor:
         if self._measuring and trial is None:
             raise EngineError("There are no sizes to measure.", "Choose a size.")
         start = Start(self._config, self._choice.model == IDENTITY, config.debug, self._fps, controls, trial)
-        engine = EngineProcess(start, self._rings.pair, self._handle, self._complain)
+        engine = EngineProcess(start, self._rings.pair, self.masks, self._handle, self._complain)
         self._heartbeat, self._pid = engine.heartbeat, engine.pid
         return engine
 

@@ -15,10 +15,12 @@ from multiprocessing.connection import Connection
 from bridge.ipc.group_signals import leave_to_parent
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.process.engine.auto_size import find_size
+from bridge.process.engine.mask_rings import MaskEnds
 from bridge.process.engine_session import EngineSession
 from bridge.process.heartbeat import Heartbeat, Phase
 from bridge.process.identity_session import IdentitySession
 from bridge.process.loop import Loop
+from bridge.process.mask.thread import MaskThread
 from bridge.process.messages import Failed, Loading, Ready, SizeFound, Start
 from bridge.process.parent import LogToParent, Parent
 from bridge.process.priority import fine_timers, keep_objects
@@ -26,7 +28,14 @@ from engine.config import Config
 from engine.errors import CaptureError, TidecastError
 
 
-def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connection, heartbeat: Heartbeat) -> None:
+def main(
+    start: Start,
+    inbox: RingReader,
+    outbox: RingWriter,
+    connection: Connection,
+    heartbeat: Heartbeat,
+    masks: MaskEnds | None = None,
+) -> None:
     """Main function of the (spawned) engine process. Returns when told to stop; a failure is reported and ends it."""
     parent = Parent(connection, start.controls)
     leave_to_parent(lambda: end(parent))
@@ -39,6 +48,8 @@ def main(start: Start, inbox: RingReader, outbox: RingWriter, connection: Connec
             return
         with open_session(start, parent, heartbeat) as session:
             heartbeat.beat(Phase.WAITING)  # first, so that an engine that is ready is no longer given the time to load
+            if masks is not None:
+                MaskThread(masks, parent.tell)
             spec = session.spec
             parent.tell(Ready(spec.name, spec.vocabulary, min(start.config.max_steps, spec.most_steps)))
             Loop(start, session, inbox, outbox, parent, heartbeat).serve()

@@ -6,8 +6,10 @@ Each configuration is run twice: once as fast as possible (frame rate, stage tim
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +51,8 @@ COLUMNS = {
     "of_limit.network": "network of limit",
     "of_limit.vae": "VAE of limit",
 }
-"""Headings of the table by dotted name of the figure."""
+MASK_COLUMNS = {"mask_ms": "mask ms", "mask_fps": "masks/s"}
+"""Headings of the table by dotted name of the figure; those of the second are added with a person mask."""
 
 WARM_CHUNKS = 6
 """Chunks at the start of a run that are not counted: enough to fill the cache and the rows of every model."""
@@ -69,6 +72,7 @@ class Ask:
         input_fps: frames per second of the input in the second run; 0 to leave that run out.
         latency_s: latency in seconds above which a frame counts as missed.
         prompt: the prompt.
+        mask_fps: person masks per second that are made meanwhile, as in the engine process; 0 for none.
     """
 
     steps: int
@@ -76,6 +80,7 @@ class Ask:
     input_fps: float = 30.0
     latency_s: float = 0.4
     prompt: str = "blue neon sketch"
+    mask_fps: float = 0.0
 
 
 def scene(width: int, height: int) -> Iterator[np.ndarray]:
@@ -126,15 +131,68 @@ def measure(config: Config, asks: Sequence[Ask]) -> list[dict[str, Any]]:
                 "weights_dtype": config.weights_dtype,
                 "threads": torch.get_num_threads(),
             }
-            row |= _throughput(session, ask)
+            masking: contextlib.AbstractContextManager[Masking | None] = contextlib.nullcontext()
+            if ask.mask_fps:
+                masking = Masking(ask.mask_fps)
+            with masking as masks:
+                row |= _throughput(session, ask)
+                if ask.input_fps:
+                    row |= _paced(session, ask)
+                if masks is not None:
+                    row |= masks.figures()
             row["of_limit"] = _of_limit(session, ask.steps, row["stages_ms"], ceiling)
-            if ask.input_fps:
-                row |= _paced(session, ask)
             row["memory_gib"] = max(opening_gib, _memory(session.device))
             row["needs_gib"] = _computed(session, weights)
             row["attention"] = {str(form): dict(found.times_ms) for form, found in attention.decisions.items()}
             rows.append(row)
     return rows
+
+
+class Masking(threading.Thread):
+    """Makes person masks at a steady rate, on a thread of its own, as the engine process does for its input frames.
+
+    Args:
+        fps: masks per second.
+    """
+
+    def __init__(self, fps: float) -> None:
+        super().__init__(name="mask", daemon=True)
+        self._period = 1.0 / fps
+        self._stopping = threading.Event()
+        self._times: list[tuple[float, float]] = []  # when each mask was begun and how long it took, in s
+
+    def __enter__(self) -> Masking:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stopping.set()
+        self.join()
+
+    def run(self) -> None:
+        """Make masks until the end of the `with` block."""
+        from engine.models.selfie.masker import Masker
+        from engine.runtime.device import one_thread_here
+
+        one_thread_here()
+        masker = Masker()
+        height, width = masker.spec.height, masker.spec.width
+        frames = scene(width, height)
+        begun = time.perf_counter()
+        while not self._stopping.wait(max(0.0, begun - time.perf_counter())):
+            now = time.perf_counter()
+            masker.mask(next(frames))
+            self._times.append((now, time.perf_counter() - now))
+            begun = max(begun + self._period, now)
+
+    def figures(self) -> dict[str, float]:
+        """Median time of a mask and masks per second, after the first ten."""
+        counted = self._times[10:]
+        seconds = counted[-1][0] - counted[0][0] if len(counted) > 1 else 0.0
+        return {
+            "mask_ms": statistics.median(took for _, took in counted) * 1e3 if counted else 0.0,
+            "mask_fps": (len(counted) - 1) / seconds if seconds else 0.0,
+        }
 
 
 def _throughput(session: Session, ask: Ask) -> dict[str, Any]:

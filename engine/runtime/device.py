@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -47,6 +48,19 @@ def _matrix_units() -> bool:
     """Whether the CPU has units for matmuls in bfloat16 (AMX), which are several times as fast as float32."""
     capabilities: Callable[[], dict[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)  # since torch 2.12
     return bool(capabilities().get("amx_bf16"))
+
+
+def one_thread_here() -> None:
+    """Have the work of the calling thread on the CPU done by this thread alone; all others keep their number.
+
+    torch keeps one number for each thread, and a last one for threads that compute for the first time. Setting it
+    changes both, so the last one is set back by a thread that then ends.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    restore = threading.Thread(target=torch.set_num_threads, args=(before,))
+    restore.start()
+    restore.join()
 
 
 def triton_installed() -> bool:

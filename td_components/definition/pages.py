@@ -12,11 +12,11 @@ from td_components.definition import fixed_pages
 from td_components.definition.spec import Parameter, Style
 
 PAGES = (
-    *("Stream", "Prompts", "Beat", "Audio", "Cues", "Modulation", "LoRA"),
+    *("Stream", "Prompts", "Beat", "Audio", "Cues", "Modulation", "Mask", "LoRA"),
     *("Connection", "Engine", "Health", "Callbacks", "About"),
 )
 
-PAGE_OF_GROUP = {name: name for name in ("Prompts", "Audio", "Cues", "LoRA", "Modulation")} | {"Tempo": "Beat"}
+PAGE_OF_GROUP = {name: name for name in ("Prompts", "Audio", "Cues", "Modulation", "Mask", "LoRA")} | {"Tempo": "Beat"}
 """Groups of the table that have a page other than Stream."""
 
 LINK_COMMANDS = {"resend": "Fetch", "inputs": "Listinputs"}

@@ -63,7 +63,7 @@ class Motion:
 
     def moved(self, pixels: np.ndarray) -> np.ndarray:
         """A picture [h, w, channels] of the earlier frame's moment, moved to the later one's."""
-        moved = _remapped(pixels, self.places)
+        moved = remapped(pixels, self.places)
         cv2.copyTo(pixels, self.worse, moved)
         return moved
 
@@ -150,8 +150,8 @@ class Tracker:
         flow = cv2.resize(total * scale, (width, height), interpolation=cv2.INTER_LINEAR)
         if last - first > 1:  # edges have become blurred on the way; from here the direct search finds them
             flow = self._dis.calc(after, before, flow)
-        places = cv2.add(flow, _grid(after))
-        moved, still = cv2.absdiff(_remapped(before, places), after), cv2.absdiff(before, after)
+        places = cv2.add(flow, grid(after))
+        moved, still = cv2.absdiff(remapped(before, places), after), cv2.absdiff(before, after)
         excess = cv2.subtract(cv2.blur(moved, (BLUR, BLUR)), cv2.blur(still, (BLUR, BLUR)))
         worse = cv2.threshold(excess, MARGIN, 255, cv2.THRESH_BINARY)[1]
         return Motion(np.asarray(places), np.asarray(worse), cv2.mean(still)[0])
@@ -161,7 +161,7 @@ class Tracker:
         flow = np.asarray(self._dis.calc(after, before, _NONE))
         change = cv2.mean(cv2.absdiff(before, after))[0]
         if change > LARGE:
-            left = cv2.mean(cv2.absdiff(_remapped(before, cv2.add(flow, _grid(after))), after))[0]
+            left = cv2.mean(cv2.absdiff(remapped(before, cv2.add(flow, grid(after))), after))[0]
             if left > EXPLAINED * change:
                 return None
         height, width = after.shape
@@ -181,10 +181,10 @@ class Tracker:
 
 def _after(first: np.ndarray, then: np.ndarray) -> np.ndarray:
     """Two offsets, one after the other, as one."""
-    return np.asarray(cv2.add(then, _remapped(first, cv2.add(then, _grid(then)))))
+    return np.asarray(cv2.add(then, remapped(first, cv2.add(then, grid(then)))))
 
 
-def _grid(like: np.ndarray) -> np.ndarray:
+def grid(like: np.ndarray) -> np.ndarray:
     """The place (x, y) of every pixel of a picture of this size: float32 [h, w, 2]."""
     return _grid_of(*like.shape[:2])
 
@@ -195,5 +195,6 @@ def _grid_of(height: int, width: int) -> np.ndarray:
     return np.dstack((across, down))
 
 
-def _remapped(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
+def remapped(pixels: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """A picture [h, w, ...] whose pixels are those of `pixels` at these places, as `grid` gives them."""
     return np.asarray(cv2.remap(pixels, places, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from bridge.pipeline.canvas import guided
 from bridge.pipeline.canvas.scaling import enlarged
 from bridge.pipeline.canvas.size import Size, same_shape
 from bridge.pipeline.stages.base import Context, Stage
@@ -104,10 +105,5 @@ def detailed(
 
 def _slopes(restyled: np.ndarray, guide: np.ndarray) -> np.ndarray:
     """The local slope of each colour over the guide, times `SCALE`: int16 [h, w, 3]."""
-    side = (2 * RADIUS + 1, 2 * RADIUS + 1)
-    bright, colours = guide.astype(np.float32), restyled.astype(np.float32)
-    mean, means = cv2.blur(bright, side), cv2.blur(colours, side)
-    variance = cv2.blur(bright * bright, side) - mean * mean
-    covariance = cv2.blur(colours * bright[:, :, None], side) - means * mean[:, :, None]
-    slopes = covariance / (variance + EPSILON)[:, :, None]
+    slopes = guided.slopes(restyled, guide, RADIUS, EPSILON)[0]
     return np.asarray((np.clip(slopes, -STEEPEST, STEEPEST) * SCALE).astype(np.int16))

@@ -5,6 +5,7 @@ A stage's module is imported when the stage is created, so that a program that o
 
 from __future__ import annotations
 
+from bridge.pipeline.mask.controls import READINGS, MaskControls
 from bridge.pipeline.stages.base import Place, Stage, StageRow
 from bridge.pipeline.stages.enlarge_controls import EnlargeControls
 from bridge.pipeline.stages.fit_controls import FitControls
@@ -36,6 +37,12 @@ def _mix(width: int, height: int) -> Stage:
     return Mix()
 
 
+def _mask(width: int, height: int) -> Stage:
+    from bridge.pipeline.mask.stage import Mask
+
+    return Mask()
+
+
 STAGES = (
     StageRow("fit", Place.INPUT, _fit, FitControls, budget_ms=3.0),
     StageRow(
@@ -49,4 +56,5 @@ STAGES = (
     ),
     StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, budget_ms=6.0, plain={"detail": 0.0}),
     StageRow("mix", Place.TICK, _mix, MixControls, budget_ms=3.0),
+    StageRow("mask", Place.TICK, _mask, MaskControls, READINGS, budget_ms=12.0),
 )

@@ -9,6 +9,7 @@ import psutil
 
 from bridge.ipc.child_process import ChildProcess
 from bridge.process import worker
+from bridge.process.engine.mask_rings import MaskRings
 from bridge.process.engine.rings import RingPair
 from bridge.process.heartbeat import Heartbeat
 from bridge.process.messages import FROM_ENGINE, FromEngine, Start, Stop, ToEngine
@@ -23,6 +24,7 @@ class EngineProcess(ChildProcess[ToEngine, FromEngine]):
     Args:
         start: what it is started with.
         rings: the rings that it reads and writes.
+        masks: those of the person mask.
         handle, report: see `BackgroundChannel`.
 
     Attributes:
@@ -39,15 +41,16 @@ class EngineProcess(ChildProcess[ToEngine, FromEngine]):
         self,
         start: Start,
         rings: RingPair,
+        masks: MaskRings,
         handle: Callable[[FromEngine], None],
         report: Callable[[str, str], None],
     ) -> None:
         self.heartbeat = Heartbeat()
-        with rings.inbox.reader() as reader, rings.outbox.writer() as writer:
+        with rings.inbox.reader() as reader, rings.outbox.writer() as writer, masks.ends() as ends:
             super().__init__(
                 "engine",
                 worker.main,
-                lambda connection: (start, reader, writer, connection, self.heartbeat),
+                lambda connection: (start, reader, writer, connection, self.heartbeat, ends),
                 FROM_ENGINE,
                 handle,
                 report,

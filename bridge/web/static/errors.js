@@ -71,6 +71,7 @@ function beside(topic) {
   if (topic === "tempo" || topic === "snap") return [document.querySelector("[data-group=Tempo] .say"), null];
   if (/^(\/tidecast\/)?cue\b/.test(topic)) return [document.querySelector("[data-group=Cues] .say"), null];
   if (topic === "audio") return [document.querySelector("[data-group=Audio] .say"), null];
+  if (topic === "mask") return [document.querySelector("[data-group=Mask] .say"), null];
   if (topic === "record") return [$("panel-recording")?.querySelector(".say"), null];
   return [null, null];
 }

@@ -4,7 +4,7 @@ import { el } from "./faces.js";
 import { on } from "./link.js";
 
 /** What a stage says that it leaves out -> the control of it. */
-const OMITTED = { reprojection: "reproject", detail: "detail" };
+const OMITTED = { reprojection: "reproject", detail: "detail", "refinement of the matte": "mask_refine" };
 const WHY = "A tick is too short for it. A smaller output or fewer pictures per second would hold it.";
 const SIZES = "Such as 1920x1080; input is the source's size, model the model's.";
 
@@ -14,7 +14,7 @@ export function notes(faces) {
     .filter(([, name]) => faces[name])
     .map(([what, name]) => {
       const mark = el("span", { class: "omitted", hidden: true, title: WHY }, "left out");
-      faces[name].querySelector("label").append(" ", mark);
+      faces[name].querySelector("label, .label").append(" ", mark);
       return [what, mark];
     });
   on("readings", ({ given_up: omitted }) => {

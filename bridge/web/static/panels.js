@@ -4,6 +4,7 @@ import { model, size } from "./engine.js";
 import { change, el, register } from "./faces.js";
 import { browse, files } from "./files.js";
 import { askInputs, on, state } from "./link.js";
+import { color, tellsState } from "./mask.js";
 import { sized } from "./notes.js";
 import { trigger, widget } from "./widgets.js";
 
@@ -42,6 +43,9 @@ export function panel(title, rows, commands, column, about) {
       input: () => source(control, about.inputs),
       engine_model: () => model(control, about.engine.models),
       output_size: () => sized(widget(control)),
+      mask_source: () => tellsState(widget(control)),
+      mask_key: () => color(control),
+      mask_background_color: () => color(control),
       engine_size: () => size(control, about.engine.sizes),
     }[control.name];
     faces[control.name] = own ? own() : widget(control);

@@ -31,11 +31,22 @@ class NoFrames:
         return None
 
 
+class NoMasks:
+    """The rings of the person mask, without masks."""
+
+    def put(self, frame: Frame) -> None:
+        return None
+
+    def take(self) -> list[tuple[Frame, np.ndarray]]:
+        return []
+
+
 class Engine:
     """A supervisor whose engine gives nothing, and whose state can break."""
 
     def __init__(self) -> None:
         self.from_engine = NoFrames()
+        self.masks = NoMasks()
         self.chunks = 0
         self.broken = 0
 

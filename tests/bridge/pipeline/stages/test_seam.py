@@ -20,6 +20,7 @@ from bridge.config_file import load
 from bridge.control.osc.packet import build
 from bridge.control.values import Snapshot
 from bridge.pipeline.frame_history import FrameHistory
+from bridge.pipeline.mask.controls import MaskControls
 from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
 from bridge.pipeline.stages.chain import RETRY_NS, StageChain
 from bridge.pipeline.stages.enlarge_controls import EnlargeControls
@@ -157,9 +158,8 @@ def frame(value: int, captured_ns: int) -> Frame:
 
 
 def context(history: FrameHistory, now_ns: int = 0, **mix: float) -> Context:
-    return Context(
-        now_ns, history, Snapshot([MixControls(**mix), ReprojectControls(), EnlargeControls()]), wet=True, canvas=(4, 4)
-    )
+    controls = Snapshot([MixControls(**mix), ReprojectControls(), EnlargeControls(), MaskControls()])
+    return Context(now_ns, history, controls, wet=True, canvas=(4, 4))
 
 
 def test_a_stage_that_fails_is_bypassed_and_reported_once() -> None:
