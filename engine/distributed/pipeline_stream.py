@@ -31,8 +31,7 @@ from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import InFlight, Ticket, new_cache
-from engine.stream.stream import wrap_position
+from engine.stream.state import InFlight, Ticket, new_cache, wrap_position
 from engine.stream.timesteps import Sigmas, Steps, network_timesteps
 from engine.stream.unbatched import all_steps
 

@@ -59,6 +59,7 @@ class Sizes:
         stride: pixels per latent along each side.
         most_steps: denoising steps that the model knows.
         codecs: its autoencoders, by name.
+        clean_pass: whether a chunk's clean pass may share a forward with the next chunk's first step.
     """
 
     network: NetworkShape
@@ -68,6 +69,7 @@ class Sizes:
     stride: int
     most_steps: int
     codecs: Mapping[str, _Footprint]
+    clean_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,8 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     encode, decode = codec.encode * pixels * together, codec.decode * pixels * together
     opening = (sizes.first / sizes.frames) if codec.together else 1.0
     forward = _forward(shape, setting) * length
-    recurring = max(encode, decode, forward * rows * sizes.frames)
+    together_rows = 2 if sizes.clean_pass else rows
+    recurring = max(encode, decode, forward * together_rows * sizes.frames)
     once = max(encode * opening, decode * opening, forward * sizes.first, recurring)
     pool, work = 0.0, once
     if setting.graphs and setting.gpus == 1:
