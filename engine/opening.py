@@ -164,12 +164,9 @@ def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
     refusal = ""
     if not lora_file.takes_lora(spec):
         refusal = f"{spec.title} takes no LoRA."
-    elif not isinstance(stream, LocalStream):
-        refusal = "LoRAs work on one device, but this network is on several."
     elif config.weights_dtype == "float8" and not config.loras:
         refusal = "With float8, LoRAs need places that are kept from the start: name at least one under engine.loras."
-    target = stream if not refusal and isinstance(stream, LocalStream) else None
-    return LoraSlots(config.loras, target, refusal, stream.device)
+    return LoraSlots(config.loras, None if refusal else stream.loras, refusal)
 
 
 def state_settings(

@@ -25,7 +25,7 @@ frames, H W pixels, E width and X tokens of a text embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -35,9 +35,9 @@ from torch import Tensor, nn
 
 from engine.models.spec import CacheShape, Codec, ModelSpec
 from engine.network.lora.branch import Branches
+from engine.network.lora.live import LiveLoras
 from engine.network.lora.merge import LiveMerge
 from engine.network.lora.stopwatch import stopwatch_for
-from engine.network.lora.updates import Lora
 from engine.network.protocol import StreamingNetwork, TextKeys, forward
 from engine.stream import clean_pass, saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
@@ -79,6 +79,7 @@ class LocalStream:
         sigmas: the sigma of every timestep.
         state: everything that is kept from chunk to chunk.
         whole_text: whether prompts are attended at full length, so that all prompts give tensors of the same shapes.
+        loras: the LoRAs that change the network's weights.
         fused: whether a chunk's clean pass shares a forward with the next chunk's first step (`clean_pass`).
     """
 
@@ -134,7 +135,13 @@ class LocalStream:
         self._embedding_XE: Tensor | None = None
         self._used_text: list[tuple[Tensor, ...]] = list(self.state.text)
         weights = dict(cast(nn.Module, network).named_parameters())
-        self._merge = LiveMerge(weights, stopwatch_for(self.device), branches)
+        self.loras = LiveLoras(
+            LiveMerge(weights, stopwatch_for(self.device), branches),
+            self.device,
+            layers=range(len(network.blocks)),
+            read_text=self._read_text,
+            renew_time=lambda: network.renew_tables(self.tables, network_timesteps(spec.schedule)),
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -187,8 +194,9 @@ class LocalStream:
         self._read_text(range(len(self.network.blocks)))
 
     def _read_text(self, layers: Sequence[int]) -> None:
-        """Compute the prompt's keys and values of these blocks."""
-        assert self._embedding_XE is not None
+        """Compute the prompt's keys and values of these blocks; without a prompt there is nothing to compute."""
+        if self._embedding_XE is None:
+            return
         keys, self._text_bias = self.network.read_text(self._embedding_XE, whole=self.whole_text, layers=layers)
         for layer, new in zip(layers, keys, strict=True):
             held = self.state.text[layer]
@@ -197,28 +205,6 @@ class LocalStream:
                 place.copy_(part)
             self._used_text[layer] = tuple(places)
         self._text = self._used_text if self.whole_text else self.network.fold_text(self._used_text)
-
-    @property
-    def lora_base(self) -> Mapping[str, Tensor]:
-        """See `LoraTarget`."""
-        return self._merge.base
-
-    def load_lora(self, slot: int, lora: Lora | None) -> None:
-        """See `LoraTarget`."""
-        self._merge.load(slot, lora)
-
-    @torch.inference_mode()
-    def blend_loras(self, strengths: Sequence[float], budget_s: float) -> None:
-        """See `LoraTarget`. The prompt's keys and values, and time embeddings, are renewed where they change."""
-        self._merge.set(strengths)
-        if not self._merge.due:
-            return
-        changed = self._merge.advance(budget_s)
-        if changed.time:
-            self.network.renew_tables(self.tables, network_timesteps(self.spec.schedule))
-        layers = range(len(self.network.blocks)) if changed.all_text else sorted(changed.text)
-        if layers and self._embedding_XE is not None:
-            self._read_text(layers)
 
     @property
     def begun(self) -> bool:

@@ -104,7 +104,7 @@ def test_at_strength_zero_and_without_any_the_pictures_are_the_same(folder: Path
         play(session, CONTROLS, range(5))  # the fader is back; the weights follow within a few chunks
         stream = session._stream
         assert isinstance(stream, LocalStream)
-        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        stream.loras.blend(CONTROLS.lora_strengths(), float("inf"))
         session.reset()
         assert np.array_equal(play(session, CONTROLS), without), "no way of a fader leaves a trace"
 
@@ -119,7 +119,7 @@ def test_a_change_touches_neither_history_nor_addresses(folder: Path) -> None:
         weights = dict(stream.network.named_parameters())  # type: ignore[attr-defined]
         places = {name: t.data_ptr() for name, t in {**tensors, **weights}.items()}
         before = {name: t.clone() for name, t in weights.items()}
-        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        stream.loras.blend(faders(lora_1=1.0).lora_strengths(), float("inf"))
         assert any(not torch.equal(before[name], weights[name]) for name in weights)
         assert all(torch.equal(history[name], tensors[name]) for name in history)
         assert places == {name: t.data_ptr() for name, t in {**dict(stream.state.tensors()), **weights}.items()}
@@ -136,7 +136,7 @@ def test_the_prompts_keys_follow_where_a_lora_changes_them(folder: Path, only: s
         reads = []
         read_text = stream.network.read_text
         stream.network.read_text = lambda *a, **k: reads.append(k["layers"]) or read_text(*a, **k)  # type: ignore
-        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        stream.loras.blend(faders(lora_1=1.0).lora_strengths(), float("inf"))
         assert bool(reads) is changes
         now = [part for keys in stream.state.text for part in keys]
         assert all(torch.equal(a, b) for a, b in zip(held, now, strict=True)) is not changes
@@ -169,7 +169,7 @@ def test_a_file_is_chosen_while_the_stream_runs(folder: Path) -> None:
             pass
         stream = session._stream
         assert isinstance(stream, LocalStream)
-        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        stream.loras.blend(CONTROLS.lora_strengths(), float("inf"))
         found = stream.network.state_dict()  # type: ignore[attr-defined]
         assert all(torch.equal(found[name], NETWORK[name]) for name in NETWORK)
 
@@ -217,7 +217,7 @@ def test_beside_8_bit_weights_a_fader_moves_at_once_and_nothing_is_rounded_anew(
         plain = layer.layer(x)
         assert torch.equal(layer(x), plain), "strength 0 adds nothing"
         place = layer.factor_R.data_ptr()
-        stream.blend_loras(faders(lora_1=0.5).lora_strengths(), 0.0)
+        stream.loras.blend(faders(lora_1=0.5).lora_strengths(), 0.0)
         update = updates.read(lora(1), NETWORK, "1").updates["blocks.0.ffn.0.weight"]
         assert update.down is not None and update.up is not None
         torch.testing.assert_close(layer(x), plain + 0.5 * (x @ update.down.T @ update.up.T))
@@ -241,11 +241,11 @@ def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None
     save_file(wide, folder / "wide.safetensors")
     save_file({f"{module}.diff": torch.ones(256, 128)}, folder / "whole.safetensors")
     with opened(folder, "noir", weights_dtype="float8") as session:
-        base = session._stream.lora_base  # type: ignore[attr-defined]
+        base = session._stream.loras.base
         for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "16 bits")):
             file = lora_file.read(folder / f"{name}.safetensors").fitted(base)
             with pytest.raises(ModelError, match=words):
-                session._stream.load_lora(1, file)  # type: ignore[attr-defined]
+                session._stream.loras.load(1, file)
     with opened(folder, weights_dtype="float8") as session:
         play(session, faders(lora_1_file="x.safetensors"), range(5))  # type: ignore[arg-type]
         assert "name at least one under engine.loras" in session.health.trouble

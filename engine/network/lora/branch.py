@@ -111,7 +111,7 @@ class Branches:
         """
         if lora is None:
             return
-        if any(lora.updates[name].dense is not None for name in self._places.keys() & lora.updates.keys()):
+        if any(lora.updates[name].whole for name in self._places.keys() & lora.updates.keys()):
             raise ModelError(
                 f"{lora.source} holds whole differences (DoRA, LoKr, LoHa or diff), which need weights in 16 bits.",
                 'Choose weights_dtype = "auto", or a LoRA of low rank alone.',

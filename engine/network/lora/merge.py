@@ -24,7 +24,7 @@ from torch import Tensor
 from engine.controls import LORA_SLOTS
 from engine.network.lora.branch import Branches
 from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
-from engine.network.lora.updates import Lora
+from engine.network.lora.updates import Lora, Update, difference
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 _TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.|^text_embedding\.")
@@ -58,7 +58,7 @@ class _Target:
         self._down_RI = self._up_OR = torch.empty(0)
         self._slot_R: list[int] = []
         self._scale_R: list[float] = []
-        self._dense: list[tuple[int, Tensor]] = []
+        self._whole: list[tuple[int, Update]] = []
         self._stale = True
 
     @property
@@ -70,47 +70,58 @@ class _Target:
         """The loaded LoRAs have changed."""
         self._stale = True
 
+    def restore(self) -> None:
+        """Write the original, without allocating memory, and forget the LoRAs until the next `build`."""
+        if self.base is not None:
+            self.live.copy_(self.base)
+        self._down_RI = self._up_OR = torch.empty(0)
+        self._slot_R, self._scale_R, self._whole = [], [], []
+        self._stale = True
+
     def build(self, loras: Sequence[Lora | None], strengths: Sequence[float]) -> None:
-        """Write the weight of these strengths."""
-        if self.base is None:
-            self.base = self.live.detach().clone()
+        """Write the weight of these strengths. The original is kept from the first time that one is not 0."""
         if self._stale:
             self._gather(loras)
-        dense = [(strengths[slot], whole) for slot, whole in self._dense if strengths[slot]]
+        whole = [(strengths[slot], update) for slot, update in self._whole if strengths[slot]]
         used = any(strengths[slot] for slot in self._slot_R)
-        if not dense and not used:
-            self.live.copy_(self.base)
+        if not whole and not used:
+            if self.base is not None:
+                self.live.copy_(self.base)
+            if not self._slot_R and not self._whole:
+                self.base = None  # no LoRA that is loaded changes it
             return
+        if self.base is None:
+            self.base = self.live.detach().clone()
         s_R = [strengths[slot] * scale for slot, scale in zip(self._slot_R, self._scale_R, strict=True)]
         on_gpu = self.live.device.type == "cuda"
         factor_R = torch.tensor(s_R, pin_memory=on_gpu).to(self.live.device, non_blocking=True)
-        if not dense:
+        if not whole:
             scaled_OR = (self._up_OR * factor_R).to(self.live.dtype)
             torch.addmm(_matrix(self.base), scaled_OR, self._down_RI, out=_matrix(self.live))
             return
         total = self.base.to(torch.float32, copy=True)
         if used:
             _matrix(total).addmm_(self._up_OR.float() * factor_R, self._down_RI.float())
-        for strength, whole in dense:
-            total.add_(whole, alpha=strength)
+        for strength, update in whole:
+            total.add_(difference(update, self.base), alpha=strength)
         self.live.copy_(total)
 
     def _gather(self, loras: Sequence[Lora | None]) -> None:
         """Put the factors of all LoRAs side by side, in the weight's type."""
         device, dtype = self.live.device, self.live.dtype
         downs, ups = [], []
-        self._slot_R, self._scale_R, self._dense = [], [], []
+        self._slot_R, self._scale_R, self._whole = [], [], []
         for slot, lora in enumerate(loras):
             update = lora.updates.get(self.name) if lora is not None else None
             if update is None:
                 continue
-            if update.down is not None and update.up is not None:
+            if update.whole:
+                self._whole.append((slot, update.on(device)))
+            if update.magnitude is None and update.down is not None and update.up is not None:
                 downs.append(update.down.to(device, dtype))
                 ups.append(update.up.to(device, dtype))
                 self._slot_R += [slot] * update.down.shape[0]
                 self._scale_R += [update.scale] * update.down.shape[0]
-            if update.dense is not None:
-                self._dense.append((slot, update.dense.to(device)))
         if downs:
             self._down_RI, self._up_OR = torch.cat(downs), torch.cat(ups, dim=1)
         self._stale = False
@@ -164,17 +175,12 @@ class LiveMerge:
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
         self._units: dict[int, _Unit] = {}
         self._turn = 0
+        self._loaded: list[int] = []
 
     @property
     def base(self) -> dict[str, Tensor]:
-        """The parameters without any LoRA, by name."""
-        originals = {
-            name: target.base
-            for unit in self._units.values()
-            for name, target in unit.targets.items()
-            if target.base is not None
-        }
-        return self._parameters | originals | (self._branches.shapes if self._branches else {})
+        """The parameters by name, to read a LoRA for. Their values may hold LoRAs: only names and shapes count."""
+        return self._parameters | (self._branches.shapes if self._branches else {})
 
     @property
     def kept_bytes(self) -> int:
@@ -204,6 +210,7 @@ class LiveMerge:
         if self._branches:
             self._branches.check(slot, self.loras, lora)
         before, self.loras[slot] = self.loras[slot], lora
+        self._loaded = [other for other in self._loaded if other != slot] + ([] if lora is None else [slot])
         for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
             live = self._parameters.get(name)
             if live is None:
@@ -214,6 +221,23 @@ class LiveMerge:
         if self._branches:
             self._branches.load(self.loras)
             self._branches.set(self.strengths)
+
+    def drop(self) -> int | None:
+        """After memory did not suffice for a merge: take out the LoRA that was loaded last; the others are merged anew.
+
+        Every weight is its original again at once, which needs no memory.
+
+        Returns:
+            The slot; None if no LoRA is loaded.
+        """
+        slot = self._loaded[-1] if self._loaded else None
+        for unit in self._units.values():
+            unit.built = None
+            for target in unit.targets.values():
+                target.restore()
+        if slot is not None:
+            self.load(slot, None)
+        return slot
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
@@ -285,10 +309,10 @@ def merged(base: Mapping[str, Tensor], loras: Iterable[tuple[Lora, float]]) -> d
     for lora, strength in loras:
         for name, update in lora.updates.items():
             total = sums[name] if name in sums else base[name].float()
-            if update.down is not None and update.up is not None:
+            if update.magnitude is None and update.down is not None and update.up is not None:
                 product = (update.up.float(), update.down.float())
                 total = torch.addmm(_matrix(total), *product, alpha=update.scale * strength).view(total.shape)
-            if update.dense is not None:
-                total = total + strength * update.dense.float()
+            if update.whole:
+                total = total + strength * difference(update, base[name])
             sums[name] = total
     return dict(base) | {name: total.to(base[name].dtype) for name, total in sums.items()}

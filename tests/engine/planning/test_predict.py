@@ -113,11 +113,12 @@ def test_measured_file_is_used(tmp_path):
         }
         for n in (1, 2)
     ]
+    rows += [row | {"model": "c", "stages_ms": {"encode": 5, "dit": 2 + 6 * row["steps"], "decode": 9}} for row in rows]
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"rows": rows}))
     times = measured_times(path, "m", 512, 512)
     assert times.network_s(3) == pytest.approx(0.022) and times.decode_s == pytest.approx(0.009)
-    cleaned = measured_times(path, "m", 512, 512, clean_pass=True)  # 10 + 4 n ms for n forwards of n + 1 rows
-    assert 2 * cleaned.call_s + 3 * cleaned.row_s == pytest.approx(0.018)
+    cleaned = measured_times(path, "c", 512, 512, clean_pass=True)  # 4 n + 2 (n + 1) ms
+    assert (cleaned.call_s, cleaned.row_s) == (pytest.approx(0.004), pytest.approx(0.002))
     with pytest.raises(ConfigError, match="no stage times"):
         measured_times(path, "other", 512, 512)
