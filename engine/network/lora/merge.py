@@ -231,13 +231,18 @@ class LiveMerge:
             The slot; None if no LoRA is loaded.
         """
         slot = self._loaded[-1] if self._loaded else None
+        self.restore()
+        if slot is not None:
+            self.load(slot, None)
+        return slot
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make every weight its original again. What is loaded is merged anew by the next calls of `advance`."""
         for unit in self._units.values():
             unit.built = None
             for target in unit.targets.values():
                 target.restore()
-        if slot is not None:
-            self.load(slot, None)
-        return slot
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
