@@ -27,6 +27,10 @@ TIMESTEPS = 1001
 """Rows of the table of time embeddings: timesteps 0 to 1000."""
 
 
+SPARE_RANK = 32
+"""As `engine.network.lora.branch.SPARE`."""
+
+
 class _Footprint(Protocol):
     """`engine.models.spec.CodecFootprint`."""
 
@@ -114,7 +118,7 @@ class Need:
         pool: memory of the captured work, which stays reserved.
         work: temporary tensors of work that is not captured, at their peak.
         text: the text encoder.
-        lora: the originals of all weights that LoRAs can change in the blocks, and the LoRAs themselves.
+        lora: the LoRAs, and the originals of all weights in the blocks that they can change; see `_loras`.
         context: see `CONTEXT`.
     """
 
@@ -197,10 +201,22 @@ def need(sizes: Sizes, setting: Setting) -> Need:
         pool=pool,
         work=work,
         text=setting.text,
-        lora=ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
-        if setting.loras
-        else 0.0,
+        lora=_loras(shape, setting, layers) if setting.loras else 0.0,
     )
+
+
+def _loras(shape: NetworkShape, setting: Setting, layers: int) -> float:
+    """Bytes for LoRAs on faders: their files, and the originals of the weights that they are merged into.
+
+    Beside 8-bit weights nothing is kept on the GPU; instead the files' factors are held a second time, in the layers'
+    own layout, in which three fused layers have three times the places, and with places for files that are chosen later.
+    """
+    if not setting.float8:
+        return ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
+    pairs = 18 * shape.dim + 2 * shape.ffn  # numbers of a block's pairs, for each rank: ten layers
+    places = 20 * shape.dim + 2 * shape.ffn  # six layers, of which the fused one has 12 dim
+    rank = setting.lora_files / (ELEMENT * shape.layers * pairs) + SPARE_RANK
+    return setting.lora_files + ELEMENT * layers * places * rank
 
 
 def _forward(shape: NetworkShape, setting: Setting) -> float:

@@ -15,8 +15,9 @@ from torch import Tensor
 from engine.controls import Controls
 from engine.errors import CheckpointError
 from engine.models import lora_file
-from engine.network.lora import merge, updates
+from engine.network.lora import updates
 from engine.network.lora.merge import merged
+from engine.network.lora.target import Target
 from engine.runtime.gpu_memory import is_lack_of_memory
 from engine.session import Session
 from tests.engine.test_loras import CONTROLS, NETWORK, faders, lora, opened, play, until
@@ -53,12 +54,12 @@ def until_trouble(session: Session, controls: Controls) -> int:
 
 
 def failing(
-    error: Exception, when: Callable[[merge._Target, tuple[float, ...]], bool], failed: list[str]
+    error: Exception, when: Callable[[Target, tuple[float, ...]], bool], failed: list[str]
 ) -> Callable[..., None]:
-    """`_Target.build` without memory for some of the weights, of which half has been written by then."""
-    build = merge._Target.build
+    """`Target.build` without memory for some of the weights, of which half has been written by then."""
+    build = Target.build
 
-    def made(target: merge._Target, loras: object, strengths: tuple[float, ...]) -> None:
+    def made(target: Target, loras: object, strengths: tuple[float, ...]) -> None:
         if when(target, strengths):
             failed.append(target.name)
             if target.base is not None:
@@ -93,7 +94,7 @@ def test_without_memory_to_merge_the_newest_lora_goes_and_the_picture_goes_on(
         play(session, faders(lora_1=1.0, lora_2=0.0), range(5))
         failed: list[str] = []
         build = failing(error, lambda target, s: s[1] != 0 and target.name.startswith("blocks.2"), failed)
-        monkeypatch.setattr(merge._Target, "build", build)
+        monkeypatch.setattr(Target, "build", build)
         end = until_trouble(session, faders(**BOTH))
         assert failed
         assert "LoRA 2 (ink) was taken out: there is no memory to merge it" in session.health.trouble
@@ -113,7 +114,7 @@ def test_without_memory_for_any_lora_the_network_is_the_released_one_again(
 ) -> None:
     with opened(folder, "noir", "ink") as session:
         play(session, faders(lora_1=0.4), range(5))
-        monkeypatch.setattr(merge._Target, "build", failing(OUT[0], lambda _, strengths: any(strengths), []))
+        monkeypatch.setattr(Target, "build", failing(OUT[0], lambda _, strengths: any(strengths), []))
         for _ in range(2):
             until_trouble(session, faders(lora_1=0.9))
         assert session.health.loras == ""
@@ -138,11 +139,11 @@ def test_a_dora_that_is_read_while_a_fader_moves_starts_from_the_released_weight
     save_file(dora(3), folder / "dora.safetensors")
     with opened(folder, "noir") as session:
         play(session, faders(lora_1=0.3), range(5))
-        target = session._stream.loras
-        base = target.base
+        loras = session._stream.loras
+        base = loras.base
         file = lora_file.read(folder / "dora.safetensors")
         finish(session, lora_1=-1.5)  # while the file is read, the fader goes on
-        target.load(1, target.place(file.fitted(base)))
+        loras.load(1, loras.place(file.fitted(base)))
         finish(session, lora_1=0.0, lora_2=1.0)
         alone = merged(NETWORK, [(updates.read(dora(3), NETWORK, "dora"), 1.0)])
         for name, tensor in weights(session).items():

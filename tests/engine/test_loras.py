@@ -22,6 +22,8 @@ from engine.models.wan21 import build
 from engine.network.lora import updates
 from engine.network.lora.branch import Branched
 from engine.network.lora.merge import merged
+from engine.network.lora.updates import difference
+from engine.runtime.quantise import to_float8
 from engine.session import Session
 from engine.stream.stream import LocalStream
 
@@ -242,10 +244,57 @@ def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None
     save_file({f"{module}.diff": torch.ones(256, 128)}, folder / "whole.safetensors")
     with opened(folder, "noir", weights_dtype="float8") as session:
         base = session._stream.loras.base
-        for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "16 bits")):
+        for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "in 16 bits")):
             file = lora_file.read(folder / f"{name}.safetensors").fitted(base)
-            with pytest.raises(ModelError, match=words):
+            with pytest.raises(ModelError, match=words) as refused:
                 session._stream.loras.load(1, file)
+            assert "Name it under engine.loras" in refused.value.remedy
     with opened(folder, weights_dtype="float8") as session:
         play(session, faders(lora_1_file="x.safetensors"), range(5))  # type: ignore[arg-type]
         assert "name at least one under engine.loras" in session.health.trouble
+
+
+def test_whole_differences_are_merged_into_8_bit_weights_and_quantised_anew(folder: Path) -> None:
+    """Bit for bit what quantising the merged weight gives, scales included; and the released bits at strength 0."""
+    generator, layers = torch.Generator().manual_seed(5), ("blocks.1.ffn.2", "blocks.2.self_attn.k", "blocks.2.self_attn.v")
+    file: dict[str, Tensor] = {}
+    for number, module in enumerate(layers):
+        weight = NETWORK[f"{module}.weight"]
+        file[f"{module}.lora_A.weight"] = torch.randn(2, weight.shape[1], generator=generator) * 0.2
+        file[f"{module}.lora_B.weight"] = torch.randn(weight.shape[0], 2, generator=generator) * 0.2
+        if number < 2:
+            file[f"{module}.dora_scale"] = torch.rand(weight.shape[0], 1, generator=generator) + 0.5
+        else:
+            file[f"{module}.diff"] = torch.randn(weight.shape, generator=generator) * 0.1
+    save_file(file, folder / "lengths.safetensors")
+    with opened(folder, "noir", "lengths", weights_dtype="float8") as session:
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        down, qkv = (stream.network.blocks[1].ffn[2], stream.network.blocks[2].self_attn.qkv)
+        dim = NETWORK["blocks.2.self_attn.k.weight"].shape[0]
+        held = {
+            layers[0]: (down.layer.weight8_OI, down.layer.scale_1O[0]),
+            layers[1]: (qkv.layer.weight8_OI[dim : 2 * dim], qkv.layer.scale_1O[0, dim : 2 * dim]),
+            layers[2]: (qkv.layer.weight8_OI[2 * dim :], qkv.layer.scale_1O[0, 2 * dim :]),
+        }
+        released = {name: (weight.clone(), scale.clone()) for name, (weight, scale) in held.items()}
+        queries = qkv.layer.weight8_OI[:dim].clone()
+        read = updates.read(file, NETWORK, "lengths")
+        places = [tensor.data_ptr() for pair in held.values() for tensor in pair]
+        for strength in (0.4, -1.2, 0.7):
+            stream.loras.blend(faders(lora_2=strength).lora_strengths(), float("inf"))
+        for name, (weight, scale) in held.items():
+            original = NETWORK[f"{name}.weight"]
+            wanted, wanted_scale = to_float8(original + 0.7 * difference(read.updates[f"{name}.weight"], original))
+            assert torch.equal(weight.view(torch.uint8), wanted.view(torch.uint8))
+            assert torch.equal(scale, wanted_scale[:, 0])
+        assert torch.equal(qkv.layer.weight8_OI[:dim].view(torch.uint8), queries.view(torch.uint8))
+        assert torch.count_nonzero(qkv.up_OR[2 * dim :, 2 * qkv.up_OR.shape[1] // 3 :]), "the pair stands beside"
+        stream.loras.blend(faders().lora_strengths(), float("inf"))
+        for name, (weight, scale) in held.items():
+            assert torch.equal(weight.view(torch.uint8), released[name][0].view(torch.uint8))
+            assert torch.equal(scale, released[name][1])
+        assert places == [tensor.data_ptr() for pair in held.values() for tensor in pair]
+        made = play(session, faders(lora_2=1.0), range(5))
+        session.reset()
+        assert np.abs(made - play(session, CONTROLS, range(5))).max() > 0

@@ -24,7 +24,8 @@ from torch import Tensor
 from engine.controls import LORA_SLOTS
 from engine.network.lora.branch import Branches
 from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
-from engine.network.lora.updates import Lora, Update, difference
+from engine.network.lora.target import Target, matrix
+from engine.network.lora.updates import Lora, difference
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 _TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.|^text_embedding\.")
@@ -49,84 +50,6 @@ class Changed:
     time: bool = False
 
 
-class _Target:
-    """One parameter: its original, and what the loaded LoRAs add to it."""
-
-    def __init__(self, name: str, live: Tensor) -> None:
-        self.name, self.live = name, live
-        self.base: Tensor | None = None
-        self._down_RI = self._up_OR = torch.empty(0)
-        self._slot_R: list[int] = []
-        self._scale_R: list[float] = []
-        self._whole: list[tuple[int, Update]] = []
-        self._stale = True
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the original."""
-        return self.live.numel() * self.live.element_size()
-
-    def renew(self) -> None:
-        """The loaded LoRAs have changed."""
-        self._stale = True
-
-    def restore(self) -> None:
-        """Write the original, without allocating memory, and forget the LoRAs until the next `build`."""
-        if self.base is not None:
-            self.live.copy_(self.base)
-        self._down_RI = self._up_OR = torch.empty(0)
-        self._slot_R, self._scale_R, self._whole = [], [], []
-        self._stale = True
-
-    def build(self, loras: Sequence[Lora | None], strengths: Sequence[float]) -> None:
-        """Write the weight of these strengths. The original is kept from the first time that one is not 0."""
-        if self._stale:
-            self._gather(loras)
-        whole = [(strengths[slot], update) for slot, update in self._whole if strengths[slot]]
-        used = any(strengths[slot] for slot in self._slot_R)
-        if not whole and not used:
-            if self.base is not None:
-                self.live.copy_(self.base)
-            if not self._slot_R and not self._whole:
-                self.base = None  # no LoRA that is loaded changes it
-            return
-        if self.base is None:
-            self.base = self.live.detach().clone()
-        s_R = [strengths[slot] * scale for slot, scale in zip(self._slot_R, self._scale_R, strict=True)]
-        on_gpu = self.live.device.type == "cuda"
-        factor_R = torch.tensor(s_R, pin_memory=on_gpu).to(self.live.device, non_blocking=True)
-        if not whole:
-            scaled_OR = (self._up_OR * factor_R).to(self.live.dtype)
-            torch.addmm(_matrix(self.base), scaled_OR, self._down_RI, out=_matrix(self.live))
-            return
-        total = self.base.to(torch.float32, copy=True)
-        if used:
-            _matrix(total).addmm_(self._up_OR.float() * factor_R, self._down_RI.float())
-        for strength, update in whole:
-            total.add_(difference(update, self.base), alpha=strength)
-        self.live.copy_(total)
-
-    def _gather(self, loras: Sequence[Lora | None]) -> None:
-        """Put the factors of all LoRAs side by side, in the weight's type."""
-        device, dtype = self.live.device, self.live.dtype
-        downs, ups = [], []
-        self._slot_R, self._scale_R, self._whole = [], [], []
-        for slot, lora in enumerate(loras):
-            update = lora.updates.get(self.name) if lora is not None else None
-            if update is None:
-                continue
-            if update.whole:
-                self._whole.append((slot, update.on(device)))
-            if update.magnitude is None and update.down is not None and update.up is not None:
-                downs.append(update.down.to(device, dtype))
-                ups.append(update.up.to(device, dtype))
-                self._slot_R += [slot] * update.down.shape[0]
-                self._scale_R += [update.scale] * update.down.shape[0]
-        if downs:
-            self._down_RI, self._up_OR = torch.cat(downs), torch.cat(ups, dim=1)
-        self._stale = False
-
-
 @dataclass(slots=True, eq=False)
 class _Unit:
     """The parameters of one block that LoRAs change, merged together.
@@ -139,7 +62,7 @@ class _Unit:
     """
 
     number: int
-    targets: dict[str, _Target] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
     built: tuple[float, ...] | None = None
     turn: int = 0
 
@@ -174,6 +97,7 @@ class LiveMerge:
         self.loras: list[Lora | None] = [None] * LORA_SLOTS
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
         self._units: dict[int, _Unit] = {}
+        self._targets: dict[str, Target] = {}
         self._turn = 0
         self._loaded: list[int] = []
 
@@ -212,11 +136,12 @@ class LiveMerge:
         before, self.loras[slot] = self.loras[slot], lora
         self._loaded = [other for other in self._loaded if other != slot] + ([] if lora is None else [slot])
         for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
-            live = self._parameters.get(name)
-            if live is None:
+            target = self._targets.get(name) or self._new_target(name)
+            if target is None:
                 continue
+            self._targets[name] = target
             unit = self._units.setdefault(number_of(name), _Unit(number_of(name)))
-            unit.targets.setdefault(name, _Target(name, live)).renew()
+            unit.targets.setdefault(name, target).renew()
             unit.built = None
         if self._branches:
             self._branches.load(self.loras)
@@ -273,6 +198,12 @@ class LiveMerge:
         """Build all units that are due."""
         return self.advance(float("inf")) if self._units else Changed()
 
+    def _new_target(self, name: str) -> Target | None:
+        """How a parameter is merged; None if it is not in this process, or LoRAs can only stand beside it."""
+        if name in self._parameters:
+            return Target(name, self._parameters[name])
+        return self._branches.requantised(name) if self._branches else None
+
     def _due(self) -> list[_Unit]:
         strengths = self.strengths
         return [unit for unit in self._units.values() if unit.built != strengths]
@@ -288,11 +219,6 @@ class LiveMerge:
                 changed.text.add(unit.number)
         changed.text.discard(OUTSIDE)
         unit.built, unit.turn = strengths, self._turn
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """A view [O, I] of a weight; the kernel of a convolution is flattened."""
-    return weight.view(weight.shape[0], -1)
 
 
 def number_of(name: str) -> int:
@@ -316,7 +242,7 @@ def merged(base: Mapping[str, Tensor], loras: Iterable[tuple[Lora, float]]) -> d
             total = sums[name] if name in sums else base[name].float()
             if update.magnitude is None and update.down is not None and update.up is not None:
                 product = (update.up.float(), update.down.float())
-                total = torch.addmm(_matrix(total), *product, alpha=update.scale * strength).view(total.shape)
+                total = torch.addmm(matrix(total), *product, alpha=update.scale * strength).view(total.shape)
             if update.whole:
                 total = total + strength * difference(update, base[name])
             sums[name] = total
