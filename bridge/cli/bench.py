@@ -25,6 +25,7 @@ class Benches(LazyGroup):
         "bridge": ("bridge.bench.overhead", "bridge", "What the bridge costs without a model."),
         "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
         "looks": ("bridge.bench.looks", "looks", "Whether every tenth of strength shows, and the middle of a blend."),
+        "loras": ("bridge.bench.loras", "loras", "LoRAs on faders: swept against still, and a merge at true sizes."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
         "window": ("bridge.bench.window", "window", "Whether a display keeps up with the output."),
         "faults": ("bridge.drills.faults.command", "faults", "The fault drill."),

@@ -22,6 +22,11 @@ from engine.runtime.gpu_memory import is_lack_of_memory
 
 log = logging.getLogger(__name__)
 
+MAX_CHARACTERS = 60
+"""Most characters of a name, and of one of the trigger words."""
+
+_PLAIN = str.maketrans({";": ",", "(": "[", ")": "]"})
+
 SHARE = 0.03
 """Share of a chunk's duration that merging may take while strengths move."""
 
@@ -74,9 +79,8 @@ class LoraSlots:
         return "; ".join(f"{number} {slot.told}" for number, slot in enumerate(self._slots, 1) if slot.told)
 
     def take_trouble(self) -> str:
-        """What went wrong since the last call, for the user; empty if nothing did."""
-        troubles, self._troubles = self._troubles, []
-        return " ".join(troubles)
+        """The oldest of what went wrong and was not told yet, for the user; empty if nothing is."""
+        return self._troubles.pop(0) if self._troubles else ""
 
     def follow(self, files: Sequence[str], strengths: Sequence[float], seconds: float) -> None:
         """Before a chunk: note which files are wanted, load what has been read, and move the weights.
@@ -159,8 +163,8 @@ class LoraSlots:
 
     def _loaded(self, number: int, file: LoraFile, lora: Lora) -> None:
         slot = self._slots[number]
-        name = slot.name or file.title
-        words = f" ({', '.join(file.triggers)})" if file.triggers else ""
+        name = _word(slot.name or file.title)
+        words = f" ({', '.join(map(_word, file.triggers))})" if file.triggers else ""
         told = f"{name}{words}{', ' + lora.note if lora.note else ''}"
         assert self._target is not None
         self._target.load(number, lora)
@@ -175,6 +179,11 @@ def _read(path: str, target: LoraTarget) -> tuple[LoraFile, Lora]:
     """
     file = lora_file.read(Path(path).expanduser())
     return replace(file, tensors={}), target.place(file.fitted(target.base))
+
+
+def _word(text: str) -> str:
+    """A name or trigger words from a file, so that `LoraSlots.told` can be taken apart again."""
+    return " ".join(text.translate(_PLAIN).split())[:MAX_CHARACTERS]
 
 
 def _first_line(error: BaseException) -> str:

@@ -208,15 +208,16 @@ def need(sizes: Sizes, setting: Setting) -> Need:
 def _loras(shape: NetworkShape, setting: Setting, layers: int) -> float:
     """Bytes for LoRAs on faders: their files, and the originals of the weights that they are merged into.
 
-    Beside 8-bit weights nothing is kept on the GPU; instead the files' factors are held a second time, in the layers'
-    own layout, in which three fused layers have three times the places, and with places for files that are chosen later.
+    Beside 8-bit weights only the originals of the prompt's keys and values are kept, which have 16 bits. Instead the
+    files' factors are held a second time, in the layers' own layout, in which three fused layers have three times the
+    places, and with places for files that are chosen later.
     """
     if not setting.float8:
         return ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
     pairs = 18 * shape.dim + 2 * shape.ffn  # numbers of a block's pairs, for each rank: ten layers
     places = 20 * shape.dim + 2 * shape.ffn  # six layers, of which the fused one has 12 dim
     rank = setting.lora_files / (ELEMENT * shape.layers * pairs) + SPARE_RANK
-    return setting.lora_files + ELEMENT * layers * places * rank
+    return setting.lora_files + ELEMENT * layers * (places * rank + 2 * shape.dim**2)
 
 
 def _forward(shape: NetworkShape, setting: Setting) -> float:

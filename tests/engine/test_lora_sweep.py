@@ -90,7 +90,7 @@ def test_faders_that_never_rest_cost_a_fixed_number_of_blocks_a_chunk(folder: Pa
             before, at = stopwatch.units, 21 + 4 * (chunk - 1)
             play(session, swept(chunk), range(at, at + 4))
             costs.append(stopwatch.units - before)
-            turns.append(max(merge._turn - unit.turn for unit in merge._units.values()))
+            turns.append(max(merge._turn - unit.turn for unit in merge.units.values()))
             if chunk == 8:
                 memory = tensor_bytes()
         assert costs == [allowed] * 40, "no chunk merges more than its share of time allows"

@@ -20,10 +20,12 @@ from engine.frame import Frame
 from engine.models import lora_file, registry
 from engine.models.wan21 import build
 from engine.network.lora import updates
-from engine.network.lora.branch import Branched
+from engine.network.dit_shape import DiTShape
+from engine.network.lora.branch import SPARE, Branched
 from engine.network.lora.merge import merged
 from engine.network.lora.updates import difference
 from engine.runtime.quantise import to_float8
+from engine.planning import vram
 from engine.session import Session
 from engine.stream.stream import LocalStream
 
@@ -235,6 +237,19 @@ def test_beside_8_bit_weights_a_fader_moves_at_once_and_nothing_is_rounded_anew(
         moved = play(session, faders(lora_1=1.0), range(5, 13))
         session.reset()
         assert np.abs(moved - play(session, CONTROLS)[5:]).max() > 8
+
+
+def test_the_memory_beside_8_bit_weights_is_what_is_computed(folder: Path) -> None:
+    shape = SPEC.network
+    assert isinstance(shape, DiTShape)
+    assert vram.SPARE_RANK == SPARE
+    with opened(folder, "noir", weights_dtype="float8") as session:
+        layers = [module for module in session._stream.network.modules() if isinstance(module, Branched)]  # type: ignore
+        held = sum(layer.down_RI.numel() + layer.up_OR.numel() for layer in layers)
+    file = 2 * shape.layers * (18 * shape.dim + 2 * shape.ffn) * vram.ELEMENT  # rank 2 for ten layers, in 16 bits
+    setting = vram.Setting(64, 64, "full", float8=True, loras=True, lora_files=file)
+    text = shape.layers * 2 * shape.dim**2
+    assert vram._loras(shape, setting, shape.layers) == file + vram.ELEMENT * (held + text)
 
 
 def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None:

@@ -7,6 +7,7 @@ import { health } from "./health.js";
 import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
+import { loras } from "./loras.js";
 import { notes } from "./notes.js";
 import { snapshots } from "./pads.js";
 import { panel, panic, recording } from "./panels.js";
@@ -25,11 +26,13 @@ const triggers = (group) =>
   table.commands.filter((c) => c.group === group && c.arguments.length === 0 && c.name !== "inputs");
 
 const faces = {};
+const texts = table.controls.filter((c) => /^prompt_\d$/.test(c.name));
 for (const [title, rows] of groups) {
   if (title === "Panic") panic(rows);
   else if (title === "Prompts")
     for (const control of prompts(rows, table.about.examples ?? []))
       document.getElementById("pad-side").append(widget(control));
+  else if (title === "LoRA") loras(title, rows, texts, document.getElementById("column-controls"));
   else
     Object.assign(
       faces,
@@ -51,10 +54,7 @@ shows(table.about.show);
 health(table, faces);
 notes(faces);
 errors();
-words(
-  table.controls.filter((c) => /^prompt_\d$/.test(c.name)),
-  table.about.examples ?? [],
-);
+words(texts, table.about.examples ?? []);
 guide(table, byName.input);
 learn();
 picture();

@@ -51,7 +51,7 @@ class Changed:
 
 
 @dataclass(slots=True, eq=False)
-class _Unit:
+class Unit:
     """The parameters of one block that LoRAs change, merged together.
 
     Attributes:
@@ -83,6 +83,7 @@ class LiveMerge:
     Attributes:
         loras: the loaded LoRAs by slot; None for an empty one.
         target: the strength of each slot that the weights move to.
+        units: what is merged together, by number of the block.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class LiveMerge:
         self._stopwatch = stopwatch or HostStopwatch()
         self.loras: list[Lora | None] = [None] * LORA_SLOTS
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
-        self._units: dict[int, _Unit] = {}
+        self.units: dict[int, Unit] = {}
         self._targets: dict[str, Target] = {}
         self._turn = 0
         self._loaded: list[int] = []
@@ -109,7 +110,7 @@ class LiveMerge:
     @property
     def kept_bytes(self) -> int:
         """Bytes of the originals that are kept, or will be once every unit has been built."""
-        return sum(unit.bytes for unit in self._units.values())
+        return sum(unit.bytes for unit in self.units.values())
 
     @property
     def due(self) -> int:
@@ -140,7 +141,7 @@ class LiveMerge:
             if target is None:
                 continue
             self._targets[name] = target
-            unit = self._units.setdefault(number_of(name), _Unit(number_of(name)))
+            unit = self.units.setdefault(number_of(name), Unit(number_of(name)))
             unit.targets.setdefault(name, target).renew()
             unit.built = None
         if self._branches:
@@ -164,7 +165,7 @@ class LiveMerge:
     @torch.no_grad()
     def restore(self) -> None:
         """Make every weight its original again. What is loaded is merged anew by the next calls of `advance`."""
-        for unit in self._units.values():
+        for unit in self.units.values():
             unit.built = None
             for target in unit.targets.values():
                 target.restore()
@@ -196,7 +197,7 @@ class LiveMerge:
 
     def finish(self) -> Changed:
         """Build all units that are due."""
-        return self.advance(float("inf")) if self._units else Changed()
+        return self.advance(float("inf")) if self.units else Changed()
 
     def _new_target(self, name: str) -> Target | None:
         """How a parameter is merged; None if it is not in this process, or LoRAs can only stand beside it."""
@@ -204,11 +205,11 @@ class LiveMerge:
             return Target(name, self._parameters[name])
         return self._branches.requantised(name) if self._branches else None
 
-    def _due(self) -> list[_Unit]:
+    def _due(self) -> list[Unit]:
         strengths = self.strengths
-        return [unit for unit in self._units.values() if unit.built != strengths]
+        return [unit for unit in self.units.values() if unit.built != strengths]
 
-    def _build(self, unit: _Unit, changed: Changed) -> None:
+    def _build(self, unit: Unit, changed: Changed) -> None:
         strengths = self.strengths
         for name, target in unit.targets.items():
             target.build(self.loras, strengths)

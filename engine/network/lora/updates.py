@@ -25,7 +25,7 @@ from engine.network.lora.scale import Scales
 
 REMEDY = "Choose a LoRA that was made for this model (tidecast models lora FILE)."
 
-KNOWN_WIDTHS = {1536: "Wan 1.3B", 3072: "Wan2.2 5B", 5120: "Wan 14B"}
+KNOWN_WIDTHS = {256: "Ember", 1536: "Wan 1.3B", 3072: "Wan2.2 5B", 5120: "Wan 14B"}
 """Widths of the networks that most files are made for."""
 
 
