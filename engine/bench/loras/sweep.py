@@ -116,8 +116,14 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
         took = time.perf_counter() - began
         return took, sum(unit.turn != turns.get(number) for number, unit in stream.loras.merge.units.items())
 
+    def settle() -> None:
+        """Play on until every block has the strengths of the resting faders."""
+        for _ in range(len(stream.network.blocks) + 1):
+            chunk(rest)
+
     for number in range(WARM_CHUNKS):
         chunk(controls_at(number * 4 * PERIOD_S))
+    settle()
     addresses = _addresses(stream)
     grown = _resident()
     for _ in range(stretches):
@@ -129,8 +135,8 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
                 if moving:
                     blocks.append(merged)
             rest = controls_at(seconds)
-            for _ in range(len(stream.network.blocks) + 1 if moving else 0):
-                chunk(rest)  # until the last strengths are reached
+            if moving:
+                settle()
     moved = sum(_addresses(stream)[name] != place for name, place in addresses.items())
     return {
         "still_ms": {f"p{int(q * 100)}": percentile(still, q) for q in (0.5, 0.95, 0.99)},
