@@ -32,8 +32,8 @@ SECTION_HINT = "Name one setting in a section, as in --set output.fps=25"
 
 
 def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
-    """The values of the live controls at the start: those in `[controls]`, what the section `[engine]` says, and the files
-    in the folder of LoRAs.
+    """The values of the live controls at the start: those in `[controls]`, what the section `[engine]` says, and the
+    files in the folder of LoRAs.
 
     Raises:
         ConfigError: if `[controls]` names an unknown control or gives one an invalid value.

@@ -3,8 +3,8 @@
 Two kinds of files are read: safetensors, whose header may hold a title, trigger words and alpha, and PyTorch pickles.
 A file `adapter_config.json` of the library peft in the same folder is read too.
 
-A file is read into memory as a whole, not mapped: somebody may replace it, or the disk may go, while the show runs. Of a
-mapped file the process would then be killed.
+A file is read into memory as a whole, not mapped: somebody may replace it, or the disk may go, while the show runs. If
+the file were mapped, the process would then be killed.
 """
 
 from __future__ import annotations

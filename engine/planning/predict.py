@@ -128,9 +128,8 @@ def alone(
     parts = {"network": network, "encode": times.encode_s, "decode": times.decode_s}
     period = sum(parts.values())
     placed = Placement(((0, blocks),), 0, 0, (period,))
-    return Forecast(
-        steps, chunk / period, chunk / input_fps + period, placed, f"{max(parts, key=lambda name: parts[name])} on GPU 1"
-    )
+    slowest = max(parts, key=lambda name: parts[name])
+    return Forecast(steps, chunk / period, chunk / input_fps + period, placed, f"{slowest} on GPU 1")
 
 
 def forecast(

@@ -1,7 +1,7 @@
 """Operations and memory traffic of a chunk, counted from the shapes, and the least time that a device needs for them.
 
-A chunk is one latent frame (four pixel frames), or the frames of a block. A matmul of [m, k] and [k, n] counts as 2 m k n operations. Only
-matmuls, convolutions and attention are counted; everything else is negligible.
+A chunk is one latent frame (four pixel frames), or the frames of a block. A matmul of [m, k] and [k, n] counts as
+2 m k n operations. Only matmuls, convolutions and attention are counted; everything else is negligible.
 """
 
 from __future__ import annotations

@@ -41,4 +41,5 @@ def choose(stream: LocalStream, chunk: Callable[[], object], now: Callable[[], f
             times.append(now() - began)
         seconds[fused] = statistics.median(times)
     stream.fused = seconds[True] <= seconds[False]
-    log.info("a chunk takes %.1f ms with the clean pass fused, %.1f ms with it alone", *(s * 1e3 for s in seconds.values()))
+    together, alone = (1e3 * seconds[way] for way in (True, False))
+    log.info("a chunk takes %.1f ms with the clean pass fused, %.1f ms with it by itself", together, alone)

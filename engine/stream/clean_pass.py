@@ -1,8 +1,8 @@
 """The clean pass of a chunk, by itself or in one forward with the next chunk's first step (`Schedule.clean_pass`).
 
-When a chunk is finished, one more forward over its clean latents, at timestep 0, overwrites its keys and values, so that
-later chunks attend to a history without noise. What it predicts is not used. It is due until the next chunk comes, so
-that it delays no picture. Then it can share a forward with that chunk's first step: its row goes through each block
+When a chunk is finished, one more forward over its clean latents, at timestep 0, overwrites its keys and values, so
+that later chunks attend to a history without noise. What it predicts is not used. It is due until the next chunk comes,
+so that it delays no picture. Then it can share a forward with that chunk's first step: its row goes through each block
 first, and the new chunk's row attends to the clean keys that it has just left there (`InTurns`). So n steps take n
 forwards instead of n + 1, of which the first has two rows. The arithmetic is the same, but weights are read once less.
 """

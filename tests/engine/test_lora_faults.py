@@ -45,7 +45,7 @@ def finish(session: Session, **strengths: float) -> None:
 
 
 def until_trouble(session: Session, controls: Controls) -> int:
-    """Play chunk after chunk until something is said; returns the number of the next frame. Every chunk has pictures."""
+    """Play chunk after chunk until something is said; every chunk has pictures. Returns the number of the next frame."""
     for n in range(5, 45, 4):
         assert len(play(session, controls, range(n, n + 4))) == 4
         if session.health.trouble:
@@ -205,7 +205,8 @@ def test_a_loaded_file_may_be_cut_short_and_removed(folder: Path) -> None:
 def test_a_file_that_is_gone_when_it_is_chosen_is_said(folder: Path) -> None:
     with opened(folder, "noir") as session:
         play(session, CONTROLS, range(5))
-        for _ in until(session, faders(lora_2_file=str(folder / "gone.safetensors")), "never"):  # type: ignore[arg-type]
+        gone = faders(lora_2_file=str(folder / "gone.safetensors"))  # type: ignore[arg-type]
+        for _ in until(session, gone, "never"):
             pass
         assert "LoRA 2: There is no LoRA file" in session.health.trouble
         assert session.health.loras == "1 noir"

@@ -79,7 +79,8 @@ def test_faders_that_never_rest_cost_a_fixed_number_of_blocks_a_chunk(folder: Pa
         play(session, CONTROLS, range(5))
         stream = session._stream
         assert isinstance(stream, LocalStream)
-        tensors = {**dict(stream.state.tensors()), **dict(stream.network.named_parameters())}  # type: ignore[attr-defined]
+        weights = dict(stream.network.named_parameters())  # type: ignore[attr-defined]
+        tensors = {**dict(stream.state.tensors()), **weights}
         play(session, swept(0), range(5, 21))
         places = {name: tensor.data_ptr() for name, tensor in tensors.items()}
         layers = len(stream.network.blocks)

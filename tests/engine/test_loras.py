@@ -244,7 +244,8 @@ def test_the_memory_beside_8_bit_weights_is_what_is_computed(folder: Path) -> No
     assert isinstance(shape, DiTShape)
     assert vram.SPARE_RANK == SPARE
     with opened(folder, "noir", weights_dtype="float8") as session:
-        layers = [module for module in session._stream.network.modules() if isinstance(module, Branched)]  # type: ignore
+        modules = session._stream.network.modules()  # type: ignore[attr-defined]
+        layers = [module for module in modules if isinstance(module, Branched)]
         held = sum(layer.down_RI.numel() + layer.up_OR.numel() for layer in layers)
     file = 2 * shape.layers * (18 * shape.dim + 2 * shape.ffn) * vram.ELEMENT  # rank 2 for ten layers, in 16 bits
     setting = vram.Setting(64, 64, "full", float8=True, loras=True, lora_files=file)
@@ -271,7 +272,8 @@ def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None
 
 def test_whole_differences_are_merged_into_8_bit_weights_and_quantised_anew(folder: Path) -> None:
     """Bit for bit what quantising the merged weight gives, scales included; and the released bits at strength 0."""
-    generator, layers = torch.Generator().manual_seed(5), ("blocks.1.ffn.2", "blocks.2.self_attn.k", "blocks.2.self_attn.v")
+    generator = torch.Generator().manual_seed(5)
+    layers = ("blocks.1.ffn.2", "blocks.2.self_attn.k", "blocks.2.self_attn.v")
     file: dict[str, Tensor] = {}
     for number, module in enumerate(layers):
         weight = NETWORK[f"{module}.weight"]

@@ -1,4 +1,4 @@
-"""The time of a merge on this device at the true shapes of a network: one block is built and merged, and the rest counted.
+"""The time of a merge on this device at a network's true shapes: one block is merged, and all are counted.
 
 Beside it the arithmetic of the merge: weights, operations and bytes, and the time that these bytes take at the rates of
 two GPUs' memory. No GPU was measured.

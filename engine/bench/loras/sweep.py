@@ -1,7 +1,7 @@
 """A stream with LoRAs on all faders: chunks while the faders rest against chunks while all of them are swept at 60 Hz.
 
-Resting and swept stretches take turns, so that a busy machine slows both. A fader that moves 60 times a second has a new
-value at every chunk; of the moves within a chunk the newest counts, as in the engine process.
+Resting and swept stretches take turns, so that a busy machine slows both. A fader that moves 60 times a second has a
+new value at every chunk; of the moves within a chunk the newest counts, as in the engine process.
 """
 
 from __future__ import annotations

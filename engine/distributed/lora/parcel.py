@@ -1,4 +1,4 @@
-"""A LoRA as bounded messages: a list of what it holds, and its bytes in pieces, between which other messages may pass."""
+"""A LoRA as bounded messages: a list of what it holds, and its bytes in pieces; other messages may pass in between."""
 
 from __future__ import annotations
 

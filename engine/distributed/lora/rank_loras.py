@@ -1,7 +1,8 @@
 """The LoRAs of one rank: it merges them into the weights of its own blocks.
 
-Every rank holds every LoRA in host memory, as blocks may come to it from other ranks. Before blocks move, each weight is
-its original again, to the bit, so that a block moves as it was loaded; afterwards each rank merges its new blocks at once.
+Every rank holds every LoRA in host memory, as blocks may come to it from other ranks. Before blocks move, each weight
+is its original again, to the bit, so that a block moves as it was loaded. Afterwards each rank merges its new blocks at
+once.
 """
 
 from __future__ import annotations

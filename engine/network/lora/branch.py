@@ -127,7 +127,7 @@ class Branches:
             )
         if any(self._places[name].layer.layer.scaling is not Scaling.ROW for name in whole):
             raise ModelError(
-                f"{lora.source} holds whole differences, and this build of torch has one scale for a whole 8-bit matrix.",
+                f"{lora.source} holds whole differences, but with this build of torch an 8-bit matrix has one scale.",
                 'Choose weights_dtype = "auto", or a LoRA of low rank alone.',
             )
         others = sum(rank_of(other) for other in (*loras[:slot], *loras[slot + 1 :]) if other is not None)

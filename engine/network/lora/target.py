@@ -95,7 +95,7 @@ class Target:
 class Requantised(Target):
     """Rows of a weight in 8 bits. What whole updates add is summed in fp32 and quantised anew, scales included.
 
-    Narrow pairs stand beside the layer (`branch`) and are not its business. Every move of a fader rounds the weight anew.
+    Narrow pairs stand beside the layer (`branch`) and are not merged. Every move of a fader rounds the weight anew.
 
     Args:
         name: the parameter's name.

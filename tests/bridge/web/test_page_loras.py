@@ -90,7 +90,7 @@ def test_a_click_on_trigger_words_puts_them_into_the_strongest_prompt_once(page:
     wait(lambda: stage.store.snapshot.value("prompt_1") == "a street, noir style", "the words")
     page.click(button)
     page.click(slot(1, ".triggers button:nth-child(2)"))
-    wait(lambda: stage.store.snapshot.value("prompt_1") == "a street, noir style, rain", "the other word, and no word twice")
+    wait(lambda: stage.store.snapshot.value("prompt_1") == "a street, noir style, rain", "the other word, none twice")
     stage.store.set_many({"weight_1": 0.2, "weight_2": 0.8})
     page.until("tidecast.state.values.weight_2 === 0.8")
     page.js(f'document.querySelector("{button}").focus()')

@@ -124,7 +124,8 @@ def test_a_lora_of_another_network_is_refused(tmp_path: Path) -> None:
         "blocks.0.self_attn.q.lora_B.weight": torch.ones(1536, 2),
     }
     torch.save(pair, tmp_path / "wan.pt")
-    config = Config(model="ember", width=64, height=64, device="cpu", loras=(LoraConfig(file=str(tmp_path / "wan.pt")),))
+    given = (LoraConfig(file=str(tmp_path / "wan.pt")),)
+    config = Config(model="ember", width=64, height=64, device="cpu", loras=given)
     with pytest.raises(CheckpointError, match=r"width 1536 \(Wan 1\.3B\); this one's width is 256 \(Ember\)"):
         Session.open(config)
 
@@ -133,7 +134,8 @@ def test_looks_are_those_that_ember_lacks_and_palettes() -> None:
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     for name in ("xray", "infrared", LOOK):
         assert look_of(name)(pictures).shape == pictures.shape
-    for name, words in (("neon", "is a word of Ember's already"), ("moss", "no look 'moss'"), ("palette:red", "no palette")):
+    wrong = {"neon": "is a word of Ember's already", "moss": "no look 'moss'", "palette:red": "no palette"}
+    for name, words in wrong.items():
         with pytest.raises(ConfigError, match=words):
             look_of(name)
     assert "neon" in STYLES
