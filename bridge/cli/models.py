@@ -235,9 +235,7 @@ def verify(name: Name, directory: Folder = "") -> None:
 
 
 @app.command("lora")
-def lora(
-    file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .pt")], directory: Folder = ""
-) -> None:
+def lora(file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .pt")], directory: Folder = "") -> None:
     """Tell what a LoRA file is and which models it fits; exit code 1 if it fits none."""
     from engine.models import lora_file
 

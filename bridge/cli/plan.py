@@ -169,9 +169,7 @@ def plan(
     devices = tuple(f"cuda:{n}" for n in range(len(chosen))) if len(chosen) > 1 else ()
     vae: Literal["tiny", "auto"] = "tiny" if tiny else "auto"
     loras = tuple(LoraConfig(file=str(path)) for path in lora or ())
-    config = Config(
-        model=spec.name, width=width, height=height, vae=vae, max_steps=STEPS, devices=devices, loras=loras
-    )
+    config = Config(model=spec.name, width=width, height=height, vae=vae, max_steps=STEPS, devices=devices, loras=loras)
     _explain(console, spec, chosen, config, {times[0].source for times in bases})
 
 

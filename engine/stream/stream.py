@@ -33,7 +33,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engine.models.spec import CacheShape, Codec, ModelSpec
+from engine.models.spec import Codec, ModelSpec
 from engine.network.lora.branch import Branches
 from engine.network.lora.live import LiveLoras
 from engine.network.lora.merge import LiveMerge

@@ -45,7 +45,7 @@ def finish(session: Session, **strengths: float) -> None:
 
 
 def until_trouble(session: Session, controls: Controls) -> int:
-    """Play chunk after chunk until something is said; every chunk has pictures. Returns the number of the next frame."""
+    """Play chunk after chunk until something is said; each has pictures. Returns the number of the next frame."""
     for n in range(5, 45, 4):
         assert len(play(session, controls, range(n, n + 4))) == 4
         if session.health.trouble:

@@ -19,13 +19,13 @@ from engine.errors import CheckpointError, ModelError
 from engine.frame import Frame
 from engine.models import lora_file, registry
 from engine.models.wan21 import build
-from engine.network.lora import updates
 from engine.network.dit_shape import DiTShape
+from engine.network.lora import updates
 from engine.network.lora.branch import SPARE, Branched
 from engine.network.lora.merge import merged
 from engine.network.lora.updates import difference
-from engine.runtime.quantise import to_float8
 from engine.planning import vram
+from engine.runtime.quantise import to_float8
 from engine.session import Session
 from engine.stream.stream import LocalStream
 
@@ -302,7 +302,8 @@ def test_whole_differences_are_merged_into_8_bit_weights_and_quantised_anew(fold
             stream.loras.blend(faders(lora_2=strength).lora_strengths(), float("inf"))
         for name, (weight, scale) in held.items():
             original = NETWORK[f"{name}.weight"]
-            wanted, wanted_scale = to_float8(original + 0.7 * difference(read.updates[f"{name}.weight"], original))
+            added = difference(read.updates[f"{name}.weight"], original)
+            wanted, wanted_scale = to_float8(torch.add(original, added, alpha=0.7))
             assert torch.equal(weight.view(torch.uint8), wanted.view(torch.uint8))
             assert torch.equal(scale, wanted_scale[:, 0])
         assert torch.equal(qkv.layer.weight8_OI[:dim].view(torch.uint8), queries.view(torch.uint8))

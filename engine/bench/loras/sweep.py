@@ -151,7 +151,8 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
 def controls_at(seconds: float) -> Controls:
     """All faders at a time of the sweep: each on a curve of its own, as the last of its moves before left it."""
     last = math.floor(seconds * HZ) / HZ
-    values = {f"lora_{n}": 1.5 * math.sin(2 * math.pi * (0.11 * n * last + n / 8)) for n in range(1, LORA_SLOTS + 1)}
+    faders = range(1, LORA_SLOTS + 1)
+    values: dict[str, Any] = {f"lora_{n}": 1.5 * math.sin(2 * math.pi * (0.11 * n * last + n / 8)) for n in faders}
     return dataclasses.replace(Controls(prompt_1="a forest", strength=0.7, steps=2), **values)
 
 

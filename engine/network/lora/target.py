@@ -150,6 +150,6 @@ class Requantised(Target):
         self._stale = False
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def matrix(weight: Tensor) -> Tensor:
     """A view [O, I] of a weight; the kernel of a convolution is flattened."""
     return weight.view(weight.shape[0], -1)

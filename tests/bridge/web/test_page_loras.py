@@ -103,7 +103,7 @@ def test_a_file_is_chosen_for_a_slot_and_one_that_does_not_fit_says_why_beside_i
 ) -> None:
     before = page.js(PLACES)
     page.click(slot(2, "button[aria-haspopup]"))
-    page.until(f"JSON.stringify({LISTED}) === '[\"ink.safetensors\",\"old.pt\"]'", "LoRA files alone, in the downloads")
+    page.until(f'JSON.stringify({LISTED}) === \'["ink.safetensors","old.pt"]\'', "LoRA files alone, in the downloads")
     page.click("#files-list button")
     wait(lambda: stage.store.snapshot.value("lora_2_file") == str(home / "Downloads" / "ink.safetensors"), "the file")
     assert stage.store.snapshot.value("input") == "", "no other control was written"

@@ -44,7 +44,7 @@ def test_the_arithmetic_of_a_merge(
     found = merge.arithmetic(shape, rank)
     wanted = {"weights": weights, "gflop": gflop, "gb": gb, "file_mb": file_mb, "at_3350_ms": ms}
     for name, value in wanted.items():
-        assert found[name] == pytest.approx(value, rel=0.02), name
+        assert found[name] == pytest.approx(value, rel=0.03), name
     assert found["kept_gb"] == pytest.approx(2 * weights, rel=0.01)
 
 

@@ -87,7 +87,7 @@ def test_every_rank_merges_its_own_blocks_also_while_they_move(single, ranks: in
 
 
 def test_a_file_is_sent_in_bounded_pieces_a_few_with_each_chunk(single, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "PIECE", 20_000)
+    monkeypatch.setattr(parcels, "PIECE", 4_000)
     stream, noise = make(32, splits_over(2)[0], rule=Rule.HONEST, ring=ThreadRing)
     told: list[Message] = []
     tell = stream.ring.tell
@@ -103,7 +103,7 @@ def test_a_file_is_sent_in_bounded_pieces_a_few_with_each_chunk(single, monkeypa
         assert len(of_files) <= ring_loras.MESSAGES
         calls += 1
     assert calls > 10
-    assert all(part.nbytes <= 20_000 for message in told if message.op is Op.LORA_PIECE for part in message.parts)
+    assert all(part.nbytes <= 4_000 for message in told if message.op is Op.LORA_PIECE for part in message.parts)
     assert {message.op for message in told} <= set(LORA_OPS)
     for _ in range(SPEC.network.layers + 1):
         stream.loras.blend(STRENGTHS, 0.0)
@@ -162,13 +162,13 @@ def test_a_session_on_two_processes_equals_one_and_loads_its_loras_again_when_a_
     )
     controls = Controls(prompt_1="sea", prompt_seconds=0.0, strength=0.8, steps=2, lora_1=0.9)
     with Session.open(config, files={}) as session:
-        wanted = pictures(session, controls, range(21))
+        wanted = pictures(session, controls, range(41))
     with Session.open(config.model_copy(update={"devices": ("cpu", "cpu")}), files={}) as session:
-        found = pictures(session, controls, range(21))
+        found = pictures(session, controls, range(41))
         assert len(found) >= 9 and session.health.loras == "1 Noir"
         assert max(np.abs(found[seq] - wanted[seq]).max() for seq in found) <= 1
         session._stream.ring.processes[1].kill()  # type: ignore[attr-defined]
-        n, troubles, end = 21, "", time.monotonic() + 60
+        n, troubles, end = 41, "", time.monotonic() + 60
         while not (session.health.devices == 1 and session.health.loras == "1 Noir"):
             assert time.monotonic() < end, session.health
             pictures(session, controls, range(n, n + 4))

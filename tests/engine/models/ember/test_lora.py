@@ -57,14 +57,14 @@ def trained(clips: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tupl
         return found
 
     made.loss = noted  # type: ignore[method-assign]
-    trainer.run(steps=12, report=lambda line: None)
+    trainer.run(steps=8, report=lambda line: None)
     write(folder / "look.safetensors", trainer.averages["lora"], LOOK)
     return folder, losses, made
 
 
 def test_only_the_pairs_learn_and_the_loss_falls(trained: tuple[Path, list[float], LoraTask]) -> None:
     _, losses, made = trained
-    assert losses[-1] < 0.97 * losses[0]
+    assert losses[-1] < 0.985 * losses[0]
     shipped = CausalDiT(dit_shape(SPEC.network))
     read(shipped, "dit")
     found = dict(made.dit.named_parameters())
