@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from engine.controls import LORA_SLOTS
 from engine.distributed.block_shard import BlockShard
-from engine.distributed.lora.parcel import Arrival
+from engine.distributed.lora.pieces import Arrival
 from engine.distributed.message import Message, Op
 from engine.models.spec import Schedule
 from engine.network.lora.live import LiveLoras

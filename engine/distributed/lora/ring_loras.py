@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.distributed.lora.parcel import parcel
+from engine.distributed.lora.pieces import messages_of
 from engine.distributed.lora.rank_loras import RankLoras, blend_message
 from engine.distributed.message import Message, Op
 from engine.models.lora_file import parameters_of
@@ -79,7 +79,7 @@ class RingLoras:
             self._loaded(slot, None)
             self._ring.tell(Message(Op.LORA_GONE, text=slot))
         else:
-            self._queue.append(_Sending(slot, lora, parcel(slot, lora)))
+            self._queue.append(_Sending(slot, lora, messages_of(slot, lora)))
 
     def drop(self) -> int | None:
         """See `LoraTarget`; a rank other than this one ends if its memory does not suffice."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from engine.config import Config, LoraConfig
 from engine.controls import LORA_SLOTS, Controls
-from engine.distributed.lora import parcel as parcels
+from engine.distributed.lora import pieces as sending
 from engine.distributed.lora import ring_loras
-from engine.distributed.lora.parcel import Arrival, parcel
+from engine.distributed.lora.pieces import Arrival, messages_of
 from engine.distributed.message import LORA_OPS, Message, Op
 from engine.distributed.pipeline_stream import PipelineStream
 from engine.frame import Frame
@@ -87,7 +87,7 @@ def test_every_rank_merges_its_own_blocks_also_while_they_move(single, ranks: in
 
 
 def test_a_file_is_sent_in_bounded_pieces_a_few_with_each_chunk(single, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parcels, "PIECE", 4_000)
+    monkeypatch.setattr(sending, "PIECE", 4_000)
     stream, noise = make(32, splits_over(2)[0], rule=Rule.HONEST, ring=ThreadRing)
     told: list[Message] = []
     tell = stream.ring.tell
@@ -129,7 +129,7 @@ def test_a_choice_that_is_replaced_while_it_is_sent_never_takes_effect() -> None
 
 def test_a_lora_arrives_as_it_was_sent() -> None:
     sent = updates.read({**dora(3), **outside(), "blocks.0.ffn.0.diff_b": torch.ones(256)}, NETWORK, "mixed")
-    head, *pieces = parcel(2, sent)
+    head, *pieces = messages_of(2, sent)
     arrival, found = Arrival(head.text, head.parts[0]), None
     for piece in pieces:
         assert found is None
@@ -137,7 +137,7 @@ def test_a_lora_arrives_as_it_was_sent() -> None:
     assert isinstance(found, Lora) and arrival.slot == 2
     assert found.updates.keys() == sent.updates.keys()
     for name, update in sent.updates.items():
-        for part in parcels.PARTS:
+        for part in sending.PARTS:
             a, b = getattr(update, part), getattr(found.updates[name], part)
             assert (a is None and b is None) or (a.dtype == b.dtype and torch.equal(a, b))
         assert found.updates[name].scale == update.scale

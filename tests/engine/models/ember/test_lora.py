@@ -19,7 +19,7 @@ from engine.models.ember.training.footage.data import Lesson
 from engine.models.ember.training.footage.scenes import clip
 from engine.models.ember.training.footage.styles import STYLES
 from engine.models.ember.training.looks.lora import LookLessons, LoraTask, look_of, write
-from engine.models.ember.training.loop import Trainer
+from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.weights import read
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
@@ -49,6 +49,7 @@ def task(clips: np.ndarray) -> LoraTask:
 def trained(clips: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float], LoraTask]:
     folder, made, losses = tmp_path_factory.mktemp("lora"), task(clips), []
     trainer = Trainer(made, folder / "run.pt", 5, torch.device("cpu"), average=0.5)
+    trainer.pace = Pace(warmup=1)
     loss = made.loss
 
     def noted(number: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:

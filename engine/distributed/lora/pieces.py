@@ -19,7 +19,7 @@ PARTS = ("down", "up", "dense", "magnitude")
 """The tensors that an `Update` may have."""
 
 
-def parcel(slot: int, lora: Lora) -> Iterator[Message]:
+def messages_of(slot: int, lora: Lora) -> Iterator[Message]:
     """The messages that carry a LoRA, whose tensors are in host memory, to the other ranks."""
     listed: list[dict[str, Any]] = []
     for name, update in lora.updates.items():
