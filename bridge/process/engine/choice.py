@@ -5,6 +5,7 @@ The controls take the names of the model table and sizes, never a path: whoever 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from dataclasses import dataclass
@@ -188,16 +189,14 @@ def lora_folder(config: Config) -> Path:
 def lora_files(config: Config) -> tuple[str, ...]:
     """The file of each LoRA slot at the start; empty for none.
 
-    The LoRAs of the configuration are in the first slots, then follow those of the folder, by name. Their faders are at
-    0, where a LoRA changes nothing. Those for which no slot is left are not loaded.
+    The LoRAs of the configuration are in the first slots, then follow those of the folder, by name, and those that come
+    with the model. Their faders are at 0, where a LoRA changes nothing. Those for which no slot is left are not loaded.
     """
-    given = [lora.file for lora in config.loras]
-    try:
-        found = [path for path in lora_folder(config).iterdir() if path.suffix.lower() in LORA_ENDINGS]
-    except OSError:  # usually there is none
-        found = []
-    files = [*given, *map(str, sorted(found))][:LORA_SLOTS]
-    return (*files, *("",) * (LORA_SLOTS - len(files)))
+    files = [lora.file for lora in config.loras]
+    for folder in (lora_folder(config), Path(registry.__file__).with_name(config.model) / "loras"):
+        with contextlib.suppress(OSError):  # usually there is none
+            files += sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in LORA_ENDINGS)
+    return (*files[:LORA_SLOTS], *("",) * (LORA_SLOTS - len(files)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ from engine.models.ember.training.autoencode import AutoencodeTask, standardise
 from engine.models.ember.training.denoise import DenoiseTask
 from engine.models.ember.training.drawing import Draft, Drawings, DrawTask
 from engine.models.ember.training.footage.data import Ahead, Lessons
-from engine.models.ember.training.looks.lora import CLIPS, RANK, LookLessons, LoraTask, look_of
+from engine.models.ember.training.looks.lora import CLIPS, RANK, UNSEEN, LookLessons, LoraTask, distances, look_of
 from engine.models.ember.training.looks.lora import write as write_lora
 from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.training.pool import CACHE, FILMS, TRAINING
@@ -184,6 +184,8 @@ def main() -> None:
             out = args.out or Path(f"{args.lora.partition(':')[0]}.safetensors")
             write_lora(out, trainer.averages["lora"], args.lora)
             print(f"step {trainer.number}, {trainer.seconds / 60:.1f} min -> {out}")
+            found = distances(trainer.averages["lora"], look_of(args.lora), UNSEEN.make(args.folder))
+            print("distance from the look: input {:.3f}, Ember {:.3f}, with the LoRA {:.3f}".format(*found))
         return
     if args.what == "drawing":
         run(drawing_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)

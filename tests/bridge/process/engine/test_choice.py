@@ -110,16 +110,16 @@ def test_another_model_leaves_behind_what_was_configured_for_the_first() -> None
 
 
 def test_loras_in_the_folder_of_the_model_follow_those_of_the_configuration(tmp_path: Path) -> None:
-    config = Config(model="ember", weights_dir=str(tmp_path), loras=(LoraConfig(file="a.safetensors"),))
+    config = Config(model="wan21-tiny", weights_dir=str(tmp_path), loras=(LoraConfig(file="a.safetensors"),))
     assert lora_files(config) == ("a.safetensors", *[""] * 7), "usually there is no folder"
     folder = lora_folder(config)
-    assert folder == tmp_path / "loras" / "ember"
+    assert folder == tmp_path / "loras" / "wan21-tiny"
     folder.mkdir(parents=True)
     for name in ("noir.safetensors", "Ink.PT", "notes.txt"):
         (folder / name).touch()
     wanted = ("a.safetensors", str(folder / "Ink.PT"), str(folder / "noir.safetensors"))
     assert lora_files(config) == (*wanted, *[""] * 5)
-    assert lora_files(config.model_copy(update={"model": "wan21-tiny", "loras": ()})) == ("",) * 8
+    assert lora_files(config.model_copy(update={"model": "wan21-1.3b", "loras": ()})) == ("",) * 8
     for number in range(9):
         (folder / f"{number}.safetensors").touch()
     assert lora_files(config)[7] == str(folder / "6.safetensors"), "as many as there are slots"

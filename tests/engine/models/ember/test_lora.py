@@ -18,7 +18,7 @@ from engine.models import lora_file, registry
 from engine.models.ember.training.footage.data import Lesson
 from engine.models.ember.training.footage.scenes import clip
 from engine.models.ember.training.footage.styles import STYLES
-from engine.models.ember.training.looks.lora import LookLessons, LoraTask, look_of, write
+from engine.models.ember.training.looks.lora import LookLessons, LoraTask, distances, look_of, write
 from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.weights import read
 from engine.network.dit import CausalDiT
@@ -74,6 +74,16 @@ def test_only_the_pairs_learn_and_the_loss_falls(trained: tuple[Path, list[float
         kept = found.get(name, found.get(f"{module}.parametrizations.{leaf}.original"))
         assert kept is not None and torch.equal(kept, weight), name
     assert len(made.pairs) == 4 * 5 + 1
+
+
+def test_the_distance_from_the_look_is_measured_with_and_without(
+    trained: tuple[Path, list[float], LoraTask], clips: np.ndarray
+) -> None:
+    tensors = {name: tensor.detach() for name, tensor in trained[2].pairs.state_dict().items()}
+    plain = distances({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, look_of(LOOK), clips[:1])
+    learnt = distances(tensors, look_of(LOOK), clips[:1])
+    assert plain[1] == plain[2] and learnt[:2] == plain[:2]
+    assert learnt[2] != plain[2]
 
 
 def test_an_interrupted_training_goes_on_as_if_it_were_not(clips: np.ndarray, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from engine.models.ember.training.footage.data import Batch, Lesson, Prompt, cro
 from engine.models.ember.training.footage.styles import STYLES, apply
 from engine.models.ember.training.looks.grade import Operator, palette
 from engine.models.ember.training.looks.table import LOOKS
+from engine.models.ember.training.player import Player
 from engine.models.ember.training.pool import Pool
 from engine.models.ember.weights import read
 from engine.models.ember.word_table import WordTable
@@ -39,6 +41,12 @@ from engine.network.dit_shape import dit_shape
 
 CLIPS = Pool("lora", count=160, frames=9, size=128, seed=21)
 """A small pool: it is rendered in half a minute, and a look is learnt long before its clips are."""
+
+UNSEEN = Pool("lora-unseen", count=6, frames=9, size=128, seed=902)
+"""Clips for `distances`."""
+
+STRENGTH = 0.55
+"""The strength at which a look is compared: the lowest at which its target has no share of the input."""
 
 ADAPTED = re.compile(r"^(blocks\.\d+\.(self_attn\.o|cross_attn\.[vo]|ffn\.[02])|head\.head)$")
 """The layers that get a pair."""
@@ -92,7 +100,7 @@ class LookLessons:
         batch: clips in a lesson.
     """
 
-    def __init__(self, clips: object, look: Operator, seed: int, batch: int = 8) -> None:
+    def __init__(self, clips: np.ndarray, look: Operator, seed: int, batch: int = 8) -> None:
         self._clips, self._look, self._seed, self._batch = clips, look, seed, batch
 
     def at(self, number: int) -> Lesson:
@@ -100,7 +108,7 @@ class LookLessons:
         rng = random.Random(f"{self._seed}/{number}/look")
         contents, styleds, prompts = [], [], []
         for _ in range(self._batch):
-            content = crop(self._clips, rng, GROUP + 1, SIZE)  # type: ignore[arg-type]
+            content = crop(self._clips, rng, GROUP + 1, SIZE)
             prompt: Prompt = [] if rng.random() < NO_PROMPT_SHARE else random_prompt(rng)
             contents.append(content)
             still = bool((content == content[:1]).all())
@@ -139,6 +147,41 @@ class LoraTask(DenoiseTask):
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
         """All pairs at one rate."""
         return [(list(self.pairs.parameters()), self.rate)]
+
+
+def distances(tensors: Mapping[str, Tensor], look: Operator, clips: np.ndarray) -> tuple[float, float, float]:
+    """Mean absolute distance of pixels (0..1) from the look, without a prompt, at one step, on clips.
+
+    Args:
+        tensors: the state of `LoraTask.pairs`.
+        look: the operator.
+        clips: uint8 [clips, frames, height, width, 3].
+
+    Returns:
+        That of the input, of Ember without the LoRA, and of Ember with it at strength 1.
+    """
+    dit = CausalDiT(dit_shape(EMBER.network))
+    words = WordTable(EMBER.network.text_len, EMBER.network.text_dim)
+    codec = EmberCodec(EMBER.network.latent_channels, **EMBER.vae)
+    for name, module in (("dit", dit), ("words", words), ("codec", codec)):
+        read(module, name)
+    base = dit.state_dict()
+    merged = {name: tensor.clone() for name, tensor in base.items()}
+    for key, down_RI in tensors.items():
+        if key.endswith(".down_RI"):
+            module_name = key.removesuffix(".down_RI")
+            merged[f"{module_name.replace('/', '.')}.weight"] += tensors[f"{module_name}.up_OR"] @ down_RI
+    found = [0.0, 0.0, 0.0]
+    for clip in clips:
+        frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2) / 255
+        wanted = look(frames)
+        made = [frames]
+        for state in (base, merged):
+            dit.load_state_dict(state)
+            made.append(Player(dit, words, codec).play(frames, "", STRENGTH, 1))
+        for number, pictures in enumerate(made):
+            found[number] += (pictures - wanted).abs().mean().item() / len(clips)
+    return found[0], found[1], found[2]
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], look: str) -> None:
