@@ -48,7 +48,7 @@ from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.table import STAGES
-from bridge.process.engine.choice import EngineControls, know, offered
+from bridge.process.engine.choice import EngineControls, know, lora_files, offered
 from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
@@ -92,7 +92,7 @@ class App:
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
         self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
-        configured = [lora.file for lora in config.engine.loras]
+        configured = lora_files(config.engine)
         for number in range(1, LORA_SLOTS + 1):
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))
         self.telemetry = Telemetry(table)

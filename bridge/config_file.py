@@ -21,7 +21,7 @@ from bridge.control.modulation.controls import check_modulator
 from bridge.control.osc.allow import networks
 from bridge.control.table import ControlTable
 from bridge.control.values import Snapshot
-from bridge.process.engine.choice import AUTO, IDENTITY, size_text
+from bridge.process.engine.choice import AUTO, IDENTITY, lora_files, size_text
 from bridge.table import TABLE, start_values
 from engine.coercion import shown
 from engine.errors import ConfigError, ControlError
@@ -33,15 +33,19 @@ SECTION_HINT = "Name one setting in a section, as in --set output.fps=25"
 
 
 def start_controls(config: AppConfig, table: ControlTable = TABLE) -> Snapshot:
-    """The values of the live controls at the start: those in `[controls]`, and what the section `[engine]` says.
+    """The values of the live controls at the start: those in `[controls]`, what the section `[engine]` says, and the
+    files in the folder of LoRAs.
 
     Raises:
         ConfigError: if `[controls]` names an unknown control or gives one an invalid value.
     """
-    strengths = {f"lora_{number}": lora.strength for number, lora in enumerate(config.engine.loras, 1)}
-    values = strengths | dict(config.controls)
     engine = config.engine
     model = IDENTITY if config.process.kind == "identity" else engine.model
+    loras: dict[str, Any] = {f"lora_{number}": lora.strength for number, lora in enumerate(engine.loras, 1)}
+    if model != IDENTITY:  # those of the configuration need no control: they are loaded with the model
+        files = list(enumerate(lora_files(engine), 1))[len(engine.loras) :]
+        loras |= {f"lora_{number}_file": file for number, file in files if file}
+    values = loras | dict(config.controls)
     size = None if engine.size == AUTO else (engine.width, engine.height)
     chosen = {"engine_model": model, "engine_size": size_text(size)}
     return start_values(chosen | {name: start_value(name, value, table) for name, value in values.items()}, table)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from engine.config import Config
 from engine.distributed.launch import open_pipeline
@@ -18,6 +19,7 @@ from engine.models import lora_file, registry, vram, weights
 from engine.models.lora_slots import LoraSlots
 from engine.models.spec import ModelSpec
 from engine.network.lora.branch import Branches, places_for
+from engine.network.lora.updates import Lora
 from engine.network.protocol import StreamingNetwork
 from engine.planning.vram import GIB, Need
 from engine.runtime import graph_capture, quantise
@@ -119,8 +121,10 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
             dit = parts.build_network(spec, home, dtype, files)
             if float8:
                 say("quantising weights to 8 bits")
+                given = given_loras(config, spec)
+                originals = originals_of(dit, given)
                 quantise.quantise(dit, device)
-                branches = branches_of(config, spec, dit)
+                branches = Branches(dit, places_for(given), originals) if given else None
             say("loading the video autoencoder")
             codec = parts.build_codec(spec, which, device, dtype, files)
             stream = LocalStream(spec, dit, codec, branches=branches, **settings)
@@ -143,16 +147,25 @@ def opened(config: Config, *, say: Progress, defer_prompts: bool, files: registr
     return Opened(spec, stream, noise, prompts, kept, loras_of(config, spec, stream), build, trouble)
 
 
-def branches_of(config: Config, spec: ModelSpec, network: StreamingNetwork) -> Branches | None:
-    """The places for LoRAs beside a network's 8-bit weights; None if the configuration names none.
+def given_loras(config: Config, spec: ModelSpec) -> list[Lora]:
+    """The LoRAs of a configuration, as they would be loaded; none for a model that takes none.
 
     Raises:
         ModelError: if one of them cannot be read or is not for this network.
     """
-    if not config.loras or not lora_file.takes_lora(spec):
-        return None
-    files = [lora_file.read(Path(lora.file).expanduser()) for lora in config.loras]
-    return Branches(network, places_for(lora_file.fits(file, spec) for file in files))
+    if not lora_file.takes_lora(spec):
+        return []
+    return [lora_file.fits(lora_file.read(Path(lora.file).expanduser()), spec) for lora in config.loras]
+
+
+def originals_of(network: StreamingNetwork, given: Sequence[Lora]) -> dict[str, Tensor]:
+    """In host memory, the weights in 16 bits that whole differences of these LoRAs change, before they are quantised.
+
+    Where the network's file is mapped, they stay there and take no memory of their own.
+    """
+    assert isinstance(network, nn.Module)
+    wanted = {name for lora in given for name, update in lora.updates.items() if update.whole}
+    return {name: weight.detach().cpu() for name, weight in network.named_parameters() if name in wanted}
 
 
 def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
@@ -164,12 +177,9 @@ def loras_of(config: Config, spec: ModelSpec, stream: Stream) -> LoraSlots:
     refusal = ""
     if not lora_file.takes_lora(spec):
         refusal = f"{spec.title} takes no LoRA."
-    elif not isinstance(stream, LocalStream):
-        refusal = "LoRAs work on one device, but this network is on several."
     elif config.weights_dtype == "float8" and not config.loras:
         refusal = "With float8, LoRAs need places that are kept from the start: name at least one under engine.loras."
-    target = stream if not refusal and isinstance(stream, LocalStream) else None
-    return LoraSlots(config.loras, target, refusal, stream.device)
+    return LoraSlots(config.loras, None if refusal else stream.loras, refusal)
 
 
 def state_settings(

@@ -388,8 +388,8 @@ class Session:
         self._stream, trouble = self._build(left)
         self._up, self._down = transfers(self._stream.device)
         self._trouble = f"{self._trouble} {trouble}".strip()
-        self._noise.reset()
-        self._chunker.restart()
+        self._loras.move_to(self._stream.loras)
+        self._restart()
         self._restore_prompt()
         return [(held, None) for held in chunks]
 

@@ -26,6 +26,7 @@ class Benches(LazyGroup):
         "reprojection": ("bridge.bench.reprojection", "reprojection", "Late pictures, held and moved on."),
         "mask": ("bridge.bench.mask", "mask", "The person mask and the keys, on pictures whose masks are known."),
         "looks": ("bridge.bench.looks", "looks", "Whether every tenth of strength shows, and the middle of a blend."),
+        "loras": ("bridge.bench.loras", "loras", "LoRAs on faders: swept against still, and a merge at true sizes."),
         "finish": ("bridge.bench.finish", "finish", "A small picture of the engine on a large wall."),
         "modulation": ("bridge.bench.modulation", "modulation", "What ten modulators cost."),
         "window": ("bridge.bench.window", "window", "Whether a display keeps up with the output."),

@@ -17,6 +17,7 @@ from bridge.cli.card import SPARE, gpu_presets
 from bridge.cli.size import parse_size
 from bridge.cli.terminal import PrintableConsole
 from bridge.config_file import load
+from bridge.process.engine.choice import lora_folder
 from engine.config import Config
 from engine.errors import CheckpointError, ModelError
 from engine.models import registry, vram, weights
@@ -234,7 +235,7 @@ def verify(name: Name, directory: Folder = "") -> None:
 
 
 @app.command("lora")
-def lora(file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .pt")]) -> None:
+def lora(file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .pt")], directory: Folder = "") -> None:
     """Tell what a LoRA file is and which models it fits; exit code 1 if it fits none."""
     from engine.models import lora_file
 
@@ -259,8 +260,10 @@ def lora(file: Annotated[Path, typer.Argument(help="LoRA file: .safetensors or .
             what = f"{len(fit.updates)} weights and biases, rank {', '.join(map(str, fit.ranks)) or 'none'}"
             note = f"{what}{', ' + fit.note if fit.note else ''}"
     if not fitting:
-        raise CheckpointError(f"{file} fits no model. {reasons[0]}", "Choose a LoRA for Wan2.1.")
+        raise CheckpointError(f"{file} fits no model. {reasons[0]}", "Choose a LoRA for Wan2.1 or Ember.")
     out.print(f"changes: {note}", f"fits: {', '.join(fitting)}", sep="\n", markup=False)
+    folder = lora_folder(Config(model=fitting[0], weights_dir=directory))
+    out.print(f"On a fader from the start, here for {fitting[0]}, in a folder for each model: {folder}", markup=False)
 
 
 @app.command("encode-prompts")

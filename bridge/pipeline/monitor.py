@@ -5,6 +5,7 @@ It only reads; no other thread waits for it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from bridge.process.engine.choice import size_text
 from bridge.process.messages import Health
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
+from engine.control import PREFIX
 from engine.controls import STAGES
 
 PERIOD_S = 0.1
@@ -34,6 +36,15 @@ TOO_LATE = (
     "The latency is {:.0f} ms, the target {:.0f} ms: lower the steps, choose a smaller size or model, "
     "or raise the target."
 )
+
+
+_LORA = re.compile(r"LoRA (\d)\b")
+
+
+def topic_of(trouble: str) -> str:
+    """What a trouble of the engine is about: the file of a LoRA, which is then told beside it, or the engine."""
+    found = _LORA.match(trouble)
+    return f"{PREFIX}/lora/{found[1]}/file" if found else "engine"
 
 
 class Monitor(Service):
@@ -86,7 +97,7 @@ class Monitor(Service):
         )
         self._schedule_reason = health.reason
         if health.trouble:
-            self._telemetry.error("engine", health.trouble)
+            self._telemetry.error(topic_of(health.trouble), health.trouble)
 
     def state(self) -> str:
         """One of `bridge.pipeline.readings.STATES`."""

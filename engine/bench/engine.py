@@ -314,17 +314,18 @@ def _of_limit(session: Session, steps: int, stages: dict[str, float], ceiling: r
     if not isinstance(spec.network, DiTShape):
         return {}  # operations are counted for this kind of network only
     length = roofline.tokens(spec.network, config.height, config.width, spec.stride)
-    flops = steps * roofline.dit_flops(spec.network, length, length * spec.cache.slots)
-    calls = 1 if config.batch else steps
+    frames = spec.frames_per_block
+    calls, rows = roofline.chunk_forwards(steps, batch=config.batch, clean_pass=spec.schedule.clean_pass)
+    flops = rows * roofline.dit_flops(spec.network, frames * length, length * spec.cache.slots)
     traffic = calls * (1 if config.weights_dtype == "float8" else element) * roofline.dit_parameters(spec.network)
-    traffic += steps * roofline.cache_bytes(spec.network, length, spec.cache.slots, element)
+    traffic += rows * roofline.cache_bytes(spec.network, length, spec.cache.slots, element)
     limits = {"network": ceiling.seconds(flops, traffic) * 1e3 / max(stages["dit"], 1e-9)}
     which = spec.default_vae if config.vae == "auto" else config.vae
     if spec.family == "wan21" and which == "full":
         base = int(spec.vae.get("base", 96))
         vae = roofline.vae_encode_flops(config.height, config.width, base)
         vae += roofline.vae_decode_flops(config.height, config.width, base)
-        limits["vae"] = ceiling.seconds(vae) * 1e3 / max(stages["encode"] + stages["decode"], 1e-9)
+        limits["vae"] = ceiling.seconds(frames * vae) * 1e3 / max(stages["encode"] + stages["decode"], 1e-9)
     return limits
 
 

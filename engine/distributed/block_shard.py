@@ -43,15 +43,26 @@ class BlockShard:
     def __init__(self, network: StreamingNetwork, cache: KVCache, tables: Tables, versions: int) -> None:
         self.network, self.cache, self.tables, self.versions = network, cache, tables, versions
         self.texts = empty_text(network, versions)
+        self._embeddings: dict[int, Tensor] = {}
         self.timers = StageTimers(network.device)
         self._runs = 0
 
     @torch.inference_mode()
     def read(self, version: int, embedding_XE: Tensor) -> None:
         """Compute these blocks' text keys and values of a prompt [X, E] and store them under this version."""
-        keys, _ = self.network.read_text(embedding_XE, whole=True)
-        for stored, new in zip(self.texts, keys, strict=True):
-            for versions, part in zip(stored, new, strict=True):
+        self._embeddings[version] = embedding_XE
+        self._read(version, range(len(self.texts)))
+
+    @torch.inference_mode()
+    def read_again(self, layers: Sequence[int]) -> None:
+        """Compute the keys and values of all prompts again for these blocks, whose weights have changed."""
+        for version in self._embeddings:
+            self._read(version, layers)
+
+    def _read(self, version: int, layers: Sequence[int]) -> None:
+        keys, _ = self.network.read_text(self._embeddings[version], whole=True, layers=layers)
+        for layer, new in zip(layers, keys, strict=True):
+            for versions, part in zip(self.texts[layer], new, strict=True):
                 versions[version].copy_(part[0])
 
     @torch.inference_mode()

@@ -38,9 +38,16 @@ class Op(enum.IntEnum):
     SPLIT = 7
     STOP = 8
     READY = 9
+    LORA = 10
+    LORA_PIECE = 11
+    LORA_GONE = 12
+    BLEND = 13
 
 
-HOST_OPS = (Op.TIMES, Op.SPLIT)
+LORA_OPS = (Op.LORA, Op.LORA_PIECE, Op.LORA_GONE, Op.BLEND)
+"""Operations that `engine.distributed.lora.rank_loras` carries out."""
+
+HOST_OPS = (Op.TIMES, Op.SPLIT, *LORA_OPS)
 """Operations whose parts are in host memory: numbers that the host reads, not the device."""
 
 
@@ -71,7 +78,7 @@ class Message:
         frames: latent frames of each row.
         visible, even, again: as in `engine.stream.kv_cache.NewFrames`.
         copy: cache rows (from, to) to copy, by COPY or before a FORWARD; None for none.
-        text: version of the prompt that a TEXT message carries.
+        text: version of the prompt that a TEXT message carries; with `LORA_OPS` the slot.
         finished: bit mask; bit i is set if this forward finishes the chunk of `rows[i]`.
         first: row of the stream batch of `rows[0]`.
         parts: tensors on the device, or in host memory (`HOST_OPS`).

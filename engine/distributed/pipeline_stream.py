@@ -20,6 +20,8 @@ from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard, to_device
 from engine.distributed.chunk_plan import ChunkPlan, InterleaveSlot, finished, plan_steps, text_versions
+from engine.distributed.lora.rank_loras import RankLoras
+from engine.distributed.lora.ring_loras import RingLoras
 from engine.distributed.message import Message, Op, RowOrder
 from engine.distributed.ring import Ring
 from engine.distributed.split import Split, better_split
@@ -31,8 +33,7 @@ from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import InFlight, Ticket, new_cache
-from engine.stream.stream import wrap_position
+from engine.stream.state import InFlight, Ticket, new_cache, wrap_position
 from engine.stream.timesteps import Sigmas, Steps, network_timesteps
 from engine.stream.unbatched import all_steps
 
@@ -92,6 +93,7 @@ class PipelineStream:
         h, w = height // spec.stride, width // spec.stride
         tables = network.tables(h, w, network_timesteps(spec.schedule))
         self.shard = BlockShard(network, self.cache, tables, versions)
+        self.loras = RingLoras(ring, RankLoras(self.shard, spec.schedule, 0), spec)
         latent = (max_steps, spec.network.latent_channels, spec.frames_per_block, h, w)
         self._slots = [InterleaveSlot(torch.zeros(latent, device=self.device)) for _ in range(ring.world)]
         self._plans: deque[ChunkPlan] = deque()
@@ -130,11 +132,7 @@ class PipelineStream:
         )
 
     def restore(self, saved: Saved) -> None:
-        """Not supported, like `save`.
-
-        Raises:
-            ModelError: always.
-        """
+        """Not supported, like `save`: it always raises a `ModelError`."""
         raise ModelError(f"A saved stream cannot be resumed on {self.ring.world} devices.", "Open it on one device.")
 
     def reset(self) -> None:
@@ -179,7 +177,9 @@ class PipelineStream:
         """Divide the blocks in another way, between two calls; the stream's history is kept."""
         self._drain()
         self.ring.tell(Message(Op.SPLIT, parts=[torch.tensor(split, dtype=torch.int64)]))
+        self.loras.own.leave()
         self.shard.resplit(self.ring.link, self.split, split)
+        self.loras.own.arrive(split[0][0])
         self.split = split
 
     def set_depth(self, depth: int) -> None:
@@ -307,8 +307,8 @@ class PipelineStream:
         unfinished = plan_steps(self._plans, plan, self._version)
         if unfinished:
             noise = self.noise.draw(1, len(unfinished), self.spec.frames_per_block)
-            for row, other in enumerate(unfinished):
-                other.noises.append(noise[row : row + 1])
+            for other, own in zip(unfinished, noise.split(1), strict=True):
+                other.noises.append(own)
         slot.plans.insert(0, plan)
         slot.x_SCFhw[:1].copy_(x_1CFhw)
         for row, other in reversed(list(enumerate(slot.plans))):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from engine.distributed.block_shard import BlockShard
 from engine.distributed.link import Link, RankLostError, connect
-from engine.distributed.message import Message, Op
+from engine.distributed.lora.rank_loras import RankLoras
+from engine.distributed.message import LORA_OPS, Message, Op
 from engine.distributed.rendezvous import given_secret, open_store, use_interface_of, verified
 from engine.distributed.ring import EXIT_RANK_LOST, Job, split_of
 from engine.errors import ModelError
@@ -69,6 +70,7 @@ class Rank:
         h, w = job.height // self.spec.stride, job.width // self.spec.stride
         tables = network.tables(h, w, network_timesteps(self.spec.schedule))
         self.shard = BlockShard(network, cache, tables, job.versions)
+        self.loras = RankLoras(self.shard, self.spec.schedule, start)
         self.sigmas = Sigmas(self.spec.schedule, device)
         self.codec: Codec | None = None
         if self.last and job.decodes:
@@ -104,6 +106,8 @@ class Rank:
                 message.parts = [self._decode(message.parts[0])]
             elif message.op is Op.TEXT:
                 self.shard.read(message.text, message.parts[0])
+            elif message.op in LORA_OPS:
+                self.loras.serve(message)
             elif message.op is Op.COPY and message.copy is not None:
                 self.shard.cache.copy_row(*message.copy)
             elif message.op is Op.RESET:
@@ -114,7 +118,9 @@ class Rank:
                 self.link.send(message)
             if message.op is Op.SPLIT:
                 new = split_of(message.parts[0])
+                self.loras.leave()
                 self.shard.resplit(self.link, self.split, new)
+                self.loras.arrive(new[self.link.rank][0])
                 self.split = new
             if message.op in until:
                 return message.op

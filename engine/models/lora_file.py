@@ -2,6 +2,9 @@
 
 Two kinds of files are read: safetensors, whose header may hold a title, trigger words and alpha, and PyTorch pickles.
 A file `adapter_config.json` of the library peft in the same folder is read too.
+
+A file is read into memory as a whole, not mapped: somebody may replace it, or the disk may go, while the show runs. If
+the file were mapped, the process would then be killed.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import CheckpointError, ModelError
@@ -24,6 +26,9 @@ from engine.network.dit_shape import DiTShape
 from engine.network.lora import updates
 from engine.network.lora.scale import Scales, scales_of
 from engine.network.lora.updates import Lora
+
+MAX_BYTES = 8 * 2**30
+"""Larger files are refused: the largest LoRAs of a 14B network (rank 256, fp32) have 5 GB."""
 
 MAX_TRIGGERS = 3
 """Number of tags that are named as trigger words if a file lists only what its pictures were tagged with."""
@@ -66,21 +71,44 @@ def read(path: Path) -> LoraFile:
     """
     if not path.is_file():
         raise CheckpointError(f"There is no LoRA file {path}.", "Name a .safetensors or .pt file.")
-    tensors = checkpoint.read(path)
-    metadata = _metadata(path)
+    contents = _contents(path)
+    tensors = checkpoint.parsed(contents, path)
+    metadata = _metadata(contents) if path.suffix == ".safetensors" else {}
     title = metadata.get("modelspec.title") or metadata.get("ss_output_name") or path.stem
     base = metadata.get("modelspec.architecture") or metadata.get("ss_base_model_version") or ""
     return LoraFile(path, tensors, scales_of(metadata, _adapter_config(path)), title, _triggers(metadata), base)
 
 
-def _metadata(path: Path) -> dict[str, str]:
-    if path.suffix != ".safetensors":
-        return {}
+def _contents(path: Path) -> bytes:
+    """The contents of the file, which did not change meanwhile.
+
+    Raises:
+        CheckpointError: if it cannot be read, is too large, or was changed or removed while it was read.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError):
-        return {}  # the tensors were read; what the header says beside them is not needed
+        before = path.stat()
+        if before.st_size > MAX_BYTES:
+            raise CheckpointError(
+                f"{path} has {before.st_size / 2**30:.1f} GiB, which is no LoRA.", "Choose a LoRA, not a whole model."
+            )
+        contents = path.read_bytes()
+        after = path.stat()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).", "Choose it again.") from None
+    same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    if not same or len(contents) != after.st_size:
+        raise CheckpointError(f"{path} was changed while it was read.", "Choose it again once it is complete.")
+    return contents
+
+
+def _metadata(contents: bytes) -> dict[str, str]:
+    """The metadata in the header of a safetensors file: 8 bytes with the header's length, little-endian, and JSON.
+
+    The library reads them from a file's path only.
+    """
+    length = int.from_bytes(contents[:8], "little")
+    found = json.loads(contents[8 : 8 + length]).get("__metadata__") or {}
+    return {str(name): str(text) for name, text in found.items()}
 
 
 def _adapter_config(path: Path) -> dict[str, Any] | None:

@@ -6,48 +6,29 @@ The one thread is started with the first file that is chosen while the stream ru
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import Tensor
 
 from engine.config import LoraConfig
 from engine.controls import LORA_SLOTS
 from engine.errors import ModelError, TidecastError
 from engine.models import lora_file
 from engine.models.lora_file import LoraFile
-from engine.network.lora.updates import Lora, Update
+from engine.network.lora.live import LoraTarget
+from engine.network.lora.updates import Lora
+from engine.runtime.gpu_memory import is_lack_of_memory
 
 log = logging.getLogger(__name__)
 
+MAX_CHARACTERS = 60
+"""Most characters of a name, and of one of the trigger words."""
+
+_PLAIN = str.maketrans({";": ",", "(": "[", ")": "]"})
+
 SHARE = 0.03
 """Share of a chunk's duration that merging may take while strengths move."""
-
-
-class LoraTarget(Protocol):
-    """A stream whose network takes LoRAs."""
-
-    @property
-    def lora_base(self) -> Mapping[str, Tensor]:
-        """The network's parameters without any LoRA, by name, to read a LoRA for."""
-        ...
-
-    def load_lora(self, slot: int, lora: Lora | None) -> None:
-        """Put a LoRA into a slot, or empty it; the weights follow in `blend_loras`."""
-        ...
-
-    def blend_loras(self, strengths: Sequence[float], budget_s: float) -> None:
-        """Move the weights towards these strengths, before the next chunk. The KV cache is kept.
-
-        Args:
-            strengths: the strength of each slot.
-            budget_s: seconds of the device that this may take; some progress is made in any case.
-        """
-        ...
 
 
 @dataclass(slots=True)
@@ -74,21 +55,13 @@ class LoraSlots:
         configured: the LoRAs that are loaded at the start, in the first slots.
         target: the stream; None if it takes no LoRAs.
         refusal: why it takes none, for the user.
-        device: where the network is.
 
     Raises:
         ModelError: if one of them cannot be read, or is not for this network.
     """
 
-    def __init__(
-        self,
-        configured: Sequence[LoraConfig],
-        target: LoraTarget | None,
-        refusal: str,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, configured: Sequence[LoraConfig], target: LoraTarget | None, refusal: str) -> None:
         self._configured, self._target, self._refusal = tuple(configured), target, refusal
-        self._device = torch.device(device)
         self._slots = [_Slot() for _ in range(LORA_SLOTS)]
         self._executor: ThreadPoolExecutor | None = None
         self._begun = False
@@ -98,7 +71,7 @@ class LoraSlots:
         for number, (slot, wanted) in enumerate(zip(self._slots, configured, strict=False)):
             slot.file, slot.name = wanted.file, wanted.name
             assert target is not None
-            self._loaded(number, *self._read(wanted.file, target.lora_base))
+            self._loaded(number, *_read(wanted.file, target))
 
     @property
     def told(self) -> str:
@@ -106,9 +79,8 @@ class LoraSlots:
         return "; ".join(f"{number} {slot.told}" for number, slot in enumerate(self._slots, 1) if slot.told)
 
     def take_trouble(self) -> str:
-        """What went wrong since the last call, for the user; empty if nothing did."""
-        troubles, self._troubles = self._troubles, []
-        return " ".join(troubles)
+        """The oldest of what went wrong and was not told yet, for the user; empty if nothing is."""
+        return self._troubles.pop(0) if self._troubles else ""
 
     def follow(self, files: Sequence[str], strengths: Sequence[float], seconds: float) -> None:
         """Before a chunk: note which files are wanted, load what has been read, and move the weights.
@@ -127,8 +99,36 @@ class LoraSlots:
             if slot.reading is not None and slot.reading.done():
                 self._finish(number, slot, slot.reading)
         if self._target is not None and (self._begun or any(slot.told for slot in self._slots)):
-            self._target.blend_loras(strengths, SHARE * seconds if self._begun else float("inf"))
+            self._blend(self._target, strengths, SHARE * seconds if self._begun else float("inf"))
         self._begun = True
+
+    def move_to(self, target: LoraTarget) -> None:
+        """The stream was made anew, without any LoRA: load the wanted files into its network."""
+        if self._target is None:
+            return  # refused from the start
+        self._target, self._begun = target, False
+        for number, slot in enumerate(self._slots):
+            slot.told = ""
+            if slot.file:
+                self._change(number, slot)
+
+    def _blend(self, target: LoraTarget, strengths: Sequence[float], budget_s: float) -> None:
+        """Move the weights; if memory does not suffice, the LoRA that was loaded last is taken out."""
+        try:
+            target.blend(strengths, budget_s)
+        except Exception as error:
+            if not is_lack_of_memory(error):
+                raise
+            number = target.drop()
+            if number is None:
+                raise  # no LoRA is to blame
+            log.exception("no memory to merge LoRA %d", number + 1)
+            slot = self._slots[number]
+            name, slot.told = slot.told, ""
+            self._troubles.append(
+                f"LoRA {number + 1} ({name}) was taken out: there is no memory to merge it. {_first_line(error)} "
+                "The picture goes on without it. Choose a LoRA of lower rank, a smaller size, or one LoRA less."
+            )
 
     def close(self) -> None:
         """End the thread; idempotent."""
@@ -143,11 +143,11 @@ class LoraSlots:
             self._troubles += [self._refusal] if slot.file else []
         elif not slot.file:
             slot.told = ""
-            self._target.load_lora(number, None)
+            self._target.load(number, None)
         else:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(1, "loras")
-            slot.reading = self._executor.submit(self._read, slot.file, self._target.lora_base)
+            slot.reading = self._executor.submit(_read, slot.file, self._target)
 
     def _finish(self, number: int, slot: _Slot, reading: Future[tuple[LoraFile, Lora]]) -> None:
         slot.reading = None
@@ -163,28 +163,28 @@ class LoraSlots:
 
     def _loaded(self, number: int, file: LoraFile, lora: Lora) -> None:
         slot = self._slots[number]
-        name = slot.name or file.title
-        words = f" ({', '.join(file.triggers)})" if file.triggers else ""
+        name = _word(slot.name or file.title)
+        words = f" ({', '.join(map(_word, file.triggers))})" if file.triggers else ""
         told = f"{name}{words}{', ' + lora.note if lora.note else ''}"
         assert self._target is not None
-        self._target.load_lora(number, lora)
+        self._target.load(number, lora)
         slot.told = told
 
-    def _read(self, path: str, base: Mapping[str, Tensor]) -> tuple[LoraFile, Lora]:
-        """Read a file, check it and copy it to the device; on the thread `loras` once the stream runs.
 
-        Raises:
-            ModelError: if it cannot be read or is not for this network.
-        """
-        file = lora_file.read(Path(path).expanduser())
-        lora = file.fitted(base)
-        updates = {name: _on(update, self._device) for name, update in lora.updates.items()}
-        return replace(file, tensors={}), replace(lora, updates=updates)
+def _read(path: str, target: LoraTarget) -> tuple[LoraFile, Lora]:
+    """Read a file, check it and copy it to the device; on the thread `loras` once the stream runs.
+
+    Raises:
+        ModelError: if it cannot be read or is not for this network.
+    """
+    file = lora_file.read(Path(path).expanduser())
+    return replace(file, tensors={}), target.place(file.fitted(target.base))
 
 
-def _on(update: Update, device: torch.device) -> Update:
-    """The update on the device. Copied on a CPU too: the file is mapped, and is to be read now."""
-    down, up, dense = (
-        None if tensor is None else tensor.to(device, copy=True) for tensor in (update.down, update.up, update.dense)
-    )
-    return Update(down, up, update.scale, dense)
+def _word(text: str) -> str:
+    """A name or trigger words from a file, so that `LoraSlots.told` can be taken apart again."""
+    return " ".join(text.translate(_PLAIN).split())[:MAX_CHARACTERS]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

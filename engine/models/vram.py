@@ -25,6 +25,7 @@ def sizes_of(spec: ModelSpec) -> Sizes | None:
         stride=spec.stride,
         most_steps=len(spec.schedule.steps),
         codecs=spec.codecs,
+        clean_pass=spec.schedule.clean_pass,
     )
 
 

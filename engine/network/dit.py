@@ -134,6 +134,11 @@ class CausalDiT(nn.Module):
         return self.shape.source_channels
 
     @property
+    def takes_turns(self) -> bool:
+        """See `StreamingNetwork`, and `dit_layers.recall`."""
+        return True
+
+    @property
     def text_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of a prompt's keys and values, [X, J, K] each."""
         size = (self.shape.text_len, self.shape.heads, self.shape.head_dim)

@@ -16,7 +16,7 @@ from torch.nn import functional
 from engine.network import cpu_inplace
 from engine.network.attention import attend
 from engine.network.dit_shape import DiTShape
-from engine.network.protocol import Memory
+from engine.network.protocol import InTurns, Memory
 from engine.network.rope import rotate
 
 
@@ -83,9 +83,8 @@ class SelfAttention(nn.Module):
         else:
             q, k, v = self.project(x_BLD)
             q, k = rotate(q, rotation_BL1P), rotate(k, rotation_BL1P)
-        if memory is not None:
-            k, v, mask_LL = memory.append(layer, k, v)
-        return self.o(attend(q, k, v, mask_LL).flatten(2))
+        mixed = attend(q, k, v, mask_LL) if memory is None else recall(memory, layer, q, k, v)
+        return self.o(mixed.flatten(2))
 
     def project(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys after their norms, and values: [B, L, J, K] each."""
@@ -228,6 +227,20 @@ class Head(nn.Module):
         """Tokens [B, L, D] to patches [B, L, outputs]."""
         shift, scale = (self.modulation + e_BFD[:, :, None]).unbind(2)
         return self.head(modulate(self.norm(x_BLD), shift, scale))
+
+
+def recall(memory: Memory, layer: int, q_BLJK: Tensor, k_BLJK: Tensor, v_BLJK: Tensor) -> Tensor:
+    """Attention of new tokens to a memory, in which their keys and values are stored first: [B, L, J, K].
+
+    Where the rows take turns, each is stored and attended to by itself, so that a kernel has the shapes of a forward of
+    one row, and nothing is copied or masked.
+    """
+    if isinstance(memory, InTurns):
+        rows = (slice(row, row + 1) for row in range(len(memory.memories)))
+        turns = zip(memory.memories, rows, strict=True)
+        return torch.cat([recall(own, layer, q_BLJK[row], k_BLJK[row], v_BLJK[row]) for own, row in turns])
+    keys, values, mask = memory.append(layer, k_BLJK, v_BLJK)
+    return attend(q_BLJK, keys, values, mask)
 
 
 def modulate(x_BLD: Tensor, shift_BFD: Tensor, scale_BFD: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from engine.network.attention import attend
-from engine.network.dit_layers import Block, gate, modulate
+from engine.network.dit_layers import Block, gate, modulate, recall
 from engine.network.protocol import Memory
 
 
@@ -42,9 +42,8 @@ def _forward(
     """`Block.forward` with the compiled parts `pieces`."""
     before, between, after = pieces
     q, k, v = before(block, x_BLD, e0_BF6D, torch.view_as_real(rotation_BL1P))
-    if memory is not None:
-        k, v, mask_LL = memory.append(layer, k, v)
-    x_BLD, q = between(block, x_BLD, attend(q, k, v, mask_LL).flatten(2), e0_BF6D)
+    mixed = attend(q, k, v, mask_LL) if memory is None else recall(memory, layer, q, k, v)
+    x_BLD, q = between(block, x_BLD, mixed.flatten(2), e0_BF6D)
     return after(block, x_BLD, block.cross_attn.read(q, text_keys, text_bias_X), e0_BF6D)
 
 

@@ -73,6 +73,28 @@ class Memory(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class InTurns:
+    """A memory for each row of a forward, and the rows take turns: the keys and values of a row are stored and read
+    before those of the next row are stored. So the rows may be successive chunks of one history.
+
+    Only networks with `StreamingNetwork.takes_turns` are given one.
+
+    Attributes:
+        memories: the memory of each row, in the order of the turns.
+    """
+
+    memories: tuple[Memory, ...]
+
+    def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Not possible for all rows at once.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("the rows take turns: append to each of the memories, and attend to it, before the next one")
+
+
 TextKeys = Sequence[tuple[Tensor, ...]]
 """For each block, the tensors that it attends to for a prompt; may be empty. Their batch is 1 or the number of rows."""
 
@@ -124,6 +146,11 @@ class StreamingNetwork(Protocol):
     """
 
     blocks: nn.ModuleList
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether its blocks can read a memory of the kind `InTurns`."""
+        ...
 
     def to(self, device: torch.device) -> Self:
         """Move the network to a device, as `nn.Module.to`."""

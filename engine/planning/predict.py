@@ -17,7 +17,7 @@ from statistics import median
 
 from engine.distributed.split import Placement, even_split, place
 from engine.errors import ConfigError
-from engine.planning.roofline import Ceiling, vae_decode_flops, vae_encode_flops
+from engine.planning.roofline import Ceiling, chunk_forwards, vae_decode_flops, vae_encode_flops
 
 CHUNK = 4
 """Pixel frames of a chunk."""
@@ -110,10 +110,32 @@ class Forecast:
     bottleneck: str
 
 
+def alone(
+    times: StageTimes, blocks: int, steps: int, *, clean_pass: bool, chunk: int = CHUNK, input_fps: float = 30.0
+) -> Forecast:
+    """Predict a model on one GPU whose chunks follow each other, without the stream batch.
+
+    Args:
+        times: stage times of a chunk on this GPU.
+        blocks: transformer blocks of the network.
+        steps: denoising steps.
+        clean_pass: as for `roofline.chunk_forwards`.
+        chunk: pixel frames of a chunk.
+        input_fps: frames per second of the input, for the latency.
+    """
+    calls, rows = chunk_forwards(steps, batch=False, clean_pass=clean_pass)
+    network = calls * times.call_s + rows * times.row_s
+    parts = {"network": network, "encode": times.encode_s, "decode": times.decode_s}
+    period = sum(parts.values())
+    placed = Placement(((0, blocks),), 0, 0, (period,))
+    slowest = max(parts, key=lambda name: parts[name])
+    return Forecast(steps, chunk / period, chunk / input_fps + period, placed, f"{slowest} on GPU 1")
+
+
 def forecast(
     times: Sequence[StageTimes], blocks: int, steps: int, *, input_fps: float = 30.0, hop_s: float = HOP_S
 ) -> Forecast:
-    """Predict a pipeline of GPUs that share the blocks of one network.
+    """Predict a pipeline of GPUs that share the blocks of one network, with the stream batch.
 
     Args:
         times: stage times of each GPU alone (all blocks), in pipeline order.

@@ -1,7 +1,7 @@
 """Operations and memory traffic of a chunk, counted from the shapes, and the least time that a device needs for them.
 
-A chunk is one latent frame (four pixel frames). A matmul of [m, k] and [k, n] counts as 2 m k n operations. Only
-matmuls, convolutions and attention are counted; everything else is negligible.
+A chunk is one latent frame (four pixel frames), or the frames of a block. A matmul of [m, k] and [k, n] counts as
+2 m k n operations. Only matmuls, convolutions and attention are counted; everything else is negligible.
 """
 
 from __future__ import annotations
@@ -66,6 +66,21 @@ def dit_flops(shape: NetworkShape, length: int, window: int) -> float:
     cross = 2 * 2 * length * d * d + 2 * 2 * length * shape.text_len * d
     ffn = 2 * 2 * length * d * shape.ffn
     return float(shape.layers * (attention + cross + ffn) + 2 * length * sum(_patch(shape)) * d)
+
+
+def chunk_forwards(steps: int, *, batch: bool = True, clean_pass: bool = False, fused: bool = True) -> tuple[int, int]:
+    """Forwards of a chunk, and the sum of their rows: weights are read once a forward, and each row costs arithmetic.
+
+    Args:
+        steps: denoising steps.
+        batch: whether the steps of successive chunks share one forward (stream batch).
+        clean_pass: whether each chunk needs the finished history of the one before (`Schedule.clean_pass`). Its steps
+            then follow each other, whatever `batch` says, and the clean pass is one row more.
+        fused: whether the clean pass shares the next chunk's first forward.
+    """
+    if clean_pass:
+        return (steps if fused else steps + 1), steps + 1
+    return (1 if batch else steps), steps
 
 
 def dit_parameters(shape: NetworkShape, layers: int | None = None) -> float:

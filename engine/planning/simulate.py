@@ -139,8 +139,7 @@ def simulate(show: Show, *, with_policy: bool) -> Outcome:
         del waiting[: chosen.skip]
         taken = waiting[:chunk]
         del waiting[:chunk]
-        calls = 1 if chosen.rows == chosen.steps else chosen.steps
-        busy = calls * show.machine.seconds(now, chosen.rows)
+        busy = chosen.forwards * show.machine.seconds(now, chosen.rows)
         cost = observe(cost, chosen, busy)
         now += busy
         steps_seen.append(chosen.steps)

@@ -27,6 +27,10 @@ TIMESTEPS = 1001
 """Rows of the table of time embeddings: timesteps 0 to 1000."""
 
 
+SPARE_RANK = 32
+"""As `engine.network.lora.branch.SPARE`."""
+
+
 class _Footprint(Protocol):
     """`engine.models.spec.CodecFootprint`."""
 
@@ -59,6 +63,7 @@ class Sizes:
         stride: pixels per latent along each side.
         most_steps: denoising steps that the model knows.
         codecs: its autoencoders, by name.
+        clean_pass: whether a chunk's clean pass may share a forward with the next chunk's first step.
     """
 
     network: NetworkShape
@@ -68,6 +73,7 @@ class Sizes:
     stride: int
     most_steps: int
     codecs: Mapping[str, _Footprint]
+    clean_pass: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class Need:
         pool: memory of the captured work, which stays reserved.
         work: temporary tensors of work that is not captured, at their peak.
         text: the text encoder.
-        lora: the originals of all weights that LoRAs can change in the blocks, and the LoRAs themselves.
+        lora: the LoRAs, and the originals of all weights in the blocks that they can change; see `_loras`.
         context: see `CONTEXT`.
     """
 
@@ -179,7 +185,8 @@ def need(sizes: Sizes, setting: Setting) -> Need:
     encode, decode = codec.encode * pixels * together, codec.decode * pixels * together
     opening = (sizes.first / sizes.frames) if codec.together else 1.0
     forward = _forward(shape, setting) * length
-    recurring = max(encode, decode, forward * rows * sizes.frames)
+    together_rows = 2 if sizes.clean_pass else rows
+    recurring = max(encode, decode, forward * together_rows * sizes.frames)
     once = max(encode * opening, decode * opening, forward * sizes.first, recurring)
     pool, work = 0.0, once
     if setting.graphs and setting.gpus == 1:
@@ -194,10 +201,23 @@ def need(sizes: Sizes, setting: Setting) -> Need:
         pool=pool,
         work=work,
         text=setting.text,
-        lora=ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
-        if setting.loras
-        else 0.0,
+        lora=_loras(shape, setting, layers) if setting.loras else 0.0,
     )
+
+
+def _loras(shape: NetworkShape, setting: Setting, layers: int) -> float:
+    """Bytes for LoRAs on faders: their files, and the originals of the weights that they are merged into.
+
+    Beside 8-bit weights only the originals of the prompt's keys and values are kept, which have 16 bits. Instead the
+    files' factors are held a second time, in the layers' own layout, in which three fused layers have three times the
+    places, and with places for files that are chosen later.
+    """
+    if not setting.float8:
+        return ELEMENT * layers * (8 * shape.dim**2 + 2 * shape.dim * shape.ffn) + setting.lora_files
+    pairs = 18 * shape.dim + 2 * shape.ffn  # numbers of a block's pairs, for each rank: ten layers
+    places = 20 * shape.dim + 2 * shape.ffn  # six layers, of which the fused one has 12 dim
+    rank = setting.lora_files / (ELEMENT * shape.layers * pairs) + SPARE_RANK
+    return setting.lora_files + ELEMENT * layers * (places * rank + 2 * shape.dim**2)
 
 
 def _forward(shape: NetworkShape, setting: Setting) -> float:

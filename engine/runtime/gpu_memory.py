@@ -23,6 +23,14 @@ CHUNKS_BETWEEN = 16
 """Chunks between two looks of `SpillWatch`; a look is a call of the driver."""
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, of the GPU or of the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)  # torch's allocator for the CPU raises a plain RuntimeError, on each system with other words
+    return isinstance(error, RuntimeError) and ("allocate memory" in text or "not enough memory" in text)
+
+
 def memory_gib(device: torch.device) -> float:
     """GPU memory that this process has reserved, with the pools of its graphs, in GiB; 0 for a CPU."""
     return torch.cuda.memory_reserved(device) / GIB if device.type == "cuda" else 0.0

@@ -25,7 +25,7 @@ from torch import Tensor
 from engine.errors import CaptureError, ModelError
 from engine.models.spec import ModelSpec
 from engine.network import attention
-from engine.runtime import compile_blocks
+from engine.runtime import compile_blocks, fused_pass
 from engine.runtime.graph_checker import GraphChecker
 from engine.stream.protocol import Stream
 from engine.stream.state import StreamState, WorkKey
@@ -144,7 +144,7 @@ class Captured:
         Raises:
             CaptureError: if the work cannot be captured, and the process must end therefore.
         """
-        state = self._state_of(key.stage)
+        state = self._state_of(key)
         after: list[Tensor] | None = None
         try:
             before = [_to_host(tensor) for tensor in state]
@@ -173,15 +173,16 @@ class Captured:
             self._held[key] = held
         return expected
 
-    def _state_of(self, stage: str) -> list[Tensor]:
-        """The tensors of the state that the stage reads and writes.
+    def _state_of(self, key: WorkKey) -> list[Tensor]:
+        """The tensors of the state that the work reads and writes.
 
         Keys and values are left out: with the same queues, the same frames overwrite the same slots, and the previous
-        contents of these slots are not read.
+        contents of these slots are not read. Only a clean pass in the same forward reads them before.
         """
-        if stage == "forward":
-            return list(self._state.cache.bookkeeping().values())
-        end = self._state.encoder if stage == "encode" else self._state.decoder
+        if key.stage == "forward":
+            cache = self._state.cache
+            return [*cache.bookkeeping().values(), *(cache.coming(key.frames) if key.earlier else ())]
+        end = self._state.encoder if key.stage == "encode" else self._state.decoder
         return list(end.tensors().values())
 
     def _on_host(self) -> tuple[Tensor, ...]:
@@ -303,12 +304,22 @@ def warm_up(spec: ModelSpec, stream: Stream, height: int, width: int, say: Calla
     for steps_asked in range(1, stream.max_steps + 1):
         counts += [steps_asked] * steps_asked  # after this many chunks, this many rows are in use
     generator = torch.Generator().manual_seed(2)
-    for number, count in enumerate(counts):
-        say(f"warming up, {100 * number // len(counts)} %")
+
+    def chunk(count: int) -> None:
         frames = later if stream.begun else spec.first_frames
         video = torch.rand(3, frames, height, width, generator=generator).mul_(2).sub_(1).to(stream.device)
         steps = steps_for(spec.schedule, spec.schedule.strength, count, opening=not stream.begun)
         noisy, first = stream.encode(video, steps)
-        for _, clean in stream.denoise(noisy, first, steps.timesteps, number):
+        for _, clean in stream.denoise(noisy, first, steps.timesteps, True):
             stream.decode(clean)
+
+    def finished() -> None:
+        chunk(1)
+        torch.cuda.synchronize(stream.device)
+
+    for number, count in enumerate(counts):
+        say(f"warming up, {100 * number // len(counts)} %")
+        chunk(count)
+    if isinstance(stream, LocalStream) and stream.device.type == "cuda":
+        fused_pass.choose(stream, finished)
     stream.reset()

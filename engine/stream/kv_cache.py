@@ -239,6 +239,25 @@ class KVCache:
             self._choose_slots(None)
         self._where_AN = (self._first_slot_S1[:rows] + self.slot_ASF[:, :rows, :frames]).flatten(1)
 
+    def turn(self, new_frames: NewFrames, frames: int) -> KVCache:
+        """This cache, prepared for one of several chunks of a forward, which take turns in this order (`InTurns`)."""
+        view = copy.copy(self)
+        view.begin(new_frames, frames)
+        return view
+
+    def coming(self, frames: int) -> list[Tensor]:
+        """Views of the keys and values that the next new frames may overwrite in row 0 of a full cache.
+
+        The host waits for the device.
+        """
+        ends = self.queue_ASQ[:, 0, 0].tolist()
+        sinks = self.shape.sinks if self.mean_ASR2D.shape[2] else 0
+        views = []
+        for layer, held in enumerate(zip(self.k_SRfJK, self.v_SRfJK, strict=True)):
+            end = ends[layer if self.per_layer else 0]
+            views += [tensor[:1, slots] for tensor in held for slots in (slice(end - frames, end), slice(sinks))]
+        return views
+
     def append(self, layer: int, k_SLJK: Tensor, v_SLJK: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Store a layer's keys and values [S, F f, J, K] of the new frames.
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypedDict
 import torch
 from torch import Tensor
 
+from engine.network.lora.live import LoraTarget
 from engine.stream.ends import NoiseSource
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
@@ -68,6 +69,11 @@ class Stream(Protocol):
 
     max_steps: int
     """Largest number of denoising steps of a chunk."""
+
+    @property
+    def loras(self) -> LoraTarget:
+        """The LoRAs that change the network's weights."""
+        ...
 
     @property
     def device(self) -> torch.device:

@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from engine.models.spec import CodecState, ModelSpec
+from engine.models.spec import CacheShape, CodecState, ModelSpec
 from engine.network.protocol import StreamingNetwork
 from engine.stream.kv_cache import KVCache, Rule
 from engine.stream.noise import NoiseController
@@ -55,6 +55,8 @@ class WorkKey:
         steady: whether the work recurs with every chunk once the cache is full, so that capturing it pays.
         rows: rows of the stream batch.
         visible, even, again: as in `NewFrames`.
+        earlier: for a forward that is also the clean pass of the chunk before (`clean_pass`), the slots that this one
+            sees; else 0.
     """
 
     stage: str
@@ -64,6 +66,7 @@ class WorkKey:
     visible: int = 0
     even: bool = True
     again: bool = False
+    earlier: int = 0
 
 
 class Runner(Protocol):
@@ -124,6 +127,16 @@ class StreamState:
         for name in ("cache", "controller", "encoder", "decoder"):
             for key, tensor in getattr(self, name).tensors().items():
                 yield f"{name}.{key}", tensor
+
+
+def wrap_position(position: int, cache: CacheShape, rule: Rule) -> int:
+    """Keep a RoPE position within the range that the model was trained on.
+
+    At `CacheShape.wrap_at` the position jumps back to that of the cache's last slot, or to 0 with adaptive sinks.
+    """
+    if position < cache.wrap_at:
+        return position
+    return 0 if rule is Rule.ADAPTIVE else cache.slots - 1
 
 
 def empty_text(network: StreamingNetwork, count: int) -> list[tuple[Tensor, ...]]:

@@ -25,7 +25,7 @@ frames, H W pixels, E width and X tokens of a text embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -33,18 +33,27 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from engine.models.spec import CacheShape, Codec, ModelSpec
+from engine.models.spec import Codec, ModelSpec
 from engine.network.lora.branch import Branches
+from engine.network.lora.live import LiveLoras
 from engine.network.lora.merge import LiveMerge
 from engine.network.lora.stopwatch import stopwatch_for
-from engine.network.lora.updates import Lora
 from engine.network.protocol import StreamingNetwork, TextKeys, forward
-from engine.stream import saved_state
+from engine.stream import clean_pass, saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
-from engine.stream.kv_cache import NewFrames, Rule
+from engine.stream.kv_cache import Rule
 from engine.stream.noise import NoiseRule
 from engine.stream.protocol import Saved
-from engine.stream.state import InFlight, Runner, StreamState, Ticket, WorkKey, empty_text, new_cache
+from engine.stream.state import (
+    InFlight,
+    Runner,
+    StreamState,
+    Ticket,
+    WorkKey,
+    empty_text,
+    new_cache,
+    wrap_position,
+)
 from engine.stream.timesteps import Sigmas, Steps, mix, network_timesteps
 from engine.stream.unbatched import all_steps
 
@@ -70,6 +79,8 @@ class LocalStream:
         sigmas: the sigma of every timestep.
         state: everything that is kept from chunk to chunk.
         whole_text: whether prompts are attended at full length, so that all prompts give tensors of the same shapes.
+        loras: the LoRAs that change the network's weights.
+        fused: whether a chunk's clean pass shares a forward with the next chunk's first step (`clean_pass`).
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class LocalStream:
         source = network.source_channels
         self.ends = VideoEnds(spec, codec, noise, noise_rule, height, width, self.device, source=source > 0)
         self.whole_text = self.device.type != "cpu"
+        self.fused = spec.schedule.clean_pass and network.takes_turns
         h, w = height // spec.stride, width // spec.stride
         self.tables = network.tables(h, w, network_timesteps(spec.schedule))
         self.sigmas = Sigmas(spec.schedule, self.device)
@@ -123,7 +135,13 @@ class LocalStream:
         self._embedding_XE: Tensor | None = None
         self._used_text: list[tuple[Tensor, ...]] = list(self.state.text)
         weights = dict(cast(nn.Module, network).named_parameters())
-        self._merge = LiveMerge(weights, stopwatch_for(self.device), branches)
+        self.loras = LiveLoras(
+            LiveMerge(weights, stopwatch_for(self.device), branches),
+            self.device,
+            layers=range(len(network.blocks)),
+            read_text=self._read_text,
+            renew_time=lambda: network.renew_tables(self.tables, network_timesteps(spec.schedule)),
+        )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -176,8 +194,9 @@ class LocalStream:
         self._read_text(range(len(self.network.blocks)))
 
     def _read_text(self, layers: Sequence[int]) -> None:
-        """Compute the prompt's keys and values of these blocks."""
-        assert self._embedding_XE is not None
+        """Compute the prompt's keys and values of these blocks; without a prompt there is nothing to compute."""
+        if self._embedding_XE is None:
+            return
         keys, self._text_bias = self.network.read_text(self._embedding_XE, whole=self.whole_text, layers=layers)
         for layer, new in zip(layers, keys, strict=True):
             held = self.state.text[layer]
@@ -186,28 +205,6 @@ class LocalStream:
                 place.copy_(part)
             self._used_text[layer] = tuple(places)
         self._text = self._used_text if self.whole_text else self.network.fold_text(self._used_text)
-
-    @property
-    def lora_base(self) -> Mapping[str, Tensor]:
-        """See `LoraTarget`."""
-        return self._merge.base
-
-    def load_lora(self, slot: int, lora: Lora | None) -> None:
-        """See `LoraTarget`."""
-        self._merge.load(slot, lora)
-
-    @torch.inference_mode()
-    def blend_loras(self, strengths: Sequence[float], budget_s: float) -> None:
-        """See `LoraTarget`. The prompt's keys and values, and time embeddings, are renewed where they change."""
-        self._merge.set(strengths)
-        if not self._merge.due:
-            return
-        changed = self._merge.advance(budget_s)
-        if changed.time:
-            self.network.renew_tables(self.tables, network_timesteps(self.spec.schedule))
-        layers = range(len(self.network.blocks)) if changed.all_text else sorted(changed.text)
-        if layers and self._embedding_XE is not None:
-            self._read_text(layers)
 
     @property
     def begun(self) -> bool:
@@ -232,11 +229,13 @@ class LocalStream:
         state, frames = self.state, x_1CFhw.shape[2]
         flight = InFlight(ticket, timesteps, state.number, state.position, anchor)
         opening = not self.begun
-        self.settle()
+        due = clean_pass.due_with(state.flights, frames, self.fused)
+        if due is None:
+            self.settle()
         state.number += frames
         state.position = wrap_position(state.position + frames, self.spec.cache, state.cache.rule)
         if opening or not self.batch:
-            clean = self._all_steps(x_1CFhw, first, flight)
+            clean = self._all_steps(x_1CFhw, first, flight, due)
             if opening and self.batch:
                 self._warm_rows(timesteps)
             if self.spec.schedule.clean_pass:
@@ -273,12 +272,10 @@ class LocalStream:
 
     @torch.inference_mode()
     def settle(self) -> None:
-        """Run the clean pass of the last chunk if it is due (`Schedule.clean_pass`).
+        """Run the clean pass of the last chunk by itself, if it is due (`clean_pass`).
 
-        One forward over the finished latents at timestep 0 overwrites the chunk's keys and values, so that later chunks
-        attend to a history without noise. Its prediction is not used. It is run before the next chunk, not at the end
-        of its own, so that it does not delay the decoding. Until then, the state has the latents in `clean_SCFhw` and
-        an empty chunk in `flights`, which has a timestep for each latent frame.
+        Until then, the state has the latents in `clean_SCFhw` and an empty chunk in `flights`, which has a timestep for
+        each latent frame.
         """
         state = self.state
         if not self.spec.schedule.clean_pass or not state.flights:
@@ -287,13 +284,20 @@ class LocalStream:
         frames = len(due.timesteps)
         self._forward(state.clean_SCFhw[:1, :, :frames], self._to_device([0]), [due], again=True)
 
-    def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight) -> Tensor:
-        """All denoising steps of one chunk in row 0; the first chooses the cache slots, the others overwrite them."""
-        channels = self.spec.network.latent_channels
+    def _all_steps(self, x_1CFhw: Tensor, first: Tensor, flight: InFlight, due: InFlight | None) -> Tensor:
+        """All denoising steps of one chunk in row 0; the first chooses the cache slots, the others overwrite them.
+
+        If the clean pass of the chunk `due` shares the first step's forward, it is the row before.
+        """
+        channels, frames = self.spec.network.latent_channels, x_1CFhw.shape[2]
         x_1CFhw, source = x_1CFhw[:, :channels], x_1CFhw[:, channels:]
 
         def forward(x: Tensor, t_S: Tensor, again: bool) -> Tensor:
-            return self._forward(torch.cat((x, source), dim=1) if source.numel() else x, t_S, [flight], again)
+            x = torch.cat((x, source), dim=1) if source.numel() else x
+            if due is None or again:
+                return self._forward(x, t_S, [flight], again)
+            both = torch.cat((self.state.clean_SCFhw[:1, :, :frames], x))
+            return self._forward(both, torch.cat((torch.zeros_like(t_S), t_S)), [due, flight], turns=True)[1:]
 
         return all_steps(forward, x_1CFhw, first, flight.timesteps, self.sigmas, self.noise)
 
@@ -329,14 +333,16 @@ class LocalStream:
         done = reversed(range(going, rows))
         return [(flights[r].ticket, clean[r : r + 1]) for r in done if flights[r].ticket is not None]
 
-    def _forward(self, x_SCFhw: Tensor, t_S: Tensor, flights: list[InFlight], again: bool = False) -> Tensor:
-        """Run one forward of the rows: the predicted clean latents, fp32."""
+    def _forward(
+        self, x_SCFhw: Tensor, t_S: Tensor, flights: list[InFlight], again: bool = False, turns: bool = False
+    ) -> Tensor:
+        """Run one forward of the rows: the predicted clean latents, fp32. With `turns`, row 0 is a clean pass."""
         frames, slots = x_SCFhw.shape[2], self.spec.cache.slots
         orders_S3 = self._to_device([[f.number, f.position, f.anchor] for f in flights])
         held = [min(f.number + frames, slots) for f in flights]
         even = min(held) == max(held)
         steady = even and max(held) == slots and frames == self.spec.frames_per_block
-        key = WorkKey("forward", frames, steady, len(flights), visible=max(held), even=even, again=again)
+        key = WorkKey("forward", frames, steady, len(flights), max(held), even, again, earlier=held[0] if turns else 0)
         return self.run(key, partial(self._predict, key), x_SCFhw, t_S, orders_S3)
 
     def _predict(self, key: WorkKey, x_SCFhw: Tensor, t_S: Tensor, orders_S3: Tensor) -> Tensor:
@@ -349,11 +355,10 @@ class LocalStream:
             orders_S3: number, position and anchor of each row's chunk, int64.
         """
         number_S, position_S, anchor_S = orders_S3.unbind(1)
-        arrival = NewFrames(number_S, anchor_S > 0, key.visible, even=key.even, again=key.again)
-        self.state.cache.begin(arrival, key.frames)
+        memory = clean_pass.begun(self.state.cache, key, number_S, anchor_S > 0)
         positions_SF = position_S[:, None] + torch.arange(key.frames, device=self.device)
         context = self.tables.at(t_S, positions_SF)
-        predicted = forward(self.network, x_SCFhw, context, self._text, self.state.cache, self._text_bias)
+        predicted = forward(self.network, x_SCFhw, context, self._text, memory, self._text_bias)
         noisy = x_SCFhw[:, : predicted.shape[1]]
         return self.sigmas.clean(noisy, predicted, self.sigmas.at(t_S)[:, None, None, None, None])
 
@@ -374,13 +379,3 @@ class LocalStream:
         state.flights = [empty] * (len(timesteps) - 1)
         for row in range(1, len(timesteps)):
             state.cache.copy_row(0, row)
-
-
-def wrap_position(position: int, cache: CacheShape, rule: Rule) -> int:
-    """Keep a RoPE position within the range that the model was trained on.
-
-    At `CacheShape.wrap_at` the position jumps back to that of the cache's last slot, or to 0 with adaptive sinks.
-    """
-    if position < cache.wrap_at:
-        return position
-    return 0 if rule is Rule.ADAPTIVE else cache.slots - 1

@@ -19,9 +19,13 @@ from engine.errors import CheckpointError, ModelError
 from engine.frame import Frame
 from engine.models import lora_file, registry
 from engine.models.wan21 import build
+from engine.network.dit_shape import DiTShape
 from engine.network.lora import updates
-from engine.network.lora.branch import Branched
+from engine.network.lora.branch import SPARE, Branched
 from engine.network.lora.merge import merged
+from engine.network.lora.updates import difference
+from engine.planning import vram
+from engine.runtime.quantise import to_float8
 from engine.session import Session
 from engine.stream.stream import LocalStream
 
@@ -104,7 +108,7 @@ def test_at_strength_zero_and_without_any_the_pictures_are_the_same(folder: Path
         play(session, CONTROLS, range(5))  # the fader is back; the weights follow within a few chunks
         stream = session._stream
         assert isinstance(stream, LocalStream)
-        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        stream.loras.blend(CONTROLS.lora_strengths(), float("inf"))
         session.reset()
         assert np.array_equal(play(session, CONTROLS), without), "no way of a fader leaves a trace"
 
@@ -119,7 +123,7 @@ def test_a_change_touches_neither_history_nor_addresses(folder: Path) -> None:
         weights = dict(stream.network.named_parameters())  # type: ignore[attr-defined]
         places = {name: t.data_ptr() for name, t in {**tensors, **weights}.items()}
         before = {name: t.clone() for name, t in weights.items()}
-        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        stream.loras.blend(faders(lora_1=1.0).lora_strengths(), float("inf"))
         assert any(not torch.equal(before[name], weights[name]) for name in weights)
         assert all(torch.equal(history[name], tensors[name]) for name in history)
         assert places == {name: t.data_ptr() for name, t in {**dict(stream.state.tensors()), **weights}.items()}
@@ -136,7 +140,7 @@ def test_the_prompts_keys_follow_where_a_lora_changes_them(folder: Path, only: s
         reads = []
         read_text = stream.network.read_text
         stream.network.read_text = lambda *a, **k: reads.append(k["layers"]) or read_text(*a, **k)  # type: ignore
-        stream.blend_loras(faders(lora_1=1.0).lora_strengths(), float("inf"))
+        stream.loras.blend(faders(lora_1=1.0).lora_strengths(), float("inf"))
         assert bool(reads) is changes
         now = [part for keys in stream.state.text for part in keys]
         assert all(torch.equal(a, b) for a, b in zip(held, now, strict=True)) is not changes
@@ -169,7 +173,7 @@ def test_a_file_is_chosen_while_the_stream_runs(folder: Path) -> None:
             pass
         stream = session._stream
         assert isinstance(stream, LocalStream)
-        stream.blend_loras(CONTROLS.lora_strengths(), float("inf"))
+        stream.loras.blend(CONTROLS.lora_strengths(), float("inf"))
         found = stream.network.state_dict()  # type: ignore[attr-defined]
         assert all(torch.equal(found[name], NETWORK[name]) for name in NETWORK)
 
@@ -217,7 +221,7 @@ def test_beside_8_bit_weights_a_fader_moves_at_once_and_nothing_is_rounded_anew(
         plain = layer.layer(x)
         assert torch.equal(layer(x), plain), "strength 0 adds nothing"
         place = layer.factor_R.data_ptr()
-        stream.blend_loras(faders(lora_1=0.5).lora_strengths(), 0.0)
+        stream.loras.blend(faders(lora_1=0.5).lora_strengths(), 0.0)
         update = updates.read(lora(1), NETWORK, "1").updates["blocks.0.ffn.0.weight"]
         assert update.down is not None and update.up is not None
         torch.testing.assert_close(layer(x), plain + 0.5 * (x @ update.down.T @ update.up.T))
@@ -235,17 +239,80 @@ def test_beside_8_bit_weights_a_fader_moves_at_once_and_nothing_is_rounded_anew(
         assert np.abs(moved - play(session, CONTROLS)[5:]).max() > 8
 
 
+def test_the_memory_beside_8_bit_weights_is_what_is_computed(folder: Path) -> None:
+    shape = SPEC.network
+    assert isinstance(shape, DiTShape)
+    assert vram.SPARE_RANK == SPARE
+    with opened(folder, "noir", weights_dtype="float8") as session:
+        modules = session._stream.network.modules()  # type: ignore[attr-defined]
+        layers = [module for module in modules if isinstance(module, Branched)]
+        held = sum(layer.down_RI.numel() + layer.up_OR.numel() for layer in layers)
+    file = 2 * shape.layers * (18 * shape.dim + 2 * shape.ffn) * vram.ELEMENT  # rank 2 for ten layers, in 16 bits
+    setting = vram.Setting(64, 64, "full", float8=True, loras=True, lora_files=file)
+    text = shape.layers * 2 * shape.dim**2
+    assert vram._loras(shape, setting, shape.layers) == file + vram.ELEMENT * (held + text)
+
+
 def test_what_does_not_fit_beside_8_bit_weights_is_refused(folder: Path) -> None:
     module = "diffusion_model.blocks.0.ffn.0"
     wide = {f"{module}.lora_A.weight": torch.ones(60, 128), f"{module}.lora_B.weight": torch.ones(256, 60)}
     save_file(wide, folder / "wide.safetensors")
     save_file({f"{module}.diff": torch.ones(256, 128)}, folder / "whole.safetensors")
     with opened(folder, "noir", weights_dtype="float8") as session:
-        base = session._stream.lora_base  # type: ignore[attr-defined]
-        for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "16 bits")):
+        base = session._stream.loras.base
+        for name, words in (("wide", "rank 60, but beside 8-bit weights 32 of 34 places"), ("whole", "in 16 bits")):
             file = lora_file.read(folder / f"{name}.safetensors").fitted(base)
-            with pytest.raises(ModelError, match=words):
-                session._stream.load_lora(1, file)  # type: ignore[attr-defined]
+            with pytest.raises(ModelError, match=words) as refused:
+                session._stream.loras.load(1, file)
+            assert "Name it under engine.loras" in refused.value.remedy
     with opened(folder, weights_dtype="float8") as session:
         play(session, faders(lora_1_file="x.safetensors"), range(5))  # type: ignore[arg-type]
         assert "name at least one under engine.loras" in session.health.trouble
+
+
+def test_whole_differences_are_merged_into_8_bit_weights_and_quantised_anew(folder: Path) -> None:
+    """Bit for bit what quantising the merged weight gives, scales included; and the released bits at strength 0."""
+    generator = torch.Generator().manual_seed(5)
+    layers = ("blocks.1.ffn.2", "blocks.2.self_attn.k", "blocks.2.self_attn.v")
+    file: dict[str, Tensor] = {}
+    for number, module in enumerate(layers):
+        weight = NETWORK[f"{module}.weight"]
+        file[f"{module}.lora_A.weight"] = torch.randn(2, weight.shape[1], generator=generator) * 0.2
+        file[f"{module}.lora_B.weight"] = torch.randn(weight.shape[0], 2, generator=generator) * 0.2
+        if number < 2:
+            file[f"{module}.dora_scale"] = torch.rand(weight.shape[0], 1, generator=generator) + 0.5
+        else:
+            file[f"{module}.diff"] = torch.randn(weight.shape, generator=generator) * 0.1
+    save_file(file, folder / "lengths.safetensors")
+    with opened(folder, "noir", "lengths", weights_dtype="float8") as session:
+        stream = session._stream
+        assert isinstance(stream, LocalStream)
+        down, qkv = (stream.network.blocks[1].ffn[2], stream.network.blocks[2].self_attn.qkv)
+        dim = NETWORK["blocks.2.self_attn.k.weight"].shape[0]
+        held = {
+            layers[0]: (down.layer.weight8_OI, down.layer.scale_1O[0]),
+            layers[1]: (qkv.layer.weight8_OI[dim : 2 * dim], qkv.layer.scale_1O[0, dim : 2 * dim]),
+            layers[2]: (qkv.layer.weight8_OI[2 * dim :], qkv.layer.scale_1O[0, 2 * dim :]),
+        }
+        released = {name: (weight.clone(), scale.clone()) for name, (weight, scale) in held.items()}
+        queries = qkv.layer.weight8_OI[:dim].clone()
+        read = updates.read(file, NETWORK, "lengths")
+        places = [tensor.data_ptr() for pair in held.values() for tensor in pair]
+        for strength in (0.4, -1.2, 0.7):
+            stream.loras.blend(faders(lora_2=strength).lora_strengths(), float("inf"))
+        for name, (weight, scale) in held.items():
+            original = NETWORK[f"{name}.weight"]
+            added = difference(read.updates[f"{name}.weight"], original)
+            wanted, wanted_scale = to_float8(torch.add(original, added, alpha=0.7))
+            assert torch.equal(weight.view(torch.uint8), wanted.view(torch.uint8))
+            assert torch.equal(scale, wanted_scale[:, 0])
+        assert torch.equal(qkv.layer.weight8_OI[:dim].view(torch.uint8), queries.view(torch.uint8))
+        assert torch.count_nonzero(qkv.up_OR[2 * dim :, 2 * qkv.up_OR.shape[1] // 3 :]), "the pair stands beside"
+        stream.loras.blend(faders().lora_strengths(), float("inf"))
+        for name, (weight, scale) in held.items():
+            assert torch.equal(weight.view(torch.uint8), released[name][0].view(torch.uint8))
+            assert torch.equal(scale, released[name][1])
+        assert places == [tensor.data_ptr() for pair in held.values() for tensor in pair]
+        made = play(session, faders(lora_2=1.0), range(5))
+        session.reset()
+        assert np.abs(made - play(session, CONTROLS, range(5))).max() > 0

@@ -5,13 +5,16 @@ The controls take the names of the model table and sizes, never a path: whoever 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.config import Config
 from engine.control import NEVER, live
+from engine.controls import LORA_SLOTS
 from engine.errors import ConfigError, ModelError, TidecastError
 from engine.models import registry, weights
 
@@ -168,6 +171,32 @@ def configured(config: Config, choice: EngineChoice, size: Size) -> Config:
     if choice.model not in (config.model, IDENTITY):
         changes |= {"model": choice.model, "vae": "auto", "cache": "auto", "loras": ()}
     return config.model_copy(update=changes)
+
+
+LORA_ENDINGS = (".safetensors", ".pt", ".pth")
+"""Endings of LoRA files."""
+
+
+def lora_folder(config: Config) -> Path:
+    """The folder whose LoRAs are on faders from the start: `loras/MODEL` among the model files.
+
+    Raises:
+        ModelError: if `Config.weights_dir` cannot be a folder.
+    """
+    return weights.folder(config.weights_dir) / "loras" / config.model
+
+
+def lora_files(config: Config) -> tuple[str, ...]:
+    """The file of each LoRA slot at the start; empty for none.
+
+    The LoRAs of the configuration are in the first slots, then follow those of the folder, by name, and those that come
+    with the model. Their faders are at 0, where a LoRA changes nothing. Those for which no slot is left are not loaded.
+    """
+    files = [lora.file for lora in config.loras]
+    for folder in (lora_folder(config), Path(registry.__file__).with_name(config.model) / "loras"):
+        with contextlib.suppress(OSError):  # usually there is none
+            files += sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in LORA_ENDINGS)
+    return (*files[:LORA_SLOTS], *("",) * (LORA_SLOTS - len(files)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,13 +110,13 @@ class Files:
         ]
 
     async def _list(self, request: Request) -> Response:
-        """POST {"folder", "find"}: what is in a folder."""
+        """POST {"folder", "find", "kind"}: what is in a folder; without a kind, videos and pictures."""
         if (refused := _refused(request)) is not None:
             return refused
         try:
-            folder, find = _texts(await body(request), "folder", "find")
+            folder, find, kind = _texts(await body(request), "folder", "find", "kind")
             present = self._present()
-            found = await self._worker.run(lambda: list_folder(folder, find, present))
+            found = await self._worker.run(lambda: list_folder(folder, find, present, kind or "video"))
         except ControlError as error:
             return refusal(error)
         return JSONResponse(asdict(found), headers={"cache-control": "no-store"})

@@ -12,6 +12,7 @@ import os
 import stat
 import string
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import platformdirs
@@ -58,7 +59,7 @@ class Listing:
     Attributes:
         folder: its path, absolute.
         parent: the path of the folder that it is in; empty at the top.
-        entries: folders, then video and picture files, by name; `MAX_ENTRIES` at most.
+        entries: folders, then the files of the wanted kind, by name; `MAX_ENTRIES` at most.
         cut: whether there are more.
         places: where to start.
     """
@@ -70,25 +71,33 @@ class Listing:
     places: tuple[Entry, ...]
 
 
-def list_folder(folder: str, find: str = "", present: str = "") -> Listing:
-    """What is in a folder. Hidden files, and files that are neither video nor picture, are left out.
+ENDINGS = {"video": FILE_ENDINGS, "lora": ("safetensors", "pt", "pth")}
+"""Endings of the files that are shown, by what is chosen: something to play, or a LoRA."""
+
+
+def list_folder(folder: str, find: str = "", present: str = "", kind: str = "video") -> Listing:
+    """What is in a folder. Hidden files, and those of another kind, are left out.
 
     Args:
-        folder: its path, also with `~`; empty for that of the present file, else the user's videos, else home.
+        folder: its path, also with `~`; empty for a start place: that of the present file, else the user's videos, else
+            home; for LoRAs the downloads, else home.
         find: only names that hold this text, in any case.
         present: the address of the present input.
+        kind: one of `ENDINGS`.
 
     Raises:
-        ControlError: it is on another machine, is no folder, or cannot be read.
+        ControlError: it is on another machine, is no folder, or cannot be read, or there is no such kind.
     """
+    if kind not in ENDINGS:
+        raise ControlError(TOPIC, f"{kind[:60]!r} is no kind of file.", f"Use one of {', '.join(ENDINGS)}.")
     starts = places(present)
-    path = local_path(folder) if folder else _first_place(starts)
+    path = local_path(folder) if folder else _first_place(starts, kind)
     found: list[Entry] = []
     try:
         with os.scandir(path) as entries:
             wanted = find.casefold()
             for entry in itertools.islice(entries, MAX_SCANNED):
-                if wanted in entry.name.casefold() and (made := _entry(entry)) is not None:
+                if wanted in entry.name.casefold() and (made := _entry(entry, ENDINGS[kind])) is not None:
                     found.append(made)
             more = next(entries, None) is not None
     except FileNotFoundError:
@@ -115,7 +124,7 @@ def find_file(name: str, size: int, folder: str = "", present: str = "") -> str:
     separators = "/\\:" if sys.platform == "win32" else "/"
     if not name or len(name) > MAX_CHARACTERS or any(c in separators or ord(c) < 32 for c in name):
         raise ControlError(TOPIC, f"{name[:60]!r} is no name of a file.", "Drop one file, no folder.")
-    if not _ending_fits(name):
+    if not _ending_fits(name, FILE_ENDINGS):
         raise ControlError(TOPIC, f"{name[:60]!r} is neither a video nor a picture.", f"Drop a {_ENDINGS} file.")
     folders = [place.path for place in places(present)]
     for start in ([local_path(folder)] if folder else []) + folders:
@@ -163,10 +172,11 @@ def places(present: str = "") -> tuple[Entry, ...]:
     return tuple(Entry(name, path, "folder") for name, path in named if path and _printable(path))
 
 
-def _first_place(starts: tuple[Entry, ...]) -> str:
+def _first_place(starts: tuple[Entry, ...], kind: str) -> str:
     """The best of the start places."""
     by_name = {place.name: place.path for place in starts}
-    return next((by_name[name] for name in (PRESENT, "Videos", "Home") if name in by_name), os.path.abspath(os.sep))
+    best = (PRESENT, "Videos", "Home") if kind == "video" else ("Downloads", "Home")
+    return next((by_name[name] for name in best if name in by_name), os.path.abspath(os.sep))
 
 
 def _drives() -> list[str]:
@@ -204,11 +214,11 @@ def _printable(text: str) -> bool:
 _ENDINGS = ", ".join(FILE_ENDINGS)
 
 
-def _ending_fits(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in FILE_ENDINGS
+def _ending_fits(name: str, endings: Collection[str]) -> bool:
+    return name.rpartition(".")[2].lower() in endings
 
 
-def _entry(entry: os.DirEntry[str]) -> Entry | None:
+def _entry(entry: os.DirEntry[str], endings: Collection[str]) -> Entry | None:
     """A folder, or a file of which the name fits; else None."""
     if entry.name.startswith(".") or not _printable(entry.path):
         return None
@@ -216,7 +226,7 @@ def _entry(entry: os.DirEntry[str]) -> Entry | None:
         link = entry.is_symlink()
         if entry.is_dir():
             return Entry(entry.name, entry.path, "folder", link)
-        if not _ending_fits(entry.name):
+        if not _ending_fits(entry.name, endings):
             return None
         if entry.is_file():
             return Entry(entry.name, entry.path, "file", link)

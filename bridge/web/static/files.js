@@ -7,13 +7,16 @@ import { set, state } from "./link.js";
 const $ = (id) => document.getElementById(id);
 const AWAY = "Files are chosen on the machine that Tidecast runs on. Here, type an address that input.allow lists.";
 const FIND_MS = 250;
-let control = null;
+const NOTHING = { video: "folders, videos or pictures", lora: "folders or LoRA files (.safetensors, .pt)" };
+let input = null; // what is played: { control, kind }
+let target = null; // what is chosen now
+const visited = {}; // by kind: the folder that was looked at last
 let here = { folder: "", parent: "" };
 let asked = 0;
 
-/** Prepare the dialog and the dropping of files; `input` is the control that a chosen file is written to. */
-export function files(input) {
-  control = input;
+/** Prepare the dialog and the dropping of files; `control` is the input, which a dropped file is written to. */
+export function files(control) {
+  input = target = { control, kind: "video" };
   $("files-up").addEventListener("click", () => here.parent && go(here.parent));
   $("files-way").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -33,10 +36,11 @@ export function files(input) {
   });
 }
 
-/** Open the dialog; `words` say why, if the page opened it. */
-export async function browse(words = "") {
+/** Open the dialog; `words` say why, if the page opened it. `wanted`: { control, kind } that a file is chosen for. */
+export async function browse(words = "", wanted = input) {
+  target = wanted;
   if (!$("files").open) $("files").showModal();
-  await go(here.folder, "", words);
+  await go(visited[target.kind] ?? "", "", words);
 }
 
 /** Ask the server. Throws what went wrong, for people. */
@@ -62,13 +66,14 @@ async function go(folder, find = "", words = "") {
   $("files-say").textContent = words || "Looking …";
   let found;
   try {
-    found = await ask("/api/files", { folder, find });
+    found = await ask("/api/files", { folder, find, kind: target.kind });
   } catch (error) {
     if (number === asked) $("files-say").textContent = [words, error.message].filter(Boolean).join(" ");
     return;
   }
   if (number !== asked) return; // another folder was chosen meanwhile
   here = found;
+  visited[target.kind] = found.folder;
   $("files-folder").value = found.folder;
   if (find === "") $("files-find").value = "";
   $("files-up").setAttribute("aria-disabled", String(!found.parent));
@@ -83,7 +88,7 @@ async function go(folder, find = "", words = "") {
     ? `Only the first ${found.entries.length} are shown. Search for a part of the name.`
     : found.entries.length
       ? ""
-      : "There are no folders, videos or pictures.";
+      : `There are no ${NOTHING[target.kind]}.`;
   $("files-say").textContent = [words, count].filter(Boolean).join(" ");
   if (entered) ($("files-list").querySelector("button") ?? $("files-up")).focus();
 }
@@ -116,7 +121,7 @@ function size(bytes) {
 }
 
 function choose(path) {
-  set(control, `file:${path}`);
+  set(target.control, target.kind === "video" ? `file:${path}` : path);
   $("files").close();
 }
 
@@ -125,7 +130,8 @@ async function drop(file) {
   if (!state.local) return tell({ topic: "/tidecast/input", reason: AWAY });
   if (!file) return;
   try {
-    const { path } = await ask("/api/files/find", { name: file.name, size: file.size, folder: here.folder });
+    const { path } = await ask("/api/files/find", { name: file.name, size: file.size, folder: visited.video ?? "" });
+    target = input;
     if (path) choose(path);
     else await browse(`A browser does not tell where ${file.name} is, and it is in none of these places. Choose it here.`);
   } catch (error) {

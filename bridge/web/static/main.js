@@ -9,6 +9,7 @@ import { health } from "./health.js";
 import { keyboard } from "./keys.js";
 import { learn } from "./learn.js";
 import { connect, on, state } from "./link.js";
+import { loras } from "./loras.js";
 import { modulation } from "./modulation.js";
 import { notes } from "./notes.js";
 import { snapshots } from "./pads.js";
@@ -30,6 +31,7 @@ const triggers = (group) =>
 
 const faces = {};
 let go = () => {};
+const texts = table.controls.filter((c) => /^prompt_\d$/.test(c.name));
 for (const [title, rows] of groups) {
   if (title === "Panic") panic(rows);
   else if (title === "Cues") go = cues(rows, triggers(title));
@@ -42,6 +44,7 @@ for (const [title, rows] of groups) {
       (depth) => panel(title, [depth], triggers(title), document.getElementById("column-controls"), table.about),
       byName,
     );
+  else if (title === "LoRA") loras(title, rows, texts, document.getElementById("column-controls"));
   else
     Object.assign(
       faces,
@@ -64,10 +67,7 @@ health(table, faces);
 notes(faces);
 sound();
 errors();
-words(
-  table.controls.filter((c) => /^prompt_\d$/.test(c.name)),
-  table.about.examples ?? [],
-);
+words(texts, table.about.examples ?? []);
 guide(table, byName.input);
 learn();
 picture();

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engine.errors import ModelError
+from engine.models import lora_file
 from engine.models.ember.codec import EmberCodec
 from engine.models.ember.weights import WEIGHTS, read
 from engine.models.ember.word_table import WordTable
@@ -12,19 +12,21 @@ from engine.models.registry import Files, adapters
 from engine.models.spec import Codec, ModelSpec, TextEncoder
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import dit_shape
+from engine.network.lora.merge import merged
 
 
 def build_network(spec: ModelSpec, device: torch.device, dtype: torch.dtype, files: Files) -> CausalDiT:
-    """The network, in evaluation mode, from `files["dit"]` or the weights in the package.
+    """The network, in evaluation mode, from `files["dit"]` or the weights in the package, with adapters merged into it.
 
     Raises:
-        ModelError: if there are adapters among the files.
+        CheckpointError: if an adapter is not for this network.
     """
-    unwanted = ", ".join(str(path) for path, _ in adapters(spec, files))
-    if unwanted:
-        raise ModelError(f"{spec.title} takes no adapters, but was given {unwanted}.", "Leave them out.")
     dit = CausalDiT(dit_shape(spec.network))
     read(dit, "dit", files.get("dit", WEIGHTS))
+    base = dit.state_dict()
+    loras = [(lora_file.read(path).fitted(base), strength) for path, strength in adapters(spec, files)]
+    if loras:
+        dit.load_state_dict(merged(base, loras))
     return dit.to(device, dtype)
 
 

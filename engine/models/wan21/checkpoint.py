@@ -7,6 +7,7 @@ prefix `model.` (StreamDiffusionV2, Self-Forcing, LongLive).
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import zipfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as deserialised
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -23,6 +25,18 @@ from engine.models.wan21 import read_only
 
 ENTRIES = ("generator", "generator_ema", "generator_lora", "state_dict")
 """Keys under which a pickle may hold the network, in the order in which they are tried."""
+
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+"""What the libraries raise for a file that is damaged, or none of theirs."""
 
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")
 """Parts of tensor names that come from wrappers used in training."""
@@ -48,6 +62,25 @@ def read(path: Path, *, ema: bool = False) -> dict[str, Tensor]:
         return _without_prefix(_read_safetensors(path))
     entries = sorted(ENTRIES, key=lambda entry: entry != "generator_ema") if ema else ENTRIES
     return _without_prefix(_read_pickle(path, entries))
+
+
+def parsed(contents: bytes, path: Path) -> dict[str, Tensor]:
+    """As `read`, but of a file that has been read into memory: nothing is mapped.
+
+    Args:
+        contents: the contents of the file.
+        path: the file, for its format and for messages.
+
+    Raises:
+        CheckpointError: if it is no checkpoint.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return _without_prefix(deserialised(contents))
+        content = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    return _without_prefix(_entry(content, path, ENTRIES))
 
 
 def load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -131,7 +164,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return read_only.safetensors(path) if read_only.WANTED else load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from None
 
 
@@ -142,8 +175,13 @@ def _read_pickle(path: Path, entries: Sequence[str]) -> dict[str, Tensor]:
             content = read_only.pickle(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise _unreadable(path, error) from None
+    return _entry(content, path, entries)
+
+
+def _entry(content: object, path: Path, entries: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of a pickle, from the first of these entries that it has, or from the top level."""
     if isinstance(content, Mapping):
         content = next((content[entry] for entry in entries if entry in content), content)
     if not isinstance(content, Mapping):

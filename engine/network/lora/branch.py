@@ -4,12 +4,15 @@ Merging into 8-bit weights would round them anew with every move of a fader, and
 layer a move is one small copy, at once and exact: the strengths of all layers are in one tensor at a fixed address,
 which captured graphs read. The work is done in every forward, also at strength 0.
 
+Whole differences (DoRA, LoKr, LoHa, diff) cannot stand beside a layer. They are merged into the 8-bit weights
+(`target.Requantised`), from originals that are kept in host memory for the weights that they change.
+
 Shape letters: I inputs, O outputs, R places for ranks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import ModelError
+from engine.network.lora.target import Requantised
 from engine.network.lora.updates import Lora
 from engine.network.protocol import StreamingNetwork
+from engine.runtime.quantise import Float8Linear, Scaling
 
 SPARE = 32
 """Places for ranks that are kept free for files that are chosen while the stream runs."""
@@ -36,7 +41,7 @@ class Branched(nn.Module):
     """
 
     def __init__(
-        self, layer: nn.Module, size: tuple[int, int], factor_R: Tensor, parts: int, dtype: torch.dtype
+        self, layer: Float8Linear, size: tuple[int, int], factor_R: Tensor, parts: int, dtype: torch.dtype
     ) -> None:
         super().__init__()
         self.layer, self.parts = layer, parts
@@ -73,6 +78,7 @@ class Branches:
     Args:
         network: the network after `engine.runtime.quantise.quantise`; its large layers are replaced.
         rank: R.
+        originals: the weights in 16 bits, in host memory, that whole differences may change, by name.
 
     Attributes:
         factor_R: the strength of every place.
@@ -80,8 +86,8 @@ class Branches:
         biases: biases of the 8-bit layers, by name, as views.
     """
 
-    def __init__(self, network: StreamingNetwork, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, network: StreamingNetwork, rank: int, originals: Mapping[str, Tensor] | None = None) -> None:
+        self.rank, self._originals = rank, dict(originals or {})
         self.factor_R = torch.zeros(rank, device=network.device)
         self._places: dict[str, _Place] = {}
         self._starts: dict[int, tuple[int, int]] = {}
@@ -91,7 +97,7 @@ class Branches:
         paths = {id(module): name for name, module in network.named_modules()}
         for place in list(network.linears()):
             path, names = paths[id(place.holder)], place.views or (place.name,)
-            layer: nn.Module = getattr(place.holder, place.name)
+            layer: Float8Linear = getattr(place.holder, place.name)
             bias_O = layer.get_buffer("bias_O")
             size = (len(bias_O), layer.get_buffer("weight8_OI").shape[1])
             branched = Branched(layer, size, self.factor_R, len(names), bias_O.dtype)
@@ -107,13 +113,21 @@ class Branches:
         """Check that a LoRA can be put into a slot beside the others.
 
         Raises:
-            ModelError: if it holds whole differences, or there are too few places for its rank.
+            ModelError: if it holds whole differences of weights whose originals were not kept, or that share one scale,
+                or if there are too few places for its rank.
         """
         if lora is None:
             return
-        if any(lora.updates[name].dense is not None for name in self._places.keys() & lora.updates.keys()):
+        whole = [name for name in self._places.keys() & lora.updates.keys() if lora.updates[name].whole]
+        if any(name not in self._originals for name in whole):
             raise ModelError(
-                f"{lora.source} holds whole differences (DoRA, LoKr, LoHa or diff), which need weights in 16 bits.",
+                f"{lora.source} holds whole differences (DoRA, LoKr, LoHa or diff), which need the weights in 16 bits.",
+                "Name it under engine.loras, so that they are kept in host memory from the start, or choose "
+                'weights_dtype = "auto", or a LoRA of low rank alone.',
+            )
+        if any(self._places[name].layer.layer.scaling is not Scaling.ROW for name in whole):
+            raise ModelError(
+                f"{lora.source} holds whole differences, but with this build of torch an 8-bit matrix has one scale.",
                 'Choose weights_dtype = "auto", or a LoRA of low rank alone.',
             )
         others = sum(rank_of(other) for other in (*loras[:slot], *loras[slot + 1 :]) if other is not None)
@@ -123,6 +137,14 @@ class Branches:
                 f"{self.rank} places are free.",
                 "Name it under engine.loras, so that places for it are kept from the start.",
             )
+
+    def requantised(self, name: str) -> Requantised | None:
+        """How whole differences of a weight are merged; None if its original was not kept."""
+        if name not in self._originals:
+            return None
+        place = self._places[name]
+        rows = slice(place.part * place.shape[0], (place.part + 1) * place.shape[0])
+        return Requantised(name, place.layer.layer, rows, self._originals[name])
 
     @torch.no_grad()
     def load(self, loras: Sequence[Lora | None]) -> None:
@@ -141,7 +163,7 @@ class Branches:
             assert lora is not None
             for name in self._places.keys() & lora.updates.keys():
                 update, place = lora.updates[name], self._places[name]
-                if update.down is None or update.up is None:
+                if update.down is None or update.up is None or update.magnitude is not None:
                     continue
                 first, count = place.part * self.rank + start, update.down.shape[0]
                 outputs = place.shape[0]
@@ -158,8 +180,9 @@ class Branches:
 
 
 def rank_of(lora: Lora) -> int:
-    """The places that a LoRA needs: its largest rank."""
-    return max(lora.ranks, default=0)
+    """The places that a LoRA needs: the largest rank of its pairs that are not merged."""
+    pairs = (update.down for update in lora.updates.values() if update.magnitude is None)
+    return max((down.shape[0] for down in pairs if down is not None), default=0)
 
 
 def places_for(loras: Iterable[Lora]) -> int:

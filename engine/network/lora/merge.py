@@ -24,7 +24,8 @@ from torch import Tensor
 from engine.controls import LORA_SLOTS
 from engine.network.lora.branch import Branches
 from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
-from engine.network.lora.updates import Lora
+from engine.network.lora.target import Target, matrix
+from engine.network.lora.updates import Lora, difference
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
 _TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.|^text_embedding\.")
@@ -49,75 +50,8 @@ class Changed:
     time: bool = False
 
 
-class _Target:
-    """One parameter: its original, and what the loaded LoRAs add to it."""
-
-    def __init__(self, name: str, live: Tensor) -> None:
-        self.name, self.live = name, live
-        self.base: Tensor | None = None
-        self._down_RI = self._up_OR = torch.empty(0)
-        self._slot_R: list[int] = []
-        self._scale_R: list[float] = []
-        self._dense: list[tuple[int, Tensor]] = []
-        self._stale = True
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the original."""
-        return self.live.numel() * self.live.element_size()
-
-    def renew(self) -> None:
-        """The loaded LoRAs have changed."""
-        self._stale = True
-
-    def build(self, loras: Sequence[Lora | None], strengths: Sequence[float]) -> None:
-        """Write the weight of these strengths."""
-        if self.base is None:
-            self.base = self.live.detach().clone()
-        if self._stale:
-            self._gather(loras)
-        dense = [(strengths[slot], whole) for slot, whole in self._dense if strengths[slot]]
-        used = any(strengths[slot] for slot in self._slot_R)
-        if not dense and not used:
-            self.live.copy_(self.base)
-            return
-        s_R = [strengths[slot] * scale for slot, scale in zip(self._slot_R, self._scale_R, strict=True)]
-        on_gpu = self.live.device.type == "cuda"
-        factor_R = torch.tensor(s_R, pin_memory=on_gpu).to(self.live.device, non_blocking=True)
-        if not dense:
-            scaled_OR = (self._up_OR * factor_R).to(self.live.dtype)
-            torch.addmm(_matrix(self.base), scaled_OR, self._down_RI, out=_matrix(self.live))
-            return
-        total = self.base.to(torch.float32, copy=True)
-        if used:
-            _matrix(total).addmm_(self._up_OR.float() * factor_R, self._down_RI.float())
-        for strength, whole in dense:
-            total.add_(whole, alpha=strength)
-        self.live.copy_(total)
-
-    def _gather(self, loras: Sequence[Lora | None]) -> None:
-        """Put the factors of all LoRAs side by side, in the weight's type."""
-        device, dtype = self.live.device, self.live.dtype
-        downs, ups = [], []
-        self._slot_R, self._scale_R, self._dense = [], [], []
-        for slot, lora in enumerate(loras):
-            update = lora.updates.get(self.name) if lora is not None else None
-            if update is None:
-                continue
-            if update.down is not None and update.up is not None:
-                downs.append(update.down.to(device, dtype))
-                ups.append(update.up.to(device, dtype))
-                self._slot_R += [slot] * update.down.shape[0]
-                self._scale_R += [update.scale] * update.down.shape[0]
-            if update.dense is not None:
-                self._dense.append((slot, update.dense.to(device)))
-        if downs:
-            self._down_RI, self._up_OR = torch.cat(downs), torch.cat(ups, dim=1)
-        self._stale = False
-
-
 @dataclass(slots=True, eq=False)
-class _Unit:
+class Unit:
     """The parameters of one block that LoRAs change, merged together.
 
     Attributes:
@@ -128,7 +62,7 @@ class _Unit:
     """
 
     number: int
-    targets: dict[str, _Target] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
     built: tuple[float, ...] | None = None
     turn: int = 0
 
@@ -149,6 +83,7 @@ class LiveMerge:
     Attributes:
         loras: the loaded LoRAs by slot; None for an empty one.
         target: the strength of each slot that the weights move to.
+        units: what is merged together, by number of the block.
     """
 
     def __init__(
@@ -162,24 +97,20 @@ class LiveMerge:
         self._stopwatch = stopwatch or HostStopwatch()
         self.loras: list[Lora | None] = [None] * LORA_SLOTS
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
-        self._units: dict[int, _Unit] = {}
+        self.units: dict[int, Unit] = {}
+        self._targets: dict[str, Target] = {}
         self._turn = 0
+        self._loaded: list[int] = []
 
     @property
     def base(self) -> dict[str, Tensor]:
-        """The parameters without any LoRA, by name."""
-        originals = {
-            name: target.base
-            for unit in self._units.values()
-            for name, target in unit.targets.items()
-            if target.base is not None
-        }
-        return self._parameters | originals | (self._branches.shapes if self._branches else {})
+        """The parameters by name, to read a LoRA for. Their values may hold LoRAs: only names and shapes count."""
+        return self._parameters | (self._branches.shapes if self._branches else {})
 
     @property
     def kept_bytes(self) -> int:
         """Bytes of the originals that are kept, or will be once every unit has been built."""
-        return sum(unit.bytes for unit in self._units.values())
+        return sum(unit.bytes for unit in self.units.values())
 
     @property
     def due(self) -> int:
@@ -204,16 +135,40 @@ class LiveMerge:
         if self._branches:
             self._branches.check(slot, self.loras, lora)
         before, self.loras[slot] = self.loras[slot], lora
+        self._loaded = [other for other in self._loaded if other != slot] + ([] if lora is None else [slot])
         for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
-            live = self._parameters.get(name)
-            if live is None:
+            target = self._targets.get(name) or self._new_target(name)
+            if target is None:
                 continue
-            unit = self._units.setdefault(number_of(name), _Unit(number_of(name)))
-            unit.targets.setdefault(name, _Target(name, live)).renew()
+            self._targets[name] = target
+            unit = self.units.setdefault(number_of(name), Unit(number_of(name)))
+            unit.targets.setdefault(name, target).renew()
             unit.built = None
         if self._branches:
             self._branches.load(self.loras)
             self._branches.set(self.strengths)
+
+    def drop(self) -> int | None:
+        """After memory did not suffice for a merge: take out the LoRA that was loaded last; the others are merged anew.
+
+        Every weight is its original again at once, which needs no memory.
+
+        Returns:
+            The slot; None if no LoRA is loaded.
+        """
+        slot = self._loaded[-1] if self._loaded else None
+        self.restore()
+        if slot is not None:
+            self.load(slot, None)
+        return slot
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make every weight its original again. What is loaded is merged anew by the next calls of `advance`."""
+        for unit in self.units.values():
+            unit.built = None
+            for target in unit.targets.values():
+                target.restore()
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
@@ -242,13 +197,19 @@ class LiveMerge:
 
     def finish(self) -> Changed:
         """Build all units that are due."""
-        return self.advance(float("inf")) if self._units else Changed()
+        return self.advance(float("inf")) if self.units else Changed()
 
-    def _due(self) -> list[_Unit]:
+    def _new_target(self, name: str) -> Target | None:
+        """How a parameter is merged; None if it is not in this process, or LoRAs can only stand beside it."""
+        if name in self._parameters:
+            return Target(name, self._parameters[name])
+        return self._branches.requantised(name) if self._branches else None
+
+    def _due(self) -> list[Unit]:
         strengths = self.strengths
-        return [unit for unit in self._units.values() if unit.built != strengths]
+        return [unit for unit in self.units.values() if unit.built != strengths]
 
-    def _build(self, unit: _Unit, changed: Changed) -> None:
+    def _build(self, unit: Unit, changed: Changed) -> None:
         strengths = self.strengths
         for name, target in unit.targets.items():
             target.build(self.loras, strengths)
@@ -259,11 +220,6 @@ class LiveMerge:
                 changed.text.add(unit.number)
         changed.text.discard(OUTSIDE)
         unit.built, unit.turn = strengths, self._turn
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    """A view [O, I] of a weight; the kernel of a convolution is flattened."""
-    return weight.view(weight.shape[0], -1)
 
 
 def number_of(name: str) -> int:
@@ -285,10 +241,10 @@ def merged(base: Mapping[str, Tensor], loras: Iterable[tuple[Lora, float]]) -> d
     for lora, strength in loras:
         for name, update in lora.updates.items():
             total = sums[name] if name in sums else base[name].float()
-            if update.down is not None and update.up is not None:
+            if update.magnitude is None and update.down is not None and update.up is not None:
                 product = (update.up.float(), update.down.float())
-                total = torch.addmm(_matrix(total), *product, alpha=update.scale * strength).view(total.shape)
-            if update.dense is not None:
-                total = total + strength * update.dense.float()
+                total = torch.addmm(matrix(total), *product, alpha=update.scale * strength).view(total.shape)
+            if update.whole:
+                total = total + strength * difference(update, base[name])
             sums[name] = total
     return dict(base) | {name: total.to(base[name].dtype) for name, total in sums.items()}

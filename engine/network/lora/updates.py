@@ -1,8 +1,10 @@
 """What a LoRA file adds to each parameter of a network: read from its tensors, and checked against the network.
 
 W = W0 + s D for every parameter that the file changes, with the strength s. D is the product of two narrow matrices,
-or a whole tensor: a difference that the file holds, or one that is computed here once from its factors (LoKr, LoHa,
-convolutions of low rank) or from W0 (DoRA, which is then exact at s = 1 and in between on the straight line from W0).
+or a whole tensor: a difference that the file holds, one that is computed here once from its factors (LoKr, LoHa,
+convolutions of low rank), or one that depends on W0 (DoRA, which is exact at s = 1 and in between on the straight line
+from W0). The last is computed by whoever merges it (`difference`), since only there W0 is known for certain: what is
+read beside a running stream may not look at weights that are being merged.
 
 Shape letters: O outputs, I inputs, R rank.
 """
@@ -10,7 +12,7 @@ Shape letters: O outputs, I inputs, R rank.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import torch
@@ -23,7 +25,7 @@ from engine.network.lora.scale import Scales
 
 REMEDY = "Choose a LoRA that was made for this model (tidecast models lora FILE)."
 
-KNOWN_WIDTHS = {1536: "Wan 1.3B", 3072: "Wan2.2 5B", 5120: "Wan 14B"}
+KNOWN_WIDTHS = {256: "Ember", 1536: "Wan 1.3B", 3072: "Wan2.2 5B", 5120: "Wan 14B"}
 """Widths of the networks that most files are made for."""
 
 
@@ -36,12 +38,27 @@ class Update:
         up: [O, R].
         scale: alpha / rank.
         dense: a whole tensor of the parameter's shape that is added too.
+        magnitude: for DoRA (arXiv 2402.09353), the lengths that the outputs of V are scaled to, or its inputs, where V
+            is W0 with all of the above added.
     """
 
     down: Tensor | None = None
     up: Tensor | None = None
     scale: float = 1.0
     dense: Tensor | None = None
+    magnitude: Tensor | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is more than the product of two narrow matrices."""
+        return self.dense is not None or self.magnitude is not None
+
+    def on(self, device: torch.device) -> Update:
+        """The update on a device."""
+        down, up, dense, magnitude = (
+            None if tensor is None else tensor.to(device) for tensor in (self.down, self.up, self.dense, self.magnitude)
+        )
+        return Update(down, up, self.scale, dense, magnitude)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +96,7 @@ def read(
 
     Args:
         tensors: the file's tensors by their keys.
-        base: the network's parameters without any LoRA, by name; on the device `meta` they are only checked.
+        base: the network's parameters by name. Only their names and shapes are used.
         source: name of the file for messages.
         scales: what its metadata say about alpha.
         layouts: the ways of spelling to try; None for all.
@@ -139,7 +156,10 @@ def _of_module(
         else:
             update = Update(dense=_decomposed(parts, weight, alpha))
         if "magnitude" in parts:
-            update = Update(dense=_dora(update, parts["magnitude"], weight))
+            _by_output(parts["magnitude"], weight)
+            if "diff" in parts:
+                raise ValueError("it holds a whole difference beside the lengths of DoRA")
+            update = replace(update, magnitude=parts["magnitude"])
         updates[target] = update
     for role, leaf in (("diff", "weight"), ("diff_bias", "bias"), ("up_bias", "bias"), ("diff_modulation", "")):
         if role not in parts:
@@ -195,26 +215,40 @@ def _factor(parts: Mapping[str, Tensor], name: str, kernel: Tensor | None) -> tu
     return a @ b.flatten(1), b.shape[0]
 
 
-def _dora(update: Update, magnitude: Tensor, weight: Tensor) -> Tensor:
-    """The difference from W0 that DoRA makes at strength 1: V magnitude / |V| - W0 with V = W0 + update, fp32."""
+def difference(update: Update, weight: Tensor) -> Tensor:
+    """What a `whole` update adds to W0 at strength 1, fp32: its whole tensor, or V magnitude / |V| - W0 for DoRA.
+
+    Args:
+        update: the update, on the weight's device.
+        weight: W0.
+    """
+    original = weight.float()
+    if update.magnitude is None:
+        assert update.dense is not None
+        return update.dense.float()
+    whole = original if update.dense is None else original + update.dense.float()
+    if update.down is not None and update.up is not None:
+        whole = whole + (update.scale * (update.up.float() @ update.down.float())).reshape(weight.shape)
+    by_output = _by_output(update.magnitude, weight)
+    flat = whole.flatten(1)
+    lengths = flat.norm(dim=1 if by_output else 0, keepdim=True).clamp_min(1e-12)
+    wanted = update.magnitude.float().reshape(lengths.shape)
+    return (flat * (wanted / lengths)).reshape(weight.shape) - original
+
+
+def _by_output(magnitude: Tensor, weight: Tensor) -> bool:
+    """Whether lengths of DoRA are those of the outputs; else they are those of the inputs.
+
+    Raises:
+        ValueError: if they are neither.
+    """
     if weight.dim() < 2:
         raise ValueError("DoRA is for matrices")
-    added = update.dense if update.dense is not None else _product(update, weight)
-    whole = weight.float() + added
-    flat = whole.flatten(1)
-    by_output = magnitude.shape[0] == flat.shape[0] and (magnitude.dim() == 1 or magnitude.shape[1] == 1)
-    if by_output:
-        lengths, wanted = flat.norm(dim=1, keepdim=True), magnitude.float().reshape(-1, 1)
-    elif weight.dim() == 2 and magnitude.numel() == weight.shape[1]:
-        lengths, wanted = flat.norm(dim=0, keepdim=True), magnitude.float().reshape(1, -1)
-    else:
-        raise ValueError(f"the lengths of DoRA are {list(magnitude.shape)}, the weight {list(weight.shape)}")
-    return (flat * (wanted / lengths.clamp_min(1e-12))).reshape(weight.shape) - weight.float()
-
-
-def _product(update: Update, weight: Tensor) -> Tensor:
-    assert update.down is not None and update.up is not None
-    return (update.scale * (update.up.float() @ update.down.float())).reshape(weight.shape)
+    if magnitude.shape[:1] == weight.shape[:1] and magnitude.numel() == weight.shape[0]:
+        return True
+    if weight.dim() == 2 and magnitude.numel() == weight.shape[1]:
+        return False
+    raise ValueError(f"the lengths of DoRA are {list(magnitude.shape)}, the weight {list(weight.shape)}")
 
 
 def _plus(update: Update, dense: Tensor, parameter: Tensor) -> Update:

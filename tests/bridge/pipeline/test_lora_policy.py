@@ -6,6 +6,7 @@ import pytest
 
 from bridge.control.origin import INTERNAL, Origin, Trust
 from bridge.pipeline.lora_policy import LoraPolicy
+from bridge.pipeline.monitor import topic_of
 from engine.errors import ControlError
 
 HERE, THERE = Origin("page", Trust.MACHINE), Origin("osc:192.168.1.7", Trust.NETWORK)
@@ -31,3 +32,9 @@ def test_a_file_on_another_machine_is_for_the_configuration() -> None:
     assert LoraPolicy(1, [])(path, INTERNAL) == path
     with pytest.raises(ControlError, match="on another machine"):
         LoraPolicy(1, [])(path, HERE)
+
+
+def test_a_trouble_with_a_lora_is_told_about_its_file() -> None:
+    assert topic_of("LoRA 2: There is no LoRA file x.") == "/tidecast/lora/2/file"
+    assert topic_of("LoRA 8 (ink) was taken out: there is no memory to merge it.") == "/tidecast/lora/8/file"
+    assert topic_of("The memory of cuda:0 is full.") == "engine"

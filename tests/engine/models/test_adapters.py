@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from engine.config import Config
 from engine.controls import Controls
-from engine.errors import ModelError
+from engine.errors import CheckpointError, ModelError
 from engine.frame import Frame
 from engine.models import registry
 from engine.models.registry import Files
@@ -74,9 +74,9 @@ def test_a_model_opens_with_adapters_of_two_layouts(folder: Path) -> None:
     assert np.abs(found - bare).max() > 8
 
 
-def test_ember_refuses_adapters(folder: Path) -> None:
+def test_ember_refuses_adapters_of_another_network(folder: Path) -> None:
     config = Config(model="ember", width=32, height=32, device="cpu")
-    with pytest.raises(ModelError, match=r"takes no adapters, but was given .*peft\.pt"):
+    with pytest.raises(CheckpointError, match=r"peft\.pt was made for a network of width 128; .* is 256 \(Ember\)"):
         Session.open(config, files={"adapter.0": folder / "peft.pt"})
 
 

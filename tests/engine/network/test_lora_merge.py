@@ -175,9 +175,9 @@ def test_a_fader_that_never_rests_reaches_every_block() -> None:
     built: list[set[int]] = []
     for n in range(2 * SHAPE.layers):
         merge.set(strengths(n / 10 + 0.1))
-        before = {number: unit.turn for number, unit in merge._units.items()}
+        before = {number: unit.turn for number, unit in merge.units.items()}
         merge.advance(0.5)
-        built.append({number for number, unit in merge._units.items() if unit.turn != before[number]})
+        built.append({number for number, unit in merge.units.items() if unit.turn != before[number]})
     assert all(len(units) == 1 for units in built), "no chunk builds more than its time allows"
     assert set().union(*built[: SHAPE.layers]) == set(range(SHAPE.layers))
     assert set().union(*built[SHAPE.layers :]) == set(range(SHAPE.layers))

@@ -7,8 +7,9 @@ from statistics import median
 
 import pytest
 
-from bridge.cli.plan import measured_times, parse_gpus, parse_size
+from bridge.cli.plan import limit_times, measured_times, outlook, parse_gpus, parse_size, plan
 from engine.errors import ConfigError
+from engine.models.registry import get
 from engine.network.dit_shape import DiTShape
 from engine.planning import predict, roofline
 
@@ -43,6 +44,48 @@ def test_bottleneck_is_named():
     assert predict.forecast([times] * 2, 30, 1).bottleneck.startswith("decode on GPU")
 
 
+def test_a_clean_pass_is_a_row_more_and_no_further_forward():
+    assert roofline.chunk_forwards(4) == (1, 4)
+    assert roofline.chunk_forwards(4, batch=False) == (4, 4)
+    assert roofline.chunk_forwards(4, clean_pass=True) == (4, 5)
+    assert roofline.chunk_forwards(4, clean_pass=True, fused=False) == (5, 5)
+    times = predict.StageTimes(0.01, 0.02, 0.005, 0.03, "measured")
+    with_pass = predict.alone(times, 30, 2, clean_pass=True, chunk=12, input_fps=30)
+    without = predict.alone(times, 30, 2, clean_pass=False, chunk=12, input_fps=30)
+    assert 12 / with_pass.fps == pytest.approx(0.03 + 2 * 0.005 + 3 * 0.03)
+    assert 12 / without.fps == pytest.approx(0.03 + 2 * 0.005 + 2 * 0.03)
+    assert with_pass.latency_s == pytest.approx(12 / 30 + 12 / with_pass.fps)
+    assert with_pass.bottleneck == "network on GPU 1" and with_pass.placement.split == ((0, 30),)
+
+
+def test_the_plan_of_a_model_with_a_clean_pass(capsys):
+    found = {}
+    for model in ("wan21-1.3b", "causal-2step-1.3b", "self-forcing-1.3b"):
+        plan("H100", model=model, size="832x480", fps=25, latency=400, measured=None, tiny=True)
+        found[model] = capsys.readouterr().out
+    assert "published" in found["wan21-1.3b"] and "published" not in found["self-forcing-1.3b"]
+    steps = [line.split()[3] for line in found["causal-2step-1.3b"].splitlines() if " limit " in line]
+    assert steps == ["1", "2"], "it knows two steps"
+    frames, spec = 3, get("self-forcing-1.3b")
+    times = limit_times(spec, 832, 480, predict.GPUS["H100"], tiny=True)
+    row = roofline.dit_flops(SMALL, frames * 1560, 21 * 1560) / predict.GPUS["H100"].ceiling.flops
+    network = 4 * times.call_s + 5 * row
+    assert 12 / outlook(spec, [times], 4, 25).fps == pytest.approx(network + times.encode_s + times.decode_s)
+    with pytest.raises(ConfigError, match="runs on one GPU"):
+        plan("2xH100", model="self-forcing-1.3b")
+
+
+def test_the_plan_counts_the_memory_of_loras(tmp_path, capsys):
+    file = tmp_path / "noir.safetensors"
+    file.write_bytes(bytes(2**26))
+    memory = []
+    for loras in (None, [file]):
+        plan("RTX4090", model="wan21-1.3b", size="512x512", fps=30, latency=400, measured=None, tiny=True, lora=loras)
+        (line,) = (line for line in capsys.readouterr().out.replace("\n", " ").split("- ") if "memory at" in line)
+        memory.append(line)
+    assert "lora" not in memory[0] and "lora 2.7" in memory[1]
+
+
 def test_an_unpublished_model_has_a_remedy():
     with pytest.raises(ConfigError, match="bench engine"):
         predict.published_times("ember", 512, 512, predict.GPUS["H100"])
@@ -70,9 +113,12 @@ def test_measured_file_is_used(tmp_path):
         }
         for n in (1, 2)
     ]
+    rows += [row | {"model": "c", "stages_ms": {"encode": 5, "dit": 2 + 6 * row["steps"], "decode": 9}} for row in rows]
     path = tmp_path / "bench.json"
     path.write_text(json.dumps({"rows": rows}))
     times = measured_times(path, "m", 512, 512)
     assert times.network_s(3) == pytest.approx(0.022) and times.decode_s == pytest.approx(0.009)
+    cleaned = measured_times(path, "c", 512, 512, clean_pass=True)  # 4 n + 2 (n + 1) ms
+    assert (cleaned.call_s, cleaned.row_s) == (pytest.approx(0.004), pytest.approx(0.002))
     with pytest.raises(ConfigError, match="no stage times"):
         measured_times(path, "other", 512, 512)

@@ -10,9 +10,14 @@ import torch
 from torch import Tensor
 
 from engine.models import registry
-from engine.models.spec import CacheShape, Schedule
+from engine.models.spec import CacheShape, ModelSpec, Schedule
 from engine.models.wan21 import build, checkpoint
 from engine.network.dit import CausalDiT
+from engine.network.protocol import InTurns
+from engine.planning.roofline import chunk_forwards
+from engine.runtime import fused_pass
+from engine.runtime.graph_capture import Captured
+from engine.runtime.graph_checker import GraphChecker
 from engine.stream.kv_cache import Rule
 from engine.stream.noise import RELEASED, NoiseController
 from engine.stream.state import WorkKey
@@ -88,16 +93,23 @@ class Counted:
     """A runner that counts forwards."""
 
     def __init__(self) -> None:
-        self.forwards = 0
+        self.forwards = self.rows = 0
 
     def __call__(self, key: WorkKey, work, *inputs: Tensor) -> Tensor:
-        self.forwards += key.stage == "forward"
+        if key.stage == "forward":
+            assert key.rows == len(inputs[0])
+            self.forwards += 1
+            self.rows += key.rows
         return work(*inputs)
 
 
-def cleaned(spec=CLEAN, dit: CausalDiT | None = None) -> LocalStream:
-    made = stream(spec, rule=Rule.HONEST, dit=dit)
+def cleaned(
+    spec: ModelSpec = CLEAN, dit: CausalDiT | None = None, *, rule: Rule = Rule.HONEST, fused: bool = True
+) -> LocalStream:
+    made = stream(spec, rule=rule, dit=dit)
     assert not made.batch, "such a stream has one history"
+    assert made.fused, "this network can take the clean pass and a first step in one forward"
+    made.fused = fused
     return made
 
 
@@ -125,15 +137,104 @@ def test_the_clean_pass_writes_the_history_and_no_picture() -> None:
             assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_n_steps_are_n_plus_one_forwards(count: int) -> None:
-    made = cleaned()
+def test_n_steps_are_n_plus_one_forwards_or_n_with_one_row_more(count: int, fused: bool) -> None:
+    made = cleaned(fused=fused)
     made.run = counted = Counted()
     timesteps = FAMILY.steps[:count]
     denoised(made, latents(5, 2), timesteps)
+    assert counted.forwards == 5 * count + (0 if fused else 4), "the last chunk's clean pass is not due yet"
     made.settle()
     made.settle()  # nothing is due
-    assert counted.forwards == 5 * (count + 1)
+    assert counted.rows == 5 * (count + 1)
+    calls, rows = chunk_forwards(count, clean_pass=True, fused=fused)
+    assert counted.forwards == 5 * calls + fused, "what plan and benchmarks count"
+    assert rows == count + 1
+
+
+VARIANTS = {
+    "as released": CLEAN,
+    "three layers": replace(CLEAN, network=replace(SHAPE, layers=3)),
+    "one frame a block": replace(CLEAN, first_latents=1, frames_per_block=1, cache=CacheShape(5, 0)),
+    "a longer first chunk": replace(CLEAN, first_latents=4, cache=CacheShape(8, 2)),
+    "a window of two blocks": replace(CLEAN, cache=CacheShape(4, 0)),
+    "positions that wrap": replace(CLEAN, cache=CacheShape(6, 2, wrap_at=8)),
+    "sinks that are replaced": replace(
+        CLEAN, first_latents=1, frames_per_block=1, cache=CacheShape(6, 3, threshold=0.99)
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", [Rule.HONEST, Rule.ADAPTIVE])
+@pytest.mark.parametrize("timesteps", [STEPS, (900, 300), (640,)])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_clean_pass_in_the_next_first_step_equals_one_by_itself(
+    name: str, timesteps: tuple[int, ...], rule: Rule
+) -> None:
+    spec = VARIANTS[name]
+    xs = latents(1, spec.first_latents) + latents(9, spec.frames_per_block, seed=1)
+    alone, fused = (cleaned(spec, rule=rule, fused=way) for way in (False, True))
+    for made in (alone, fused):
+        made.run = Counted()
+    for number, x in enumerate(xs):
+        wanted, found = (
+            made.denoise(x, torch.tensor(timesteps[0] - 7), timesteps, number, anchor=number == 6)
+            for made in (alone, fused)
+        )
+        torch.testing.assert_close(found[0][1], wanted[0][1], atol=2e-5, rtol=1e-4)
+    alone.settle()
+    fused.settle()
+    history, other = alone.state.cache.tensors(), fused.state.cache.tensors()
+    for key, tensor in history.items():
+        torch.testing.assert_close(other[key], tensor, atol=2e-5, rtol=1e-4)
+    assert torch.equal(history["queue"], other["queue"]) and torch.equal(history["slot"], other["slot"])
+    shared = len(xs) - 1 - (spec.first_latents != spec.frames_per_block)
+    assert alone.run.forwards - fused.run.forwards == shared  # type: ignore[attr-defined]
+
+
+def test_with_a_source_the_clean_pass_in_a_first_step_has_its_own_source() -> None:
+    pairs = [torch.cat(pair, dim=1) for pair in zip(latents(5, 2), latents(5, 2, seed=9), strict=True)]
+    alone = denoised(cleaned(SOURCE, with_source(0.05), fused=False), pairs)
+    fused = denoised(cleaned(SOURCE, with_source(0.05)), pairs)
+    for wanted, found in zip(alone, fused, strict=True):
+        torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_captured_work_fuses_the_clean_pass_too() -> None:
+    """The capture is proved by a replay from the same state, which holds what the clean pass still attends to."""
+    direct, captured = cleaned(), cleaned()
+    direct.whole_text = captured.whole_text = True
+    captured.run = runner = Captured(captured.state, GraphChecker(), 1e-4)
+    for made in (direct, captured):
+        made.set_prompt(torch.randn(SHAPE.text_len, SHAPE.text_dim, generator=torch.Generator().manual_seed(5)))
+    wanted, found = (denoised(made, latents(8, 2)) for made in (direct, captured))
+    assert runner.trouble == ""
+    assert any(key.earlier for key in runner.keys)
+    for a, b in zip(wanted, found, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_the_warm_up_keeps_the_faster_way(faster: bool) -> None:
+    made, xs = cleaned(), iter(latents(20, 2))
+    clock = [0.0]
+
+    def chunk() -> None:
+        denoised(made, [next(xs)])
+        clock[0] += 1.0 if made.fused is faster else 1.5
+
+    fused_pass.choose(made, chunk, lambda: clock[0])
+    assert made.fused is faster
+
+
+def test_a_network_that_cannot_take_turns_runs_its_clean_pass_alone() -> None:
+    dit = CausalDiT(SHAPE)
+    dit.init_weights(torch.Generator().manual_seed(1))
+    dit.__class__ = type("Plain", (CausalDiT,), {"takes_turns": False})
+    assert not stream(CLEAN, rule=Rule.HONEST, dit=dit.eval().requires_grad_(False)).fused
+    with pytest.raises(TypeError, match="take turns"):
+        InTurns(()).append(0, torch.zeros(1), torch.zeros(1))
 
 
 def test_a_saved_stream_still_owes_its_clean_pass() -> None:

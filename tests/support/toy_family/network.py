@@ -87,6 +87,10 @@ class TwoConvolutions(nn.Module):
     def tables(self, height: int, width: int, timesteps_N: Tensor) -> ConvTables:
         return ConvTables((height, width))
 
+    @property
+    def takes_turns(self) -> bool:
+        return False
+
     def renew_tables(self, tables: ConvTables, timesteps_N: Tensor) -> None:
         pass
 

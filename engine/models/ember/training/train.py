@@ -9,6 +9,11 @@ The successor begins with a stage of its own:
     python -m engine.models.ember.training.train drawing --minutes 600     # the decoder, with every word
     python -m engine.models.ember.training.train successor --minutes 600   # then network, words and decoder
 
+A LoRA teaches the shipped model a look that it lacks, on a fader (`looks.lora`):
+
+    python -m engine.models.ember.training.train network --lora xray --minutes 15
+    python -m engine.models.ember.training.train export --lora xray --out xray.safetensors
+
 Training can be divided into any number of runs; a checkpoint resumes exactly. With `--fall N` the learning rate decays
 to zero over the next N steps, and training ends there. The first run renders the pools of clips (about eight minutes on
 one core). One CPU core is enough; `--threads` uses more, `--device cuda` a GPU.
@@ -17,6 +22,7 @@ one core). One CPU core is enough; `--threads` uses more, `--device cuda` a GPU.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 from contextlib import closing
 from dataclasses import replace
@@ -31,6 +37,8 @@ from engine.models.ember.training.autoencode import AutoencodeTask, standardise
 from engine.models.ember.training.denoise import DenoiseTask
 from engine.models.ember.training.drawing import Draft, Drawings, DrawTask
 from engine.models.ember.training.footage.data import Ahead, Lessons
+from engine.models.ember.training.looks.lora import CLIPS, RANK, UNSEEN, LookLessons, LoraTask, distances, look_of
+from engine.models.ember.training.looks.lora import write as write_lora
 from engine.models.ember.training.loop import Pace, Trainer
 from engine.models.ember.training.pool import CACHE, FILMS, TRAINING
 from engine.models.ember.training.start import begin
@@ -123,6 +131,20 @@ def successor_trainer(folder: Path, seed: int, device: torch.device, half: bool)
     return Trainer(task, folder / "successor.pt", seed, device, half=half, average=0.999)
 
 
+def lora_trainer(folder: Path, seed: int, device: torch.device, half: bool, look: str, rank: int) -> Trainer:
+    """A trainer for a LoRA of the shipped model, new or resumed.
+
+    Raises:
+        ConfigError: if there is no such look.
+    """
+    operator = look_of(look)
+    task = LoraTask(LookLessons(CLIPS.make(folder), operator, seed), rank, seed)
+    for module in (task.dit, task.words, task.codec):
+        module.to(device)
+    name = re.sub(r"\W+", "-", look)
+    return Trainer(task, folder / f"lora-{name}-{rank}.pt", seed, device, half=half, average=0.98)
+
+
 def run(trainer: Trainer, minutes: float, fall: int | None) -> None:
     """Train for some minutes; Ctrl+C ends it early and saves the checkpoint."""
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -146,9 +168,25 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="matmuls in bfloat16 (fast on GPUs and on CPUs with AMX)")
     parser.add_argument("--shipped", action="store_true", help="start from the weights in the package")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--lora", default="", help="a look: train or export a LoRA for it instead of the network")
+    parser.add_argument("--rank", type=int, default=RANK, help=f"rank of the LoRA (default {RANK})")
+    parser.add_argument("--out", type=Path, default=None, help="file of the exported LoRA (default LOOK.safetensors)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
+    if args.lora:
+        if args.what not in ("network", "export"):
+            parser.error("--lora goes with network or export")
+        trainer = lora_trainer(args.folder, args.seed, device, args.half, args.lora, args.rank)
+        if args.what == "network":
+            run(trainer, args.minutes, args.fall)
+        else:
+            out = args.out or Path(f"{args.lora.partition(':')[0]}.safetensors")
+            write_lora(out, trainer.averages["lora"], args.lora)
+            print(f"step {trainer.number}, {trainer.seconds / 60:.1f} min -> {out}")
+            found = distances(trainer.averages["lora"], look_of(args.lora), UNSEEN.make(args.folder))
+            print("distance from the look: input {:.3f}, Ember {:.3f}, with the LoRA {:.3f}".format(*found))
+        return
     if args.what == "drawing":
         run(drawing_trainer(args.folder, args.seed, device, args.half), args.minutes, args.fall)
         return

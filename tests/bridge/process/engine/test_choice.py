@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bridge.config import AppConfig
+from bridge.config_file import start_controls
 from bridge.control.origin import Origin, Trust
 from bridge.control.store import ControlStore
 from bridge.process.engine.choice import (
@@ -16,6 +18,8 @@ from bridge.process.engine.choice import (
     check_model,
     check_size,
     configured,
+    lora_files,
+    lora_folder,
     offered,
     parse,
 )
@@ -103,6 +107,26 @@ def test_another_model_leaves_behind_what_was_configured_for_the_first() -> None
     assert (other.model, other.vae, other.cache, other.loras) == ("ember", "auto", "auto", ())
     assert (other.width, other.height, other.threads) == (64, 48, 3)
     assert configured(start, EngineChoice("identity", (64, 48)), (64, 48)).model == "wan21-1.3b"
+
+
+def test_loras_in_the_folder_of_the_model_follow_those_of_the_configuration(tmp_path: Path) -> None:
+    config = Config(model="wan21-tiny", weights_dir=str(tmp_path), loras=(LoraConfig(file="a.safetensors"),))
+    assert lora_files(config) == ("a.safetensors", *[""] * 7), "usually there is no folder"
+    folder = lora_folder(config)
+    assert folder == tmp_path / "loras" / "wan21-tiny"
+    folder.mkdir(parents=True)
+    for name in ("noir.safetensors", "Ink.PT", "notes.txt"):
+        (folder / name).touch()
+    wanted = ("a.safetensors", str(folder / "Ink.PT"), str(folder / "noir.safetensors"))
+    assert lora_files(config) == (*wanted, *[""] * 5)
+    assert lora_files(config.model_copy(update={"model": "wan21-1.3b", "loras": ()})) == ("",) * 8
+    for number in range(9):
+        (folder / f"{number}.safetensors").touch()
+    assert lora_files(config)[7] == str(folder / "6.safetensors"), "as many as there are slots"
+    start = start_controls(AppConfig(engine=config))
+    assert start.value("lora_1_file") == "" and start.value("lora_1") == 1.0, "it is loaded with the model"
+    assert start.value("lora_2_file") == str(folder / "0.safetensors") and start.value("lora_2") == 0.0
+    assert start_controls(AppConfig(engine=config, controls={"lora_2_file": "b.pt"})).value("lora_2_file") == "b.pt"
 
 
 def test_the_page_is_told_which_models_have_no_files_here(tmp_path: Path) -> None:

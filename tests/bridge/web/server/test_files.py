@@ -71,6 +71,16 @@ def test_folders_come_first_then_videos_and_pictures_and_nothing_hidden(videos: 
     assert [e.name for e in list_folder(str(videos), "B.m").entries] == ["b.MP4"]
 
 
+def test_loras_are_chosen_among_their_own_files_and_begin_with_the_downloads(home: Path) -> None:
+    for name in ("ink.safetensors", "old.PT", "clip.mp4", "notes.txt"):
+        (home / "Downloads" / name).write_bytes(b"x")
+    found = asked("/api/files", {"folder": "", "kind": "lora"}, present=f"file:{home}/Videos/x.mp4").json()
+    assert found["folder"] == str(home / "Downloads")
+    assert [entry["name"] for entry in found["entries"]] == ["ink.safetensors", "old.PT"]
+    refused = asked("/api/files", {"folder": "", "kind": "passwords"})
+    assert refused.status_code == 400 and "no kind of file" in refused.json()["error"]
+
+
 @POSIX
 def test_it_begins_with_the_folder_of_the_present_file_else_the_videos(videos: Path, home: Path) -> None:
     assert list_folder("").folder == str(videos)

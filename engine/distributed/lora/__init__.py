@@ -1,0 +1,1 @@
+"""LoRAs of a network whose blocks are on several ranks."""
