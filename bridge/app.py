@@ -33,6 +33,7 @@ from bridge.control.tempo.service import TempoService
 from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
+from bridge.pipeline.endpoints.recording import start_recorder
 from bridge.pipeline.input_policy import InputPolicy
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.model.switch import ModelSwitch
@@ -46,7 +47,6 @@ from bridge.process.engine.choice import EngineControls, know, offered
 from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
-from bridge.recording import start_recorder
 from bridge.show.folder import BINDINGS, SNAPSHOTS
 from bridge.show.live import LiveShow
 from bridge.table import table_of
