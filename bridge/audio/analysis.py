@@ -145,7 +145,8 @@ def _share(size: int, rate: int, low_hz: float, high_hz: float) -> np.ndarray:
     width = rate / size
     middle = np.arange(size // 2 + 1) * width
     share = (np.minimum(high_hz, middle + width / 2) - np.maximum(low_hz, middle - width / 2)) / width
-    return np.clip(share, 0.0, 1.0).repeat(2)
+    shares: np.ndarray = np.repeat(np.clip(share, 0.0, 1.0), 2)
+    return shares
 
 
 def _squares(samples: np.ndarray) -> np.ndarray:

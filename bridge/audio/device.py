@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,19 +105,17 @@ def choose(sound: Any, name: str) -> Mapping[str, Any]:
     Raises:
         AudioError: if there is none; names those that there are.
     """
-    inputs = [device for device in sound.query_devices() if device["max_input_channels"] > 0]
+    inputs: list[Mapping[str, Any]] = [one for one in sound.query_devices() if one["max_input_channels"] > 0]
     if not inputs:
         raise AudioError("There is no sound device with an input.", "Plug one in; it is tried again.")
-    best = [_is_best(sound, device) for device in inputs]
-    inputs = [device for _, device in sorted(zip(best, inputs, strict=True), key=lambda pair: not pair[0])]
+    inputs.sort(key=lambda device: not _is_best(sound, device))
     if not name:
         return _default(sound, inputs)
     wanted = name.casefold()
     for fits in (lambda text: text == wanted, lambda text: wanted in text):
         for device in inputs:
             if fits(device["name"].casefold()):
-                found: Mapping[str, Any] = device
-                return found
+                return device
     names = list(dict.fromkeys(device["name"] for device in inputs))
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     listed = ", ".join(map(repr, names[:MOST_LISTED]))
@@ -128,7 +126,7 @@ def _is_best(sound: Any, device: Mapping[str, Any]) -> bool:
     return bool(sound.query_hostapis(device["hostapi"])["name"] == BEST_ON_WINDOWS)
 
 
-def _default(sound: Any, inputs: list[Any]) -> Any:
+def _default(sound: Any, inputs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     chosen = [api["default_input_device"] for api in sound.query_hostapis() if api["name"] == BEST_ON_WINDOWS]
     chosen.append(sound.default.device[0])
     for index in chosen:

@@ -72,9 +72,9 @@ def test_without_data_nothing_is_heard(room: Room, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(listening, "QUIET_S", 0.05)
     room.make = lambda uri, playing: Played(tone(80.0, 0.1))
     room.say("/audio/source", "loopback:")
-    eventually(lambda: room.signals.names() and room.reading("state") == "waiting")
-    eventually(lambda: [room.reading(name) for name in BANDS] == [0.0] * 5)
-    assert [room.signal(name) for name in BANDS] == [0.0] * 5
+    eventually(lambda: room.signals.names(), "it to be heard")
+    eventually(lambda: [room.signal(name) for name in BANDS] == [0.0] * 5, "silence")
+    eventually(lambda: [room.reading(name) for name in BANDS] == [0.0] * 5 and room.reading("state") == "waiting")
     assert room.errors == [], "a pause is no fault"
 
 
