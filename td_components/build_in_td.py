@@ -1283,7 +1283,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "1: the first cue comes after the last one; 0: it does not. OSC: /tidecast/cue/loop",
+   "help": "Whether the first cue comes after the last one: 1 or 0. OSC: /tidecast/cue/loop",
    "section": false,
    "read_only": false
   },

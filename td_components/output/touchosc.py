@@ -18,6 +18,15 @@ LISTEN_PORT = 9020
 SNAPSHOTS = 8
 """Number of snapshots that have buttons."""
 
+PLAYED = ("Prompts", "Stream", "Modulation", "Video", "LoRA")
+"""Groups whose numbers have faders: what is played. What is set up before a show is on the page."""
+
+SWITCHED = ("Panic", "Cues", "Video", "Recording")
+"""Groups whose switches have buttons."""
+
+PRESSED = ("reset", "anchor", "cue_go")
+"""Commands that have buttons."""
+
 CONNECTION_1 = "0000000001"
 RECTANGLE = 1
 MOMENTARY, TOGGLE = 0, 2
@@ -98,7 +107,8 @@ def widgets(table: dict[str, Any]) -> list[Widget]:
     controls = {c["name"]: c for c in table["controls"]}
     found = [_label("title", 16, 10, 200, 34, "Tidecast", size=26)]
     found += _status(table, prefix)
-    numeric = [c for c in controls.values() if c["kind"] in ("float", "int") and not c["name"].startswith("weight_")]
+    numbers = [c for c in controls.values() if c["kind"] in ("float", "int") and c["group"] in PLAYED]
+    numeric = [c for c in numbers if not c["name"].startswith("weight_")]
     width = (WIDTH - 32) // len(numeric)
     for i, control in enumerate(numeric):
         steps = int(control["high"] - control["low"]) + 1 if control["kind"] == "int" else 11
@@ -112,19 +122,19 @@ def widgets(table: dict[str, Any]) -> list[Widget]:
         )
         address = f"{prefix}{control['address']}/norm"
         found.append(Widget(control["name"], "FADER", 508, y, 236, 44, message=Message(address), kind=EAST))
-    toggles = [c for c in controls.values() if c["kind"] == "bool"]
+    toggles = [c for c in controls.values() if c["kind"] == "bool" and c["group"] in SWITCHED]
     for i, control in enumerate(toggles):
         colour = PANIC_COLOUR if control["group"] == "Panic" else BUTTON_COLOUR
         x, y = 760 + 84 * (i % 3), 384 + 74 * (i // 3)
         found += _button(control["label"], f"{prefix}{control['address']}", x, y, 78, 66, None, TOGGLE, colour)
-    for i, name in enumerate(("reset", "anchor")):
+    for i, name in enumerate(PRESSED):
         command = next(c for c in table["commands"] if c["name"] == name)
         found += _button(
             command["label"],
             prefix + command["address"],
-            760 + 126 * i,
+            760 + 84 * i,
             610,
-            120,
+            78,
             48,
             ("FLOAT", "1"),
             MOMENTARY,

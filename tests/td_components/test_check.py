@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "text is cut": (cut_text, "bytes of text"),
     "script is not Python": (break_script, "its script is not Python 3.11"),
     "CR line ends": (windows_line_ends, "has CR line ends"),
-    "page count": (edit(f"{TREE}/Tidecast.cparm", "pages 10", "pages 11"), "the pages do not match their count"),
+    "page count": (edit(f"{TREE}/Tidecast.cparm", "pages 13", "pages 14"), "the pages do not match their count"),
     "unknown page": (edit(f"{TREE}/Tidecast.cparm", "About 0", "Abouts 0"), "there is no page 'Abouts'"),
     "custom name": (edit(f"{TREE}/Tidecast.cparm", " Strength ", " strength "), "strength is not a capital letter"),
     "help is announced and missing": (

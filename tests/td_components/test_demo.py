@@ -26,8 +26,14 @@ from tests.support.td_world import World, free_port
 LONG = ("水晶の川 🌊 a river of glass, slowly, " * 600).encode()[:20_480].decode(errors="ignore")
 
 
-NAMED = {"output_size": "1280x720", "engine_size": "272x256", "engine_model": "ember"} | {
-    f"mod_{number}": f"lora_1 sine hz={number}" for number in range(1, SLOTS + 1)
+NAMED = {
+    "output_size": "1280x720",
+    "engine_size": "272x256",
+    "engine_model": "ember",
+    "audio_source": "ndi",
+    "mask_key": "#0020ff",
+    "mask_background_color": "#102030",
+    **{f"mod_{number}": f"lora_1 sine hz={number}" for number in range(1, SLOTS + 1)},
 }
 """Values of controls that do not take every text."""
 

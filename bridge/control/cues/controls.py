@@ -72,7 +72,7 @@ GLIDE = _command(
     ("length", "s", True),
 )
 LOOP = _command(
-    "cue_loop", "/cue/loop", "Loop", "1: the first cue comes after the last one; 0: it does not.", ("on", "i", True)
+    "cue_loop", "/cue/loop", "Loop", "Whether the first cue comes after the last one: 1 or 0.", ("on", "i", True)
 )
 UNDO = _command("cue_undo", "/cue/undo", "Undo", "Take back the last change of the cue list in this Tidecast.")
 

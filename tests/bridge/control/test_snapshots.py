@@ -38,7 +38,7 @@ def eventually(condition, seconds=5.0):
 
 
 PANIC = {"bypass", "freeze", "black"}
-SESSION = {"compare", "tempo_bpm", "tempo_bend", "cue_capture"}
+SESSION = {"compare", "tempo_bpm", "tempo_bend", "cue_capture", "mask_view"}
 """What no snapshot holds either: how the player looks, and what may be that of other programs too."""
 
 ON_REQUEST = {
@@ -52,6 +52,14 @@ ON_REQUEST = {
         "tempo_midi_port": "Mixer",
         "snap": "bar",
         "snap_trim": 40.0,
+    },
+    "audio": {
+        "audio_source": "ndi",
+        "audio_auto": False,
+        "audio_gain": -6.0,
+        "audio_release": 300.0,
+        "audio_low_edge": 200.0,
+        "audio_high_edge": 3000.0,
     },
     "modulation": {"mod_depth": 0.5, **{f"mod_{n}": f"mix sine hz={n}" for n in range(1, 17)}},
 }

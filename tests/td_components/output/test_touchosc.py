@@ -32,10 +32,11 @@ def test_the_layout_sends_to_addresses_that_exist_and_receives_what_is_reported(
             assert (osc.findtext("send") == "1") <= (path in TABLE.targets)
             paths[path] = osc
     faders = {p for p in paths if p.endswith("/norm")}
-    numeric = {t for t, v in TABLE.targets.items() if v.twin == "norm"}
-    assert faders == numeric, "every number has a fader"
-    toggles = {t for t, v in TABLE.targets.items() if v.control is not None and v.control.kind.value == "bool"}
-    assert toggles <= paths.keys()
+    owned = {address: target for address, target in TABLE.targets.items() if target.control is not None}
+    played = {t for t, v in owned.items() if v.twin == "norm" and v.control.group in touchosc.PLAYED}
+    assert faders == played, "every number that is played has a fader"
+    switched = {t for t, v in owned.items() if v.control.kind.value == "bool" and v.control.group in touchosc.SWITCHED}
+    assert switched <= paths.keys()
     assert str(touchosc.LISTEN_PORT) in (HERE / "docs" / "controllers.md").read_text()
 
 

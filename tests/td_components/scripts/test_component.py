@@ -25,8 +25,14 @@ from tests.fakes.touchdesigner_operators import ParMode
 from tests.support.td_world import Bridge, World, connected
 
 DESK = Origin("desk", Trust.MACHINE)
-NAMED = {"output_size": "1280x720", "engine_size": "512x288", "engine_model": "wan21-tiny", "audio_source": "ndi"} | {
-    f"mod_{number}": f"mix sine hz={number}" for number in range(1, SLOTS + 1)
+NAMED = {
+    "output_size": "1280x720",
+    "engine_size": "512x288",
+    "engine_model": "wan21-tiny",
+    "audio_source": "ndi",
+    "mask_key": "#0020ff",
+    "mask_background_color": "#102030",
+    **{f"mod_{number}": f"mix sine hz={number}" for number in range(1, SLOTS + 1)},
 }
 OTHER = {
     Kind.TEXT: "Ein Fluß aus Glas – 水晶の川 🌊",
