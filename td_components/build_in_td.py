@@ -3181,7 +3181,7 @@ COMPONENT = json.loads(r'''{
    "low": null,
    "high": null,
    "menu": [],
-   "help": "1 at a hit, then it falls. OSC: /tidecast/status/audio/onset",
+   "help": "Rises to 1 at a hit, then falls. OSC: /tidecast/status/audio/onset",
    "section": false,
    "read_only": true
   },

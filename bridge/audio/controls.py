@@ -66,7 +66,7 @@ READINGS = (
     Reading("audio_low", "/status/audio/low", Kind.FLOAT, "", "The same of its low part."),
     Reading("audio_mid", "/status/audio/mid", Kind.FLOAT, "", "The same of its middle."),
     Reading("audio_high", "/status/audio/high", Kind.FLOAT, "", "The same of its high part."),
-    Reading("audio_onset", "/status/audio/onset", Kind.FLOAT, "", "1 at a hit, then it falls."),
+    Reading("audio_onset", "/status/audio/onset", Kind.FLOAT, "", "Rises to 1 at a hit, then falls."),
     Reading("audio_bpm", "/status/audio/bpm", Kind.FLOAT, "bpm", "The tempo that is heard, a proposal; 0 if none is."),
     Reading("audio_heard", "/status/audio/source", Kind.TEXT, "", "What is heard; empty if nothing is."),
     Reading("audio_state", "/status/audio/state", Kind.TEXT, "", "What it does: one of " + ", ".join(State) + "."),

@@ -55,6 +55,7 @@ def test_values_that_the_buttons_send_are_understood():
     store = ControlStore(TABLE)
     recalled = []
     store.on("snapshot_recall", lambda args, caller: recalled.append(args))
+    store.on("cue_go", lambda args, caller: None)
     for node in layout().iter("node"):
         if node.get("type") != "BUTTON":
             continue
