@@ -20,6 +20,9 @@ from engine.control import Control
 TRIGGER_LEVEL = 0.5
 """A signal above this triggers."""
 
+TRIGGER_RISE = 0.2
+"""One that is above it already, such as a hit that still falls, triggers again if it rises by so much at once."""
+
 TRIGGER_PAUSE_NS = 80_000_000
 """Shortest time between two triggers; a signal that is put less often than this triggers each time that it is high."""
 
@@ -140,7 +143,7 @@ class Running:
             return
         (before, before_ns), self._heard = self._heard, newest
         value, at_ns = newest
-        rises = before <= TRIGGER_LEVEL or at_ns - before_ns >= TRIGGER_PAUSE_NS
+        rises = before <= TRIGGER_LEVEL or value - before >= TRIGGER_RISE or at_ns - before_ns >= TRIGGER_PAUSE_NS
         free = self._triggered_ns is None or at_ns - self._triggered_ns >= TRIGGER_PAUSE_NS
         if value > TRIGGER_LEVEL and rises and free:
             self._triggered_ns = min(at_ns, now_ns)

@@ -20,10 +20,9 @@ PERIOD_S = 2.3
 
 
 def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarray, np.ndarray]:
-    """The times at which frames are seen, in s, and the strength with which they were made: by an engine that takes
-    `chunk` frames at once, is free for them half a frame after it has them, and then needs `compute_s`."""
-    wait_s = 0.5 / FPS
-    delay_s = (chunk - 1) / FPS + wait_s + compute_s  # from the capture of a frame until it is sent: the same for all
+    """The middles of the times for which frames are on air, in s, and the strength with which they were made: by an
+    engine that takes `chunk` frames at once and needs `compute_s` from when it has them."""
+    delay_s = (chunk - 1) / FPS + compute_s  # from the capture of a frame until it is sent: the same for all
     readings = {"latency": delay_s * 1e3, "fps_engine": FPS}
     lead = LeadTimes(STAGES, lambda: readings, lambda: float(chunk), lambda: 1000.0 / FPS)
     stage = Stage(lead_ms=lead.of)
@@ -33,11 +32,11 @@ def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarra
         times, values = [], []
         told_s, told = 0.0, 0.5
         for first in range(chunk, round(seconds * FPS), chunk):
-            begun_s = (first + chunk - 1) / FPS + wait_s
+            begun_s = (first + chunk - 1) / FPS
             while told_s + TICK_S <= begun_s:  # the supervisor tells the engine
                 told_s += TICK_S
                 told = stage.at(told_s).value("strength")
-            times += [(first + n) / FPS + delay_s for n in range(chunk)]
+            times += [(first + n + 0.5) / FPS + delay_s for n in range(chunk)]
             values += [told] * chunk
         return np.array(times), np.array(values)
     finally:
@@ -51,7 +50,7 @@ def test_phase_and_depth_do_not_depend_on_the_size_of_a_chunk(chunk: int, comput
     wave = np.stack([np.sin(angles), np.cos(angles), np.ones_like(angles)], axis=1)
     sine, cosine, middle = np.linalg.lstsq(wave, values, rcond=None)[0]
     late_s = -math.atan2(cosine, sine) * PERIOD_S / (2.0 * math.pi)
-    assert abs(late_s) < TICK_S / 4.0
+    assert late_s == pytest.approx(TICK_S / 2.0, abs=TICK_S / 4.0), "the engine is told once in a tick"
     held = np.sinc(chunk / FPS / PERIOD_S)  # what it costs that the frames of a chunk have one value
     assert math.hypot(sine, cosine) == pytest.approx(0.3 * held, rel=0.02) and middle == pytest.approx(0.5, abs=0.01)
     assert max(values) == pytest.approx(0.8, abs=0.01) and min(values) == pytest.approx(0.2, abs=0.01)

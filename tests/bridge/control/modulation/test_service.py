@@ -202,6 +202,10 @@ def test_a_signal_that_rises_begins_an_envelope_once(stage: Stage) -> None:
     assert stage.at(5.51).value("strength") == pytest.approx(0.7)
     stage.signals.put("audio/onset", 0.9, stage.at(7.5).ns)  # one that is only put when it hits
     assert stage.at(7.51).value("strength") == pytest.approx(0.7)
+    for n, level in enumerate((1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.68, 0.66, 0.65, 1.0)):  # two hits, 100 ms apart
+        stage.signals.put("audio/onset", level, stage.at(9.0 + n / 100.0).ns)
+        stage.value("strength")
+    assert stage.at(9.11).value("strength") == pytest.approx(0.7), "the second hit, while the first still falls"
 
 
 def test_a_follower_is_scaled_and_holds_what_it_heard_last(stage: Stage) -> None:
