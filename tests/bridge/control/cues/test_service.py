@@ -114,7 +114,7 @@ def test_over_udp_a_list_plays_in_the_tempo_and_tells_where_it_is(
             eventually(lambda: running.reading("cue") == "Three", say=lambda: str(running.telemetry.snapshot()))
             assert running.store.snapshot.value("prompt_1") == "ink"
             values = [value for name, value in running.written if name == "strength"]
-            assert values[0] == 0.1 and values[-1] == 0.2 and values == sorted(values) and len(values) > 3
+            assert values[0] == 0.1 and values[-1] == 0.2 and values == sorted(values)
             eventually(lambda: running.reading("cue_state") == "end")
             client.send("/tidecast/cue/jump", [2])
             eventually(lambda: running.store.snapshot.value("strength") == 0.2 and running.reading("cue_number") == 3)
