@@ -51,7 +51,7 @@ class Room:
         return found[0] if found else 0.0
 
 
-def eventually(condition: Callable[[], object], what: str = "", seconds: float = 30.0) -> None:
+def eventually(condition: Callable[[], object], what: str = "", seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"did not happen in time: {what}"

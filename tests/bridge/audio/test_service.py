@@ -125,13 +125,13 @@ def test_whatever_a_source_raises_is_said_once_and_tried_again(room: Room) -> No
 
 
 def test_a_source_that_hangs_is_left_behind_and_another_one_heard(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_thread, "HANG_S", 0.1)
+    monkeypatch.setattr(endpoint_thread, "HANG_S", 0.5)
     monkeypatch.setattr("bridge.audio.service.STOP_S", 0.1)
     release = threading.Event()
 
     class Hanging(Played):
         def open(self) -> None:
-            release.wait(30.0)
+            release.wait(240.0)
 
     room.make = lambda uri, playing: (
         Hanging(tone(80.0)) if "bad" in uri else Played(tone(80.0), then=endless(tone(80.0)))
@@ -142,7 +142,7 @@ def test_a_source_that_hangs_is_left_behind_and_another_one_heard(room: Room, mo
     eventually(lambda: room.reading("state") == "running")
     began = time.monotonic()
     room.audio.stop()
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 60.0
     release.set()
 
 
