@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 REAL_TIME = {
     "bridge/test_app.py",
     "bridge/control/tempo/test_flash.py",
+    "bridge/control/tempo/test_in_the_bridge.py",
     "bridge/drills/test_fault_programs.py",
     "bridge/drills/test_faults.py",
     "bridge/pipeline/model/test_switch.py",
