@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from bridge.cli.terminal import PrintableConsole, cell
 from bridge.control.document import arguments_text, range_text
@@ -50,18 +50,20 @@ def _fail(error: TidecastError | str) -> typer.Exit:
 def list_osc() -> None:
     """Every control, command and reading with its OSC address."""
     group = ""
-    table = Table("address", "type", "range, default", "what it does", title=f"Controls, below {PREFIX}")
+    table = Table(
+        Column("address", no_wrap=True), "type", "range, default", "what it does", title=f"Controls, below {PREFIX}"
+    )
     for c in TABLE.controls:
         table.add_section() if c.group != group else None
         group = c.group
         table.add_row(c.address, c.kind.value, range_text(c), c.help)
     console.print(table)
     console.print(f"Every numeric control has the twins {PREFIX}/.../norm (0 to 1) and {PREFIX}/.../midi (0 to 127).")
-    table = Table("address", "arguments", "what it does", title="Commands")
+    table = Table(Column("address", no_wrap=True), "arguments", "what it does", title="Commands")
     for command in TABLE.commands:
         table.add_row(command.address, escape(arguments_text(command)), command.help)
     console.print(table)
-    table = Table("address", "type", "unit", "what it tells", title="Telemetry, to subscribers")
+    table = Table(Column("address", no_wrap=True), "type", "unit", "what it tells", title="Telemetry, to subscribers")
     for r in TABLE.readings:
         table.add_row(r.address, r.kind.value, r.unit, r.help)
     console.print(table)

@@ -140,11 +140,11 @@ class TidecastExt:
         """Send every parameter of the pages Stream, Prompts, Beat, Audio and LoRA, except tempo, bend and panic buttons
         that are off."""
         self._open()
-        self.link.settle(keep_waiting=False)
-        self.link.known.clear()
+        now = time.monotonic()
+        self.link.resend(now)
         for name in self.link.kinds:
             if self.link.resends(name, self.par(name)):
-                self._tell(name)
+                self._tell(name, now)
 
     def Storepreset(self, number=None):
         """Store the look under a number, in the component's storage: neither panic buttons nor input, seed, latency
@@ -219,14 +219,14 @@ class TidecastExt:
     def _send(self, address, values):
         self.ownerComp.op("osc_out").sendOSC(PREFIX + address, values)
 
-    def _tell(self, name):
+    def _tell(self, name, now=None):
         """Send one control if Tidecast does not have its value yet."""
         value = self.noticed[name] = self.par(name)
         if name == "Input" and not value:
             value = self._own_input()
             if not value:
                 return
-        message = self.link.local(name, value, time.monotonic())
+        message = self.link.local(name, value, time.monotonic() if now is None else now)
         if message is not None and self.par("Active"):
             self.ownerComp.op("osc_out").sendOSC(message[0], [message[1]])
 
@@ -253,6 +253,8 @@ class TidecastExt:
                 self._call("onReady", self.ownerComp)
             elif kind == "error":
                 self._error(*values)
+            elif kind == "ask":
+                self._send("/resend", [])
             elif kind == "prompt":
                 self._call("onPromptDone", self.ownerComp, values[0])
             else:

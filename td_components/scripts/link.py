@@ -10,6 +10,7 @@ Events are tuples:
     ("error", topic, reason)        it reports an error
     ("prompt", text)                this prompt is now in force
     ("line", text)                  add this to the log
+    ("ask",)                        ask Tidecast for every value
 """
 
 import struct
@@ -22,6 +23,10 @@ HOLD = 0.3
 GAP = 0.7
 """Seconds of silence after which Tidecast may have been restarted: echoes are then held back until its heartbeat
 arrives, so that the defaults of a new process never overwrite the values here."""
+STALE = 1.0
+"""Seconds after a resend in which another value than the one that was sent is taken for one from before it: the echo
+that would correct it may be lost where many arrive at once, and a default must not take its place. Then Tidecast is
+asked."""
 READY_STATES = ("running", "no-input")
 SHARED = (PREFIX + "/tempo/bpm", PREFIX + "/tempo/bend")
 """What may be that of other programs too: it is sent when it is changed here, and at no other time."""
@@ -53,6 +58,8 @@ class Link:
         self.known = {}
         self.changed_at = {}
         self.waiting = {}
+        self.resent_at = None
+        self.doubted = False
         self.held = True
         self.restarted = True
 
@@ -62,6 +69,12 @@ class Link:
         self.held = self.restarted = False
         if not keep_waiting:
             self.waiting = {par: value for par, value in self.waiting.items() if par in self.panic}
+
+    def resend(self, now):
+        """Every value is about to be sent again."""
+        self.settle(keep_waiting=False)
+        self.known.clear()
+        self.resent_at = now
 
     def resends(self, par, value):
         """Whether a resend sends this value. A panic button that is off is not sent: somebody else may have pressed it
@@ -135,6 +148,10 @@ class Link:
 
     def _echo(self, par, value, now):
         value = self.wire(par, value)
+        resent = self.resent_at is not None and now - self.resent_at < STALE
+        if resent and self.changed_at.get(par) == self.resent_at and value != self.known[par]:
+            self.doubted = True
+            return []
         if self.held or now - self.changed_at.get(par, -HOLD) < HOLD:
             self.waiting[par] = value
             return []
@@ -148,6 +165,9 @@ class Link:
     def tick(self, now):
         """Time has passed. Returns the events."""
         events = []
+        if self.doubted and now - self.resent_at >= STALE:
+            self.doubted = False
+            events.append(("ask",))
         if not self.held:
             heard = self.heard_at  # an echo from before the change must not be shown when Tidecast has died after it
             for par in [p for p in self.waiting if heard - self.changed_at.get(p, heard - HOLD) >= HOLD]:

@@ -27,6 +27,7 @@ OPTIONAL = {
     "engine/models/wan21/norm_silu_triton.py": "kernels",
     "engine/runtime/quantise_triton.py": "kernels",
     "bridge/control/midi": "midi",
+    "bridge/bench/photographs.py": "dev",  # says which library brings the photographs
 }
 """Folders and modules that are imported only where their extra is wanted, and the extra. Elsewhere the import of an
 extra's library is inside `try`, with an answer to `ImportError`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,6 +25,7 @@ class Room:
     """The service, and what it says."""
 
     def __init__(self) -> None:
+        self.others = set(threading.enumerate())  # a bridge of other tests may still run in this process
         self.store, self.telemetry, self.signals = ControlStore(TABLE), Telemetry(TABLE), Signals()
         self.errors: list[str] = []
         self.telemetry.listen_errors(lambda topic, text: self.errors.append(text))
@@ -42,6 +44,11 @@ class Room:
         answers: list[Any] = []
         self.store.handle(PREFIX + address, args, origin, lambda topic, values: answers.append(values))
         return answers
+
+    def threads(self) -> list[str]:
+        """Names of the threads of its service and of its sources."""
+        names = (thread.name for thread in set(threading.enumerate()) - self.others)
+        return [name for name in names if name.startswith("audio")]
 
     def reading(self, name: str) -> Any:
         return self.telemetry.snapshot().get(f"audio_{name}")

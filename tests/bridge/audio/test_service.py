@@ -50,7 +50,7 @@ def endless(sound: np.ndarray) -> Callable[[], Block]:
 def test_off_is_the_default_and_costs_nothing(room: Room) -> None:
     eventually(lambda: room.reading("state") == "off")
     assert room.signals.names() == ()
-    eventually(lambda: not any(t.name.startswith("audio ") for t in threading.enumerate()), "no thread for a source")
+    eventually(lambda: not any(name.startswith("audio ") for name in room.threads()), "no thread for a source")
     assert [room.reading(name) for name in BANDS] == [0.0] * 5
 
 
@@ -175,6 +175,6 @@ def test_start_and_stop_leave_nothing_behind(room: Room) -> None:
     room.audio.stop()
     room.audio.stop()
     assert record.closed.is_set()
-    eventually(lambda: not any(t.name.startswith("audio") for t in threading.enumerate()), "no thread")
+    eventually(lambda: not room.threads(), "no thread")
     room.audio.start()
     eventually(lambda: room.reading("state") == "running")

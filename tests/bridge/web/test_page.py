@@ -252,7 +252,7 @@ def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
     reached: set[str] = set()
     panels: list[str] = []
-    for _ in range(280):
+    for _ in range(400):
         page.key("Tab", "Tab", 9)
         panels.append(page.js("document.activeElement.closest('header, section')?.id"))
         reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))

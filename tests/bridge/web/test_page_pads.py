@@ -21,7 +21,7 @@ BOXES = """JSON.stringify(["#picture", "#panic", "#snapshots", "#rest", ...[...A
 return [s, b.x, b.y, b.width, b.height]; }))"""
 
 BAR = "document.getElementById('store-bar')"
-WORDS = {"input", "seed", "latency", "recording", "tempo", "modulation"}
+WORDS = {"input", "seed", "latency", "recording", "tempo", "modulation", "audio"}
 
 
 @pytest.fixture

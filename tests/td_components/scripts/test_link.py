@@ -83,8 +83,7 @@ class Show:
             self.obey(self.link.tick(self.now))
             if self.resend_due:
                 self.resend_due = False
-                self.link.settle(keep_waiting=False)
-                self.link.known.clear()
+                self.link.resend(self.now)
                 for par in PARS:
                     if self.link.resends(par, self.pars[par]):
                         self.tell(par)
@@ -96,6 +95,9 @@ class Show:
                 self.pars[event[1]] = event[2]
             elif event[0] in ("online", "ready"):
                 self.resend_due = True
+            elif event[0] == "ask" and self.up:
+                for par, value in self.values.items():
+                    self.take(par, value)
 
 
 ACTS = st.one_of(
@@ -115,6 +117,25 @@ def test_both_sides_agree_in_the_end(acts):
         getattr(show, act)(*args)
     show.advance(3.0)
     assert show.pars == show.values
+
+
+def test_lost_echoes_leave_no_default_of_a_new_process_in_place_of_a_value():
+    """Many values arrive at once after a restart, more than a socket holds: the defaults came, the echoes did not."""
+    show = Show()
+    show.advance(2.5)
+    show.local("Strength", 0.9)
+    show.advance(1.5)
+    show.up = False
+    show.outbox.clear()
+    show.advance(4.0)
+    show.born()
+    while show.link.resent_at is None:
+        show.advance(0.01)
+    show.outbox = deque([(show.now + 0.01, show.link.address_of["Strength"], 0.5)])
+    show.advance(0.02)
+    show.outbox.clear()
+    show.advance(3.0)
+    assert show.pars["Strength"] == show.values["Strength"] == show.link.wire("Strength", 0.9)
 
 
 @settings(max_examples=40, deadline=None)
