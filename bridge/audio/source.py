@@ -144,7 +144,7 @@ def open_source(text: str, playing: Callable[[], str]) -> AudioSource:
     return source
 
 
-def library(name: str, extra: str = "audio") -> Any:
+def library(name: str) -> Any:
     """A library that is optional.
 
     Raises:
@@ -155,7 +155,7 @@ def library(name: str, extra: str = "audio") -> Any:
     except ImportError as error:
         raise AudioError(
             f"The library {name} is not installed ({error.name or error}).",
-            f"Run: pip install 'tidecast[{extra}]'.",
+            f"Run: pip install {name}",
         ) from error
     except OSError as error:  # PortAudio, PulseAudio
         raise AudioError(

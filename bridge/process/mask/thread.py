@@ -23,7 +23,7 @@ WAIT_S = 0.5
 
 REST = 1.0
 """After every mask the thread rests for this many times as long as it took, so that it never takes more than half of a
-core from the model. A mask takes 2 to 3 ms, an input at 60 frames a second gives it 17."""
+core from the model. An input at 60 frames a second gives a mask 17 ms."""
 
 FAILED = "The person mask failed ({}). The whole picture is restyled until it works again."
 
