@@ -105,7 +105,7 @@ def test_without_devices_or_the_library_it_is_said_what_to_do(
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(AudioError, match="pip install sounddevice"):
         DeviceSound("").open()
-    with pytest.raises(AudioError, match="pip install sounddevice"):
+    with pytest.raises(AudioError, match="pip install no_such_library_of_sound"):
         library("no_such_library_of_sound")
 
 
