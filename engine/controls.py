@@ -18,6 +18,9 @@ PROMPT_SLOTS = 4
 LORA_SLOTS = 8
 """Number of LoRAs that can be loaded at a time."""
 
+LORA_ENDINGS = ("safetensors", "pt", "pth")
+"""Endings of LoRA files."""
+
 STAGES = ("upload", "encode", "dit", "decode", "download")
 """The stages of a chunk whose times are measured, in order."""
 

@@ -46,24 +46,27 @@ def _fail(error: TidecastError | str) -> typer.Exit:
     return typer.Exit(1)
 
 
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column has addresses, which are never cut off."""
+    return Table(Column("address", no_wrap=True), *columns, title=title)
+
+
 @osc_app.command("list")
 def list_osc() -> None:
     """Every control, command and reading with its OSC address."""
     group = ""
-    table = Table(
-        Column("address", no_wrap=True), "type", "range, default", "what it does", title=f"Controls, below {PREFIX}"
-    )
+    table = _table(f"Controls, below {PREFIX}", "type", "range, default", "what it does")
     for c in TABLE.controls:
         table.add_section() if c.group != group else None
         group = c.group
         table.add_row(c.address, c.kind.value, range_text(c), c.help)
     console.print(table)
     console.print(f"Every numeric control has the twins {PREFIX}/.../norm (0 to 1) and {PREFIX}/.../midi (0 to 127).")
-    table = Table(Column("address", no_wrap=True), "arguments", "what it does", title="Commands")
+    table = _table("Commands", "arguments", "what it does")
     for command in TABLE.commands:
         table.add_row(command.address, escape(arguments_text(command)), command.help)
     console.print(table)
-    table = Table(Column("address", no_wrap=True), "type", "unit", "what it tells", title="Telemetry, to subscribers")
+    table = _table("Telemetry, to subscribers", "type", "unit", "what it tells")
     for r in TABLE.readings:
         table.add_row(r.address, r.kind.value, r.unit, r.help)
     console.print(table)

@@ -175,7 +175,7 @@ class Supervisor:
     def controls_changed(self) -> None:
         """Send the engine the controls in force; never waits, from any thread. Without this call it gets them some time
         within `TICK_S`."""
-        if self._controls() is not self._sent and time.monotonic() - self._posted_s >= POST_S:
+        if time.monotonic() - self._posted_s >= POST_S:
             self._post_controls()
 
     def _post_controls(self) -> None:

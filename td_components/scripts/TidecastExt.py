@@ -137,8 +137,7 @@ class TidecastExt:
         self._show("Process", engine.status())
 
     def Resend(self):
-        """Send every parameter of the pages Stream, Prompts, Beat, Audio and LoRA, except tempo, bend and panic buttons
-        that are off."""
+        """Send every parameter that stands for a control, except tempo, bend and panic buttons that are off."""
         self._open()
         now = time.monotonic()
         self.link.resend(now)

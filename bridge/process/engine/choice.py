@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.config import Config
 from engine.control import NEVER, live
-from engine.controls import LORA_SLOTS
+from engine.controls import LORA_ENDINGS, LORA_SLOTS
 from engine.errors import ConfigError, ModelError, TidecastError
 from engine.models import registry, weights
 
@@ -173,10 +173,6 @@ def configured(config: Config, choice: EngineChoice, size: Size) -> Config:
     return config.model_copy(update=changes)
 
 
-LORA_ENDINGS = (".safetensors", ".pt", ".pth")
-"""Endings of LoRA files."""
-
-
 def lora_folder(config: Config) -> Path:
     """The folder whose LoRAs are on faders from the start: `loras/MODEL` among the model files.
 
@@ -195,7 +191,7 @@ def lora_files(config: Config) -> tuple[str, ...]:
     files = [lora.file for lora in config.loras]
     for folder in (lora_folder(config), Path(registry.__file__).with_name(config.model) / "loras"):
         with contextlib.suppress(OSError):  # usually there is none
-            files += sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in LORA_ENDINGS)
+            files += sorted(str(path) for path in folder.iterdir() if path.suffix[1:].lower() in LORA_ENDINGS)
     return (*files[:LORA_SLOTS], *("",) * (LORA_SLOTS - len(files)))
 
 

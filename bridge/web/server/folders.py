@@ -19,6 +19,7 @@ import platformdirs
 
 from bridge.video.address import MAX_CHARACTERS, parse_uri
 from bridge.video.names import FILE_ENDINGS, is_network_path
+from engine.controls import LORA_ENDINGS
 from engine.errors import ControlError, TransportError
 
 MAX_ENTRIES = 500
@@ -71,7 +72,7 @@ class Listing:
     places: tuple[Entry, ...]
 
 
-ENDINGS = {"video": FILE_ENDINGS, "lora": ("safetensors", "pt", "pth")}
+ENDINGS = {"video": FILE_ENDINGS, "lora": LORA_ENDINGS}
 """Endings of the files that are shown, by what is chosen: something to play, or a LoRA."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,17 +28,11 @@ return document.getElementById("views").dispatchEvent(event); })"""
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [*os.environ]:
-            if name.startswith("XDG_"):
-                patch.delenv(name)
-        patch.setenv("HOME", str(folder))
-        (folder / "Videos" / "Tour").mkdir(parents=True)
-        (folder / "Videos" / "loop.mp4").write_bytes(b"x" * 3000)
-        (folder / "Videos" / "Tour" / "night one.mov").write_bytes(b"x" * 10)
-        yield folder
+def home(empty_home: Path) -> Path:
+    (empty_home / "Videos" / "Tour").mkdir(parents=True)
+    (empty_home / "Videos" / "loop.mp4").write_bytes(b"x" * 3000)
+    (empty_home / "Videos" / "Tour" / "night one.mov").write_bytes(b"x" * 10)
+    return empty_home
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,17 +32,11 @@ def text(number: int, inside: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [*os.environ]:
-            if name.startswith("XDG_"):
-                patch.delenv(name)
-        patch.setenv("HOME", str(folder))
-        (folder / "Downloads").mkdir()
-        for name in ("ink.safetensors", "old.pt", "clip.mp4"):
-            (folder / "Downloads" / name).write_bytes(b"x" * 2000)
-        yield folder
+def home(empty_home: Path) -> Path:
+    (empty_home / "Downloads").mkdir()
+    for name in ("ink.safetensors", "old.pt", "clip.mp4"):
+        (empty_home / "Downloads" / name).write_bytes(b"x" * 2000)
+    return empty_home
 
 
 @pytest.fixture(scope="module")
