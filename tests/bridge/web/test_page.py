@@ -20,6 +20,7 @@ import pytest
 
 from bridge.bench.peers import SleepProbe
 from bridge.config import EXAMPLES
+from bridge.control.modulation.controls import SLOTS, slot
 from bridge.control.origin import Origin, Trust
 from bridge.drills.viewers import open_pages
 from bridge.pipeline.readings import DROP_CAUSES
@@ -249,6 +250,8 @@ def test_the_crossfader_sets_four_weights_by_mouse_and_by_keys(page: Tab, stage:
 
 def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage) -> None:
     """Tab goes through every control; arrows move a fader, Space presses a button."""
+    stage.store.set_many({slot(number): f"mix sine hz={number}" for number in range(1, SLOTS + 1)})
+    page.until("!document.querySelector('.mods button[hidden]')", "a row of every modulator")
     page.js("document.activeElement.blur(); scrollTo(0, 0)")
     reached: set[str] = set()
     panels: list[str] = []
@@ -258,6 +261,7 @@ def test_the_keyboard_alone_reaches_and_moves_everything(page: Tab, stage: Stage
         reached.add(page.js("document.activeElement.closest('[data-control]')?.dataset.control ?? ''"))
         if page.js("document.activeElement === document.body"):
             break
+    stage.store.set_many({slot(number): "" for number in range(1, SLOTS + 1)})
     assert reached >= {c.name for c in TABLE.controls}
     order = [name for name, before in zip(panels, [None, *panels], strict=False) if name and name != before]
     assert order[:5] == ["top", "picture", "panic", "snapshots", "beat"] and order[-1] == "health", order
