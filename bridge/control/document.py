@@ -30,7 +30,8 @@ def markdown(table: ControlTable) -> str:
         "|---|---|---|",
         *(_row(c.address, arguments_text(c), c.help) for c in table.commands),
         "",
-        f"**Telemetry**, to subscribers ten times a second; errors come at `{PREFIX}/error` (address, reason).",
+        "**Telemetry**, to subscribers: ten times a second the state and what has changed, once a second everything; "
+        f"errors come at `{PREFIX}/error` (address, reason).",
         "",
         "| address | type | unit | what it tells |",
         "|---|---|---|---|",

@@ -26,7 +26,6 @@ class TidecastExt:
         self.noticed = {}
         self.due = {}
         self.resend_due = False
-        self.pings = 0
         self.told_bpm = 0.0
         self.quit_word = secrets.token_hex(16)
 
@@ -37,10 +36,8 @@ class TidecastExt:
         now = time.monotonic()
         self._open()
         if self.par("Active"):
-            if self._every("ping", 1.0, now):
+            if self._every("subscribe", 1.0, now):
                 self._send("/subscribe", [self.par("Listenport")])
-                self._send("/ping", [self.pings])
-                self.pings += 1
             self._apply(self.link.tick(now))
             if self.resend_due:
                 self.resend_due = False
@@ -139,11 +136,10 @@ class TidecastExt:
     def Resend(self):
         """Send every parameter that stands for a control, except tempo, bend and panic buttons that are off."""
         self._open()
-        now = time.monotonic()
-        self.link.resend(now)
+        self.link.resend()
         for name in self.link.kinds:
             if self.link.resends(name, self.par(name)):
-                self._tell(name, now)
+                self._tell(name)
 
     def Storepreset(self, number=None):
         """Store the look under a number, in the component's storage: neither panic buttons nor input, seed, latency
@@ -218,14 +214,14 @@ class TidecastExt:
     def _send(self, address, values):
         self.ownerComp.op("osc_out").sendOSC(PREFIX + address, values)
 
-    def _tell(self, name, now=None):
+    def _tell(self, name):
         """Send one control if Tidecast does not have its value yet."""
         value = self.noticed[name] = self.par(name)
         if name == "Input" and not value:
             value = self._own_input()
             if not value:
                 return
-        message = self.link.local(name, value, time.monotonic() if now is None else now)
+        message = self.link.local(name, value)
         if message is not None and self.par("Active"):
             self.ownerComp.op("osc_out").sendOSC(message[0], [message[1]])
 
@@ -254,6 +250,8 @@ class TidecastExt:
                 self._error(*values)
             elif kind == "ask":
                 self._send("/resend", [])
+            elif kind == "ping":
+                self._send("/ping", values)
             elif kind == "prompt":
                 self._call("onPromptDone", self.ownerComp, values[0])
             else:

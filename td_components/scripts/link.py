@@ -11,6 +11,7 @@ Events are tuples:
     ("prompt", text)                this prompt is now in force
     ("line", text)                  add this to the log
     ("ask",)                        ask Tidecast for every value
+    ("ping", number)                send this ping, which Tidecast answers after everything that was sent before it
 """
 
 import struct
@@ -18,15 +19,14 @@ import struct
 PREFIX = "/tidecast"
 OFFLINE_AFTER = 3.0
 """Seconds of silence after which Tidecast counts as gone; it reports ten times a second."""
-HOLD = 0.3
-"""Seconds for which an echo is held back after a change by hand, so that it does not move the control backwards."""
+PING_S = 1.0
+"""Seconds from one ping to the next."""
+ASK_S = 0.3
+"""After the answer to a change, time for the echo of that change, in seconds. A third of it is the time between pings
+while a change is not answered."""
 GAP = 0.7
 """Seconds of silence after which Tidecast may have been restarted: echoes are then held back until its heartbeat
 arrives, so that the defaults of a new process never overwrite the values here."""
-STALE = 1.0
-"""Seconds after a resend in which another value than the one that was sent is taken for one from before it: the echo
-that would correct it may be lost where many arrive at once, and a default must not take its place. Then Tidecast is
-asked."""
 READY_STATES = ("running", "no-input")
 SHARED = (PREFIX + "/tempo/bpm", PREFIX + "/tempo/bend")
 """What may be that of other programs too: it is sent when it is changed here, and at no other time."""
@@ -40,6 +40,8 @@ class Link:
     """
 
     def __init__(self, manifest):
+        self.pings = 0
+        self.pinged_at = float("-inf")
         self.kinds = {row["par"]: row["kind"] for row in manifest["controls"]}
         self.look = {row["par"] for row in manifest["controls"] if row["stored"] == "always"}
         self.panic = {row["par"] for row in manifest["controls"] if row["stored"] == "never"}
@@ -56,10 +58,9 @@ class Link:
         self.heartbeat = None
         self.heard_at = None
         self.known = {}
-        self.changed_at = {}
+        self.unanswered = {}
+        self.doubted = {}
         self.waiting = {}
-        self.resent_at = None
-        self.doubted = False
         self.held = True
         self.restarted = True
 
@@ -70,11 +71,10 @@ class Link:
         if not keep_waiting:
             self.waiting = {par: value for par, value in self.waiting.items() if par in self.panic}
 
-    def resend(self, now):
+    def resend(self):
         """Every value is about to be sent again."""
         self.settle(keep_waiting=False)
         self.known.clear()
-        self.resent_at = now
 
     def resends(self, par, value):
         """Whether a resend sends this value. A panic button that is off is not sent: somebody else may have pressed it
@@ -82,15 +82,20 @@ class Link:
         other programs too."""
         return (par not in self.panic or bool(value)) and self.address_of[par] not in SHARED
 
-    def local(self, par, value, now):
-        """A parameter was changed here. Returns (OSC address, value) to send, or None if Tidecast has the value."""
+    def local(self, par, value):
+        """A parameter was changed here. Returns (OSC address, value) to send, or None if Tidecast has the value.
+
+        Until a ping from then on is answered, another value that Tidecast tells may be one from before the change,
+        however late: it neither moves a fader backwards nor puts a default in place of what was sent to a new process.
+        """
         if par not in self.kinds:
             return None
         value = self.wire(par, value)
         if self.known.get(par) == value:
             return None
         self.known[par] = value
-        self.changed_at[par] = now
+        self.unanswered[par] = self.pings
+        self.doubted.pop(par, None)
         self.waiting.pop(par, None)
         return self.address_of[par], value
 
@@ -118,7 +123,9 @@ class Link:
         if reading is not None and args:
             events.extend(self._reading(reading, args[0]))
         elif address in self.par_of and len(args) == 1:
-            events.extend(self._echo(self.par_of[address], args[0], now))
+            events.extend(self._echo(self.par_of[address], args[0]))
+        elif address == PREFIX + "/pong" and args and isinstance(args[0], int):
+            self._pong(args[0], now)
         elif address == PREFIX + "/error" and len(args) >= 2:
             events.append(("error", str(args[0]), str(args[1])))
         elif address == PREFIX + "/inputs":
@@ -146,16 +153,22 @@ class Link:
             self.heartbeat = value
         return events
 
-    def _echo(self, par, value, now):
+    def _pong(self, ping, now):
+        for par in [par for par, awaited in self.unanswered.items() if awaited <= ping]:
+            del self.unanswered[par]
+            if par in self.doubted:
+                self.doubted[par] = now
+
+    def _echo(self, par, value):
         value = self.wire(par, value)
-        resent = self.resent_at is not None and now - self.resent_at < STALE
-        if resent and self.changed_at.get(par) == self.resent_at and value != self.known[par]:
-            self.doubted = True
+        if par in self.unanswered and value != self.known.get(par):
+            self.doubted[par] = None
             return []
-        if self.held or now - self.changed_at.get(par, -HOLD) < HOLD:
+        if self.held and par not in self.unanswered:
             self.waiting[par] = value
             return []
-        self.waiting.pop(par, None)  # older than this one
+        self.doubted.pop(par, None)  # older than this one
+        self.waiting.pop(par, None)
         return self._take(par, value)
 
     def _take(self, par, value):
@@ -165,12 +178,15 @@ class Link:
     def tick(self, now):
         """Time has passed. Returns the events."""
         events = []
-        if self.doubted and now - self.resent_at >= STALE:
-            self.doubted = False
-            events.append(("ask",))
+        if now - self.pinged_at >= (ASK_S / 3 if self.online and self.unanswered else PING_S):
+            events.append(("ping", self.pings))
+            self.pings += 1
+            self.pinged_at = now
+        if any(answered is not None and now - answered >= ASK_S for answered in self.doubted.values()):
+            events.append(("ask",))  # the value was refused, or its echo was lost
+            self.doubted = {par: answered for par, answered in self.doubted.items() if answered is None}
         if not self.held:
-            heard = self.heard_at  # an echo from before the change must not be shown when Tidecast has died after it
-            for par in [p for p in self.waiting if heard - self.changed_at.get(p, heard - HOLD) >= HOLD]:
+            for par in list(self.waiting):
                 events.extend(self._take(par, self.waiting.pop(par)))
         if self.online and now - self.heard_at >= OFFLINE_AFTER:
             self.reset()

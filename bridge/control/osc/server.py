@@ -2,8 +2,8 @@
 
 `OscServer` has two threads. The thread of its `UdpPort` passes messages to the `ControlStore`. The sender's thread
 wakes when something has changed, at most `ECHO_HZ` times a second, and sends effective values and errors; ten times a
-second it sends the telemetry. Neither thread waits for a client. Who is obeyed and how much each host may be sent is
-decided by the `Gate`; what keeps echoes from coming back stands in `loops`.
+second it sends the readings that have changed, and once a second all. Neither thread waits for a client. Who is obeyed
+and how much each host may be sent is decided by the `Gate`; what keeps echoes from coming back stands in `loops`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from bridge.control.origin import Origin, trust_of
-from bridge.control.osc.echoes import encoded, forms
+from bridge.control.osc.echoes import TELEMETRY_HZ, Readings, encoded, forms
 from bridge.control.osc.gate import WORD, Gate
 from bridge.control.osc.loops import Echoes, Servers, is_own
 from bridge.control.osc.packet import Message, PacketError, build, parse
@@ -33,8 +33,14 @@ from engine.errors import ControlError, TidecastError
 log = logging.getLogger(__name__)
 
 ECHO_HZ = 40.0
-TELEMETRY_HZ = 10.0
 HEARTBEAT_HZ = 1.0
+
+BURST = 32
+"""Most controls told in one go: about a hundred datagrams, which fit into the receive buffer of a socket that was not
+enlarged (some 270 on Linux)."""
+
+BURST_PAUSE_S = 0.005
+"""Time for a client to read such a burst."""
 
 ERRORS_PER_TICK = 16
 """Most errors sent to one client at a time; further ones are only counted."""
@@ -102,6 +108,7 @@ class OscServer:
         self._service = Service("osc-send", self._send, telemetry.error, self._notice)
         self._wake = threading.Condition()
         self._changed: set[str] = set()
+        self._readings = Readings(store.table)  # of the sender's thread
         self._errors: dict[Address | None, dict[str, str]] = {}
         self._more_errors = 0
         self._full_updates: set[Address] = set()
@@ -286,8 +293,8 @@ class OscServer:
         self._port.send([datagram], self.subscribers.reply_targets(sender))
 
     def _note_change(self, name: str) -> None:
-        self._echoes.forget(self._store.table.by_name[name])
         with self._wake:
+            self._echoes.forget(self._store.table.by_name[name])
             self._changed.add(name)
             self._wake.notify()
 
@@ -328,18 +335,17 @@ class OscServer:
             if errors:
                 self._send_errors(errors, more, subscribers)
             if full_updates:  # the readings come first: by them another Tidecast recognises this one
-                everything = [*self._readings(True), *self._values(self._store.table.by_name)]
-                self._withhold(self._port.send(everything, full_updates))
-            if changed and subscribers:
-                others = [target for target in subscribers if target not in full_updates]
-                self._withhold(self._port.send(self._values(changed), others))
+                late = self._port.send(self._readings.all(self._telemetry.snapshot()), full_updates)
+                self._withhold(late)
+                self._send_values(self._store.table.by_name, full_updates - late)
+            self._send_values(changed, set(subscribers) - full_updates)
             if now >= next_telemetry:
                 beat = now - started >= beats / HEARTBEAT_HZ
                 if beat:
                     beats += 1
                     self._telemetry.update(heartbeat=beats)
                 if subscribers:
-                    self._port.send(self._readings(beat), subscribers)
+                    self._port.send(self._readings.news(self._telemetry.snapshot(), beat), subscribers)
                 next_telemetry = max(next_telemetry + 1.0 / TELEMETRY_HZ, now)
             self._service.stopping.wait(1.0 / ECHO_HZ)
 
@@ -364,16 +370,21 @@ class OscServer:
             text = f"{more} more messages were not understood."
             self._port.send(encoded(PREFIX + "/error", "/", text), {*subscribers, *senders})
 
-    def _values(self, names: Iterable[str]) -> list[bytes]:
-        """The echoes of these controls; the sender's thread is about to send them."""
-        now, rows = self._store.snapshot, self._store.table.by_name
-        told = {name: forms(rows[name], now.value(name)) for name in names}
-        with self._wake:  # of a control that was set since `now` the echo is outdated already
-            newest = [form for name, pairs in told.items() if name not in self._changed for form in pairs]
-            self._echoes.sent(newest, time.monotonic())
-        return [datagram for pairs in told.values() for pair in pairs for datagram in encoded(*pair)]
+    def _send_values(self, names: Iterable[str], targets: set[Address]) -> None:
+        """Send the echoes of these controls, each with the value in force when it is sent.
 
-    def _readings(self, beat: bool) -> list[bytes]:
-        now = self._telemetry.snapshot()
-        wanted = [r for r in self._store.table.readings if r.name in now and (beat or r.hertz >= TELEMETRY_HZ)]
-        return [datagram for r in wanted for datagram in encoded(PREFIX + r.address, now[r.name])]
+        The lock orders echoes and changes: who sets a value and then gets a `/pong` is sent no older value after it,
+        however long a busy machine takes for all of them.
+        """
+        rows = self._store.table.by_name
+        for number, name in enumerate(names, 1):
+            if not targets:
+                return
+            with self._wake:
+                said = forms(rows[name], self._store.snapshot.value(name))
+                self._echoes.sent(said, time.monotonic())
+                late = self._port.send([datagram for form in said for datagram in encoded(*form)], targets)
+                self._withhold(late)
+            targets = targets - late
+            if number % BURST == 0:
+                self._service.stopping.wait(BURST_PAUSE_S)

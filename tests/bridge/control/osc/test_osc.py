@@ -113,25 +113,56 @@ def test_a_new_subscriber_is_told_everything(stage):
     assert client.until(tick), missing
 
 
+def test_no_older_value_follows_the_answer_to_a_ping_however_slowly_everything_is_sent(stage, monkeypatch):
+    """A component that finds a new process sends its values while that one tells its defaults, on a busy machine."""
+    store, _, server, client = stage
+    real = server._port._socket
+
+    class Slow:
+        def sendto(self, datagram, target):
+            time.sleep(0.002)
+            return real.sendto(datagram, target)
+
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+    monkeypatch.setattr(server._port, "_socket", Slow())
+    client.send("/subscribe", client.port)
+    assert client.until(is_at(TABLE.controls[0].address))
+    client.send("/mask/softness", 0.75)
+    client.send("/ping", 5)
+    assert client.until(lambda a, v: a == "/pong" and v == (5,))
+    assert client.until(lambda a, v: a == "/mask/softness" and v != (0.75,), 1.5) is None
+    assert store.snapshot.value("mask_softness") == 0.75
+
+
 def test_resend_without_a_subscription_answers_the_sender(stage):
     _, _, _, client = stage
     client.send("/resend")
     assert client.until(is_at("/strength")) == ("/strength", (pytest.approx(0.6),))
 
 
-def test_telemetry_is_ten_times_as_frequent_as_the_heartbeat(stage):
+def test_what_changes_and_the_state_come_ten_times_as_often_as_the_heartbeat_and_the_rest_with_it(stage):
     _, telemetry, _, client = stage
-    telemetry.update(fps_in=25.0)
+    telemetry.update(state="running", fps_in=25.0, dropped=0)
     client.send("/subscribe", client.port)
-    beats, readings = [], []
+    assert client.until(lambda a, v: a == "/status/heartbeat" and v == (2,))
+    came = {"/status/state": 0, "/status/fps/in": 0, "/status/dropped": 0}
 
     def count(address, args):
-        (beats if address == "/status/heartbeat" else readings if address == "/status/fps/in" else []).append(args)
-        return len(beats) == 4
+        if address in came:
+            came[address] += 1
+        if address == "/status/dropped":
+            return True
+        if address == "/status/state":  # at every telling
+            telemetry.update(fps_in=25.0 + came[address])
+        return False
 
-    assert client.until(count, 10.0)
-    assert 20 <= len(readings) <= 40
-    assert [b[0] for b in beats[1:]] == [beats[1][0], beats[1][0] + 1, beats[1][0] + 2]
+    for _ in range(3):  # with every heartbeat
+        assert client.until(count)
+    assert came["/status/dropped"] == 3
+    assert 20 <= came["/status/state"] <= 40
+    assert came["/status/fps/in"] >= came["/status/state"] - 4
 
 
 def test_errors_are_answered_with_address_and_reason_once_and_go_to_subscribers(stage):
