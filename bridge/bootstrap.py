@@ -50,7 +50,7 @@ NEEDED = {
 }
 """Modules that `python -m bridge` or `python -m tests` needs; when all are found, nothing is installed."""
 
-EXTRAS = {"bridge": "midi,web", "tests": "wan,midi,web,dev"}
+EXTRAS = {"bridge": "midi,web,audio", "tests": "wan,midi,web,audio,dev"}
 AVAHI = "libavahi-client.so.3"
 """The library with which NDI announces and finds sources on the network; Debian has it in libavahi-client3."""
 

@@ -155,7 +155,7 @@ def library(name: str) -> Any:
     except ImportError as error:
         raise AudioError(
             f"The library {name} is not installed ({error.name or error}).",
-            f"Run: pip install {name}",
+            "Run: pip install 'tidecast[audio]'",
         ) from error
     except OSError as error:  # PortAudio, PulseAudio
         raise AudioError(

@@ -14,7 +14,7 @@ from bridge.bundle.uv import BundleError
 from bridge.cli.terminal import PrintableConsole
 from bridge.pins import files
 
-ALWAYS = ("midi", "web")
+ALWAYS = ("midi", "web", "audio")
 """The extras that the ordinary start installs too."""
 
 app = typer.Typer(help="Folders that run without an installation.", no_args_is_help=True, add_completion=False)

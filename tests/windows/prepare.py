@@ -38,7 +38,7 @@ NUMPY = "numpy==2.1.3"
 MADE_OF = ".made-of"
 """The file in each folder that says from what it was made, and that it is complete."""
 
-EXTRAS = ("midi", "web")
+EXTRAS = ("midi", "web", "audio")
 TESTS = ("dev", "wan")
 
 
