@@ -36,8 +36,8 @@ ECHO_HZ = 40.0
 HEARTBEAT_HZ = 1.0
 
 BURST = 32
-"""Most controls told in one go: about a hundred datagrams, which fit into the receive buffer of a socket that was not
-enlarged (some 270 on Linux)."""
+"""Most controls told in one go: 96 datagrams at most. With the readings before them they fit into the receive buffer of
+a socket that was not enlarged (some 270 on Linux)."""
 
 BURST_PAUSE_S = 0.005
 """Time for a client to read such a burst."""
