@@ -27,6 +27,7 @@ class TidecastExt:
         self.due = {}
         self.resend_due = False
         self.told_bpm = 0.0
+        self.told_input = ""
         self.quit_word = secrets.token_hex(16)
 
     # Called by the callback DATs
@@ -218,7 +219,7 @@ class TidecastExt:
         """Send one control if Tidecast does not have its value yet."""
         value = self.noticed[name] = self.par(name)
         if name == "Input" and not value:
-            value = self._own_input()
+            value = self.told_input = self._own_input()
             if not value:
                 return
         message = self.link.local(name, value)
@@ -295,7 +296,7 @@ class TidecastExt:
         if name in self.noticed and self.par(name) != self.noticed[name]:
             self._tell(name)
             return
-        if name == "Input" and value == self._own_input() and not self.par("Input"):
+        if name == "Input" and value in (self._own_input(), self.told_input) and not self.par("Input"):
             return
         self._show(name, value)
         if name in self.noticed:

@@ -420,6 +420,7 @@ def test_its_own_picture_becomes_the_input_when_one_is_wired_in(tmp_path):
         world.press("Resend")
         world.until(lambda: bridge.store.snapshot.value("input") == "ndi:Tidecast In")
         world.par.Sendname = "Stage Left"
+        world.comp.ext.TidecastExt.OnMessage("/tidecast/input", ["ndi:Tidecast In"])  # late, before the change is told
         world.until(lambda: bridge.store.snapshot.value("input") == "ndi:Stage Left")
         world.frames(0.5)
         assert world.par.Input.eval() == "", "the echo of the own name must not fill the field"

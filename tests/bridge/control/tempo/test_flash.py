@@ -27,7 +27,8 @@ LATE = {100.0: 260.0, 250.0: 340.0, 600.0: 340.0}
 """How late the engine is, in ms, and the tempo that comes while a change waits: a slower and a faster one."""
 
 PAUSE_MS, TRIES = 10.0, 4
-"""A measurement in which the machine pauses a program that only sleeps for longer is made again, so often at most."""
+"""A measurement in which the machine pauses a program that only sleeps for longer, or in which the engine does not stay
+as late as it was, is made again, so often at most."""
 
 
 def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
@@ -99,11 +100,13 @@ def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
                 assert app.beat.tempo.line.bpm == other_bpm
                 say("/tempo/bpm", BPM)
                 paused_ms = probe.take()
-                if paused_ms < PAUSE_MS:
+                low_ms, _, high_ms = app.publisher.pacer.latency.quantiles_ms()
+                if paused_ms < PAUSE_MS and high_ms < low_ms + TICK_MS:
                     break
             worst.append(max(map(abs, errors)))
             lines.append(
-                f"{known_ms:.0f} ms late {errors[0]:+.1f} and {errors[1]:+.1f} (the machine paused for {paused_ms:.0f})"
+                f"{known_ms:.0f} ms late {errors[0]:+.1f} and {errors[1]:+.1f} (the machine paused for {paused_ms:.0f}, "
+                f"the engine was {high_ms:.0f} late at most)"
             )
     tell(f"flash test, ms from the bar at the receiver (a tick has {TICK_MS:.1f}): {'; '.join(lines)}")
     assert max(worst) <= TICK_MS, lines
