@@ -54,6 +54,9 @@ EXTRAS = {"bridge": "midi,web,audio", "tests": "wan,midi,web,audio,dev"}
 AVAHI = "libavahi-client.so.3"
 """The library with which NDI announces and finds sources on the network; Debian has it in libavahi-client3."""
 
+PORTAUDIO = "libportaudio.so.2"
+"""The library of the sound devices, with which a test hears a real one; Debian has it in libportaudio2."""
+
 PROGRAMS = {
     "chromium": "chromium",
     "chromium-driver": "chromedriver",
@@ -221,6 +224,7 @@ def system_packages(part: str) -> None:
         return
     missing = [] if has_library(AVAHI) else ["libavahi-client3"]
     if part == "tests":
+        missing += [] if has_library(PORTAUDIO) else ["libportaudio2"]
         missing += [package for package, program in PROGRAMS.items() if shutil.which(program) is None]
     if missing:
         debian_install(missing, "for NDI" if part == "bridge" else "for NDI and for the tests' peers")

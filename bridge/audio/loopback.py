@@ -70,7 +70,10 @@ class LoopbackSound(AudioSource):
         except AudioError as error:
             self._error = error
         except Exception as error:  # whatever soundcard raises, the sound is opened again
-            self._error = AudioError(f"What this machine plays cannot be heard: {error}.")
+            self._error = AudioError(
+                f"What this machine plays cannot be heard: {error or type(error).__name__}.",
+                "On Linux, PulseAudio or PipeWire has to run." if sys.platform == "linux" else "",
+            )
         finally:
             self._opened.set()
 

@@ -256,7 +256,7 @@ def test_who_is_not_root_reads_the_command(
     ("part", "packages"),
     [
         ("bridge", ["libavahi-client3"]),
-        ("tests", ["libavahi-client3", "chromium", "chromium-driver", "liblo-tools", "npm", "xvfb"]),
+        ("tests", ["libavahi-client3", "libportaudio2", "chromium", "chromium-driver", "liblo-tools", "npm", "xvfb"]),
     ],
 )
 def test_a_bare_linux_gets_the_packages_that_are_missing(

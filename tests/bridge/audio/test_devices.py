@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bridge.audio import device
@@ -107,6 +112,43 @@ def test_without_devices_or_the_library_it_is_said_what_to_do(
         DeviceSound("").open()
     with pytest.raises(AudioError, match="library no_such_library_of_sound"):
         library("no_such_library_of_sound")
+
+
+HEARD = """
+import sys, time
+from bridge.audio.device import DeviceSound
+sound = DeviceSound("tidecast")
+sound.open()
+print(sound.title)
+limit = time.monotonic() + 60.0
+while True:
+    block = sound.read(1.0)
+    if block is not None and abs(float(block.samples[0]) - 0.25) < 1e-6:
+        break
+    assert time.monotonic() < limit, block
+sound.close()
+print(block.rate, block.samples.dtype, block.samples.ndim)
+"""
+DEVICE = """
+pcm.tidecast {{ type file slave.pcm null file /dev/null infile {file} format raw }}
+pcm.!default tidecast
+"""
+
+
+@pytest.mark.skipif(ctypes.util.find_library("portaudio") is None or sys.platform != "linux", reason="needs PortAudio")
+def test_the_library_itself_reads_a_device_of_alsa(tmp_path: Path) -> None:
+    """A device of ALSA that plays a file, as fast as it is read."""
+    pytest.importorskip("sounddevice")
+    file = tmp_path / "quarter.raw"
+    file.write_bytes(np.full(1 << 24, 0.25, np.float32).tobytes())
+    (tmp_path / ".asoundrc").write_text(DEVICE.format(file=file))
+    command = [sys.executable, "-c", HEARD]
+    heard = subprocess.run(
+        command, env=os.environ | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120
+    )
+    assert heard.returncode == 0, heard.stderr
+    title, kind = heard.stdout.splitlines()[-2:]
+    assert title.startswith("tidecast, ") and kind.endswith(" float32 1")
 
 
 def test_a_device_that_another_program_holds_is_an_error_that_is_tried_again(
