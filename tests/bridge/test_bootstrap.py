@@ -56,8 +56,9 @@ def installers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Installers:
 
 PINS = bootstrap.ROOT / "bridge" / "pins"
 HASHED = "pip install --no-deps --require-hashes -r"
+EXTRAS = "".join(f" -r {PINS / f'extra-{name}.txt'}" for name in ("midi", "web", "audio"))
 EVERYTHING = [
-    f"{HASHED} {PINS / 'base.txt'} -r {PINS / 'extra-midi.txt'} -r {PINS / 'extra-web.txt'}",
+    f"{HASHED} {PINS / 'base.txt'}{EXTRAS}",
     f"pip install --no-deps --no-build-isolation --editable {bootstrap.ROOT}",
 ]
 GET_UV = f"{HASHED} {PINS / 'uv.txt'}"

@@ -31,8 +31,8 @@ WORD = PREFIX + "/echo"
 
 LOOPBACK_BYTES = 32e6
 HOST_BYTES = 2e6
-"""Budgets in bytes per second; the same number can be sent at once after a pause. A full update has 10 kB, and telemetry
-with echoes of all controls 300 kB a second at most."""
+"""Budgets in bytes per second; the same number can be sent at once after a pause. A full update has 10 kB, and
+telemetry with echoes of all controls 300 kB a second at most."""
 
 MAX_CREDIT = 65536
 """Most bytes that an unconfirmed host can save up, and most datagrams."""
