@@ -37,9 +37,12 @@ class Frame:
             one than its own; else 0.
         matte: how much of each pixel belongs to the part that is restyled, if a mask divides the picture: uint8
             [height, width], 255 for all of it; else None. It stays in the process.
+        alpha: how opaque each pixel of an RGB picture is: uint8 [height, width], 255 for opaque. `pixels` hold the
+            whole picture, also where it is transparent (straight alpha). None where nobody asked for transparency.
+        premultiply: whether outputs multiply the colours by `alpha` before they send them.
 
     Raises:
-        ValueError: if the array is not uint8 [height, width, channels of `format`].
+        ValueError: if the array is not uint8 [height, width, channels of `format`], or `alpha` does not fit to it.
     """
 
     pixels: np.ndarray
@@ -50,6 +53,8 @@ class Frame:
     metadata: Mapping[str, str] = field(default_factory=dict)
     moved_ns: int = 0
     matte: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    premultiply: bool = False
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
@@ -57,6 +62,14 @@ class Frame:
             raise ValueError(
                 f"a {self.format.value} frame needs a uint8 array [height, width, {self.format.channels}], "
                 f"got {self.pixels.dtype} {list(shape)}"
+            )
+        alpha = self.alpha
+        if alpha is not None and (
+            self.format is not PixelFormat.RGB or alpha.dtype != np.uint8 or alpha.shape != shape[:2]
+        ):
+            raise ValueError(
+                f"the alpha of a {self.format.value} frame {list(shape)} is {alpha.dtype} {list(alpha.shape)}; "
+                "it must be uint8 [height, width], of an rgb frame"
             )
 
     @property

@@ -41,6 +41,7 @@ from typing import Self
 from bridge.ipc.ring_ends import RingReader, RingWriter
 from bridge.ipc.ring_memory import Layout
 from bridge.ipc.shared_block import SharedBlock
+from engine.frame import PixelFormat
 
 __all__ = ["METADATA_BYTES", "FrameRing", "RingReader", "RingWriter"]
 
@@ -55,21 +56,32 @@ class FrameRing:
     called and the ends are closed, or when their processes have ended, even if they were killed (see `shared_block`).
 
     Args:
-        width, height: size of every frame in pixels; frames are RGB uint8.
+        width, height: size of every frame in pixels.
         depth: frames that can wait before the oldest is dropped.
         metadata_bytes: longest metadata of a frame, as JSON.
+        format: RGB or RGBA, of every frame.
 
     Raises:
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or another format.
         SharedMemoryError: if there is not enough memory.
         OSError: if this process has too many open files.
     """
 
-    def __init__(self, width: int, height: int, depth: int = 4, *, metadata_bytes: int = METADATA_BYTES) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        depth: int = 4,
+        *,
+        metadata_bytes: int = METADATA_BYTES,
+        format: PixelFormat = PixelFormat.RGB,
+    ) -> None:
         if min(width, height, depth) < 1 or metadata_bytes < 0:
             raise ValueError(f"a ring needs positive sizes, got {width}x{height}, depth {depth}")
+        if format not in (PixelFormat.RGB, PixelFormat.RGBA):
+            raise ValueError(f"a ring carries rgb or rgba frames, not {format.value}")
         metadata_bytes = -(-metadata_bytes // 8) * 8  # so that every slot stays aligned to 64 bits
-        self._layout = Layout(width, height, depth, metadata_bytes)
+        self._layout = Layout(width, height, depth, metadata_bytes, format.channels)
         self._block = SharedBlock(self._layout.total_bytes)
         self._read_socket, self._write_socket = socket.socketpair()
         self._release = weakref.finalize(self, _release, self._block, self._read_socket, self._write_socket)

@@ -79,6 +79,11 @@ class RingEnd:
         return self._layout.width, self._layout.height
 
     @property
+    def format(self) -> PixelFormat:
+        """Format of the ring's frames: RGB or RGBA."""
+        return PixelFormat.RGB if self._layout.channels == 3 else PixelFormat.RGBA
+
+    @property
     def metadata_bytes(self) -> int:
         """Longest metadata of a frame, in bytes; see `bridge.ipc.metadata`."""
         return self._layout.metadata_bytes
@@ -107,7 +112,7 @@ class RingWriter(RingEnd):
         """Copy a frame into the ring; when it is full, the oldest frame is overwritten. Never blocks.
 
         Args:
-            frame: RGB, of the ring's size.
+            frame: of the ring's size and format.
 
         Returns:
             False if every reading end is closed, the owner's included; else True.
@@ -120,9 +125,9 @@ class RingWriter(RingEnd):
 
     def _put(self, frame: Frame) -> bool:
         layout, memory = self._layout, self._open()
-        if frame.format is not PixelFormat.RGB or (frame.width, frame.height) != self.size:
+        if frame.format is not self.format or (frame.width, frame.height) != self.size:
             raise ValueError(
-                f"this ring carries rgb frames of {layout.width}x{layout.height}, "
+                f"this ring carries {self.format.value} frames of {layout.width}x{layout.height}, "
                 f"got {frame.format.value} {frame.width}x{frame.height}"
             )
         blob = encoded(frame.metadata)
@@ -224,7 +229,7 @@ class RingReader(RingEnd):
             header = memory.headers[slot]
             if int(header[AT.BEGIN]) == int(header[AT.END]) == number + 1:
                 self._barrier()  # nothing of the frame is read before its number
-                pixels = np.empty((layout.height, layout.width, 3), np.uint8) if into is None else into
+                pixels = np.empty(memory.pixels[slot].shape, np.uint8) if into is None else into
                 np.copyto(pixels, memory.pixels[slot])
                 blob = memory.metadata[slot][: int(header[AT.METADATA])].tobytes()
                 _, _, pts, captured, seq, queued, _ = header[: len(AT)].tolist()
@@ -233,5 +238,5 @@ class RingReader(RingEnd):
                     words[NEXT] = number + 1
                     words[TAKEN] += 1
                     self.queued_ns = queued
-                    return Frame(pixels, PixelFormat.RGB, pts, captured, seq, decoded(blob))
+                    return Frame(pixels, self.format, pts, captured, seq, decoded(blob))
             # Overtaken: the writer is a whole ring ahead by now, so the next iteration takes a newer frame.

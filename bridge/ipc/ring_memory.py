@@ -52,6 +52,7 @@ class Layout:
     height: int
     depth: int
     metadata_bytes: int
+    channels: int = 3
 
     @property
     def slots(self) -> int:
@@ -61,7 +62,7 @@ class Layout:
     @property
     def slot_bytes(self) -> int:
         """Bytes of one slot, in whole pages."""
-        used = _WORDS * 8 + self.metadata_bytes + self.width * self.height * 3
+        used = _WORDS * 8 + self.metadata_bytes + self.width * self.height * self.channels
         return -(-used // _PAGE) * _PAGE
 
     @property
@@ -78,7 +79,7 @@ class Arrays:
         words: the ring's positions, see `HEAD`, `NEXT` and `TAKEN`.
         headers: the header of every slot, see `HeaderIndices`.
         metadata: every slot's metadata, uint8 [metadata_bytes].
-        pixels: every slot's pixels, uint8 [H, W, 3].
+        pixels: every slot's pixels, uint8 [H, W, channels].
     """
 
     words: NDArray[np.int64]
@@ -97,7 +98,7 @@ class Memory:
         head = _WORDS * 8
         slots = [whole[_PAGE + n * layout.slot_bytes :][: layout.slot_bytes] for n in range(layout.slots)]
         after = head + layout.metadata_bytes
-        shape = (layout.height, layout.width, 3)
+        shape = (layout.height, layout.width, layout.channels)
         self._arrays = [
             Arrays(
                 words=whole[:head].view(np.int64),

@@ -285,7 +285,7 @@ class Capture(OpeningService):
             self.arrived_at.append(time.monotonic_ns())
             small = numbered
             if canvas != model:
-                small = dataclasses.replace(numbered, pixels=reduced(numbered.pixels, *model))
+                small = dataclasses.replace(numbered, pixels=reduced(numbered.pixels, *model), alpha=None)
             self.history.add(numbered, small)
             self._pass_on(numbered, small)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from bridge.pipeline.canvas.scaling import reduced
 from bridge.video.pixels import converted
 from engine.frame import Frame, PixelFormat
 
@@ -36,29 +40,48 @@ class Fitter:
         Raises:
             ValueError: an unknown `how`.
         """
+        return self._placed(frame.pixels, how, mirror, functools.partial(self._scale, frame.format))
+
+    def fit_alpha(self, alpha: np.ndarray, how: str = "cover", mirror: bool = False) -> np.ndarray:
+        """The alpha of a picture, fitted as the picture is; the bars of "contain" are transparent.
+
+        Args:
+            alpha: uint8 [H, W].
+            how, mirror: as in `fit`.
+
+        Returns:
+            uint8 [height, width]; the given array itself if nothing has to be changed.
+        """
+        return self._placed(alpha, how, mirror, reduced)
+
+    def _placed(
+        self, pixels: np.ndarray, how: str, mirror: bool, scaled: Callable[[np.ndarray, int, int], np.ndarray]
+    ) -> np.ndarray:
+        """A picture or a plane, cropped, scaled, within bars, mirrored."""
         size = self.width, self.height
-        pixels = frame.pixels
+        height, width = pixels.shape[:2]
         if how == "cover":
             pixels = _crop(pixels, self.width / self.height)
         elif how == "contain":
-            scale = min(self.width / frame.width, self.height / frame.height)
-            size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+            scale = min(self.width / width, self.height / height)
+            size = max(1, round(width * scale)), max(1, round(height * scale))
         elif how != "stretch":
             raise ValueError(f"fit must be cover, contain or stretch, got {how!r}")
-        picture = self._scale(pixels, frame.format, *size)
+        picture = np.ascontiguousarray(scaled(pixels, *size))
         if size != (self.width, self.height):
             left, top = (self.width - size[0]) // 2, (self.height - size[1]) // 2
-            framed = np.zeros((self.height, self.width, 3), np.uint8)
+            framed = np.zeros((self.height, self.width, *picture.shape[2:]), np.uint8)
             framed[top : top + size[1], left : left + size[0]] = picture
             picture = framed
         if mirror:
-            whole = picture.view("V3")[:, ::-1]  # moving whole pixels is three times faster than single bytes
-            picture = np.ascontiguousarray(whole).view(np.uint8).reshape(self.height, self.width, 3)
+            # Moving whole pixels is three times faster than single bytes.
+            whole = picture.view("V3") if picture.ndim == 3 else picture
+            picture = np.ascontiguousarray(whole[:, ::-1]).view(np.uint8).reshape(picture.shape)
         return picture
 
-    def _scale(self, pixels: np.ndarray, kind: PixelFormat, width: int, height: int) -> np.ndarray:
+    def _scale(self, kind: PixelFormat, pixels: np.ndarray, width: int, height: int) -> np.ndarray:
         if kind is PixelFormat.RGB and pixels.shape[:2] == (height, width):
-            return np.ascontiguousarray(pixels)
+            return pixels
         return converted(self._scaler, pixels, _NAMES[kind], width, height, "rgb24", 3)
 
 

@@ -101,7 +101,7 @@ class _Timeline:
         place = bisect.bisect_right(self._times, frame.captured_ns)
         self._times.insert(place, frame.captured_ns)
         self.frames.insert(place, frame)
-        self._bytes += frame.pixels.nbytes
+        self._bytes += _bytes_of(frame)
         count = len(self.frames)
         while count > KEPT_FRAMES or (count > 2 and self._bytes > self._most_bytes):
             self._drop(1)
@@ -121,5 +121,9 @@ class _Timeline:
 
     def _drop(self, count: int) -> None:
         if count > 0:
-            self._bytes -= sum(frame.pixels.nbytes for frame in self.frames[:count])
+            self._bytes -= sum(_bytes_of(frame) for frame in self.frames[:count])
             del self._times[:count], self.frames[:count]
+
+
+def _bytes_of(frame: Frame) -> int:
+    return frame.pixels.nbytes + (frame.alpha.nbytes if frame.alpha is not None else 0)

@@ -10,6 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from bridge.control.telemetry import Telemetry
+from bridge.pipeline.alpha.controls import OFF
+from bridge.pipeline.alpha.controls import STATE as ALPHA
+from bridge.pipeline.alpha.told import Told
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.publish import Publisher
 from bridge.process.engine.choice import size_text
@@ -72,6 +75,7 @@ class Monitor(Service):
         self._target_ms = target_ms
         self._schedule_reason = ""
         self._notice = ("", 0.0)
+        self._alpha = Told([output.uri for output in publisher.outputs], telemetry.error)
 
     @property
     def notice(self) -> str:
@@ -127,6 +131,7 @@ class Monitor(Service):
             }
             info = capture.info
             state = self.state()
+            stages = publisher.stage_readings()
             target_ms = self._target_ms()
             target = verdict(middle, target_ms) if state == "running" else ""
             self._telemetry.update(
@@ -146,8 +151,9 @@ class Monitor(Service):
                 given_up=", ".join(publisher.given_up),
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 stretched=capture.stretched,
+                alpha_unable=self._alpha.unable(stages.get(ALPHA.name, OFF)),
                 **capture.stages.readings(),
-                **publisher.stage_readings(),
+                **stages,
             )
             if state == "no-input":
                 self._telemetry.update(message=capture.problem or "No picture comes from the input.")

@@ -33,6 +33,7 @@ from bridge.pipeline.stages.compare import CompareControls, plain_values
 from bridge.process.priority import raise_thread_priority
 from bridge.process.supervisor import EngineState, Supervisor
 from bridge.service import Service
+from bridge.video.alpha import opaque
 from engine.frame import Frame
 
 STAGES_SHARE = 0.7
@@ -201,6 +202,16 @@ class Publisher(Service):
             self._held = made[-1] if made else self._held
         if not panic.black:
             return self._held
-        if self._black.pixels.shape[:2] != self._held.pixels.shape[:2]:  # a stage has changed the output's size
-            self._black = Frame(np.zeros((self._held.height, self._held.width, 3), np.uint8))
+        if _form(self._black) != _form(self._held):  # the size has changed, or whether outputs send an alpha
+            self._black = _black_like(self._held)
         return self._black
+
+
+def _form(frame: Frame) -> tuple[int, int, bool, bool]:
+    return frame.width, frame.height, frame.alpha is not None, frame.premultiply
+
+
+def _black_like(frame: Frame) -> Frame:
+    """Opaque black in the size and format of a frame."""
+    alpha = opaque(frame.width, frame.height) if frame.alpha is not None else None
+    return Frame(np.zeros((frame.height, frame.width, 3), np.uint8), alpha=alpha, premultiply=frame.premultiply)

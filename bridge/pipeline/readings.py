@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bridge.pipeline.alpha.controls import UNABLE
 from engine.control import Kind, Reading
 
 STATES = ("loading", "running", "no-input", "stalled", "error")
@@ -62,6 +63,7 @@ NAMES = (
         "",
         "That the model's picture is stretched to the output's proportions, and what to do; else empty.",
     ),
+    UNABLE,
     Reading("model", "/status/model", Kind.TEXT, "", "The model that is open."),
     Reading("model_size", "/status/model/size", Kind.TEXT, "", "Size of the pictures that it makes."),
     Reading("message", "/status/message", Kind.TEXT, "", "What is going on, in words for the artist."),

@@ -18,7 +18,8 @@ Rules for all transports, checked by one test suite:
   dropped and counted in `skipped`. It returns None when no frame came in time. A source that is lost does not raise:
   `connected` and `problem` say so, and it connects again by itself when possible.
 * A frame's pixels belong to the receiver of the frame. `seq` counts the frames that `read` returned.
-* `send` takes any size and pixel format at any time and no longer uses the array when it returns.
+* `send` takes any size and pixel format at any time and no longer uses the array when it returns. Where the row says
+  `alpha`, it sends the frame's `alpha`, straight or premultiplied as `premultiply` says; else the whole picture.
 * A library's exceptions become a `TransportError` with a remedy.
 """
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from bridge.video.alpha import premultiplied, rgba
 from engine.frame import Frame, PixelFormat
 
 _LEAST = 2
@@ -55,8 +56,12 @@ class FourChannelConverter:
         """A copy of the frame's pixels with four channels.
 
         Returns:
-            uint8 [height, width, 4], C-contiguous, and its format: RGBA (opaque) for an RGB frame, else the frame's.
+            uint8 [height, width, 4], C-contiguous, and its format: RGBA for an RGB frame, opaque or with the frame's
+            alpha as it is to be sent; else the frame's.
         """
+        if frame.alpha is not None:
+            pixels = rgba(frame.pixels, frame.alpha)
+            return (premultiplied(pixels, into=pixels) if frame.premultiply else pixels), PixelFormat.RGBA
         if frame.format is not PixelFormat.RGB:
             return np.array(frame.pixels, order="C"), frame.format
         pixels = converted(self._scaler, frame.pixels, "rgb24", frame.width, frame.height, "rgba", 4)

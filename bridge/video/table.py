@@ -65,6 +65,7 @@ class Transport:
         check_output: the same for the name of an output.
         is_remote: whether opening an input of this name connects to a machine that the name chooses, so that it is
             `OpenedBy.OPERATOR`; looks at the characters only.
+        alpha: whether its outputs send transparency (`Frame.alpha`).
     """
 
     scheme: str
@@ -80,6 +81,7 @@ class Transport:
     check: Callable[[str], None] | None = None
     check_output: Callable[[str], None] | None = None
     is_remote: Callable[[str], bool] | None = None
+    alpha: bool = False
 
 
 _ROWS: list[Transport] = [
@@ -94,6 +96,7 @@ _ROWS: list[Transport] = [
         run_on="Linux: NDI 6.3 between processes, in every test run, also with another binding (cyndilib); OBS 30.2 "
         "with DistroAV as receiver and sender",
         opened_by=OpenedBy.ANYONE,
+        alpha=True,
     ),
     Transport(
         "spout",
@@ -108,6 +111,7 @@ _ROWS: list[Transport] = [
         "which a strict fake of SpoutGL stands in",
         opened_by=OpenedBy.ANYONE,
         check=check_spout,
+        alpha=True,
     ),
     Transport(
         "syphon",
@@ -120,6 +124,7 @@ _ROWS: list[Transport] = [
         shown_as="Syphon server {name!r}",
         run_on="never; tested against a strict fake of syphon-python",
         opened_by=OpenedBy.ANYONE,
+        alpha=True,
     ),
     Transport(
         "file",
@@ -176,6 +181,7 @@ _ROWS: list[Transport] = [
         shown_as="no output; watch the page",
         run_on="everywhere",
         opened_by=OpenedBy.ANYONE,
+        alpha=True,
     ),
 ]
 
@@ -218,6 +224,12 @@ def unregister(scheme: str) -> None:
 def schemes(*, writes: bool = False) -> str:
     """The transports that can be an input (or an output), as help text: `ndi:, file:, camera:`."""
     return ", ".join(f"{row.scheme}:" for row in _ROWS if (row.writes if writes else row.reads))
+
+
+def sends_alpha(uri: str) -> bool:
+    """Whether an output sends transparency."""
+    row = find(uri.partition(":")[0])
+    return row is not None and row.alpha
 
 
 def output_text(uri: str) -> str:

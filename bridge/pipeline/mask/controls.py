@@ -19,19 +19,6 @@ INPUT, COLOR = "input", "color"
 GROUP = "Mask"
 
 
-def check_use(text: str) -> None:
-    """Say why the outputs cannot be cut out.
-
-    Raises:
-        ConfigError: the word is `ALPHA`.
-    """
-    if text == ALPHA:
-        raise ConfigError(
-            "No output can send transparency yet.",
-            "Use inside with a background colour, and key it in the next program.",
-        )
-
-
 @functools.lru_cache(maxsize=64)
 def color_of(text: str) -> tuple[int, int, int]:
     """Red, green and blue, 0..255, of a colour such as `#00b140`.
@@ -69,11 +56,11 @@ class MaskControls:
     mask_use: str = live(
         OFF,
         "/mask/use",
-        "Where the picture is restyled: everywhere (off), inside the matte, or outside of it.",
+        "Where the picture is restyled: everywhere (off), inside the matte, or outside of it; or everywhere, with the "
+        "inside cut out (alpha).",
         group=GROUP,
         label="Restyle",
-        choices=(OFF, INSIDE, OUTSIDE),
-        check=check_use,
+        choices=(OFF, INSIDE, OUTSIDE, ALPHA),
     )
     mask_view: bool = live(
         False, "/mask/view", "Sends the matte itself, to set it up.", group=GROUP, label="Show the matte", stored=NEVER

@@ -19,11 +19,12 @@ import numpy as np
 from bridge.pipeline.canvas.scaling import reduced
 from bridge.pipeline.fit import Fitter
 from bridge.pipeline.mask import compose, keys, matte
-from bridge.pipeline.mask.controls import AREA, CHROMA, COLOR, LUMA, OFF, OUTSIDE, STATE, MaskControls, color_of
+from bridge.pipeline.mask.controls import ALPHA, AREA, CHROMA, COLOR, LUMA, OFF, OUTSIDE, STATE, MaskControls, color_of
 from bridge.pipeline.mask.motion import Mover
 from bridge.pipeline.mask.region import Region, region_of
 from bridge.pipeline.mask.timeline import PersonMask
 from bridge.pipeline.stages.base import Context, Stage
+from bridge.video.alpha import both
 from engine.frame import Frame
 
 MOST_PIXELS = 640 * 360
@@ -98,8 +99,14 @@ class Mask(Stage):
         self._state = "held" if mask is not None and context.history.masks.held else "on"
         dry = self._fitted(full, frame)
         made = self._matte(dry, small, mask, context)
-        pixels = seen(made) if controls.mask_view else composed(dry, frame.pixels, made, controls)
-        return (dataclasses.replace(frame, pixels=pixels, matte=restyled_part(made.matte, controls)),)
+        restyled = restyled_part(made.matte, controls)
+        if controls.mask_view:
+            return (dataclasses.replace(frame, pixels=seen(made), matte=restyled, alpha=None),)
+        alpha = frame.alpha
+        if controls.mask_use == ALPHA:
+            alpha = restyled if alpha is None else both(alpha, restyled)
+        pixels = composed(dry, frame.pixels, made, controls)
+        return (dataclasses.replace(frame, pixels=pixels, matte=restyled, alpha=alpha),)
 
     def _fitted(self, full: Frame, frame: Frame) -> np.ndarray:
         """The pixels of an input frame at the size of the picture."""
@@ -193,12 +200,13 @@ def composed(dry: np.ndarray, wet: np.ndarray, made: Made, controls: MaskControl
         controls: the controls.
     """
     height, width = wet.shape[:2]
-    other = dry
-    if controls.mask_background == COLOR:
-        other = compose.filled(color_of(controls.mask_background_color), width, height)
-    part = compose.mixed(dry, wet, controls.mask_mix)
-    rest = compose.mixed(other, wet, controls.mask_rest)
-    pixels = compose.blended(rest, part, restyled_part(made.matte, controls))
+    pixels = compose.mixed(dry, wet, controls.mask_mix)
+    if controls.mask_use != ALPHA:  # else it is whole, and its alpha cuts it out
+        other = dry
+        if controls.mask_background == COLOR:
+            other = compose.filled(color_of(controls.mask_background_color), width, height)
+        rest = compose.mixed(other, wet, controls.mask_rest)
+        pixels = compose.blended(rest, pixels, restyled_part(made.matte, controls))
     return pixels if made.spill is None else compose.without_color(pixels, made.spill)
 
 

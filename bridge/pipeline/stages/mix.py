@@ -1,4 +1,7 @@
-"""The stage that blends dry and wet, and brings the dry picture to the size of the wet one."""
+"""The stage that blends dry and wet, and brings the dry picture to the size of the wet one.
+
+A restyled picture is as transparent as its input frame, whatever the share of the two.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ class Mix(Stage):
         self._canvas: Size | None = None  # for which that size was made
 
     def process(self, frame: Frame, context: Context) -> Sequence[Frame]:
-        """The blend; the frame itself if its input frame is no longer in the history."""
+        """The blend, with the alpha of its input frame; the frame itself if that is no longer in the history."""
         if context.canvas != self._canvas:
             self._fitter, self._canvas = None, context.canvas
         if not context.wet:
@@ -35,20 +38,21 @@ class Mix(Stage):
         if fitter is None or (fitter.width, fitter.height) != (frame.width, frame.height):
             self._fitter = Fitter(frame.width, frame.height)
         mix = context.controls.of(MixControls).mix
-        if mix >= 1.0:
-            return (frame,)
         dry = context.history.at(frame.shows_ns)
-        if dry is None:
+        if dry is None or (mix >= 1.0 and dry.alpha is None):
             return (frame,)
         dry = self._fitted(dry)
+        if mix >= 1.0:
+            return (dataclasses.replace(frame, alpha=dry.alpha),)
         if mix <= 0.0:
             return (dry,)
         blended = cv2.addWeighted(dry.pixels, 1.0 - mix, frame.pixels, mix, 0.0)
-        return (dataclasses.replace(frame, pixels=blended),)
+        return (dataclasses.replace(frame, pixels=blended, alpha=dry.alpha),)
 
     def _fitted(self, dry: Frame) -> Frame:
         """An input frame at the size of the last restyled one; the frame itself if it has that size."""
         fitter = self._fitter
         if fitter is None or (fitter.width, fitter.height) == (dry.width, dry.height):
             return dry
-        return dataclasses.replace(dry, pixels=fitter.fit(dry))
+        alpha = None if dry.alpha is None else fitter.fit_alpha(dry.alpha)
+        return dataclasses.replace(dry, pixels=fitter.fit(dry), alpha=alpha)

@@ -5,6 +5,7 @@ A stage's module is imported when the stage is created, so that a program that o
 
 from __future__ import annotations
 
+from bridge.pipeline.alpha.controls import STATE, AlphaControls
 from bridge.pipeline.mask.controls import READINGS, MaskControls
 from bridge.pipeline.stages.base import Place, Stage, StageRow
 from bridge.pipeline.stages.enlarge_controls import EnlargeControls
@@ -43,6 +44,12 @@ def _mask(width: int, height: int) -> Stage:
     return Mask()
 
 
+def _alpha(width: int, height: int) -> Stage:
+    from bridge.pipeline.alpha.stage import Alpha
+
+    return Alpha()
+
+
 STAGES = (
     StageRow("fit", Place.INPUT, _fit, FitControls, budget_ms=3.0),
     StageRow(
@@ -57,4 +64,5 @@ STAGES = (
     StageRow("enlarge", Place.TICK, _enlarge, EnlargeControls, budget_ms=6.0, plain={"detail": 0.0}),
     StageRow("mix", Place.TICK, _mix, MixControls, budget_ms=3.0),
     StageRow("mask", Place.TICK, _mask, MaskControls, READINGS, budget_ms=12.0),
+    StageRow("alpha", Place.TICK, _alpha, AlphaControls, (STATE,), budget_ms=0.5),
 )

@@ -1,8 +1,8 @@
 """Records the output, and optionally the input, to files, each in a process of its own.
 
 Each process takes frames from a ring that drops the oldest: when the disk or the encoder is slow, the recording loses
-frames, the show none. Files are fragmented MP4 (H.264), written out once a second, so that a file is playable up to its
-last second however its process ends. `Recorder.want` sets what is to be recorded; two callbacks report what is.
+frames, the show none. `encode` is what it does with them. `Recorder.want` sets what is to be recorded; two callbacks
+report what is.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import os
 import shutil
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from bridge.ipc.child_process import PassedConnection
-from bridge.ipc.frame_ring import FrameRing, RingReader, RingWriter
+from bridge.ipc.frame_ring import FrameRing, RingWriter
 from bridge.service import Service
+from bridge.video.alpha import rgba
 from bridge.video.errors import reason
+from bridge.video.files.encode import Form, write
 from bridge.video.files.takes import remove_empty, remove_left_behind, reserve
 from engine.errors import TidecastError, TransportError
-from engine.frame import Frame
+from engine.frame import Frame, PixelFormat
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +44,6 @@ MAX_FINISHING = 2
 that switching on and off repeatedly does not fill the machine with processes."""
 
 FINISH_TIMEOUT_S = 10.0
-NICENESS = 10
-WAIT_S = 0.2
-"""Interval at which a recording's process checks whether it should end, while no frames come."""
-
-TICKS = 90_000
-"""Ticks per second of the file's time base."""
-
 Status = Callable[[str], None]
 """Called with the files that are being written, separated by ", "; empty when there is none."""
 
@@ -64,6 +56,7 @@ class _Recording:
     """One file that is being written."""
 
     kind: str
+    form: Form
     path: Path
     ring: FrameRing
     writer: RingWriter
@@ -81,7 +74,8 @@ class Recorder:
     """Starts and ends recordings. Every method is thread-safe, and only `close` waits for the disk.
 
     Args:
-        width, height: expected size of the frames in pixels, both even. Frames of another size begin a new file.
+        width, height: expected size of the frames in pixels, both even. Frames of another size, or with
+            another kind of alpha, begin a new file.
         folder: where files are written; created when needed.
         status, trouble: called on the recorder's thread with what is recorded and with what went wrong.
         fps: expected frames per second (determines how often the file is written out; any rate is recorded).
@@ -95,7 +89,8 @@ class Recorder:
     ) -> None:
         if width % 2 or height % 2:
             raise ValueError(f"a recording needs even sizes, got {width}x{height}")
-        self._sizes = dict.fromkeys(KINDS, (width, height))  # of the frames that were offered last
+        self._forms = dict.fromkeys(KINDS, Form(width, height))  # of the frames that were offered last
+        self._spare: dict[str, np.ndarray] = {}  # where the pictures of a kind get their alpha
         self.folder = folder
         self._fps = fps
         self._status = status
@@ -120,14 +115,23 @@ class Recorder:
 
         Args:
             which: "output" or "input".
-            frame: when its size has changed, frames are left out until a new file has begun, half a second or so.
+            frame: when its size or its alpha has changed, frames are left out until a new file has begun, half a second
+                or so.
         """
-        size = self._sizes[which] = frame.width, frame.height
+        form = Form.of(frame)
+        if form != self._forms[which]:
+            self._forms[which] = form
         recording = self._recordings.get(which)
-        if recording is None or recording.writer.size != size:
+        if recording is None or recording.form != form:
             return
+        pixels, kind = frame.rgb(), PixelFormat.RGB
+        if frame.alpha is not None:
+            spare = self._spare.get(which)
+            if spare is None or spare.shape[:2] != frame.alpha.shape:
+                spare = self._spare[which] = np.empty((form.height, form.width, 4), np.uint8)
+            pixels, kind = rgba(pixels, frame.alpha, into=spare), PixelFormat.RGBA
         with contextlib.suppress(ValueError):  # the recording has just ended
-            recording.writer.put(Frame(frame.rgb(), pts_ns=frame.pts_ns, captured_ns=frame.captured_ns, seq=frame.seq))
+            recording.writer.put(Frame(pixels, kind, frame.pts_ns, frame.captured_ns, frame.seq))
 
     @property
     def pids(self) -> dict[str, int]:
@@ -156,7 +160,7 @@ class Recorder:
                 recording.end()
                 self._finishing.append(recording)
                 if kind in wanted:
-                    log.info("the %s is %dx%d now: a new file begins", kind, *self._sizes[kind])
+                    log.info("the %s is %s now: a new file begins", kind, self._forms[kind])
                 else:
                     self._report_status()
             for kind in to_begin:
@@ -177,9 +181,9 @@ class Recorder:
         return self._service.stopping.is_set() or bool(self._ending() or self._missing())
 
     def _ending(self) -> list[str]:
-        """Kinds that are being recorded but are not wanted, or whose pictures have another size by now."""
+        """Kinds that are being recorded but are not wanted, or whose pictures have another form by now."""
         recordings = self._recordings.items()
-        return [kind for kind, r in recordings if kind not in self._wanted or r.writer.size != self._sizes[kind]]
+        return [kind for kind, r in recordings if kind not in self._wanted or r.form != self._forms[kind]]
 
     def _missing(self) -> list[str]:
         """Kinds that are wanted, are not being recorded, and may start."""
@@ -188,12 +192,14 @@ class Recorder:
 
     def _begin(self, kind: str) -> None:
         try:
-            width, height = self._sizes[kind]
+            form = self._forms[kind]
+            width, height, _ = form
             if width % 2 or height % 2:
                 raise TransportError(f"its pictures are {width}x{height}.", "Recordings need an even width and height.")
-            ring = FrameRing(width, height, depth=RING_DEPTH, metadata_bytes=0)
+            pixels = PixelFormat.RGBA if form.alpha else PixelFormat.RGB
+            ring = FrameRing(width, height, depth=RING_DEPTH, metadata_bytes=0, format=pixels)
             try:
-                path = self._new_path(kind)
+                path = self._new_path(kind, form.suffix)
             except BaseException:
                 ring.close()
                 raise
@@ -205,7 +211,10 @@ class Recorder:
         ours, theirs = cast("tuple[Connection, Connection]", context.Pipe())  # on Windows it is another class
         reader = ring.reader()
         process = context.Process(
-            target=write, args=(reader, path, self._fps, PassedConnection(theirs)), name="tidecast-record", daemon=True
+            target=write,
+            args=(reader, path, form, self._fps, PassedConnection(theirs)),
+            name="tidecast-record",
+            daemon=True,
         )
         try:
             process.start()
@@ -219,7 +228,7 @@ class Recorder:
         finally:
             theirs.close()
             reader.close()
-        self._recordings[kind] = _Recording(kind, path, ring, ring.writer(), process, ours)
+        self._recordings[kind] = _Recording(kind, form, path, ring, ring.writer(), process, ours)
         self._report_status()
 
     def _finish(self, recording: _Recording) -> None:
@@ -251,7 +260,7 @@ class Recorder:
     def _report_status(self) -> None:
         self._status(", ".join(str(recording.path) for recording in self._recordings.values()))
 
-    def _new_path(self, kind: str) -> Path:
+    def _new_path(self, kind: str, suffix: str) -> Path:
         """A new, empty file in the folder.
 
         Raises:
@@ -265,65 +274,5 @@ class Recorder:
             raise TransportError(
                 f"only {free // 2**20} MiB are free in {self.folder}.", "Free some space, or choose another folder."
             )
-        return reserve(self.folder, time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else ""))
-
-
-def write(reader: RingReader, path: Path, fps: float, pipe: Connection) -> None:
-    """Main function of a recording's process: writes frames from the ring to the file until told to end.
-
-    It also ends when the parent is gone. At the end it sends one sentence through `pipe`, empty if all went well.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole process group; the parent handles it
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
-    from av.error import FFmpegError
-
-    try:
-        count = _encode(_frames(reader, pipe), reader.size, path, fps)
-    except (FFmpegError, OSError, ValueError) as error:
-        result = f"it ended early: {reason(error)}. Check the disk's free space and the folder's permissions."
-    else:
-        lost = reader.dropped
-        result = f"{lost} of {count + lost} frames are missing: the disk or the encoder was too slow." if lost else ""
-    with contextlib.suppress(OSError):  # the parent is gone
-        pipe.send(result)
-
-
-def _frames(reader: RingReader, pipe: Connection) -> Iterator[tuple[np.ndarray, int]]:
-    """The pixels of every frame and when it was offered (`time.monotonic_ns()`), up to the last one in the ring."""
-    with contextlib.suppress(EOFError):
-        while True:
-            frame = reader.get(WAIT_S)
-            if frame is not None:
-                yield frame.pixels, reader.queued_ns
-            elif pipe.poll():
-                return
-
-
-def _encode(frames: Iterable[tuple[np.ndarray, int]], size: tuple[int, int], path: Path, fps: float) -> int:
-    """Write the frames; returns how many there were.
-
-    Raises:
-        FFmpegError, OSError: if the file cannot be written.
-        ValueError: if this PyAV has no H.264 encoder.
-    """
-    import av
-
-    fragmented = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
-    count, first_ns, last_tick = 0, 0, -1
-    with av.open(str(path), "w", format="mp4", container_options=fragmented) as container:
-        stream: Any = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.width, stream.height = size
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
-        stream.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "18", "g": str(max(1, round(fps)))}
-        stream.thread_count = 2
-        for pixels, offered_ns in frames:
-            first_ns = first_ns or offered_ns
-            tick = max(last_tick + 1, (offered_ns - first_ns) * TICKS // 1_000_000_000)
-            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            picture.pts, picture.time_base = tick, Fraction(1, TICKS)
-            container.mux(stream.encode(picture))
-            count, last_tick = count + 1, tick
-        container.mux(stream.encode(None))
-    return count
+        stem = time.strftime("Tidecast %Y-%m-%d %H-%M-%S") + (" input" if kind == "input" else "")
+        return reserve(self.folder, stem, suffix)

@@ -14,8 +14,11 @@ MAX_NUMBER = 1000
 """Most files of one second."""
 
 
-def reserve(folder: Path, stem: str) -> Path:
-    """Create an empty file `stem.mp4`, or `stem 1.mp4` and so on where that exists; returns its path.
+def reserve(folder: Path, stem: str, suffix: str) -> Path:
+    """Create an empty file, `stem.mp4` for the suffix `.mp4`, or `stem 1.mp4` and so on where that exists.
+
+    Returns:
+        Its path.
 
     The file is created in the same step in which it is found to be missing, so that two recordings that begin in the
     same second, even of two programs, never get the same one.
@@ -24,7 +27,7 @@ def reserve(folder: Path, stem: str) -> Path:
         OSError: if it cannot be created.
     """
     for number in range(MAX_NUMBER):
-        path = folder / f"{stem}{f' {number}' if number else ''}.mp4"
+        path = folder / f"{stem}{f' {number}' if number else ''}{suffix}"
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except FileExistsError:
@@ -43,7 +46,7 @@ def remove_empty(path: Path) -> None:
 def remove_left_behind(folder: Path) -> None:
     """Remove the empty files of recordings that were killed before their first picture."""
     with contextlib.suppress(OSError):
-        for path in folder.glob("Tidecast ????-??-?? ??-??-??*.mp4"):
+        for path in folder.glob("Tidecast ????-??-?? ??-??-??*.m[op][v4]"):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
                     remove_empty(path)

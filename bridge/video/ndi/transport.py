@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from bridge.video.alpha import PREMULTIPLIED, STRAIGHT
 from bridge.video.base import DEFAULT_FPS, DEFAULT_NAME, Guide, Options, Sink, Source, SourceInfo
 from bridge.video.ndi.connect import connect, destroy
 from bridge.video.ndi.guides import steps
@@ -239,8 +240,9 @@ class NdiSource(Source):
 class NdiSink(Sink):
     """One NDI output with a name of its own.
 
-    Frames are encoded on a thread of NDI while the caller goes on; alpha is not sent. Each frame carries its metadata
-    as one XML element, with `seq` and `captured` (ns since 1970) added.
+    Frames are encoded on a thread of NDI while the caller goes on. Each frame carries its metadata as one XML element,
+    with `seq` and `captured` (ns since 1970) added. If the frame has an alpha, `alpha` says whether it is straight or
+    premultiplied, which NDI itself does not say.
     """
 
     def __init__(self, name: str, options: Options) -> None:
@@ -281,11 +283,15 @@ class NdiSink(Sink):
         video = ndi.VideoFrameV2()
         video.data = pixels
         video.FourCC = ndi.FOURCC_VIDEO_TYPE_BGRX if kind is PixelFormat.BGRA else ndi.FOURCC_VIDEO_TYPE_RGBX
+        if frame.alpha is not None:
+            video.FourCC = ndi.FOURCC_VIDEO_TYPE_RGBA
         rate = self._options.fps or DEFAULT_FPS
         video.frame_rate_N, video.frame_rate_D = rate.numerator, rate.denominator
         video.timecode = time.time_ns() // 100
         since_1970 = time.time_ns() - time.monotonic_ns()
         strings = {"seq": str(frame.seq), "captured": str(frame.captured_ns + since_1970)}
+        if frame.alpha is not None:
+            strings["alpha"] = PREMULTIPLIED if frame.premultiply else STRAIGHT
         video.metadata = to_xml({**frame.metadata, **(metadata or {}), **strings})
         with self._lock:
             if self._handle is None:

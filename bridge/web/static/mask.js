@@ -91,7 +91,10 @@ export function tellsState(box) {
   const say = () => {
     const { values, readings } = state;
     const share = Math.round((readings.mask_area ?? 0) * 100);
-    const amber = readings.mask_state === "missing" || (values.mask_view && values.mask_source !== "off");
+    const amber =
+      readings.mask_state === "missing" ||
+      (values.mask_use === "alpha" && readings.alpha_state === "left out") ||
+      (values.mask_view && values.mask_source !== "off");
     const text =
       values.mask_source === "off" || (values.mask_use === "off" && !values.mask_view)
         ? "Choose a source, and whether its inside or its outside is restyled."
@@ -99,6 +102,8 @@ export function tellsState(box) {
           ? "No person mask comes. The whole picture is restyled."
           : readings.mask_state === "held"
             ? "The person mask has jumped; the one before is shown for a moment."
+            : values.mask_use === "alpha" && readings.alpha_state === "left out"
+              ? "The picture is cut out, but Output alpha (Video) is off: nothing of it is sent transparent."
             : readings.mask_state === "on"
               ? `${values.mask_view ? "The output shows the matte. " : ""}It covers ${share} % of the picture.`
               : "The input is shown, so there is nothing to mask.";

@@ -1,7 +1,8 @@
-// Words in amber beside the controls that they concern: what a stage leaves out, and that a picture is stretched.
+// Words in amber beside the controls that they concern: what a stage leaves out, that a picture is stretched, and what becomes
+// of transparency.
 
 import { el } from "./faces.js";
-import { on } from "./link.js";
+import { on, state } from "./link.js";
 
 /** What a stage says that it leaves out -> the control of it. */
 const OMITTED = { reprojection: "reproject", detail: "detail", "refinement of the matte": "mask_refine" };
@@ -34,5 +35,33 @@ export function sized(widget) {
     words.textContent = words.title = text;
     words.classList.toggle("amber", Boolean(stretched));
   });
+  return el("div", {}, widget, words);
+}
+
+/** The widget of the output's transparency with words below it, for which the room is kept free: how the picture leaves. */
+export function transparent(widget) {
+  const words = el("p", { class: "beneath dim", id: "alpha-note", role: "status" }, "");
+  widget.setAttribute("aria-describedby", words.id);
+  const say = () => {
+    const { alpha_state: leaves, alpha_unable: unable } = state.readings;
+    const amber = leaves === "left out" || Boolean(unable);
+    const text =
+      leaves === "left out"
+        ? "The picture is cut out, but nothing of it is sent transparent. Choose straight or premultiplied."
+        : unable
+          ? `${unable} cannot send transparency: the whole picture is sent.`
+          : leaves === "opaque"
+            ? "Nothing is transparent now: cut out with Mask, or send an input with alpha."
+            : leaves === "straight"
+              ? "The whole picture leaves, and its alpha."
+              : leaves === "premultiplied"
+                ? "What is transparent leaves darkened. Set the receiver to premultiplied too."
+                : "For programs that lay the picture over another one. Straight suits most.";
+    if (words.textContent === text) return;
+    words.textContent = words.title = text;
+    words.classList.toggle("amber", amber);
+  };
+  on("readings", say);
+  say();
   return el("div", {}, widget, words);
 }

@@ -5,7 +5,7 @@ import { change, el, register } from "./faces.js";
 import { browse, files } from "./files.js";
 import { askInputs, on, state } from "./link.js";
 import { color, tellsState } from "./mask.js";
-import { sized } from "./notes.js";
+import { sized, transparent } from "./notes.js";
 import { trigger, widget } from "./widgets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -43,6 +43,7 @@ export function panel(title, rows, commands, column, about) {
       input: () => source(control, about.inputs),
       engine_model: () => model(control, about.engine.models),
       output_size: () => sized(widget(control)),
+      output_alpha: () => transparent(widget(control)),
       mask_source: () => tellsState(widget(control)),
       mask_key: () => color(control),
       mask_background_color: () => color(control),

@@ -237,7 +237,7 @@ def test_two_recordings_that_begin_in_the_same_second_get_a_file_each(
 
 def test_many_at_once_never_get_the_same_name(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        paths = list(pool.map(lambda _: takes.reserve(tmp_path, "take"), range(64)))
+        paths = list(pool.map(lambda _: takes.reserve(tmp_path, "take", ".mp4"), range(64)))
     assert len(set(paths)) == 64 == len(list(tmp_path.iterdir()))
 
 
@@ -250,7 +250,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_says_so(
 ) -> None:
     full = tmp_path / "full.mp4"
     full.symlink_to("/dev/full")
-    monkeypatch.setattr(record, "reserve", lambda folder, stem: full)
+    monkeypatch.setattr(record, "reserve", lambda folder, stem, suffix: full)
     rig.recorder.want(True, False)
     wait(lambda: rig.recorder.pids, "the process")
 
