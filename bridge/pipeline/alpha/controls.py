@@ -29,7 +29,7 @@ class AlphaControls:
     input_alpha: str = live(
         STRAIGHT,
         "/input/alpha",
-        "What the alpha of the input is taken for while outputs send transparency: nothing (off), straight, premultiplied.",
+        "What the input's alpha is taken for while output alpha is on: nothing (off), straight, or premultiplied.",
         group="Video",
         label="Input alpha",
         choices=(OFF, STRAIGHT, PREMULTIPLIED),

@@ -125,6 +125,21 @@ def test_colour_bars_arrive_in_their_places(loop, kind):
     assert got.pixels.flags.c_contiguous and got.pixels.flags.writeable
 
 
+@pytest.mark.parametrize("premultiply", [False, True], ids=["straight", "premultiplied"])
+def test_alpha_is_sent_straight_or_premultiplied(loop, premultiply):
+    assert table.sends_alpha(loop.sink_uri)
+    pixels = np.full((48, 64, 3), (200, 100, 40), np.uint8)
+    alpha = np.full((48, 64), 128, np.uint8)
+    alpha[:, :32] = 0
+    frame = Frame(pixels, alpha=alpha, premultiply=premultiply)
+    with open_sink(loop.sink_uri) as sink, open_source(loop.source_uri) as source:
+        got = loop.meet(sink, source, frame)
+    assert got.format is not PixelFormat.RGB
+    wanted = np.rint(pixels * (alpha[..., None] / 255.0)) if premultiply else pixels
+    for column, level in ((16, 0), (48, 128)):
+        assert loop.same(got.rgb()[24, column], wanted[24, column]) and abs(int(got.pixels[24, column, 3]) - level) <= 2
+
+
 def test_frames_are_numbered_without_gaps_and_belong_to_the_receiver(loop):
     with open_sink(loop.sink_uri) as sink, open_source(loop.source_uri) as source:
         first = loop.meet(sink, source)

@@ -222,15 +222,52 @@ def test_a_repeated_tick_makes_nothing_anew() -> None:
     assert scene.tick(**LUMA, mask_grow=1.0).matte is not one
 
 
-def test_alpha_is_refused_with_a_sentence_and_every_other_word_as_ever() -> None:
+CUT = LUMA | {"mask_use": "alpha"}
+
+
+def test_alpha_cuts_the_whole_restyled_picture_out() -> None:
+    scene = Scene(half_bright())
+    made = scene.tick(**CUT)
+    assert (made.pixels == WET).all(), "the picture is whole under what is transparent"
+    assert made.alpha is not None and (made.alpha[:, 170:] == 255).all() and not made.alpha[:, :150].any()
+    assert made.matte is made.alpha, "nothing is computed twice"
+    same = scene.tick(**CUT, mask_rest=1.0, mask_background="color")
+    assert (same.pixels == WET).all() and (same.alpha == made.alpha).all(), (
+        "the rest is transparent, so it shows nothing"
+    )
+    outside = scene.tick(**CUT, mask_invert=True).alpha
+    assert outside is not None and (outside == 255 - made.alpha).all()
+    dry = scene.tick(**CUT, mask_mix=0.0)
+    assert (dry.pixels == half_bright()).all() and (dry.alpha == made.alpha).all()
+
+
+def test_what_is_transparent_already_stays_so_and_the_matte_is_shown_opaque() -> None:
+    scene = Scene(half_bright())
+    frame = Frame(WET, captured_ns=PERIOD, alpha=np.full(WET.shape[:2], 128, np.uint8))
+    for values, left, right in (
+        (CUT, 0, 128),
+        (LUMA, 128, 128),
+        (CUT | {"mask_view": True}, None, None),
+        (CUT | {"mask_source": "person"}, 128, 128),
+    ):
+        context = Context(0, scene.history, Snapshot([MaskControls(**values)]), True, SIZE)
+        (made,) = scene.stage.process(frame, context)
+        if left is None:
+            assert made.alpha is None
+        else:
+            assert (
+                made.alpha is not None and (made.alpha[:, :150] == left).all() and (made.alpha[:, 170:] == right).all()
+            )
+    assert scene.state == "missing" and made is frame, "without a mask the whole restyled picture leaves as it is"
+
+
+def test_the_uses_are_a_choice() -> None:
     from bridge.table import TABLE
 
     use = next(control for control in TABLE.controls if control.name == "mask_use")
-    with pytest.raises(ControlError, match="transparency"):
-        use.coerce("alpha")
-    with pytest.raises(ControlError, match="one of off, inside, outside"):
+    with pytest.raises(ControlError, match="one of off, inside, outside, alpha"):
         use.coerce("sideways")
-    assert use.coerce("Inside") == "inside" and use.coerce(2) == "outside"
+    assert use.coerce("Inside") == "inside" and use.coerce(2) == "outside" and use.coerce("alpha") == "alpha"
 
 
 def test_only_a_person_mask_asks_for_people() -> None:
