@@ -20,7 +20,7 @@ NOTE = "document.getElementById('mask-note').textContent"
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.store.set_many({"mask_source": "off", "mask_use": "off", "mask_view": False, "mask_key": "#00b140"})
-    stage.telemetry.update(mask_state="off", mask_area=0.0, given_up="")
+    stage.telemetry.update(mask_state="off", mask_area=0.0, given_up="", alpha_state="off")
     width, height, mobile = request.param
     with browser.page(stage.web.url, READY, "the first pictures", size=(width, height), mobile=mobile) as tab:
         yield tab
@@ -47,6 +47,12 @@ def test_it_is_set_up_by_buttons_and_says_what_it_does_and_nothing_moves(page: T
     held(stage, "mask_view", True)
     page.until(f"{NOTE}.startsWith('The output shows the matte.')")
     assert page.js("document.getElementById('mask-note').classList.contains('amber')"), "everybody sees the matte"
+    stage.store.set_many({"mask_use": "alpha", "mask_view": False})
+    stage.telemetry.update(alpha_state="left out")
+    page.until(f"{NOTE}.startsWith('The picture is cut out, but Output alpha')")
+    stage.telemetry.update(alpha_state="straight")
+    page.until(f"{NOTE} === 'It covers 23 % of the picture.'")
+    assert not page.js("document.getElementById('mask-note').classList.contains('amber')")
     stage.telemetry.update(mask_state="missing", given_up="refinement of the matte")
     page.until(f"{NOTE}.startsWith('No person mask comes.')")
     page.until("!document.querySelector('[data-control=mask_refine] .omitted').hidden")

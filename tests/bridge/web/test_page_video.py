@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bridge.pipeline.alpha.told import SWITCH_ON, TOPIC
 from bridge.pipeline.canvas.shape import stretched
 from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.enlarge import Enlarge
@@ -48,7 +49,7 @@ READY = "window.tidecast && tidecast.state.online && tidecast.drawn.output > 2"
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.size, stage.motion_ms, stage.latency_ms = SIZE, 30.0, 110.0
     stage.store.set_many({"compare": False, "reproject": 0.0, "detail": 0.0, "slo_latency": 150.0})
-    stage.telemetry.update(given_up="", stretched="", reprojection="off")
+    stage.telemetry.update(given_up="", stretched="", reprojection="off", alpha_state="off", alpha_unable="")
     width, height, mobile = request.param
     with browser.page(stage.web.url, READY, "the first pictures", size=(width, height), mobile=mobile) as tab:
         yield tab
@@ -137,6 +138,32 @@ def test_a_stretched_picture_is_said_below_the_size_with_what_to_do(page: Tab, s
     assert page.js(PLACES) == before
     stage.telemetry.update(stretched="")
     page.until(f"!{words}.classList.contains('amber') && {words}.textContent.startsWith('Such as')")
+
+
+def test_transparency_is_chosen_and_what_becomes_of_it_is_said_below(page: Tab, stage: Stage) -> None:
+    words = "document.getElementById('alpha-note')"
+    amber = f"{words}.classList.contains('amber')"
+    before = page.js(PLACES)
+    choice = "[data-control=output_alpha] button"
+    assert page.js(f"[...document.querySelectorAll('{choice}')].map((b) => b.textContent).join()") == (
+        "off,straight,premultiplied"
+    )
+    for state, unable, said in (
+        ("left out", "", "The picture is cut out, but nothing"),
+        ("opaque", "", "Nothing is transparent now"),
+        ("straight", "window:2", "window:2 cannot send transparency"),
+        ("premultiplied", "", "What is transparent leaves darkened"),
+        ("straight", "", "The whole picture leaves"),
+    ):
+        stage.telemetry.update(alpha_state=state, alpha_unable=unable)
+        page.until(f"{words}.textContent.startsWith('{said}')", said)
+        assert page.js(amber) == (state == "left out" or bool(unable))
+        assert page.js(f"{words}.scrollHeight <= {words}.clientHeight"), "all of it is seen"
+    assert page.js(PLACES) == before
+    page.js(f"[...document.querySelectorAll('{choice}')][2].click()")
+    wait(lambda: stage.store.snapshot.value("output_alpha") == "premultiplied", "the press to arrive")
+    stage.telemetry.error(TOPIC, SWITCH_ON)
+    page.until(f"document.body.innerText.includes('{SWITCH_ON}')")
 
 
 def test_one_key_compares_and_every_page_shows_it(page: Tab, browser: Browser, stage: Stage) -> None:

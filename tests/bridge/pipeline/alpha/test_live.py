@@ -34,6 +34,7 @@ def test_the_picture_is_cut_out_for_another_binding_in_both_modes_and_panic_is_o
     settings = identity(f"file:{tmp_path / 'halves.png'}", f"ndi:{MARK}", WIDTH, HEIGHT) | {
         "output.also": ("window:9",),  # cannot be opened here, and cannot send transparency anywhere
         "osc.enabled": False,
+        "process.debug": True,
         "controls.mask_source": "luma",
         "controls.mask_luma_low": 0.5,
         "controls.mask_use": "alpha",
