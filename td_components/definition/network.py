@@ -88,6 +88,7 @@ def _picture() -> tuple[Node, ...]:
             (
                 _expression("active", "parent().par.Transport.eval() == 'ndi'", "on"),
                 _expression("name", "parent().par.Sendname.eval()", "Tidecast In"),
+                _expression("includealpha", "parent().par.Outputalpha.eval() != 'off'", "off"),
                 _constant("lowperformancebehavior", "skipframes"),
             ),
             ("fit",),
