@@ -19,6 +19,7 @@ from bridge.bench.overhead import identity
 from bridge.config_file import load
 from bridge.control.osc.packet import build
 from bridge.control.values import Snapshot
+from bridge.pipeline.alpha.controls import AlphaControls
 from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.mask.controls import MaskControls
 from bridge.pipeline.stages.base import Context, Place, Stage, StageRow
@@ -158,7 +159,8 @@ def frame(value: int, captured_ns: int) -> Frame:
 
 
 def context(history: FrameHistory, now_ns: int = 0, **mix: float) -> Context:
-    controls = Snapshot([MixControls(**mix), ReprojectControls(), EnlargeControls(), MaskControls()])
+    stages = (ReprojectControls(), EnlargeControls(), MaskControls(), AlphaControls())
+    controls = Snapshot([MixControls(**mix), *stages])
     return Context(now_ns, history, controls, wet=True, canvas=(4, 4))
 
 
