@@ -146,6 +146,7 @@ class Monitor(Service):
                 given_up=", ".join(publisher.given_up),
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 stretched=capture.stretched,
+                **capture.second.readings(),
                 **capture.stages.readings(),
                 **publisher.stage_readings(),
             )
@@ -157,7 +158,7 @@ class Monitor(Service):
                     self._telemetry.error("engine", STALLED)
             elif state == "running":
                 late = "" if target in ("", "held") else TOO_LATE.format(middle, target_ms)
-                self._telemetry.update(message=self.notice or self._schedule_reason or late)
+                self._telemetry.update(message=self.notice or capture.second.trouble or self._schedule_reason or late)
             before = state
 
 
