@@ -58,7 +58,8 @@ class SecondInput(abc.ABC):
         self._control, self._address = control, PREFIX + address
         self._pictures, self._history, self._store = pictures, history, store
         self._fitter = Fitter(1, 1)
-        self._since_ns = 0  # since when it is needed; 0 for not
+        self._chosen = ""
+        self._since_ns = 0  # since when a picture of this source is needed; 0 for not
         self._told = False
         self.source = switch(control, self._address, self._take)
 
@@ -69,6 +70,8 @@ class SecondInput(abc.ABC):
         chosen = str(controls.value(self._control)).strip()
         if not chosen:
             self._pictures.forget()
+        if chosen != self._chosen:
+            self._chosen, self._since_ns, self._told = chosen, 0, False
         if not self._needed(controls.of(MaskControls)) or self._history.newest is None:
             self._since_ns, self._told, self.trouble = 0, False, ""
             return

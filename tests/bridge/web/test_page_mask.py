@@ -120,12 +120,12 @@ def test_the_place_of_the_picked_colour_is_that_of_the_pointer(page: Tab, stage:
 def test_second_inputs_are_typed_or_chosen_from_what_can_be_seen_and_say_what_is_connected(
     page: Tab, stage: Stage
 ) -> None:
-    page.js("document.getElementById('panel-mask').scrollIntoView()")
+    page.js("document.getElementById('w-mask_input').scrollIntoView({block: 'center'})")
     before = page.js(PLACES)
     page.until("document.querySelectorAll('#seen-mask_input option').length >= 2", "sources are offered")
     box = "document.getElementById('w-mask_input')"
     offered = page.js(f"{box}.list.options[0].value")
-    page.js(f"{box}.focus()")
+    page.js(f"{box}.focus({{preventScroll: true}})")
     page.type(offered)
     page.key("Enter", number=13)
     held(stage, "mask_input", offered)

@@ -169,7 +169,6 @@ def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change_and
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
 
-
 def test_a_failing_person_mask_shows_the_whole_picture_and_says_so_and_panic_is_obeyed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -147,7 +147,7 @@ def test_a_given_matte_is_used_as_it_is_and_outside_is_the_input_to_the_bit() ->
     assert (made.pixels[values == 0] == dry[values == 0]).all() and (made.pixels[values == 255] == WET[0, 0]).all()
     inverted = scene.tick(**GIVEN, **AS_IT_IS, mask_invert=True).matte
     assert inverted is not None and (inverted == 255 - values).all()
-    higher = scene.tick(**GIVEN, mask_refine=False, mask_softness=0.0, mask_threshold=0.95).matte
+    higher = scene.tick(**GIVEN, mask_refine=False, mask_softness=0.0, mask_threshold=0.5).matte
     assert higher is not None and set(np.unique(higher)) == {0, 255} and higher[50, 100] == 255
     part = scene.tick(**GIVEN, **AS_IT_IS, mask_left=0.5).matte
     assert part is not None and not part[:, :160].any() and (part[:, 160:] == values[:, 160:]).all()
