@@ -110,7 +110,7 @@ class MatteInput(SecondInput):
     """A matte from elsewhere: the alpha channel of a source once any of it was transparent, else its brightness."""
 
     what = "the matte"
-    _transparent = ""  # the address of the source that was seen to be transparent
+    _transparent: str | None = None  # the address of the source that was seen to be transparent
 
     def _needed(self, controls: MaskControls) -> bool:
         return controls.needs_matte_input
