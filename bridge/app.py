@@ -39,7 +39,7 @@ from bridge.pipeline.canvas.size import CanvasControls, Size, canvas_size
 from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.endpoints.recording import start_recorder
-from bridge.pipeline.input_policy import InputPolicy
+from bridge.pipeline.input_policy import restrict_inputs
 from bridge.pipeline.lora_policy import LoraPolicy
 from bridge.pipeline.model.switch import ModelSwitch
 from bridge.pipeline.monitor import Monitor
@@ -91,7 +91,7 @@ class App:
         self._stages = stages
         table = table_of(stages)
         self.store = ControlStore(table, start_controls(config, table))
-        self.store.restrict("input", InputPolicy(config.input.allow, lambda: self._inputs))
+        restrict_inputs(self.store, config.input.allow, lambda: self._inputs)
         configured = lora_files(config.engine)
         for number in range(1, LORA_SLOTS + 1):
             self.store.restrict(f"lora_{number}_file", LoraPolicy(number, configured))

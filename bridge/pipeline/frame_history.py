@@ -5,12 +5,15 @@ from __future__ import annotations
 import bisect
 import threading
 
-from bridge.pipeline.mask.timeline import MaskTimeline
+from bridge.pipeline.mask.timeline import MaskTimeline, Pictures
 from engine.frame import Frame
 
 KEPT_BYTES = 256 << 20
 KEPT_FRAMES = 300
 """Most frames that are kept, in bytes and in number; usually they are forgotten earlier (`FrameHistory.forget`)."""
+
+MATTE_BYTES = 64 << 20
+"""Most bytes of mattes from a second input: those of one second at 1920x1080 and 30 per second."""
 
 TOLERANCE_NS = 50_000_000
 """How far a frame's time may be from the time asked for: most of a period at 15 frames a second."""
@@ -29,12 +32,15 @@ class FrameHistory:
         newest: the frame added last; None before the first.
         newest_small: the same at the model's size.
         masks: the person masks of input frames; belongs to the publish thread.
+        matte_input: the last mattes of the second input that gives them.
+        background_input: the newest picture of the second input that is shown behind.
     """
 
     def __init__(self) -> None:
         self._frames, self._small = _Timeline(KEPT_BYTES), _Timeline(KEPT_BYTES // 2)
         self._lock = threading.Lock()
         self.masks = MaskTimeline()
+        self.matte_input, self.background_input = Pictures(MATTE_BYTES), Pictures(0)
         self.newest: Frame | None = None
         self.newest_small: Frame | None = None
 

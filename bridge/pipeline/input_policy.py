@@ -15,28 +15,43 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bridge.control.origin import Origin, Trust
+from bridge.control.store import ControlStore
 from bridge.video.address import opened_by, parse_uri
 from bridge.video.base import SourceInfo
 from bridge.video.table import OpenedBy
 from engine.control import PREFIX
 from engine.errors import ConfigError, ControlError, TransportError
 
-ADDRESS = PREFIX + "/input"
+RESTRICTED = ("input", "mask_input", "mask_background_input")
+"""The controls that choose an input."""
+
+
+def restrict_inputs(store: ControlStore, allow: Sequence[str], inputs: Callable[[], Sequence[SourceInfo]]) -> None:
+    """Have `InputPolicy` decide at every control that chooses an input.
+
+    Raises:
+        ConfigError: as `InputPolicy`.
+    """
+    for name in RESTRICTED:
+        store.restrict(name, InputPolicy(allow, inputs, PREFIX + store.table.by_name[name].address))
 
 
 class InputPolicy:
-    """The rule of the control `input`; see `ControlStore.restrict`.
+    """The rule of a control that chooses an input; see `ControlStore.restrict`.
 
     Args:
         allow: what senders on other machines may choose besides: addresses of sources with `*` and `?`, and
             `file:FOLDER` for everything inside a folder.
         inputs: returns the last list of sources that was shown, for a choice by its number.
+        address: of the control, for errors.
 
     Raises:
         ConfigError: if an entry of `allow` has no transport.
     """
 
-    def __init__(self, allow: Sequence[str], inputs: Callable[[], Sequence[SourceInfo]]) -> None:
+    def __init__(
+        self, allow: Sequence[str], inputs: Callable[[], Sequence[SourceInfo]], address: str = PREFIX + "/input"
+    ) -> None:
         for entry in allow:
             try:
                 parse_uri(entry)
@@ -46,6 +61,7 @@ class InputPolicy:
                 ) from None
         self._allow = tuple(allow)
         self._inputs = inputs
+        self._address = address
 
     def __call__(self, value: Any, origin: Origin) -> str:
         """The input to choose, `value` or the source that its number stands for.
@@ -63,7 +79,7 @@ class InputPolicy:
         needed = opened_by(wanted)
         if needed is OpenedBy.OPERATOR:
             raise ControlError(
-                ADDRESS,
+                self._address,
                 f"{wanted[:100]!r} is on another machine, which only the command line and the configuration may name.",
                 "Start Tidecast with --input and this address.",
             )
@@ -76,7 +92,7 @@ class InputPolicy:
         allowed = self._allowed(*parse_uri(wanted))
         if allowed is None:
             raise ControlError(
-                ADDRESS,
+                self._address,
                 f"Senders on other machines may not choose {wanted[:100]!r}.",
                 f'To allow it, write it on the list allow of [input]: allow = ["{wanted[:100]}"].',
             )
@@ -87,7 +103,7 @@ class InputPolicy:
         listed = self._inputs()
         if len(number) > 4 or int(number) >= len(listed):
             raise ControlError(
-                ADDRESS,
+                self._address,
                 f"There is no input number {number[:10]} (the list has {len(listed)}).",
                 "Ask for /inputs first.",
             )

@@ -152,6 +152,7 @@ class Monitor(Service):
                 outputs_failing=", ".join(output.uri for output in publisher.outputs if output.trouble),
                 stretched=capture.stretched,
                 alpha_unable=self._alpha.unable(stages.get(ALPHA.name, OFF)),
+                **capture.second.readings(),
                 **capture.stages.readings(),
                 **stages,
             )
@@ -163,7 +164,7 @@ class Monitor(Service):
                     self._telemetry.error("engine", STALLED)
             elif state == "running":
                 late = "" if target in ("", "held") else TOO_LATE.format(middle, target_ms)
-                self._telemetry.update(message=self.notice or self._schedule_reason or late)
+                self._telemetry.update(message=self.notice or capture.second.trouble or self._schedule_reason or late)
             before = state
 
 

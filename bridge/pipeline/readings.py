@@ -52,6 +52,14 @@ DROPS = (
 NAMES = (
     Reading("given_up", "/status/omitted", Kind.TEXT, "", "What is left out because a tick is too short for it."),
     Reading("input", "/status/input", Kind.TEXT, "", "The source that is connected."),
+    Reading("mask_input", "/status/mask/input", Kind.TEXT, "", "The second input for the matte that is connected."),
+    Reading(
+        "mask_background_input",
+        "/status/mask/background/input",
+        Kind.TEXT,
+        "",
+        "The second input behind the matte that is connected.",
+    ),
     Reading("output", "/status/output", Kind.TEXT, "", "The outputs."),
     Reading(
         "outputs_failing", "/status/output/failing", Kind.TEXT, "", "The outputs that do not send now; else empty."

@@ -32,6 +32,8 @@ NAMED = {
     "engine_model": "ember",
     "audio_source": "ndi",
     "mask_key": "#0020ff",
+    "mask_input": "pattern:waves",
+    "mask_background_input": "pattern:dance",
     "mask_background_color": "#102030",
     **{f"mod_{number}": f"lora_1 sine hz={number}" for number in range(1, SLOTS + 1)},
 }

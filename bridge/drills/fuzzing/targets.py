@@ -174,7 +174,7 @@ def source() -> Iterator[Check]:
         def check(data: bytes) -> None:
             controls.handle(f"{PREFIX}/input", [data.decode("utf-8", "replace")], operator)
             with contextlib.suppress(TransportError):
-                chosen = capture._choice()
+                chosen = capture.source.choice()
                 if parse_uri(chosen)[0] not in NOT_OPENED:
                     open_source(chosen).close()
             logged.check()

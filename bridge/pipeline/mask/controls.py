@@ -6,15 +6,16 @@ import functools
 import re
 from dataclasses import dataclass
 
+from bridge.video.address import check_choice
+from bridge.video.table import schemes
 from engine.control import NEVER, Kind, Reading, live
 from engine.errors import ConfigError
 
 OFF, INSIDE, OUTSIDE, ALPHA = "off", "inside", "outside", "alpha"
 PERSON, LUMA, CHROMA = "person", "luma", "chroma"
-SOURCES = (OFF, PERSON, LUMA, CHROMA, f"{PERSON}-{LUMA}", f"{PERSON}-{CHROMA}")
+INPUT, COLOR, SECOND = "input", "color", "second"
+SOURCES = (OFF, PERSON, LUMA, CHROMA, f"{PERSON}-{LUMA}", f"{PERSON}-{CHROMA}", INPUT, f"{PERSON}-{INPUT}")
 """Where the matte comes from. Two names: what belongs to both."""
-
-INPUT, COLOR = "input", "color"
 
 GROUP = "Mask"
 
@@ -48,7 +49,8 @@ class MaskControls:
     mask_source: str = live(
         OFF,
         "/mask/source",
-        "What the matte is made of: people, brightness (luma), a colour that is left out (chroma), or two of them.",
+        "What the matte is made of: people, brightness (luma), a colour that is left out (chroma), a second input, "
+        "or two of them.",
         group=GROUP,
         label="Source",
         choices=SOURCES,
@@ -91,10 +93,10 @@ class MaskControls:
     mask_background: str = live(
         INPUT,
         "/mask/background",
-        "What the rest shows: the input, or one colour.",
+        "What the rest shows: the input, one colour, or a second input.",
         group=GROUP,
         label="Rest shows",
-        choices=(INPUT, COLOR),
+        choices=(INPUT, COLOR, SECOND),
     )
     mask_background_color: str = live(
         "#000000",
@@ -104,10 +106,29 @@ class MaskControls:
         label="Rest colour",
         check=check_color,
     )
+    mask_input: str = live(
+        "",
+        "/mask/input",
+        f"The second input whose brightness or alpha is the matte: an address ({schemes()}, then a name) or an index "
+        "from the list of inputs.",
+        group=GROUP,
+        label="Matte input",
+        stored="input",
+        check=check_choice,
+    )
+    mask_background_input: str = live(
+        "",
+        "/mask/background/input",
+        "The second input that the rest shows: an address or an index, as for the matte.",
+        group=GROUP,
+        label="Rest input",
+        stored="input",
+        check=check_choice,
+    )
     mask_threshold: float = live(
         0.5,
         "/mask/threshold",
-        "How sure the person mask must be; higher leaves more out.",
+        "How sure the person mask, or how bright the matte of a second input, must be; higher leaves more out.",
         group=GROUP,
         label="Threshold",
         low=0.05,
@@ -116,7 +137,7 @@ class MaskControls:
     mask_softness: float = live(
         0.3,
         "/mask/softness",
-        "How gradual the edge of the person mask is around the threshold.",
+        "How gradual the edge is around the threshold; 1 takes the matte of a second input as it is.",
         group=GROUP,
         label="Softness",
         low=0.0,
@@ -234,6 +255,17 @@ class MaskControls:
         return self.active and self.mask_source.startswith(PERSON)
 
     @property
+    def needs_matte_input(self) -> bool:
+        """Whether the matte is made of a second input."""
+        return self.active and self.mask_source.endswith(INPUT)
+
+    @property
+    def needs_background_input(self) -> bool:
+        """Whether the rest shows a second input."""
+        shown = self.active and not self.mask_view and self.mask_use in (INSIDE, OUTSIDE)
+        return shown and self.mask_background == SECOND
+
+    @property
     def active(self) -> bool:
         """Whether there is a matte."""
         return self.mask_source != OFF and (self.mask_use != OFF or self.mask_view)
@@ -245,7 +277,7 @@ STATE = Reading(
     Kind.TEXT,
     "",
     "What the mask does: off, on, held (the person mask has jumped; the one before is shown), missing (no person mask "
-    "comes; the whole picture is restyled), or no input.",
+    "or no picture of a second input comes; the whole picture is restyled), or no input.",
 )
 AREA = Reading(
     "mask_area", "/status/mask/area", Kind.FLOAT, "", "Share of the picture that belongs to the matte, 0..1."

@@ -25,21 +25,25 @@ STEP = 3
 """A matte grows by circles of this radius, one after the other: cheaper than one large circle."""
 
 
-def shaped(mask: np.ndarray, threshold: float, softness: float) -> np.ndarray:
-    """A mask with its edge at a threshold: a smooth step from 0 to 255 over the softness around it.
+def shaped(mask: np.ndarray, threshold: float, softness: float, smooth: bool = True) -> np.ndarray:
+    """A mask with its edge at a threshold: a step from 0 to 255 over the softness around it.
 
     Args:
         mask: uint8 [h, w].
         threshold, softness: 0..1.
+        smooth: whether the step begins and ends gradually; else it is straight, and leaves the mask as it is with the
+            threshold 0.5 and the softness 1.
     """
-    return np.asarray(cv2.LUT(mask, _step(threshold, softness)))
+    return np.asarray(cv2.LUT(mask, _step(threshold, softness, smooth)))
 
 
 @functools.lru_cache(maxsize=16)
-def _step(threshold: float, softness: float) -> np.ndarray:
+def _step(threshold: float, softness: float, smooth: bool) -> np.ndarray:
     width = max(softness, 1 / 255)
     share = np.clip((np.arange(256) / 255.0 - threshold) / width + 0.5, 0.0, 1.0)
-    return np.rint(share * share * (3.0 - 2.0 * share) * 255.0).astype(np.uint8)
+    if smooth:
+        share = share * share * (3.0 - 2.0 * share)
+    return np.rint(share * 255.0).astype(np.uint8)
 
 
 def grown(mask: np.ndarray, pixels: float) -> np.ndarray:

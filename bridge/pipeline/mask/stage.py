@@ -19,10 +19,22 @@ import numpy as np
 from bridge.pipeline.canvas.scaling import reduced
 from bridge.pipeline.fit import Fitter
 from bridge.pipeline.mask import compose, keys, matte
-from bridge.pipeline.mask.controls import ALPHA, AREA, CHROMA, COLOR, LUMA, OFF, OUTSIDE, STATE, MaskControls, color_of
+from bridge.pipeline.mask.controls import (
+    ALPHA,
+    AREA,
+    CHROMA,
+    COLOR,
+    INPUT,
+    LUMA,
+    OFF,
+    OUTSIDE,
+    STATE,
+    MaskControls,
+    color_of,
+)
 from bridge.pipeline.mask.motion import Mover
 from bridge.pipeline.mask.region import Region, region_of
-from bridge.pipeline.mask.timeline import PersonMask
+from bridge.pipeline.mask.timeline import PersonMask, Picture
 from bridge.pipeline.stages.base import Context, Stage
 from bridge.video.alpha import both
 from engine.frame import Frame
@@ -92,20 +104,28 @@ class Mask(Stage):
         if full is None or small is None:
             self._state = "no input"
             return (frame,)
-        mask = context.history.masks.at(small.captured_ns) if controls.person else None
-        if controls.person and mask is None:
+        history, now_ns = context.history, context.now_ns
+        mask = history.masks.at(small.captured_ns) if controls.person else None
+        second = history.matte_input.at(full.captured_ns, now_ns) if controls.needs_matte_input else None
+        behind = history.background_input.at(now_ns, now_ns) if controls.needs_background_input else None
+        needed = (
+            (controls.person, mask),
+            (controls.needs_matte_input, second),
+            (controls.needs_background_input, behind),
+        )
+        if any(needs and found is None for needs, found in needed):
             self._state, self._made = "missing", None
             return (frame,)
         self._state = "held" if mask is not None and context.history.masks.held else "on"
         dry = self._fitted(full, frame)
-        made = self._matte(dry, small, mask, context)
+        made = self._matte(dry, small, mask, second, context)
         restyled = restyled_part(made.matte, controls)
         if controls.mask_view:
             return (dataclasses.replace(frame, pixels=seen(made), matte=restyled, alpha=None),)
         alpha = frame.alpha
         if controls.mask_use == ALPHA:
             alpha = restyled if alpha is None else both(alpha, restyled)
-        pixels = composed(dry, frame.pixels, made, controls)
+        pixels = composed(dry, frame.pixels, made, controls, behind)
         return (dataclasses.replace(frame, pixels=pixels, matte=restyled, alpha=alpha),)
 
     def _fitted(self, full: Frame, frame: Frame) -> np.ndarray:
@@ -116,17 +136,23 @@ class Mask(Stage):
             self._fitter = Fitter(frame.width, frame.height)
         return self._fitter.fit(full)
 
-    def _matte(self, dry: np.ndarray, small: Frame, mask: PersonMask | None, context: Context) -> Made:
+    def _matte(
+        self, dry: np.ndarray, small: Frame, mask: PersonMask | None, second: Picture | None, context: Context
+    ) -> Made:
         """The matte of a moment; the last one again if nothing has changed."""
         controls = context.controls.of(MaskControls)
-        key = (small.captured_ns, small.seq, mask, controls, dry.shape, self._rough)
+        key = (small.captured_ns, small.seq, mask, second, controls, dry.shape, self._rough)
         if self._made is not None and self._made.key == key:
             return self._made
-        pixels = reduced(small.pixels, *working_size(small))
+        as_it_is = controls.mask_source == INPUT and not controls.mask_refine and not controls.mask_grow
+        pixels = dry if as_it_is else reduced(small.pixels, *working_size(small))
         height, width = pixels.shape[:2]
         found: list[np.ndarray] = []
         if mask is not None:
             found.append(self._person(mask, small, width, height, context))
+        if second is not None:
+            given = reduced(second.pixels, width, height)
+            found.append(matte.shaped(given, controls.mask_threshold, controls.mask_softness, smooth=False))
         spill = None
         if controls.mask_source.endswith(LUMA):
             grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
@@ -190,7 +216,9 @@ def seen(made: Made) -> np.ndarray:
     return np.asarray(cv2.cvtColor(made.matte, cv2.COLOR_GRAY2RGB))
 
 
-def composed(dry: np.ndarray, wet: np.ndarray, made: Made, controls: MaskControls) -> np.ndarray:
+def composed(
+    dry: np.ndarray, wet: np.ndarray, made: Made, controls: MaskControls, behind: Picture | None = None
+) -> np.ndarray:
     """The picture that is restyled in one part.
 
     Args:
@@ -198,11 +226,12 @@ def composed(dry: np.ndarray, wet: np.ndarray, made: Made, controls: MaskControl
         wet: the restyled picture.
         made: the matte.
         controls: the controls.
+        behind: the picture of the second input that the rest shows, if it does.
     """
     height, width = wet.shape[:2]
     pixels = compose.mixed(dry, wet, controls.mask_mix)
     if controls.mask_use != ALPHA:  # else it is whole, and its alpha cuts it out
-        other = dry
+        other = dry if behind is None else reduced(behind.pixels, width, height)
         if controls.mask_background == COLOR:
             other = compose.filled(color_of(controls.mask_background_color), width, height)
         rest = compose.mixed(other, wet, controls.mask_rest)

@@ -1,4 +1,4 @@
-"""The person masks of the last seconds, found by the times of their input frames."""
+"""The person masks and the pictures of second inputs of the last seconds, found by their times."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import numpy as np
 from bridge.pipeline.mask.region import Region
 
 KEPT = 64
-"""Most masks that are kept."""
+"""Most masks, and most pictures of a second input, that are kept."""
 
 TOLERANCE_NS = 600_000_000
 """How far a mask's time may be from the time asked for, in ns. It is moved on by the motion of the input meanwhile."""
+
+
+LOST_NS = 1_000_000_000
+"""After this long without a picture a second input counts as lost, as the input does, in ns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,3 +59,50 @@ class MaskTimeline:
         """Drop all masks."""
         self._masks.clear()
         self.held = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One picture of a second input.
+
+    Attributes:
+        captured_ns: when it was received.
+        pixels: uint8 [H, W] or [H, W, 3]; nobody changes it.
+    """
+
+    captured_ns: int
+    pixels: np.ndarray
+
+
+class Pictures:
+    """The last pictures of a second input, in the order of their times. Written by one thread, read by any.
+
+    Args:
+        most_bytes: when they take more than this, the oldest are dropped; the newest one is always kept.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._pictures: tuple[Picture, ...] = ()  # replaced as a whole, so that readers need no lock
+
+    @property
+    def last_ns(self) -> int:
+        """When the newest one was received; 0 before the first."""
+        pictures = self._pictures
+        return pictures[-1].captured_ns if pictures else 0
+
+    def add(self, captured_ns: int, pixels: np.ndarray) -> None:
+        """Keep one more picture, later than those before."""
+        room = max(1, min(KEPT, self._most_bytes // pixels.nbytes))
+        self._pictures = (*self._pictures, Picture(captured_ns, pixels))[-room:]
+
+    def at(self, captured_ns: int, now_ns: int) -> Picture | None:
+        """The picture received nearest to this time; None if the newest one is older than `LOST_NS` now."""
+        pictures = self._pictures
+        if not pictures or now_ns - pictures[-1].captured_ns > LOST_NS:
+            return None
+        return min(pictures, key=lambda picture: abs(picture.captured_ns - captured_ns))
+
+    def forget(self) -> None:
+        """Drop all pictures."""
+        self._pictures = ()

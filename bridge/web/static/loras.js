@@ -56,7 +56,7 @@ function slot(number, fader, file, texts) {
     { class: "source lora", role: "group", "aria-label": `LoRA ${number}` },
     el("div", { class: "lora-head" }, name, words),
     widget(fader),
-    el("div", { class: "lora-file" }, widget(file), choose),
+    el("div", { class: "with-button" }, widget(file), choose),
     el("p", { class: "say", role: "status" }),
   );
 }

@@ -85,6 +85,16 @@ function colorAt(x, y) {
   return `#${mean.map((v) => v.toString(16).padStart(2, "0")).join("")}`;
 }
 
+/** What the mask needs from elsewhere. */
+function missing({ mask_source: source, mask_background: background }) {
+  const needs = [
+    source.startsWith("person") && "person mask",
+    source.endsWith("input") && "picture for the matte",
+    background === "second" && "picture for the background",
+  ];
+  return needs.filter(Boolean).join(" or no ");
+}
+
 /** The widget of the source with words below it, for which the room is kept free: what the mask does. */
 export function tellsState(box) {
   const words = el("p", { class: "beneath dim", id: "mask-note" }, "");
@@ -99,7 +109,7 @@ export function tellsState(box) {
       values.mask_source === "off" || (values.mask_use === "off" && !values.mask_view)
         ? "Choose a source, and whether its inside or its outside is restyled."
         : readings.mask_state === "missing"
-          ? "No person mask comes. The whole picture is restyled."
+          ? `No ${missing(values)} comes. The whole picture is restyled.`
           : readings.mask_state === "held"
             ? "The person mask has jumped; the one before is shown for a moment."
             : values.mask_use === "alpha" && readings.alpha_state === "left out"

@@ -45,6 +45,8 @@ export function panel(title, rows, commands, column, about) {
       output_size: () => sized(widget(control)),
       output_alpha: () => transparent(widget(control)),
       mask_source: () => tellsState(widget(control)),
+      mask_input: () => second(control, about.inputs),
+      mask_background_input: () => second(control, about.inputs),
       mask_key: () => color(control),
       mask_background_color: () => color(control),
       engine_size: () => size(control, about.engine.sizes),
@@ -154,6 +156,38 @@ function source(control, transports) {
   on("control", ({ name }) => name === "input" && show());
   show();
   return box;
+}
+
+/** A second input: a field that offers the sources that can be seen, files of this machine, and what is connected. */
+function second(control, transports) {
+  const line = widget(control);
+  const seen = el("datalist", { id: `seen-${control.name}` });
+  const field = line.querySelector("input");
+  field.setAttribute("list", seen.id);
+  field.placeholder = `${transports}, then a name`;
+  const choose = el(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      "aria-haspopup": "dialog",
+      "aria-label": `${control.label}: browse`,
+      onclick: () => browse("", { control, kind: "video" }),
+    },
+    "Browse",
+  );
+  on("local", (local) => (choose.hidden = !local));
+  const now = el("p", { class: "now dim", role: "status" }, "Not connected");
+  on("readings", (r) => {
+    const text = r[control.name] ? `Connected: ${r[control.name]}` : "Not connected";
+    if (now.textContent !== text) now.textContent = now.title = text;
+  });
+  const offer = () =>
+    seen.replaceChildren(...(state.inputs ?? []).map((s) => el("option", { value: s.uri }, describe(s))));
+  on("inputs", offer);
+  offer();
+  const say = el("p", { class: "say", role: "status" });
+  return el("div", { class: "source" }, el("div", { class: "with-button" }, line, choose), now, say, seen);
 }
 
 function describe(s) {

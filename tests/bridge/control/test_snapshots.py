@@ -42,7 +42,7 @@ SESSION = {"compare", "tempo_bpm", "tempo_bend", "cue_capture", "mask_view"}
 """What no snapshot holds either: how the player looks, and what may be that of other programs too."""
 
 ON_REQUEST = {
-    "input": {"input": "pattern:bars"},
+    "input": {"input": "pattern:bars", "mask_input": "pattern:waves", "mask_background_input": "pattern:dance"},
     "seed": {"seed": 77},
     "latency": {"slo_auto": False, "slo_latency": 900.0},
     "recording": {"record": True, "record_input": True},

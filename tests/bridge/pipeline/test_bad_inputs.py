@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from bridge.control.store import ControlStore
-from bridge.pipeline.capture import MAX_LEAVING, Capture
+from bridge.pipeline.capture import Capture
+from bridge.pipeline.endpoints.source_switch import MAX_LEAVING
 from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
 from bridge.video.base import Options, SourceInfo

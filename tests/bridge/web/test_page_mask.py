@@ -20,7 +20,8 @@ NOTE = "document.getElementById('mask-note').textContent"
 @pytest.fixture(params=[(1440, 900, False), (390, 844, True)], ids=["desktop", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, stage: Stage) -> Iterator[Tab]:
     stage.store.set_many({"mask_source": "off", "mask_use": "off", "mask_view": False, "mask_key": "#00b140"})
-    stage.telemetry.update(mask_state="off", mask_area=0.0, given_up="", alpha_state="off")
+    stage.store.set_many({"mask_input": "", "mask_background_input": "", "mask_background": "input"})
+    stage.telemetry.update(mask_state="off", mask_area=0.0, given_up="", alpha_state="off", mask_input="")
     width, height, mobile = request.param
     with browser.page(stage.web.url, READY, "the first pictures", size=(width, height), mobile=mobile) as tab:
         yield tab
@@ -55,6 +56,8 @@ def test_it_is_set_up_by_buttons_and_says_what_it_does_and_nothing_moves(page: T
     assert not page.js("document.getElementById('mask-note').classList.contains('amber')")
     stage.telemetry.update(mask_state="missing", given_up="refinement of the matte")
     page.until(f"{NOTE}.startsWith('No person mask comes.')")
+    stage.store.set_many({"mask_source": "person-input", "mask_background": "second"})
+    page.until(f"{NOTE}.startsWith('No person mask or no picture for the matte or no picture for the background')")
     page.until("!document.querySelector('[data-control=mask_refine] .omitted').hidden")
     assert page.js(PLACES) == before
     assert page.js("document.getElementById('mask-note').scrollHeight <= 51"), "all of it is seen"
@@ -118,6 +121,36 @@ def test_the_place_of_the_picked_colour_is_that_of_the_pointer(page: Tab, stage:
         return len(found) >= 2
 
     wait(once, "two different colours")
+
+
+def test_second_inputs_are_typed_or_chosen_from_what_can_be_seen_and_say_what_is_connected(
+    page: Tab, stage: Stage
+) -> None:
+    page.js("document.getElementById('w-mask_input').scrollIntoView({block: 'center'})")
+    before = page.js(PLACES)
+    page.until("document.querySelectorAll('#seen-mask_input option').length >= 2", "sources are offered")
+    box = "document.getElementById('w-mask_input')"
+    offered = page.js(f"{box}.list.options[0].value")
+    page.js(f"{box}.focus({{preventScroll: true}})")
+    page.type(offered)
+    page.key("Enter", number=13)
+    held(stage, "mask_input", offered)
+    stage.telemetry.update(mask_input="Depth 640x480")
+    now = f"{box}.closest('.source').querySelector('.now').textContent"
+    page.until(f"{now} === 'Connected: Depth 640x480'")
+    page.js(f"{box}.value = 'teapot:1'; {box}.dispatchEvent(new Event('change')); void 0")
+    say = f"{box}.closest('.source').querySelector('.say').textContent"
+    page.until(f"{say}.includes('teapot')")
+    assert page.js(f"{box}.value") == "teapot:1" and stage.store.snapshot.value("mask_input") == offered
+    stage.telemetry.error("/tidecast/mask/background/input", "No picture comes for the background.")
+    other = "document.getElementById('w-mask_background_input').closest('.source')"
+    page.until(f"{other}.querySelector('.say').textContent.startsWith('No picture comes')")
+    browse = f"{other}.querySelector('button')"
+    assert page.js(f"{browse}.getAttribute('aria-label')") == "Rest input: browse"
+    page.js(f"{browse}.click()")
+    page.until("document.getElementById('files').open")
+    page.js("document.getElementById('files').close()")
+    assert page.js(PLACES) == before, "nothing has moved"
 
 
 def test_errors_of_the_mask_stand_in_its_panel(page: Tab, stage: Stage) -> None:

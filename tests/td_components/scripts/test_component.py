@@ -31,6 +31,8 @@ NAMED = {
     "engine_model": "wan21-tiny",
     "audio_source": "ndi",
     "mask_key": "#0020ff",
+    "mask_input": "pattern:waves",
+    "mask_background_input": "pattern:dance",
     "mask_background_color": "#102030",
     **{f"mod_{number}": f"mix sine hz={number}" for number in range(1, SLOTS + 1)},
 }

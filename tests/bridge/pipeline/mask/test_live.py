@@ -1,8 +1,10 @@
-"""The mask in the whole bridge: over real NDI with Ember, and when the person mask fails in the engine process."""
+"""The mask in the whole bridge: over real NDI with Ember and a second NDI sender, and when the person mask fails in the
+engine process."""
 
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
@@ -15,7 +17,9 @@ from PIL import Image
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
 from bridge.config_file import load
-from bridge.video.opening import open_source
+from bridge.pipeline.mask import second_input
+from bridge.pipeline.mask.timeline import LOST_NS
+from bridge.video.opening import open_sink, open_source
 from bridge.video.synthetic.null import NullSink
 from engine.frame import Frame
 from tests.support.video_peers import Peer
@@ -40,9 +44,24 @@ def half_bright(path: Path) -> None:
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
 
 
+def ramp() -> np.ndarray:
+    """A matte that is 0 at the left and 255 at the right, and goes from one to the other between: uint8 [H, W]."""
+    levels = np.clip((np.arange(WIDTH) - WIDTH / 4) / (WIDTH / 2), 0.0, 1.0)
+    return np.rint(np.broadcast_to(levels, (HEIGHT, WIDTH)) * 255).astype(np.uint8)
+
+
+def send_matte(conn: Connection, name: str) -> None:
+    """Send the matte over NDI until told to stop."""
+    with open_sink(f"ndi:{name}") as sink:
+        conn.send("open")
+        while not conn.poll(1 / 30):
+            sink.send(Frame(np.repeat(ramp()[:, :, None], 3, axis=2)))
+
+
 def compare(conn: Connection, name: str) -> None:
     """Receive over NDI. ("reference",) keeps the newest picture; ("seen",) is answered, for every picture since the
-    last question, with its largest and mean difference from that in the left part, and the mean in the right part."""
+    last question, with its largest and mean difference from that in the left part, and the mean in the right part;
+    ("pictures",) with the reference and the newest picture."""
     with open_source(f"ndi:{name}") as source:
         conn.send("open")
         reference: np.ndarray | None = None
@@ -64,6 +83,8 @@ def compare(conn: Connection, name: str) -> None:
                     case "seen":
                         conn.send(seen)
                         seen = []
+                    case "pictures":
+                        conn.send((reference, newest))
                     case _:
                         return
 
@@ -73,7 +94,10 @@ def several_restyled(seen: list[tuple[float, float, float]]) -> bool:
     return sum(right > 5.0 for _, _, right in seen) >= 5
 
 
-def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change(tmp_path: Path) -> None:
+def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change_and_then_the_matte_is_a_second_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_input, "MISSING_NS", LOST_NS)
     picture = tmp_path / "half.png"
     half_bright(picture)
     name = f"Tidecast test mask {os.getpid()}"
@@ -92,7 +116,8 @@ def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change(tmp
         "controls.prompt_seconds": 1.0,
         "controls.bypass": True,
     }
-    with App(load(None, settings)) as app, Peer(compare, name) as peer:
+    matte, sender = f"{name} matte", Peer(send_matte, f"{name} matte")
+    with App(load(None, settings)) as app, sender, Peer(compare, name) as peer:
         wait_until_running(app)
 
         def asked(what: str) -> list[tuple[float, float, float]]:
@@ -114,6 +139,41 @@ def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change(tmp
             seen.clear()
             soon(lambda: bool(seen.extend(asked("seen")) or several_restyled(seen)), f"restyled after {change}")
             assert max(largest for largest, _, _ in seen) <= 8 and max(mean for _, mean, _ in seen) < 1.0, change
+
+        told: list[tuple[str, str]] = []
+        app.telemetry.listen_errors(lambda *error: told.append(error))
+        share = ramp()[:, :, None] / 255.0
+
+        def away() -> tuple[np.ndarray, np.ndarray]:
+            """How far the newest picture is from the input, and from the input by the known matte before red."""
+            peer.conn.send(("pictures",))
+            reference, newest = peer.answer()
+            before_red = reference * share + np.array((255, 0, 0)) * (1.0 - share)
+            return np.abs(newest - reference), np.abs(newest - before_red)
+
+        def composed() -> bool:
+            from_known = away()[1]
+            return bool(from_known.mean() < 1.5 and from_known.max() <= 10)
+
+        def restyled_everywhere() -> bool:
+            quarters = [part for picture in away() for part in np.array_split(picture, 4, axis=1)]
+            return min(part.mean() for part in quarters) > 5.0
+
+        state = lambda: app.telemetry.snapshot().get("mask_state")  # noqa: E731
+        given = {"mask_source": "input", "mask_input": f"ndi:{matte}", "mask_refine": False, "mask_softness": 1.0}
+        app.store.set_many(given | {"mask_mix": 0.0, "mask_background": "color", "mask_background_color": RED})
+        soon(composed, "the known matte is in the picture")
+        sender.process.kill()
+        soon(lambda: state() == "missing", "it is said")
+        app.store.set("mask_mix", 1.0)
+        soon(restyled_everywhere, "everything is restyled")
+        soon(lambda: any("No picture comes for the matte" in text for _, text in told), f"and why: {told}")
+        app.store.set("mask_mix", 0.0)
+        with Peer(send_matte, matte):
+            soon(lambda: composed() and state() == "on", "it is used again")
+            app.store.set("bypass", True)
+            soon(lambda: max(largest for largest, _, _ in asked("seen") or [(99.0, 0, 0)]) <= 2, "bypass has no mask")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("input")]
 
 
 def test_a_failing_person_mask_shows_the_whole_picture_and_says_so_and_panic_is_obeyed(

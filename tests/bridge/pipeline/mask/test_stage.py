@@ -14,7 +14,7 @@ from bridge.pipeline.frame_history import FrameHistory
 from bridge.pipeline.mask.controls import AREA, STATE, MaskControls
 from bridge.pipeline.mask.region import LEAST, Region, parsed, region_of
 from bridge.pipeline.mask.stage import Mask, working_size
-from bridge.pipeline.mask.timeline import PersonMask
+from bridge.pipeline.mask.timeline import LOST_NS, PersonMask
 from bridge.pipeline.stages.base import Context
 from engine.errors import ControlError
 from engine.frame import Frame
@@ -51,9 +51,9 @@ class Scene:
     def mask(self, number: int, values: np.ndarray, region: Region = Region()) -> None:  # noqa: B008 - frozen
         self.history.masks.add(PersonMask(number * PERIOD, values, region))
 
-    def tick(self, wet: bool = True, captured: int = 0, moved: int = 0, **values: Any) -> Frame:
+    def tick(self, wet: bool = True, captured: int = 0, moved: int = 0, now: int = 0, **values: Any) -> Frame:
         frame = Frame(WET, captured_ns=(captured or self.count) * PERIOD, moved_ns=moved * PERIOD)
-        context = Context(0, self.history, Snapshot([MaskControls(**values)]), wet, SIZE)
+        context = Context(now, self.history, Snapshot([MaskControls(**values)]), wet, SIZE)
         (made,) = self.stage.process(frame, context)
         return made
 
@@ -125,6 +125,84 @@ def test_person_and_key_are_what_belongs_to_both() -> None:
     matte = scene.tick(**LUMA | {"mask_source": "person-luma"}).matte
     assert matte is not None
     assert (matte[:70, 170:] == 255).all() and not matte[122:].any() and not matte[:, :150].any()
+
+
+def given(scene: Scene, values: np.ndarray, number: int = 1) -> None:
+    scene.history.matte_input.add(number * PERIOD, values)
+
+
+GIVEN = {"mask_source": "input", "mask_use": "inside"}
+AS_IT_IS = {"mask_refine": False, "mask_softness": 1.0}
+
+
+def test_a_given_matte_is_used_as_it_is_and_outside_is_the_input_to_the_bit() -> None:
+    dry = half_bright()
+    scene = Scene(dry)
+    values = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    values[7:95, 33:201] = 255
+    values[100:101] = np.arange(SIZE[0]) % 256
+    given(scene, values)
+    made = scene.tick(**GIVEN, **AS_IT_IS)
+    assert made.matte is not None and (made.matte == values).all() and scene.state == "on"
+    assert (made.pixels[values == 0] == dry[values == 0]).all() and (made.pixels[values == 255] == WET[0, 0]).all()
+    inverted = scene.tick(**GIVEN, **AS_IT_IS, mask_invert=True).matte
+    assert inverted is not None and (inverted == 255 - values).all()
+    higher = scene.tick(**GIVEN, mask_refine=False, mask_softness=0.0, mask_threshold=0.5).matte
+    assert higher is not None and set(np.unique(higher)) == {0, 255} and higher[50, 100] == 255
+    part = scene.tick(**GIVEN, **AS_IT_IS, mask_left=0.5).matte
+    assert part is not None and not part[:, :160].any() and (part[:, 160:] == values[:, 160:]).all()
+    for larger in ({"mask_grow": 5.0}, {"mask_feather": 5.0}):
+        assert scene.tick(**GIVEN, **AS_IT_IS, **larger).matte[50, 204] > 40  # type: ignore[index]
+    fine = scene.tick(**GIVEN).matte
+    assert fine is not None and fine[50, 100] == 255 and not fine[:90, 240:].any(), "refined along edges of the input"
+    outside = fine == 0
+    assert (scene.tick(**GIVEN).pixels[outside] == dry[outside]).all() and outside[:90].any()
+
+
+def test_the_given_matte_is_that_of_the_moment_that_is_shown() -> None:
+    scene = Scene(*[half_bright()] * 3)
+    for number, level in ((1, 10), (2, 20), (3, 30)):
+        given(scene, np.full((SIZE[1], SIZE[0]), level, np.uint8), number)
+    for captured, moved, level in ((1, 0, 10), (2, 0, 20), (1, 3, 30)):
+        matte = scene.tick(captured=captured, moved=moved, **GIVEN, **AS_IT_IS).matte
+        assert matte is not None and (matte == level).all()
+
+
+def test_people_and_a_given_matte_are_what_belongs_to_both() -> None:
+    scene = Scene(half_bright())
+    upper, left = np.zeros((144, 256), np.uint8), np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    upper[:72], left[:, :160] = 255, 255
+    both = GIVEN | {"mask_source": "person-input", "mask_refine": False}
+    for ready in (lambda: scene.mask(1, upper), lambda: given(scene, left)):
+        assert scene.tick(**both).pixels is WET and scene.state == "missing"
+        ready()
+    matte = scene.tick(**both).matte
+    assert matte is not None and (matte[:90, :150] == 255).all() and not matte[100:].any() and not matte[:, 170:].any()
+
+
+def test_without_a_second_input_or_with_a_stale_one_the_whole_picture_is_restyled_until_it_is_back() -> None:
+    scene = Scene(half_bright())
+    assert scene.tick(**GIVEN).pixels is WET and scene.state == "missing"
+    given(scene, np.zeros((SIZE[1], SIZE[0]), np.uint8))
+    assert (scene.tick(**GIVEN).pixels == half_bright()).all() and scene.state == "on"
+    assert scene.tick(now=PERIOD + LOST_NS + 1, **GIVEN).pixels is WET and scene.state == "missing"
+    given(scene, np.zeros((SIZE[1], SIZE[0]), np.uint8), 40)
+    assert scene.tick(now=PERIOD + LOST_NS + 1, **GIVEN).pixels is not WET and scene.state == "on"
+
+
+def test_a_second_input_behind_the_person() -> None:
+    scene = Scene(half_bright())
+    behind = LUMA | {"mask_background": "second"}
+    assert scene.tick(**behind).pixels is WET and scene.state == "missing"
+    clip = np.random.default_rng(9).integers(0, 256, (SIZE[1], SIZE[0], 3), np.uint8)
+    scene.history.background_input.add(1, clip)
+    made = scene.tick(**behind).pixels
+    assert (made[:, :150] == clip[:, :150]).all() and (made[:, 170:] == WET[:, 170:]).all() and scene.state == "on"
+    part = scene.tick(**behind, mask_mix=0.0).pixels
+    assert (part[:, 170:] == half_bright()[:, 170:]).all(), "inside it is the input that is mixed"
+    scene.history.background_input.add(2, np.full((9, 16, 3), 77, np.uint8))
+    assert (scene.tick(**behind).pixels[:, :150] == 77).all(), "one of the size before is stretched"
+    assert scene.tick(now=3 * LOST_NS, **behind).pixels is WET and scene.state == "missing"
 
 
 def test_the_region_limits_every_source_and_is_what_the_mask_covers() -> None:
