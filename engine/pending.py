@@ -62,11 +62,6 @@ def chunks_of(tickets: Sequence[Ticket], newest: Chunk | None) -> list[Chunk]:
     return chunks if newest is None or newest in chunks else [*chunks, newest]
 
 
-def duration_s(chunk: Chunk) -> float:
-    """Seconds from a chunk's first frame to its last one, by their timestamps."""
-    return max(chunk.frames[-1].pts_ns - chunk.frames[0].pts_ns, 0) / 1e9
-
-
 def decoded(stream: Stream, done: Sequence[tuple[Ticket, Tensor]], timers: StageTimers, down: Transfer) -> Finished:
     """Decode clean latents and start to download the pixels. The tickets are chunks."""
     finished: Finished = []

@@ -47,7 +47,7 @@ from engine.frame import Frame
 from engine.models import registry
 from engine.models.spec import Conditioning
 from engine.opening import Opened, Progress, opened, out_of_memory
-from engine.pending import Finished, Pending, chunks_of, decoded, duration_s
+from engine.pending import Finished, Pending, chunks_of, decoded
 from engine.pixels import fitted, stacked, to_video
 from engine.runtime.gpu_memory import SpillWatch, memory_gib
 from engine.runtime.metrics import Health, StageTimers
@@ -309,7 +309,7 @@ class Session:
         steps = steps_for(self.spec.schedule, strength, count, opening=not self._stream.begun)
         chunk = self._chunker.cut(replace(controls, steps=len(steps.timesteps)), prompt)
         self._noise.set_seed(controls.seed)
-        self._loras.follow(controls.lora_files(), controls.lora_strengths(), duration_s(chunk))
+        self._loras.follow(controls.lora_files(), controls.lora_strengths(), self.health.stages)
         self._timers = StageTimers(self._stream.device)
         with self._timers.stage("upload"):
             video = to_video(self._up.send(stacked(chunk.frames, self._stream.device)).wait())

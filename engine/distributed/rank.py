@@ -128,6 +128,8 @@ class Rank:
     def _forward(self, message: Message) -> None:
         """Run this rank's blocks; the last rank also computes the clean latents and decodes the finished chunks."""
         x_SLD, t_S, x_SCFhw = message.parts
+        if not message.again:
+            self.loras.advance()
         if not self.last:
             message.parts = [self.shard.run(message, x_SLD, t_S), t_S, x_SCFhw]
             return

@@ -6,7 +6,8 @@ The one thread is started with the first file that is chosen while the stream ru
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,10 @@ MAX_CHARACTERS = 60
 _PLAIN = str.maketrans({";": ",", "(": "[", ")": "]"})
 
 SHARE = 0.03
-"""Share of a chunk's duration that merging may take while strengths move."""
+"""Share of a chunk's time that a move of the faders may take: all of it, with what has to be computed again."""
+
+RECENT = 8
+"""The chunk's time is that of the fastest of so many chunks, so that a busy moment gives no larger share."""
 
 
 @dataclass(slots=True)
@@ -65,6 +69,8 @@ class LoraSlots:
         self._slots = [_Slot() for _ in range(LORA_SLOTS)]
         self._executor: ThreadPoolExecutor | None = None
         self._begun = False
+        self._stages: Mapping[str, float] = {}
+        self._times_s: deque[float] = deque(maxlen=RECENT)
         self._troubles: list[str] = []
         if configured and target is None:
             raise ModelError(refusal, "Leave out engine.loras.")
@@ -82,14 +88,18 @@ class LoraSlots:
         """The oldest of what went wrong and was not told yet, for the user; empty if nothing is."""
         return self._troubles.pop(0) if self._troubles else ""
 
-    def follow(self, files: Sequence[str], strengths: Sequence[float], seconds: float) -> None:
+    def follow(self, files: Sequence[str], strengths: Sequence[float], stages: Mapping[str, float]) -> None:
         """Before a chunk: note which files are wanted, load what has been read, and move the weights.
 
         Args:
             files: the wanted file of each slot; empty for the configured one.
             strengths: the strength of each slot.
-            seconds: duration of a chunk. Before the first chunk, the strengths are reached at once.
+            stages: ms of each stage of the newest chunk that is finished; empty before there is one. Before the first
+                chunk, the strengths are reached at once.
         """
+        if stages and stages is not self._stages:
+            self._stages = stages
+            self._times_s.append(sum(stages.values()) / 1e3)
         for number, (slot, file) in enumerate(zip(self._slots, files, strict=True)):
             configured = self._configured[number] if number < len(self._configured) else None
             wanted = file or (configured.file if configured else "")
@@ -99,7 +109,8 @@ class LoraSlots:
             if slot.reading is not None and slot.reading.done():
                 self._finish(number, slot, slot.reading)
         if self._target is not None and (self._begun or any(slot.told for slot in self._slots)):
-            self._blend(self._target, strengths, SHARE * seconds if self._begun else float("inf"))
+            budget_s = SHARE * min(self._times_s, default=0.0) if self._begun else float("inf")
+            self._blend(self._target, strengths, budget_s)
         self._begun = True
 
     def move_to(self, target: LoraTarget) -> None:
@@ -107,6 +118,7 @@ class LoraSlots:
         if self._target is None:
             return  # refused from the start
         self._target, self._begun = target, False
+        self._times_s.clear()  # those of other devices
         for number, slot in enumerate(self._slots):
             slot.told = ""
             if slot.file:

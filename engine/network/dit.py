@@ -215,12 +215,12 @@ class CausalDiT(nn.Module):
         chosen = range(len(self.blocks)) if layers is None else layers
         return [cast(Block, self.blocks[layer]).cross_attn.keys(text_BXD) for layer in chosen]
 
-    def fold_text(self, keys: TextKeys) -> list[tuple[Tensor, ...]]:
+    def fold_text(self, keys: TextKeys, layers: Sequence[int]) -> list[tuple[Tensor, ...]]:
         """See `StreamingNetwork`, and `CrossAttention.folded`."""
         folded: list[tuple[Tensor, ...]] = []
-        for block, own in zip(self.blocks, keys, strict=True):
+        for layer, own in zip(layers, keys, strict=True):
             k_BXJK, v_BXJK = own
-            folded.append(cast(Block, block).cross_attn.folded((k_BXJK, v_BXJK)))
+            folded.append(cast(Block, self.blocks[layer]).cross_attn.folded((k_BXJK, v_BXJK)))
         return folded
 
     def new_block(self) -> Block:

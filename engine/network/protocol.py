@@ -238,8 +238,12 @@ class StreamingNetwork(Protocol):
         """
         ...
 
-    def fold_text(self, keys: TextKeys) -> TextKeys:
-        """Precompute from `keys` what saves work in every forward on this device; may return them unchanged."""
+    def fold_text(self, keys: TextKeys, layers: Sequence[int]) -> TextKeys:
+        """Precompute from `keys` what saves work in every forward on this device; may return them unchanged.
+
+        Args:
+            keys: from `read_text`, for the blocks `layers`.
+        """
         ...
 
     def new_block(self) -> nn.Module:

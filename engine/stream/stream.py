@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from engine.models.spec import Codec, ModelSpec
 from engine.network.lora.branch import Branches
 from engine.network.lora.live import LiveLoras
-from engine.network.lora.merge import LiveMerge
+from engine.network.lora.merge import Derived, LiveMerge
 from engine.network.lora.stopwatch import stopwatch_for
-from engine.network.protocol import StreamingNetwork, TextKeys, forward
+from engine.network.protocol import StreamingNetwork, forward
 from engine.stream import clean_pass, saved_state
 from engine.stream.ends import NoiseSource, VideoEnds
 from engine.stream.kv_cache import Rule
@@ -130,18 +130,17 @@ class LocalStream:
             encoder=self.ends.encoder,
             decoder=self.ends.decoder,
         )
-        self._text: TextKeys = self.state.text
+        self._text: list[tuple[Tensor, ...]] = list(self.state.text)
         self._text_bias: Tensor | None = None
         self._embedding_XE: Tensor | None = None
-        self._used_text: list[tuple[Tensor, ...]] = list(self.state.text)
         weights = dict(cast(nn.Module, network).named_parameters())
-        self.loras = LiveLoras(
-            LiveMerge(weights, stopwatch_for(self.device), branches),
-            self.device,
+        derived = Derived(
             layers=range(len(network.blocks)),
-            read_text=self._read_text,
+            read_text=lambda layer: self._read_text([layer]),
             renew_time=lambda: network.renew_tables(self.tables, network_timesteps(spec.schedule)),
+            folded=not self.whole_text,
         )
+        self.loras = LiveLoras(LiveMerge(weights, derived, stopwatch_for(self.device), branches), self.device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -203,8 +202,8 @@ class LocalStream:
             places = [tensor[tuple(map(slice, part.shape))] for tensor, part in zip(held, new, strict=True)]
             for place, part in zip(places, new, strict=True):
                 place.copy_(part)
-            self._used_text[layer] = tuple(places)
-        self._text = self._used_text if self.whole_text else self.network.fold_text(self._used_text)
+            used = tuple(places)
+            self._text[layer] = used if self.whole_text else tuple(self.network.fold_text([used], [layer])[0])
 
     @property
     def begun(self) -> bool:

@@ -17,7 +17,7 @@ from engine.config import Config, LoraConfig
 from engine.controls import Controls
 from engine.errors import CheckpointError, ModelError
 from engine.frame import Frame
-from engine.models import lora_file, registry
+from engine.models import lora_file, lora_slots, registry
 from engine.models.wan21 import build
 from engine.network.dit_shape import DiTShape
 from engine.network.lora import updates
@@ -43,6 +43,12 @@ def lora(seed: int, only: str = "", width: int = SPEC.network.dim) -> dict[str, 
             file[f"{module}.lora_A.weight"] = torch.randn(2, weight.shape[1], generator=generator) * 0.2
             file[f"{module}.lora_B.weight"] = torch.randn(weight.shape[0], 2, generator=generator) * 0.2
     return file
+
+
+@pytest.fixture(autouse=True)
+def no_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move of the faders is done before the next chunk."""
+    monkeypatch.setattr(lora_slots, "SHARE", 1e3)
 
 
 NETWORK = build.build_network(SPEC, torch.device("cpu"), torch.float32, {}).state_dict()

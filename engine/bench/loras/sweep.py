@@ -40,7 +40,8 @@ COLUMNS = {
     "swept_ms.p50": "swept ms p50",
     "swept_ms.p99": "p99",
     "ratio": "median ratio",
-    "blocks": "blocks merged a chunk",
+    "merged_kib": "KiB merged a chunk",
+    "refreshed": "text read again a chunk",
     "grown_mib": "grown MiB",
     "moved": "addresses moved",
 }
@@ -100,26 +101,25 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
     stream = session._stream
     assert isinstance(stream, LocalStream)
     frames = ((n, pixels) for n, pixels in enumerate(scene(session.config.width, session.config.height)))
+    merge = stream.loras.merge
     still: list[float] = []
     swept: list[float] = []
-    blocks: list[int] = []
+    merged = refreshed = 0
     rest = controls_at(0.0)
     seconds = 0.0
 
-    def chunk(controls: Controls) -> tuple[float, int]:
+    def chunk(controls: Controls) -> float:
         while not session.ready:
             n, pixels = next(frames)
             session.feed(Frame(pixels, pts_ns=int(n * PERIOD_S * 1e9), seq=n))
-        turns = {number: unit.turn for number, unit in stream.loras.merge.units.items()}
         began = time.perf_counter()
         session.step(controls)
-        took = time.perf_counter() - began
-        return took, sum(unit.turn != turns.get(number) for number, unit in stream.loras.merge.units.items())
+        return time.perf_counter() - began
 
     def settle() -> None:
-        """Play on until every block has the strengths of the resting faders."""
-        for _ in range(len(stream.network.blocks) + 1):
-            chunk(rest)
+        """Merge all weights with the strengths of the resting faders, and let a chunk pass."""
+        stream.loras.blend(rest.lora_strengths(), float("inf"))
+        chunk(rest)
 
     for number in range(WARM_CHUNKS):
         chunk(controls_at(number * 4 * PERIOD_S))
@@ -130,10 +130,9 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
         for moving, times in ((False, still), (True, swept)):
             for _ in range(STRETCH):
                 seconds += 4 * PERIOD_S
-                took, merged = chunk(controls_at(seconds) if moving else rest)
-                times.append(took * 1e3)
-                if moving:
-                    blocks.append(merged)
+                before = merge.merged_bytes, merge.refreshed
+                times.append(1e3 * chunk(controls_at(seconds) if moving else rest))
+                merged, refreshed = merged + merge.merged_bytes - before[0], refreshed + merge.refreshed - before[1]
             rest = controls_at(seconds)
             if moving:
                 settle()
@@ -142,7 +141,8 @@ def _measured(session: Session, stretches: int) -> dict[str, Any]:
         "still_ms": {f"p{int(q * 100)}": percentile(still, q) for q in (0.5, 0.95, 0.99)},
         "swept_ms": {f"p{int(q * 100)}": percentile(swept, q) for q in (0.5, 0.95, 0.99)},
         "ratio": median(swept) / median(still),
-        "blocks": sum(blocks) / len(blocks),
+        "merged_kib": merged / len(swept) / 2**10,
+        "refreshed": refreshed / len(swept),
         "grown_mib": (_resident() - grown) / 2**20,
         "moved": moved,
     }

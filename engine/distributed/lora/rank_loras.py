@@ -3,6 +3,8 @@
 Every rank holds every LoRA in host memory, as blocks may come to it from other ranks. Before blocks move, each weight
 is its original again, to the bit, so that a block moves as it was loaded. Afterwards each rank merges its new blocks at
 once.
+
+A move of the faders is told once. Each rank then does its share of the work before each forward, until it is done.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from engine.distributed.lora.pieces import Arrival
 from engine.distributed.message import Message, Op
 from engine.models.spec import Schedule
 from engine.network.lora.live import LiveLoras
-from engine.network.lora.merge import LiveMerge
+from engine.network.lora.merge import Derived, LiveMerge
 from engine.network.lora.stopwatch import stopwatch_for
 from engine.network.lora.updates import Lora
 from engine.stream.timesteps import network_timesteps
@@ -41,6 +43,7 @@ class RankLoras:
         self._shard, self._schedule = shard, schedule
         self._loras: list[Lora | None] = [None] * LORA_SLOTS
         self._strengths: tuple[float, ...] = (0.0,) * LORA_SLOTS
+        self._budget_s = 0.0
         self._arrival: Arrival | None = None
         self._live = self._made(start)
 
@@ -57,7 +60,7 @@ class RankLoras:
             self.load(message.text, None)
         elif message.op is Op.BLEND:
             *strengths, budget_s = message.parts[0].view(torch.float64).tolist()
-            self.blend(strengths, budget_s)
+            self.set(strengths, budget_s)
 
     def load(self, slot: int, lora: Lora | None) -> None:
         """Put a LoRA in host memory into a slot, or empty it; the weights follow in `blend`."""
@@ -71,14 +74,26 @@ class RankLoras:
             self._loras[slot] = None
         return slot
 
-    def blend(self, strengths: Sequence[float], budget_s: float) -> None:
-        """See `engine.network.lora.live.LoraTarget`; on this rank alone."""
-        self._strengths = tuple(strengths)
-        self._live.blend(strengths, budget_s)
+    def set(self, strengths: Sequence[float], budget_s: float) -> None:
+        """Move the weights towards these strengths with the next calls of `advance`.
 
+        Args:
+            strengths: the strength of each slot.
+            budget_s: seconds that each call may take. Without a limit the strengths are reached at once.
+        """
+        self._strengths, self._budget_s = tuple(strengths), budget_s
+        if budget_s == float("inf"):
+            self.advance()
+
+    def advance(self) -> None:
+        """Before a chunk: do what the budget allows."""
+        self._live.blend(self._strengths, self._budget_s)
+
+    @torch.inference_mode()
     def leave(self) -> None:
-        """Before blocks move between ranks: make every weight its original."""
+        """Before blocks move between ranks: make every weight its original, and what is computed from it."""
         self._live.merge.restore()
+        self._live.merge.refresh()
 
     def arrive(self, start: int) -> None:
         """After blocks have moved: merge all LoRAs into this rank's blocks, of which the first has this number."""
@@ -92,13 +107,12 @@ class RankLoras:
         network = self._shard.network
         assert isinstance(network, nn.Module)
         parameters = {_numbered(name, start): tensor for name, tensor in network.named_parameters()}
-        return LiveLoras(
-            LiveMerge(parameters, stopwatch_for(network.device)),
-            network.device,
+        derived = Derived(
             layers=range(start, start + len(network.blocks)),
-            read_text=lambda layers: self._shard.read_again([layer - start for layer in layers]),
+            read_text=lambda layer: self._shard.read_again([layer - start]),
             renew_time=lambda: network.renew_tables(self._shard.tables, network_timesteps(self._schedule)),
         )
+        return LiveLoras(LiveMerge(parameters, derived, stopwatch_for(network.device)), network.device)
 
     def _own(self, lora: Lora) -> Lora:
         """The part of a LoRA that changes this rank's weights, on its device."""
@@ -112,6 +126,6 @@ def _numbered(name: str, start: int) -> str:
 
 
 def blend_message(strengths: Sequence[float], budget_s: float) -> Message:
-    """The message by which every rank moves its weights to these strengths; see `RankLoras.blend`."""
+    """The message by which every rank moves its weights to these strengths; see `RankLoras.set`."""
     values: Tensor = torch.tensor([*strengths, budget_s], dtype=torch.float64)
     return Message(Op.BLEND, parts=[values.view(torch.int64)])

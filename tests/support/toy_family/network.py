@@ -118,7 +118,7 @@ class TwoConvolutions(nn.Module):
         chosen = self.blocks if layers is None else [self.blocks[layer] for layer in layers]
         return [(block.prompt(mean_1E),) for block in chosen], None
 
-    def fold_text(self, keys: TextKeys) -> TextKeys:
+    def fold_text(self, keys: TextKeys, layers: Sequence[int]) -> TextKeys:
         return keys
 
     def new_block(self) -> nn.Module:
