@@ -114,9 +114,9 @@ export function tellsState(box) {
             ? "The person mask has jumped; the one before is shown for a moment."
             : values.mask_use === "alpha" && readings.alpha_state === "left out"
               ? "The picture is cut out, but Output alpha (Video) is off: nothing of it is sent transparent."
-            : readings.mask_state === "on"
-              ? `${values.mask_view ? "The output shows the matte. " : ""}It covers ${share} % of the picture.`
-              : "The input is shown, so there is nothing to mask.";
+              : readings.mask_state === "on"
+                ? `${values.mask_view ? "The output shows the matte. " : ""}It covers ${share} % of the picture.`
+                : "The input is shown, so there is nothing to mask.";
     if (words.textContent === text) return;
     words.textContent = text;
     words.classList.toggle("amber", Boolean(amber));

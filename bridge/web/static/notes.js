@@ -41,7 +41,7 @@ export function sized(widget) {
 /** The widget of the output's transparency with words below it, for which the room is kept free: how the picture leaves. */
 export function transparent(widget) {
   const words = el("p", { class: "beneath dim", id: "alpha-note", role: "status" }, "");
-  widget.querySelector("[role=group]").setAttribute("aria-describedby", words.id);
+  widget.setAttribute("aria-describedby", words.id);
   const say = () => {
     const { alpha_state: leaves, alpha_unable: unable } = state.readings;
     const amber = leaves === "left out" || Boolean(unable);
