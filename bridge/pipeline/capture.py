@@ -115,11 +115,11 @@ class Capture(OpeningService):
         self.source.open_first(self._wait)
 
     def _work(self) -> None:
-        switches = (self.source, *self.second.sources)
+        switches = [self.source, *(second.source for second in self.second.inputs)]
         unfollow = [switch.follow() for switch in switches]
         try:
             while not self.stopping.is_set():
-                for step in (self.source.step, self.second.step):
+                for step in (self.source.step, *(second.step for second in self.second.inputs)):
                     try:
                         step()
                     except Exception as error:  # the choice of the input must survive whatever it meets

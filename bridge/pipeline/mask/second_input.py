@@ -45,6 +45,7 @@ class SecondInput(abc.ABC):
 
     Attributes:
         what: what it is for.
+        control: name of its control.
         source: its source.
         trouble: why a picture that is needed does not come, and what to do; else empty.
     """
@@ -55,7 +56,7 @@ class SecondInput(abc.ABC):
         self, control: str, address: str, pictures: Pictures, history: FrameHistory, store: ControlStore, switch: Switch
     ) -> None:
         self.trouble = ""
-        self._control, self._address = control, PREFIX + address
+        self.control, self._address = control, PREFIX + address
         self._pictures, self._history, self._store = pictures, history, store
         self._fitter = Fitter(1, 1)
         self._chosen = ""
@@ -63,11 +64,12 @@ class SecondInput(abc.ABC):
         self._told = False
         self.source = switch(control, self._address, self._take)
 
-    def step(self, now_ns: int) -> None:
+    def step(self) -> None:
         """Have the source opened that is wanted, and say it when a picture is needed and none comes."""
         self.source.step()
+        now_ns = time.monotonic_ns()
         controls = self._store.snapshot
-        chosen = str(controls.value(self._control)).strip()
+        chosen = str(controls.value(self.control)).strip()
         if not chosen:
             self._pictures.forget()
         if chosen != self._chosen:
@@ -145,7 +147,7 @@ class SecondInputs:
         options, store, inputs, tell, wake, defect: as for `SourceSwitch`.
 
     Attributes:
-        sources: their sources.
+        inputs: all of them; each has to `step`.
     """
 
     def __init__(
@@ -161,25 +163,18 @@ class SecondInputs:
         def switch(control: str, topic: str, take: Callable[[Frame], None]) -> SourceSwitch:
             return SourceSwitch(control, topic, "", options, store, inputs, take, tell, wake, defect)
 
-        self._all: dict[str, SecondInput] = {
-            "mask_input": MatteInput("mask_input", "/mask/input", history.matte_input, history, store, switch),
-            "mask_background_input": BackgroundInput(
+        self.inputs: tuple[SecondInput, ...] = (
+            MatteInput("mask_input", "/mask/input", history.matte_input, history, store, switch),
+            BackgroundInput(
                 "mask_background_input", "/mask/background/input", history.background_input, history, store, switch
             ),
-        }
-        self.sources = tuple(second.source for second in self._all.values())
+        )
 
     @property
     def trouble(self) -> str:
         """Which picture is missing, why and what to do; empty if none is."""
-        return next((second.trouble for second in self._all.values() if second.trouble), "")
+        return next((second.trouble for second in self.inputs if second.trouble), "")
 
     def readings(self) -> dict[str, str]:
-        """The sources that are open, by the name of their reading."""
-        return {name: str(second.source.info or "") for name, second in self._all.items()}
-
-    def step(self) -> None:
-        """Look after all of them; see `SecondInput.step`."""
-        now_ns = time.monotonic_ns()
-        for second in self._all.values():
-            second.step(now_ns)
+        """The sources that are open, by the name of their reading, which is that of the control."""
+        return {second.control: str(second.source.info or "") for second in self.inputs}

@@ -135,7 +135,7 @@ def test_a_transparent_picture_gives_its_alpha(rig: Rig, tmp_path: Path) -> None
 
 def test_alpha_stays_the_matte_of_a_source_that_is_opaque_for_a_moment() -> None:
     rig = Rig()
-    (matte, _) = rig.capture.second._all.values()
+    matte, _ = rig.capture.second.inputs
     rig.capture.history.add(Frame(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
     pixels = np.full((HEIGHT, WIDTH, 4), 90, np.uint8)
     levels = []
