@@ -237,19 +237,19 @@ COMPONENT = json.loads(r'''{
    "high": null,
    "menu": [
     [
-     "off",
-     "Off"
-    ],
-    [
      "straight",
      "Straight"
     ],
     [
      "premultiplied",
      "Premultiplied"
+    ],
+    [
+     "off",
+     "Off"
     ]
    ],
-   "help": "What the input's alpha is taken for while output alpha is on: nothing (off), straight, or premultiplied. OSC: /tidecast/input/alpha",
+   "help": "What the input's alpha is taken for while output alpha is on: straight, premultiplied, or nothing (off). OSC: /tidecast/input/alpha",
    "section": false,
    "read_only": false
   },

@@ -29,10 +29,10 @@ class AlphaControls:
     input_alpha: str = live(
         STRAIGHT,
         "/input/alpha",
-        "What the input's alpha is taken for while output alpha is on: nothing (off), straight, or premultiplied.",
+        "What the input's alpha is taken for while output alpha is on: straight, premultiplied, or nothing (off).",
         group="Video",
         label="Input alpha",
-        choices=(OFF, STRAIGHT, PREMULTIPLIED),
+        choices=(STRAIGHT, PREMULTIPLIED, OFF),
         stored=NEVER,
     )
 
