@@ -134,7 +134,7 @@ class LiveMerge:
         before, self.loras[slot] = self.loras[slot], lora
         self._loaded = [other for other in self._loaded if other != slot] + ([] if lora is None else [slot])
         changed: set[int] = set()
-        for name in {*(before.updates if before else ()), *(lora.updates if lora else ())}:
+        for name in sorted({*(before.updates if before else ()), *(lora.updates if lora else ())}):
             target = self._targets.get(name) or self._new_target(name)
             if target is not None:
                 self._targets[name] = target

@@ -125,7 +125,7 @@ class Target:
         if not whole and not used:
             return self._release(part)
         base = self._keep(part)
-        if not whole:
+        if not whole and self._factor_dtype is live.dtype:
             scaled_OR = (self._up_OR[rows] * self._factor_R(strengths)).to(live.dtype)
             torch.addmm(matrix(base), scaled_OR, self._down_RI, out=matrix(live))
             return True
@@ -140,6 +140,11 @@ class Target:
     def _kept(self, part: int) -> bool:
         """Whether the original of a part is kept, since something else was written."""
         return part in self.kept
+
+    @property
+    def _factor_dtype(self) -> torch.dtype:
+        """Type of the factors. Most CPUs multiply matrices in 16 bits many times slower than in fp32."""
+        return torch.float32 if self.live.device.type == "cpu" else self.live.dtype
 
     def _keep(self, part: int) -> Tensor:
         """The original of a part, which is kept from now on."""
@@ -179,8 +184,8 @@ class Target:
         self._stale = True
 
     def _gather(self, loras: Sequence[Lora | None]) -> None:
-        """Put the factors of all LoRAs side by side, in the weight's type."""
-        device, dtype = self.live.device, self.live.dtype
+        """Put the factors of all LoRAs side by side, in the type of the matmul."""
+        device, dtype = self.live.device, self._factor_dtype
         downs, ups = [], []
         self._forget()
         for slot, lora in enumerate(loras):

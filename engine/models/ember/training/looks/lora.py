@@ -173,7 +173,7 @@ def distances(tensors: Mapping[str, Tensor], look: Operator, clips: np.ndarray) 
             merged[f"{module_name.replace('/', '.')}.weight"] += tensors[f"{module_name}.up_OR"] @ down_RI
     found = [0.0, 0.0, 0.0]
     for clip in clips:
-        frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2) / 255
+        frames = torch.from_numpy(np.array(clip)).permute(0, 3, 1, 2) / 255
         wanted = look(frames)
         made = [frames]
         for state in (base, merged):
