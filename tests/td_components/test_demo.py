@@ -84,6 +84,7 @@ def wanted(control):
         "freeze": False,
         "bypass": False,
         "slo_latency": 1500.0,
+        "tempo_source": "tap",  # link would join other people's sessions
     }
     if control.name in special:
         return special[control.name]

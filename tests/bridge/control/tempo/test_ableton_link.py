@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -16,7 +16,11 @@ from bridge.bootstrap import ROOT
 from bridge.control.tempo.ableton_link import SETTLE_NS, AbletonLink, LinkError, open_library
 from tests.fakes.ableton_link import Library
 
-INSTALLED = importlib.util.find_spec("link") is not None
+LIBRARY = ROOT / "build" / "link"
+"""Where `.ci/run` puts the library: not where other tests find it, which would join the sessions of other people."""
+
+PATH = [*sys.path, str(LIBRARY)]
+INSTALLED = PathFinder.find_spec("link", PATH) is not None
 
 
 def joined(library: Library, bpm: float) -> AbletonLink:
@@ -119,7 +123,12 @@ NETWORK = "ip link set lo up && ip link set lo multicast on && ip route add 224.
 class Peer:
     def __init__(self, *command: str) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(PATH)},
         )
 
     def ask(self, *words: object) -> list:
@@ -139,7 +148,7 @@ class Peer:
 def network():
     """A process in a network that holds nothing but a loopback with multicast."""
     if not INSTALLED:
-        pytest.skip("LinkPython-extern is not installed (the extra `link`)")
+        pytest.skip("LinkPython-extern is not installed (the extra `link`, or in build/link)")
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("unshare and ip make the network for two peers")
     probe = subprocess.run(["unshare", "-n", "sh", "-c", NETWORK + "true"], capture_output=True, text=True)
