@@ -142,6 +142,7 @@ def test_second_inputs_are_typed_or_chosen_from_what_can_be_seen_and_say_what_is
     say = f"{box}.closest('.source').querySelector('.say').textContent"
     page.until(f"{say}.includes('teapot')")
     assert page.js(f"{box}.value") == "teapot:1" and stage.store.snapshot.value("mask_input") == offered
+    assert page.js(PLACES) == before, "nothing has moved"
     stage.telemetry.error("/tidecast/mask/background/input", "No picture comes for the background.")
     other = "document.getElementById('w-mask_background_input').closest('.source')"
     page.until(f"{other}.querySelector('.say').textContent.startsWith('No picture comes')")
@@ -150,7 +151,6 @@ def test_second_inputs_are_typed_or_chosen_from_what_can_be_seen_and_say_what_is
     page.js(f"{browse}.click()")
     page.until("document.getElementById('files').open")
     page.js("document.getElementById('files').close()")
-    assert page.js(PLACES) == before, "nothing has moved"
 
 
 def test_errors_of_the_mask_stand_in_its_panel(page: Tab, stage: Stage) -> None:
