@@ -86,11 +86,11 @@ function colorAt(x, y) {
 }
 
 /** What the mask needs from elsewhere. */
-function missing({ mask_source: source, mask_background: background }) {
+function missing({ mask_source: source, mask_background: background, mask_use: use }) {
   const needs = [
     source.startsWith("person") && "person mask",
     source.endsWith("input") && "picture for the matte",
-    background === "second" && "picture for the background",
+    background === "second" && use !== "alpha" && "picture for the background",
   ];
   return needs.filter(Boolean).join(" or no ");
 }
