@@ -84,7 +84,7 @@ def wanted(control):
         "freeze": False,
         "bypass": False,
         "slo_latency": 1500.0,
-        "tempo_source": "tap",  # link would join other people's sessions
+        "tempo_source": "osc",  # link would join other people's sessions; a tempo that is set ends tap
     }
     if control.name in special:
         return special[control.name]

@@ -160,6 +160,8 @@ def test_what_waits_is_said_with_its_beats_and_can_be_taken_back(sized: Tab, sho
     before = page.js(PLACES)
     assert page.js("document.getElementById('take-back').getAttribute('aria-disabled')") == "true"
     show.say("/tempo/bpm", 40.0)
+    show.say("/tempo/resync")  # so that the next eight bars begin in 48 s
+    page.until("tidecast.state.readings.tempo === 40")
     show.say("/snap", "8-bars")
     show.say("/prompt/1", "fire")
     show.say("/steps", 3)

@@ -33,11 +33,22 @@ def cut_out(premultiply: bool = False) -> Frame:
     return Frame(pixels, alpha=np.tile(alpha, (HEIGHT, 1)), premultiply=premultiply)
 
 
+def alpha_of(picture: av.VideoFrame) -> np.ndarray:
+    """The alpha as it is in the file, of 8 bits: a conversion of the whole picture rounds it up by one in places."""
+    plane, bits = picture.planes[3], picture.format.components[3].bits
+    values = np.frombuffer(plane, np.uint16).reshape(picture.height, -1)[:, : picture.width]
+    return np.rint(values * (255.0 / (2**bits - 1))).astype(np.uint8)
+
+
 def decoded(path: Path) -> tuple[list[np.ndarray], str, str]:
     """All pictures as RGBA, the comment in the file, and the codec's profile."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        pictures = [picture.to_ndarray(format="rgba") for picture in container.decode(stream)]
+        pictures = []
+        for picture in container.decode(stream):
+            rgba = picture.to_ndarray(format="rgba")
+            rgba[..., 3] = alpha_of(picture)
+            pictures.append(rgba)
         return pictures, container.metadata["comment"], str(stream.codec_context.profile)
 
 
