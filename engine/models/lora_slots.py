@@ -28,7 +28,7 @@ MAX_CHARACTERS = 60
 
 _PLAIN = str.maketrans({";": ",", "(": "[", ")": "]"})
 
-SHARE = 0.03
+SHARE = 0.025
 """Share of a chunk's time that a move of the faders may take: all of it, with what has to be computed again."""
 
 RECENT = 8
