@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
+from bridge.bootstrap import EXTRAS
 from bridge.bundle import archive, licences, starters, windows
 from bridge.bundle.uv import BundleError
 from bridge.cli.terminal import PrintableConsole
 from bridge.pins import files
 
-ALWAYS = ("midi", "web", "audio")
+ALWAYS = tuple(EXTRAS["bridge"].split(","))
 """The extras that the ordinary start installs too."""
 
 app = typer.Typer(help="Folders that run without an installation.", no_args_is_help=True, add_completion=False)

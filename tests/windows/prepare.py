@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bridge.bootstrap import ROOT
 from bridge.bundle import uv, windows
+from bridge.bundle.command import ALWAYS
 from bridge.pins import files
 from tests.windows.wine import CannotPrepare, Wine
 
@@ -38,7 +39,6 @@ NUMPY = "numpy==2.1.3"
 MADE_OF = ".made-of"
 """The file in each folder that says from what it was made, and that it is complete."""
 
-EXTRAS = ("midi", "web", "audio")
 TESTS = ("dev", "wan")
 
 
@@ -52,7 +52,7 @@ def prepare(cache: Path, say: Callable[[str], None]) -> Wine:
     cache.mkdir(parents=True, exist_ok=True)
     wine = Wine(cache, debian(cache, say))
     folder = cache / "folder"
-    windows.make(folder, windows.Recipe(extras=EXTRAS, say=say))
+    windows.make(folder, windows.Recipe(extras=ALWAYS, say=say))
     pins = [files.extra(name) for name in TESTS]
     made(cache / "tests", say, lambda part: uv.install(part, "--only-binary", ":all:", pins=pins), of=pins)
     numpy = ("pip", "install", "--no-deps", "--only-binary", ":all:", *files.WINDOWS)

@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 FORMS = ("", "/norm", "/midi")
 """What follows a control's address in its own echo and in those of its twins."""
 
-
 TELEMETRY_HZ = 10.0
 
 ALIVE = "state"

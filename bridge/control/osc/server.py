@@ -376,15 +376,14 @@ class OscServer:
         The lock orders echoes and changes: who sets a value and then gets a `/pong` is sent no older value after it,
         however long a busy machine takes for all of them.
         """
-        rows = self._store.table.by_name
+        rows, left = self._store.table.by_name, targets
         for number, name in enumerate(names, 1):
-            if not targets:
-                return
+            if not left:
+                break
             with self._wake:
                 said = forms(rows[name], self._store.snapshot.value(name))
                 self._echoes.sent(said, time.monotonic())
-                late = self._port.send([datagram for form in said for datagram in encoded(*form)], targets)
-                self._withhold(late)
-            targets = targets - late
+                left = left - self._port.send([datagram for form in said for datagram in encoded(*form)], left)
             if number % BURST == 0:
                 self._service.stopping.wait(BURST_PAUSE_S)
+        self._withhold(targets - left)

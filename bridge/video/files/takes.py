@@ -10,6 +10,8 @@ from pathlib import Path
 LEFT_BEHIND_S = 600.0
 """An empty file of this age belongs to a recording that was killed before its first picture, in s."""
 
+SUFFIXES = (".mp4", ".mov")
+
 MAX_NUMBER = 1000
 """Most files of one second."""
 
@@ -46,7 +48,9 @@ def remove_empty(path: Path) -> None:
 def remove_left_behind(folder: Path) -> None:
     """Remove the empty files of recordings that were killed before their first picture."""
     with contextlib.suppress(OSError):
-        for path in folder.glob("Tidecast ????-??-?? ??-??-??*.m[op][v4]"):
+        for path in folder.glob("Tidecast ????-??-?? ??-??-??*"):
+            if path.suffix not in SUFFIXES:
+                continue
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > LEFT_BEHIND_S:
                     remove_empty(path)

@@ -4,73 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bridge.control.store import ControlStore
-from bridge.pipeline.capture import Capture
 from bridge.pipeline.endpoints.source_switch import MAX_LEAVING
-from bridge.pipeline.stages.table import STAGES
-from bridge.table import TABLE
-from bridge.video.base import Options, SourceInfo
+from bridge.video.base import SourceInfo
 from engine.errors import TransportError
-from engine.frame import Frame
 from tests.support import bad_transport
+from tests.support.capture_rig import SIZE, CaptureRig
 from tests.support.poisoned_inputs import POISONED, Outcome, Poison
 
-SIZE = (64, 48)
 
-
-class Rig:
-    """A capture thread with a good source, and what it gave and reported."""
+class Rig(CaptureRig):
+    """Notes what was refused, too."""
 
     def __init__(self, uri: str = "pattern:bars") -> None:
-        self.store = ControlStore(TABLE)
+        super().__init__(uri)
         self.refused: list[tuple[str, str]] = []
         self.store.listen_errors(lambda *error: self.refused.append(error))
-        self.told: list[tuple[str, str]] = []
-        self.listed: list[SourceInfo] = []
-        self.frames = 0
-        self.widths: set[tuple[int, int]] = set()
-        self.capture = Capture(
-            uri,
-            Options(width=64, height=48),
-            *SIZE,
-            self.store,
-            STAGES,
-            lambda: self.listed,
-            self.take,
-            lambda *error: self.told.append(error),
-        )
-
-    def take(self, frame: Frame, small: Frame) -> None:
-        self.frames += 1
-        self.widths.add((frame.width, frame.height))
 
     def choose(self, address: str) -> bool:
         """As by OSC."""
         return self.store.handle("/tidecast/input", [address])
-
-    @property
-    def shown(self) -> str:
-        info = self.capture.info
-        return info.uri if info is not None else ""
-
-    def until(self, holds: Callable[[], object], what: str, seconds: float = 30.0) -> float:
-        began = time.monotonic()
-        while not holds():
-            assert time.monotonic() < began + seconds, f"{what}; shown {self.shown!r}, told {self.told}"
-            time.sleep(0.005)
-        return time.monotonic() - began
-
-    def until_told(self, words: str) -> None:
-        self.until(lambda: any(words in text for topic, text in self.told if topic == "/input"), f"no error {words!r}")
-
-    def goes_on(self, count: int = 3) -> None:
-        wanted = self.frames + count
-        self.until(lambda: self.frames >= wanted, "no frames")
 
     def works(self, address: str) -> None:
         """Another input is shown when it is chosen."""
@@ -81,12 +38,8 @@ class Rig:
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    made = Rig()
-    with bad_transport.registered():
-        made.capture.start()
+    with Rig().running() as made:
         yield made
-        bad_transport.RELEASE.set()
-        made.capture.stop()
     assert made.widths <= {SIZE}
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,46 +16,26 @@ from PIL import Image
 from bridge.app import App
 from bridge.config_file import load
 from bridge.control.origin import Origin, Trust
-from bridge.control.store import ControlStore
-from bridge.pipeline.capture import Capture
 from bridge.pipeline.input_policy import RESTRICTED
 from bridge.pipeline.mask import second_input
 from bridge.pipeline.mask.controls import MaskControls
 from bridge.pipeline.mask.timeline import KEPT, LOST_NS, Pictures
-from bridge.pipeline.stages.table import STAGES
 from bridge.table import TABLE
 from bridge.video.address import check_choice
-from bridge.video.base import Options, SourceInfo
+from bridge.video.base import SourceInfo
 from engine.control import PREFIX
 from engine.frame import Frame, PixelFormat
-from tests.support import bad_transport
+from tests.support.capture_rig import HEIGHT, WIDTH, CaptureRig
 
-WIDTH, HEIGHT = 64, 48
 MATTE, BEHIND = PREFIX + "/mask/input", PREFIX + "/mask/background/input"
 
 
-class Rig:
-    """A capture thread whose input is a test picture."""
+class Rig(CaptureRig):
+    """Looks at the pictures of the second inputs."""
 
-    def __init__(self, uri: str = "pattern:bars") -> None:
-        self.store = ControlStore(TABLE)
-        self.told: list[tuple[str, str]] = []
+    def __init__(self) -> None:
+        super().__init__()
         self.listed = [SourceInfo("pattern:counter", "Counter"), SourceInfo("pattern:waves", "Waves")]
-        self.frames = 0
-        self.capture = Capture(
-            uri,
-            Options(width=WIDTH, height=HEIGHT),
-            WIDTH,
-            HEIGHT,
-            self.store,
-            STAGES,
-            lambda: self.listed,
-            self.take,
-            lambda *error: self.told.append(error),
-        )
-
-    def take(self, frame: Frame, small: Frame) -> None:
-        self.frames += 1
 
     @property
     def mattes(self) -> Pictures:
@@ -74,32 +54,15 @@ class Rig:
         assert found is not None
         return found
 
-    def until(self, holds: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + 30.0
-        while not holds():
-            assert time.monotonic() < deadline, f"{what}; told {self.told}, {self.readings}"
-            time.sleep(0.005)
-
-    def until_told(self, topic: str, words: str) -> None:
-        self.until(lambda: any(at == topic and words in text for at, text in self.told), f"not told: {words}")
-
     @property
     def readings(self) -> dict[str, str]:
         return self.capture.second.readings()
 
-    def goes_on(self) -> None:
-        wanted = self.frames + 3
-        self.until(lambda: self.frames >= wanted, "the input stands still")
-
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    made = Rig()
-    with bad_transport.registered():
-        made.capture.start()
+    with Rig().running() as made:
         yield made
-        bad_transport.RELEASE.set()
-        made.capture.stop()
 
 
 def picture(path: Path, alpha: bool) -> str:
@@ -172,13 +135,13 @@ def test_a_poisoned_address_leaves_the_old_one_or_none_and_is_reported(rig: Rig)
     assert not rig.store.handle(MATTE, ["teapot:1"]) and not rig.store.handle(MATTE, ["window:1"])
     assert [at for at, _ in refused] == [MATTE, MATTE] and rig.store.snapshot.value("mask_input") == ""
     assert rig.store.handle(MATTE, ["file:/there/is/none.png"])
-    rig.until_told(MATTE, "none.png")
+    rig.until_told("none.png", MATTE)
     assert rig.newest() is None and rig.readings["mask_input"] == ""
     rig.store.set("mask_input", "pattern:waves")
     rig.fresh()
     rig.told.clear()
     assert rig.store.handle(MATTE, ["file:/there/is/none.png"])
-    rig.until_told(MATTE, "none.png")
+    rig.until_told("none.png", MATTE)
     rig.fresh()
     assert "waves" in rig.readings["mask_input"]
     rig.goes_on()
@@ -187,8 +150,8 @@ def test_a_poisoned_address_leaves_the_old_one_or_none_and_is_reported(rig: Rig)
 def test_whatever_it_does_the_input_goes_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bridge.pipeline.endpoints.endpoint_thread.HANG_S", 0.2)
     rig.store.set_many({"mask_input": "bad:open hangs", "mask_background_input": "bad:read"})
-    rig.until_told(MATTE, "has not answered")
-    rig.until_told(BEHIND, "a defect in read")
+    rig.until_told("has not answered", MATTE)
+    rig.until_told("a defect in read", BEHIND)
     rig.goes_on()
     rig.store.set("mask_input", "pattern:waves")
     rig.fresh()
@@ -201,16 +164,16 @@ def test_what_is_missing_is_said_once_with_what_to_do_only_while_it_is_needed(
     monkeypatch.setattr(second_input, "MISSING_NS", 100_000_000)
     monkeypatch.setattr(second_input, "LOST_NS", 50_000_000)
     rig.store.set_many({"mask_source": "input", "mask_use": "inside"})
-    rig.until_told(MATTE, f"choose one at {MATTE}")
+    rig.until_told(f"choose one at {MATTE}", MATTE)
     assert "whole picture" in rig.capture.second.trouble
     rig.store.set("mask_input", "null:")
-    rig.until_told(MATTE, "No picture comes for the matte")
+    rig.until_told("No picture comes for the matte", MATTE)
     rig.goes_on()
     assert sum("No picture" in text for _, text in rig.told) == 1
     rig.store.set("mask_input", "pattern:waves")
     rig.until(lambda: rig.capture.second.trouble == "", "it works")
     rig.store.set_many({"mask_background": "second", "mask_background_input": "null:"})
-    rig.until_told(BEHIND, "No picture comes for the background")
+    rig.until_told("No picture comes for the background", BEHIND)
     rig.store.set("mask_use", "off")
     rig.until(lambda: rig.capture.second.trouble == "", "nobody needs it")
 
