@@ -56,7 +56,7 @@ def test_it_is_set_up_by_buttons_and_says_what_it_does_and_nothing_moves(page: T
     assert not page.js("document.getElementById('mask-note').classList.contains('amber')")
     stage.telemetry.update(mask_state="missing", given_up="refinement of the matte")
     page.until(f"{NOTE}.startsWith('No person mask comes.')")
-    stage.store.set_many({"mask_source": "person-input", "mask_background": "second"})
+    stage.store.set_many({"mask_source": "person-input", "mask_use": "inside", "mask_background": "second"})
     page.until(f"{NOTE}.startsWith('No person mask or no picture for the matte or no picture for the background')")
     page.until("!document.querySelector('[data-control=mask_refine] .omitted').hidden")
     assert page.js(PLACES) == before

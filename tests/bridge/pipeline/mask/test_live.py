@@ -29,10 +29,10 @@ WIDTH, HEIGHT = 256, 144
 RED = "#ff0000"
 
 
-def soon(happened: Callable[[], bool], what: str) -> None:
+def soon(happened: Callable[[], bool], what: str | Callable[[], str]) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while not happened():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what if isinstance(what, str) else what()
         time.sleep(0.02)
 
 
@@ -132,7 +132,9 @@ def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change_and
         app.store.set_many(
             {"mask_source": "luma", "mask_use": "inside", "mask_luma_low": 0.5, "mask_refine": True, "bypass": False}
         )
-        soon(lambda: any(right > 10.0 for _, _, right in asked("seen")), "the inside is restyled")
+        seen.clear()
+        restyled = lambda: bool(seen.extend(asked("seen")) or any(right > 10.0 for _, _, right in seen))  # noqa: E731
+        soon(restyled, lambda: f"the inside is restyled: {seen[-30:]}, {app.telemetry.snapshot()}")
         asked("seen")
         for change in ({"prompt_1": "fire"}, {"steps": 2}, {"prompt_1": "ink"}, {"steps": 1}):
             app.store.set_many(change)
