@@ -6,13 +6,17 @@ import compileall
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.process.priority import keep_objects
+from tests.support.turns import Turns
 
 # Before torch is loaded, and for every process that a test starts. The tests' tensors are small: two threads share an
 # operation of microseconds and then wait for each other. On an idle machine that gains nothing; where other programs
@@ -61,14 +65,42 @@ def short_collections(request: pytest.FixtureRequest) -> None:
         keep_objects()
 
 
-def pytest_configure() -> None:
-    """Keep the compiled modules, even where Python was told not to (PYTHONDONTWRITEBYTECODE).
+TURNS = pytest.StashKey[Turns]()
+FOLDER = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
 
-    Hundreds of processes are started here. Without them each compiles every module again: a fifth of its start.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give the workers a folder for their turns."""
+    if FOLDER not in node.config.stash:
+        node.config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="tidecast-tests-")
+    node.workerinput["turns"] = node.config.stash[FOLDER].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if FOLDER in config.stash:
+        config.stash[FOLDER].cleanup()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take part in the turns of a run with several workers, and keep the compiled modules, even where Python was told
+    not to (PYTHONDONTWRITEBYTECODE).
+
+    Hundreds of processes are started here. Without compiled modules each compiles all again: a fifth of its start.
     """
+    if worker := getattr(config, "workerinput", None):
+        config.stash[TURNS] = Turns(Path(worker["turns"]), worker["workerid"])
     if sys.dont_write_bytecode:
         for package in ("bridge", "engine"):
             compileall.compile_dir(HERE.parent / package, quiet=2)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of all others, so that no time limit counts what it waits
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run what is marked as `alone` while no other test runs."""
+    turns = item.config.stash.get(TURNS, None)
+    with turns.turn(item.get_closest_marker("alone") is not None) if turns else nullcontext():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -133,6 +133,7 @@ def test_osc_from_another_program_changes_the_picture_that_arrives():
         soon(lambda: {frame.metadata["seq"] for frame in mixer.take()} - held, "it goes on")
 
 
+@pytest.mark.alone
 def test_no_frame_is_lost_and_every_frame_bears_its_times():
     """At a rate that any machine keeps up with: the receiver gets what the camera sent, in order, once.
 

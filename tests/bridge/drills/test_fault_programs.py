@@ -8,6 +8,8 @@ from bridge.drills.faults import programs
 from bridge.drills.faults.programs import PROGRAM_CASES
 from tests.bridge.drills.pauses import allowed_ms
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("case", PROGRAM_CASES, ids=lambda case: case.name)
 def test_a_whole_program_survives(case, tmp_path, monkeypatch):

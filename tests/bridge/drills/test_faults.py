@@ -15,6 +15,8 @@ from bridge.process.faults import PAUSE_S
 from bridge.web import server_process
 from tests.bridge.drills.pauses import allowed_ms, paused_ms
 
+pytestmark = pytest.mark.alone
+
 SETTLE_S = 0.5
 QUIET_S = 1.5
 

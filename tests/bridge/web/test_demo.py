@@ -224,6 +224,7 @@ class Watched(Sink):
         return 1
 
 
+@pytest.mark.alone
 def test_black_on_the_page_is_black_within_one_output_frame(
     browser: Browser, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -158,6 +158,7 @@ def test_changes_from_elsewhere_show_at_once(page: Tab, stage: Stage) -> None:
     stage.store.set_many({"steps": 2, "fit": "cover", "mirror": False, "prompt_2": "", "seed": 0})
 
 
+@pytest.mark.alone
 def test_black_is_black_within_one_output_frame(page: Tab, stage: Stage) -> None:
     """From the store's change at the latest one frame is sent until black; the button and the key both work."""
     frames: list[tuple[int, float]] = []
@@ -435,6 +436,7 @@ def test_nobody_watches_and_nothing_is_encoded(browser: Browser, stage: Stage) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.alone
 def test_a_killed_web_process_comes_back_and_the_stage_does_not_notice(page: Tab, stage: Stage) -> None:
     with SleepProbe() as probe:
         stage.gaps_ms.clear()
@@ -488,6 +490,7 @@ def test_a_frozen_web_process_is_said_and_the_page_comes_back_by_itself_with_all
     page.events.clear()  # the lost connections are told to the console, as they should be
 
 
+@pytest.mark.alone
 def test_three_pages_cost_the_stage_no_frame(stage: Stage) -> None:
     """Watched and not in turn, so that a busy machine costs both alike; `tidecast bench web` measures it exactly.
 

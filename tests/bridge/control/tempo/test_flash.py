@@ -19,6 +19,8 @@ from tests.support import late_engine
 from tests.support.browser import wait
 from tests.support.video_peers import unique
 
+pytestmark = pytest.mark.alone
+
 FPS = 30.0
 TICK_MS = 1000.0 / FPS
 BPM = 300.0

@@ -19,6 +19,8 @@ from bridge.video.synthetic.null import NullSink
 from engine.frame import Frame
 from tests.support.browser import wait
 
+pytestmark = pytest.mark.alone
+
 
 def test_a_prompt_reaches_the_output_on_the_beat(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     sent: list[tuple[int, str]] = []

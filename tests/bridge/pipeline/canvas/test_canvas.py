@@ -76,6 +76,7 @@ def test_the_input_on_the_canvas_is_the_input_and_the_restyled_picture_lies_on_i
         assert abs(centre - edge) <= 2.0, "a fifth of a pixel of the model"
 
 
+@pytest.mark.alone
 def test_the_size_changes_live_without_a_gap_and_a_wrong_one_changes_nothing(sent: list[Frame], tmp_path: Path) -> None:
     with app("320x240", **{"storage.record_dir": str(tmp_path)}) as bridge:
         until(lambda: bridge.telemetry.snapshot().get("state") == "running", "it runs")

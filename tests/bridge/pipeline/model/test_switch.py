@@ -23,6 +23,8 @@ from bridge.process.engine.choice import EngineControls, size_text
 from engine.errors import ControlError
 from engine.frame import Frame
 
+pytestmark = pytest.mark.alone
+
 MODEL, OTHER = (64, 48), (96, 64)
 FPS = 30.0
 GAP_MS = 100.0

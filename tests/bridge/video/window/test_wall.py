@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from bridge.app import App
 from bridge.bench.overhead import identity, wait_until_running
@@ -32,6 +33,7 @@ def window() -> psutil.Process | None:
     return max(found, key=lambda p: p.create_time(), default=None)
 
 
+@pytest.mark.alone
 def test_two_outputs_one_killed(tell: Callable[[str], None]) -> None:
     name = f"ndi:wall {os.getpid()}"
     settings = {**identity("pattern:bars", name, WIDTH, HEIGHT), "output.also": ["window:1"], "output.fps": FPS}
