@@ -41,6 +41,7 @@ from bridge.pipeline.endpoints.output import Output
 from bridge.pipeline.endpoints.recording import start_recorder
 from bridge.pipeline.input_policy import restrict_inputs
 from bridge.pipeline.lora_policy import LoraPolicy
+from bridge.pipeline.model.own_loras import OwnLoras
 from bridge.pipeline.model.switch import ModelSwitch
 from bridge.pipeline.monitor import Monitor
 from bridge.pipeline.pacing.lead_times import LeadTimes
@@ -48,7 +49,7 @@ from bridge.pipeline.publish import Publisher
 from bridge.pipeline.stages.base import StageRow
 from bridge.pipeline.stages.compare import end_when_changed
 from bridge.pipeline.stages.table import STAGES
-from bridge.process.engine.choice import EngineControls, know, lora_files, offered
+from bridge.process.engine.choice import EngineControls, know, lora_files, offered, own_loras
 from bridge.process.messages import ChangeFailed, Complaint, EngineEvent, Health, Loading, Ready, Restarting, SizeFound
 from bridge.process.priority import fine_timers
 from bridge.process.supervisor import Supervisor
@@ -192,7 +193,9 @@ class App:
         )
         model = store.snapshot.of(EngineControls).engine_model
         self.telemetry.update(state="loading", output=", ".join(config.output.uris), model=model)
-        self.switch = ModelSwitch(store, self.supervisor, lambda: self.capture.info, fps, report, self.monitor.notify)
+        own = OwnLoras(store, lambda model: own_loras(config.engine, model), len(config.engine.loras))
+        notify = self.monitor.notify
+        self.switch = ModelSwitch(store, self.supervisor, lambda: self.capture.info, fps, own, report, notify)
         stack.callback(self.switch.follow())
 
         stack.callback(self.publisher.stop)

@@ -8,6 +8,7 @@ from typing import Any
 from bridge.control.origin import INTERNAL, Origin
 from bridge.control.store import ControlStore
 from bridge.pipeline.canvas.size import CanvasControls, parse
+from bridge.pipeline.model.own_loras import OwnLoras
 from bridge.process.engine.auto_size import ladder
 from bridge.process.engine.choice import EngineControls, SizeTrial, size_text
 from bridge.process.messages import ChangeFailed, Ready
@@ -28,6 +29,7 @@ class ModelSwitch:
         supervisor: keeps the engine process.
         source: returns the source that is open; None if there is none.
         fps: output rate in 1/s; 0 for the source's.
+        loras: moves the LoRAs that come with a model.
         tell: called with (address, text) about what could not be obeyed as it was asked.
         notify: called with a sentence for the message of the state.
     """
@@ -38,6 +40,7 @@ class ModelSwitch:
         supervisor: Supervisor,
         source: Callable[[], SourceInfo | None],
         fps: float,
+        loras: OwnLoras,
         tell: Callable[[str, str], None],
         notify: Callable[[str], None],
     ) -> None:
@@ -45,6 +48,8 @@ class ModelSwitch:
         self._supervisor = supervisor
         self._source = source
         self._fps = fps
+        self._loras = loras
+        self._chosen = store.snapshot.of(EngineControls).engine_model
         self._tell = tell
         self._notify = notify
         self._model = ""  # that was open last
@@ -92,6 +97,9 @@ class ModelSwitch:
         return SizeTrial(ladder(aspect), min(fps, self._fps) if self._fps else fps)
 
     def _changed(self, name: str, value: Any, origin: Origin) -> None:
+        if name == "engine_model" and value != self._chosen:
+            before, self._chosen = self._chosen, value
+            self._loras.change(before, value)
         if name in ("engine_model", "engine_size"):
             self._obey()
 

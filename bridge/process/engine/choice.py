@@ -173,25 +173,32 @@ def configured(config: Config, choice: EngineChoice, size: Size) -> Config:
     return config.model_copy(update=changes)
 
 
-def lora_folder(config: Config) -> Path:
-    """The folder whose LoRAs are on faders from the start: `loras/MODEL` among the model files.
+def lora_folder(config: Config, model: str = "") -> Path:
+    """The folder whose LoRAs are on faders from the start: `loras/MODEL` among the model files, of the configured model
+    or of another.
 
     Raises:
         ModelError: if `Config.weights_dir` cannot be a folder.
     """
-    return weights.folder(config.weights_dir) / "loras" / config.model
+    return weights.folder(config.weights_dir) / "loras" / (model or config.model)
+
+
+def own_loras(config: Config, model: str) -> list[str]:
+    """The LoRA files of a model: those in its folder, by name, then those that come with it."""
+    files: list[str] = []
+    for folder in (lora_folder(config, model), Path(registry.__file__).with_name(model) / "loras"):
+        with contextlib.suppress(OSError):  # usually there is none
+            files += sorted(str(path) for path in folder.iterdir() if path.suffix[1:].lower() in LORA_ENDINGS)
+    return files
 
 
 def lora_files(config: Config) -> tuple[str, ...]:
     """The file of each LoRA slot at the start; empty for none.
 
-    The LoRAs of the configuration are in the first slots, then follow those of the folder, by name, and those that come
-    with the model. Their faders are at 0, where a LoRA changes nothing. Those for which no slot is left are not loaded.
+    The LoRAs of the configuration are in the first slots, then follow the model's own. Their faders are at 0, where a
+    LoRA changes nothing. Those for which no slot is left are not loaded.
     """
-    files = [lora.file for lora in config.loras]
-    for folder in (lora_folder(config), Path(registry.__file__).with_name(config.model) / "loras"):
-        with contextlib.suppress(OSError):  # usually there is none
-            files += sorted(str(path) for path in folder.iterdir() if path.suffix[1:].lower() in LORA_ENDINGS)
+    files = [lora.file for lora in config.loras] + own_loras(config, config.model)
     return (*files[:LORA_SLOTS], *("",) * (LORA_SLOTS - len(files)))
 
 
