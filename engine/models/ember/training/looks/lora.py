@@ -197,6 +197,6 @@ def write(path: Path, tensors: Mapping[str, Tensor], look: str) -> None:
     for key, tensor in tensors.items():
         module, _, half = key.rpartition(".")
         file[f"diffusion_model.{module.replace('/', '.')}.{halves[half]}.weight"] = tensor.half().contiguous()
-    title = look.partition(":")[0].capitalize()
+    title = "X-ray" if look == "xray" else look.partition(":")[0].capitalize()
     save_file(file, path, {"modelspec.title": title, "modelspec.architecture": "tidecast/ember"})
     path.chmod(0o644)
