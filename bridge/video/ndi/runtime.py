@@ -86,7 +86,7 @@ def is_own_output(name: str) -> bool:
         return name in _own_names
 
 
-def choose(pattern: str, names: list[str]) -> str | None:
+def choose(pattern: str, names: list[str], whole: bool = False) -> str | None:
     """The source that matches a pattern, or None.
 
     A full name is `MACHINE (SOURCE)`. The pattern is compared in this order: with the full name, with the part in
@@ -97,6 +97,7 @@ def choose(pattern: str, names: list[str]) -> str | None:
     Args:
         pattern: what the user wrote after `ndi:`; empty means any source.
         names: full names of the sources that can be seen.
+        whole: whether only the first two comparisons count.
     """
     wanted = pattern.strip().casefold()
     for name in sorted(names):
@@ -109,7 +110,7 @@ def choose(pattern: str, names: list[str]) -> str | None:
         lambda name: fnmatch.fnmatchcase(name, wanted) or fnmatch.fnmatchcase(short_name(name), wanted),
         lambda name: wanted in name,
     )
-    for test in tests:
+    for test in tests[: 1 if whole else None]:
         for name in others:
             if test(name.casefold()):
                 return name
@@ -149,13 +150,14 @@ class Finder:
         """Address by full name of the sources seen in the last seconds; empty while not searching."""
         return self._search.seen_by(self)
 
-    def wait(self, pattern: str, timeout_s: float) -> tuple[str, str] | None:
-        """Wait for a source that matches a pattern; returns its full name and address, or None if none came in time."""
+    def wait(self, pattern: str, timeout_s: float, whole: bool = False) -> tuple[str, str] | None:
+        """Wait for a source that matches a pattern (see `choose`); returns its full name and address, or None if none
+        came in time."""
         deadline = time.monotonic() + timeout_s
         while True:
             with self._search.changed:
                 seen = self.sources()
-                name = choose(pattern, list(seen))
+                name = choose(pattern, list(seen), whole)
                 if name is not None:
                     return name, seen[name]
                 left = deadline - time.monotonic()

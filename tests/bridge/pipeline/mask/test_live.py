@@ -116,7 +116,8 @@ def test_outside_is_the_input_over_ndi_while_prompts_travel_and_steps_change_and
         "controls.prompt_seconds": 1.0,
         "controls.bypass": True,
     }
-    matte, sender = f"{name} matte", Peer(send_matte, f"{name} matte")
+    matte = f"Matte of a Tidecast test {os.getpid()}"  # that must not contain the other name, by which it is found
+    sender = Peer(send_matte, matte)
     with App(load(None, settings)) as app, sender, Peer(compare, name) as peer:
         wait_until_running(app)
 

@@ -141,6 +141,21 @@ def test_a_sender_that_is_killed_is_found_again_when_it_comes_back():
             assert source.connected
 
 
+def test_another_source_whose_name_contains_it_does_not_take_the_place_of_a_lost_one():
+    name = unique("cam")
+    with Peer(serve, name, 320, 192, 30, None) as peer, open_source(f"ndi:{name}") as source:
+        frames_of(source, 5)
+        with Peer(serve, f"{name} wide", 192, 128, 30, None):
+            os.kill(peer.process.pid, signal.SIGKILL)
+            until_lost(source)
+            deadline = time.monotonic() + 10.0
+            while f"{name} wide" not in source.problem:
+                assert source.read(0.1) is None
+                assert time.monotonic() < deadline, "the other one is seen"
+            with Peer(serve, name, 256, 128, 30, None):
+                assert frames_of(source, 1)[0].width == 256
+
+
 def test_size_changes_in_mid_stream_between_processes():
     name = unique("size")
     with Peer(serve, name, 320, 192, 30, None) as peer, open_source(f"ndi:{name}") as source:
@@ -267,6 +282,8 @@ def test_exact_names_come_before_partial_ones():
     assert choose("other (*obs*)", names) == "OTHER (obs)"
     assert choose("*2*", names) == "HOST (OBS 2)"
     assert choose("amer", names) == "OTHER (Camera)"
+    assert choose("amer", names, whole=True) is None and choose("*2*", names, whole=True) is None
+    assert choose("camera", names, whole=True) == "OTHER (Camera)"
     assert choose("", names) == "OTHER (Camera)"
     assert choose("nothing", names) is None
     assert choose("", []) is None
