@@ -23,7 +23,9 @@ class Turns:
     def __init__(self, folder: Path, worker: str) -> None:
         self._folder = folder
         self._gate = filelock.FileLock(folder / "gate")
-        self._own = filelock.FileLock(folder / f"{worker}.worker")
+        own = folder / f"{worker}.worker"
+        own.touch()  # so that the others know this worker before its first turn
+        self._own = filelock.FileLock(own)
 
     @contextmanager
     def turn(self, alone: bool) -> Iterator[None]:
