@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
@@ -241,16 +242,20 @@ def serve(config: AppConfig, plain: bool, *, seconds: float | None = None, fall_
     live = out.is_terminal and not plain
     start_logging(live)
     asked: list[int] = []  # a handler may interrupt this thread while it holds a lock, so it takes none
-    with obeyed(asked.append), raised_session():
+    with obeyed(asked.append), ExitStack() as session:
         bridge = _started(config, fall_back)
         try:
             with going_on(out):
                 out.print(introduction(bridge), highlight=False, markup=False)
             end_s = math.inf if seconds is None else time.monotonic() + seconds
+            raised = False
             with StatusLine(bridge, out, live) as status:
                 while not (asked or bridge.quit.wait(status.period_s) or time.monotonic() >= end_s):
                     if bridge.failure:
                         raise EngineError(bridge.failure)
+                    if not raised and bridge.supervisor.state == "running":
+                        raised = True  # not before: loading would hold up other programs, perhaps another show
+                        session.enter_context(raised_session())
                     status.show()
         finally:
             bridge.stop()

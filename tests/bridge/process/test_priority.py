@@ -8,6 +8,7 @@ import gc
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,6 +16,7 @@ from unittest import mock
 import pytest
 
 from bridge import app
+from bridge.bench.overhead import identity
 from bridge.cli import doctor, main
 from bridge.config_file import load
 from bridge.process import priority, worker
@@ -75,6 +77,28 @@ print(priority.SESSION.read_text().split()[-1])
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, start_new_session=True)
     assert run.stdout.split() in (["True", "-10", "0"], ["False", "0", "0"]), run.stderr
+
+
+def test_the_session_is_raised_once_the_engine_runs_and_not_while_it_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, states = main._started, []
+
+    def bridge_of(*args: Any) -> app.App:
+        bridge = started(*args)
+
+        @contextlib.contextmanager
+        def raised_session() -> Iterator[bool]:
+            states.append(str(bridge.supervisor.state))
+            bridge.quit.set()
+            yield True
+
+        monkeypatch.setattr(main, "raised_session", raised_session)
+        return bridge
+
+    monkeypatch.setattr(main, "_started", bridge_of)
+    monkeypatch.setattr(main, "start_logging", lambda live: None)
+    quiet = {"osc.enabled": False, "web.enabled": False}
+    main.serve(load(None, identity("pattern:bars", "null:", 64, 48) | quiet), plain=True, seconds=120.0)
+    assert states == ["running"]
 
 
 @pytest.mark.parametrize("raised, by_session, level", [(True, True, "ok"), (False, False, "ok"), (False, True, "note")])
