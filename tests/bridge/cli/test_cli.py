@@ -204,12 +204,13 @@ def test_the_bridge_does_not_load_torch():
 
 INTERRUPTED = """
 import os, signal, threading
+from types import SimpleNamespace
 from bridge import app
 from bridge.cli import main as cli
 from bridge.config_file import load
 
 class Quiet:  # in the place of the whole bridge
-    failure = ""
+    failure, supervisor = "", SimpleNamespace(state="loading")
     def __init__(self, config): self.quit = threading.Event()
     def start(self): pass
     def stop(self): pass
