@@ -88,7 +88,7 @@ class NdiAudio:
             if self._handle is None:
                 raise TransportError(f"The sound of {self.pattern!r} is not open.")
             if self._finder.searching:
-                found = self._finder.wait(self.pattern, 0.0 if self.name else timeout_s)
+                found = self._finder.wait(self.pattern, 0.0 if self.name else timeout_s, self.name)
                 if found is not None:
                     connect(library(), self._handle, *found)
                     self.name, self._heard = found[0], time.monotonic()

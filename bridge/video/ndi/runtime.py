@@ -150,9 +150,16 @@ class Finder:
         """Address by full name of the sources seen in the last seconds; empty while not searching."""
         return self._search.seen_by(self)
 
-    def wait(self, pattern: str, timeout_s: float, whole: bool = False) -> tuple[str, str] | None:
-        """Wait for a source that matches a pattern (see `choose`); returns its full name and address, or None if none
-        came in time."""
+    def wait(self, pattern: str, timeout_s: float, lost: str = "") -> tuple[str, str] | None:
+        """Wait for a source that matches a pattern; returns its full name and address, or None if none came in time.
+
+        Args:
+            pattern: see `choose`.
+            timeout_s: longest wait.
+            lost: full name of the source that is gone, if there was one. Where it had just the wanted name, one whose
+                name only contains that does not take its place.
+        """
+        whole = bool(lost) and choose(pattern, [lost], whole=True) is not None
         deadline = time.monotonic() + timeout_s
         while True:
             with self._search.changed:

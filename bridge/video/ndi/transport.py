@@ -31,7 +31,6 @@ from bridge.video.ndi.runtime import (
     ROUND_S,
     Finder,
     add_own_output,
-    choose,
     close_at_exit,
     is_own_output,
     library,
@@ -127,10 +126,8 @@ class NdiSource(Source):
             while True:
                 left = max(0.0, deadline - time.monotonic())
                 if self._finder.searching:
-                    # A lost connection may also come back by itself, so frames are awaited during the search. Where the
-                    # lost source had just the wanted name, one whose name only contains it must not take its place.
-                    whole = bool(self._name) and choose(self._pattern, [self._name], whole=True) is not None
-                    found = self._finder.wait(self._pattern, 0.0 if self._name else left, whole)
+                    # A lost connection may also come back by itself, so frames are awaited during the search.
+                    found = self._finder.wait(self._pattern, 0.0 if self._name else left, self._name)
                     if found is not None:
                         self._connect(*found)
                 if self._name:
