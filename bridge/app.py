@@ -229,7 +229,11 @@ class App:
         """The beat, modulators, the sound, the addresses of other programs, snapshots, cues, `/quit` and MIDI."""
         osc, telemetry, pacer, engine = self.config.osc, self.telemetry, self.publisher.pacer, self.supervisor
         lead = LeadTimes(
-            self._stages, telemetry.snapshot, lambda: engine.finished / max(1, engine.chunks), lambda: pacer.period_ms
+            self._stages,
+            telemetry.snapshot,
+            chunk_frames=lambda: engine.finished / max(1, engine.chunks),
+            waited_ms=lambda: engine.waited_ms,
+            period_ms=lambda: pacer.period_ms,
         )
         folder = state_dir(self.config.storage.state_dir)
         session = Session(folder / SESSION, telemetry.error).start()

@@ -11,6 +11,9 @@ import enum
 import multiprocessing
 import time
 
+SMOOTHED = 16
+"""Chunks over which the time that frames wait is smoothed."""
+
 
 class Phase(enum.IntEnum):
     """What the engine process is doing."""
@@ -32,6 +35,8 @@ class _Word(enum.IntEnum):
     CHUNKS = 5
     STEP_NS = 6
     FIRST_STEP_NS = 7
+    WAITED_NS = 8
+    BEGUN = 9
 
 
 class Heartbeat:
@@ -51,6 +56,12 @@ class Heartbeat:
         self._words[_Word.TAKEN] += taken
         self._words[_Word.SKIPPED] += skipped
         self._words[_Word.FINISHED] += finished
+
+    def begun(self, waited_ns: int) -> None:
+        """Count one chunk that is begun and record how long its newest frame had waited since it was captured."""
+        words = self._words
+        words[_Word.BEGUN] += 1
+        words[_Word.WAITED_NS] += (waited_ns - words[_Word.WAITED_NS]) // min(words[_Word.BEGUN], SMOOTHED)
 
     def chunk(self, duration_ns: int) -> None:
         """Count one finished chunk and record how long it took."""
@@ -88,6 +99,12 @@ class Heartbeat:
     def chunks(self) -> int:
         """Chunks finished."""
         return int(self._words[_Word.CHUNKS])
+
+    @property
+    def waited_s(self) -> float:
+        """How long the newest frame of a chunk waits from its capture until the chunk is begun, mean of the last ones
+        in s."""
+        return self._words[_Word.WAITED_NS] / 1e9
 
     @property
     def step_s(self) -> float:

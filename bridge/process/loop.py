@@ -186,6 +186,7 @@ class Loop:
         for frame in frames:
             session.feed(frame)
         self._heartbeat.beat(Phase.STEPPING)
+        self._heartbeat.begun(self._clock.monotonic_ns() - frames[-1].captured_ns)
         began = self._clock.perf_counter()
         session.begin(
             controls if controls.steps == decided.steps else dataclasses.replace(controls, steps=decided.steps)

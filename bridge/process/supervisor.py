@@ -150,6 +150,11 @@ class Supervisor:
         return self._heartbeat.chunks
 
     @property
+    def waited_ms(self) -> float:
+        """How long the newest frame of a chunk waits from its capture until the chunk is begun, in ms."""
+        return self._heartbeat.waited_s * 1e3
+
+    @property
     def process_id(self) -> int:
         """Process id of the engine; 0 when there is none."""
         return self._pid

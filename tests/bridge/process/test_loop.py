@@ -95,12 +95,14 @@ class Device:
         self.most = 0
         self.idle: list[float] = []
         self.early: list[float] = []
+        self.waited: list[float] = []
 
     def feed(self, frame: Frame) -> None:
         self._fed.append(frame)
 
     def begin(self, controls: Controls) -> None:
         assert len(self._fed) == FRAMES
+        self.waited.append(self._world.now - self._fed[-1].captured_ns / 1e9)
         if self._begun:
             self.early.append(self._free - self._world.now)
         self._world.now += self._upload_s
@@ -175,6 +177,16 @@ def test_with_a_synchronous_device_a_chunk_is_collected_before_the_next() -> Non
     heartbeat = serve(world, device)
     assert device.most == 1
     assert heartbeat.step_s == pytest.approx(0.061)
+
+
+def test_how_long_frames_wait_for_their_chunk_is_measured() -> None:
+    """While nearly each chunk must wait for the one before: about the mean of the last waits."""
+    world = World(fps=100, last=1000)
+    device = Device(world, upload_s=0.001, compute_s=0.060, download_s=0.0, asynchronous=False)
+    heartbeat = serve(world, device)
+    last = device.waited[-50:]
+    assert min(last) <= heartbeat.waited_s <= max(last)
+    assert heartbeat.waited_s == pytest.approx(sum(last) / len(last), abs=0.003) and max(last) > 0.004
 
 
 def test_a_device_that_becomes_slower_is_learnt_and_one_that_hangs_gives_no_sign_of_life(

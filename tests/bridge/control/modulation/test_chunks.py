@@ -24,7 +24,7 @@ def seen(chunk: int, compute_s: float, seconds: float = 92.0) -> tuple[np.ndarra
     engine that takes `chunk` frames at once and needs `compute_s` from when it has them."""
     delay_s = (chunk - 1) / FPS + compute_s  # from the capture of a frame until it is sent: the same for all
     readings = {"latency": delay_s * 1e3, "fps_engine": FPS}
-    lead = LeadTimes(STAGES, lambda: readings, lambda: float(chunk), lambda: 1000.0 / FPS)
+    lead = LeadTimes(STAGES, lambda: readings, lambda: float(chunk), lambda: 0.0, lambda: 1000.0 / FPS)
     stage = Stage(lead_ms=lead.of)
     try:
         stage.store.set("strength", 0.5)

@@ -28,9 +28,9 @@ BAR_BEATS = 2
 LATE = {100.0: 260.0, 250.0: 340.0, 600.0: 340.0}
 """How late the engine is, in ms, and the tempo that comes while a change waits: a slower and a faster one."""
 
-PAUSE_MS, TRIES = 10.0, 4
-"""A measurement in which the machine pauses a program that only sleeps for longer, or in which the engine does not stay
-as late as it was, is made again, so often at most."""
+PAUSE_MS, TRIES = 10.0, 12
+"""A measurement in which the machine pauses a program that only sleeps for longer, or in which a frame is half a tick
+later or earlier than was known, is made again, so often at most."""
 
 
 def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
@@ -103,7 +103,8 @@ def test_a_change_reaches_the_receiver_within_a_tick_of_the_beat(
                 say("/tempo/bpm", BPM)
                 paused_ms = probe.take()
                 low_ms, _, high_ms = app.publisher.pacer.latency.quantiles_ms()
-                if paused_ms < PAUSE_MS and high_ms < low_ms + TICK_MS:
+                steady = known_ms - TICK_MS / 2 < low_ms and high_ms < known_ms + TICK_MS / 2
+                if paused_ms < PAUSE_MS and steady:
                     break
             worst.append(max(map(abs, errors)))
             lines.append(

@@ -110,8 +110,12 @@ def test_a_killed_process_leaves_a_playable_file(rig: Rig) -> None:
     wait(lambda: rig.recorder.pids, "the process")
     rig.play(5)
     path = Path(rig.path)
-    rig.play(75)
-    wait(lambda: written(path) >= FPS, "a second in the file, while the recording runs")
+
+    def played() -> bool:
+        rig.play(5)
+        return written(path) >= FPS
+
+    wait(played, "a second in the file, while the recording runs")
     os.kill(rig.recorder.pids["output"], signal.SIGKILL)
     wait(lambda: rig.troubles, "the report")
     assert "died" in rig.troubles[0]
