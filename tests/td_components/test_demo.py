@@ -27,13 +27,13 @@ LONG = ("水晶の川 🌊 a river of glass, slowly, " * 600).encode()[:20_480].
 
 
 NAMED = {
-    "output_size": "1280x720",
+    "output_size": "288x256",
     "engine_size": "272x256",
     "engine_model": "ember",
     "audio_source": "ndi",
     "mask_key": "#0020ff",
-    "mask_input": "pattern:waves",
-    "mask_background_input": "pattern:dance",
+    "mask_input": "pattern:bars",
+    "mask_background_input": "pattern:counter",
     "mask_background_color": "#102030",
     **{f"mod_{number}": f"lora_1 sine hz={number}" for number in range(1, SLOTS + 1)},
 }
