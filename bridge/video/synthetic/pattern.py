@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -144,7 +145,7 @@ def counter(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=(90, 140, 160), width=max(1, width // 200))
     pixels = np.array(image)
     tall = max(8, height // 5)
-    _write_number(pixels, number, int(y) - tall // 2, tall, 6)
+    _write_number(pixels, number, max(0, int(y) - tall // 2), tall, 6)
     draw_strip(pixels, number)
     return pixels
 
@@ -161,9 +162,10 @@ def _wave_fields(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _wave_colours() -> np.ndarray:
+    """The colour of every value, uint8 [256, 1, 3]."""
     phase = np.arange(256, dtype=np.float32)[:, None] * (2 * math.pi / 256) + np.asarray([0.0, 2.1, 4.2])
     colours: np.ndarray = 127.5 + 110 * np.sin(phase)
-    return np.round(colours).astype(np.uint8)
+    return np.round(colours).astype(np.uint8)[:, None]
 
 
 def waves(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
@@ -172,8 +174,8 @@ def waves(number: int, width: int, height: int, fps: Fraction) -> np.ndarray:
     turn = number / float(fps) * 23.0 / 256.0 % 1.0
     across = int(turn * first.shape[1])
     index = first + second[:, across : across + first.shape[1]] + np.uint8(int(turn * 256.0))
-    small = Image.fromarray(np.take(_wave_colours(), index, axis=0))
-    return np.array(small.resize((width, height), Image.Resampling.BILINEAR))
+    small = cv2.applyColorMap(index, _wave_colours())
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 PATTERNS: dict[str, Callable[[int, int, int, Fraction], np.ndarray]] = {
