@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import compileall
 import os
 import re
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bridge.process.priority import keep_objects
-from tests.support.turns import Turns
 
 # Before torch is loaded, and for every process that a test starts. The tests' tensors are small: two threads share an
 # operation of microseconds and then wait for each other. On an idle machine that gains nothing; where other programs
@@ -38,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=HERE / "golden",
         help="Folder of reference vectors for tests/engine/test_golden.py; without it, the selection in tests/golden.",
     )
+    parser.addoption("--alone", choices=("no", "only"), help="Leave out the tests that run alone, or all others.")
     parser.addoption("--one-try", action="store_true", help="Run no test again, whatever the machine does to it.")
 
 
@@ -65,48 +60,21 @@ def short_collections(request: pytest.FixtureRequest) -> None:
         keep_objects()
 
 
-TURNS = pytest.StashKey[Turns]()
-FOLDER = pytest.StashKey["tempfile.TemporaryDirectory[str]"]()
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no module without a test that runs alone, where no other is wanted."""
+    tests = collection_path.suffix == ".py" and config.getoption("--alone") == "only"
+    return True if tests and "pytest.mark.alone" not in collection_path.read_text() else None
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:
-    """Give the workers a folder for their turns."""
-    if FOLDER not in node.config.stash:
-        node.config.stash[FOLDER] = tempfile.TemporaryDirectory(prefix="tidecast-tests-")
-    node.workerinput["turns"] = node.config.stash[FOLDER].name
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    if FOLDER in config.stash:
-        config.stash[FOLDER].cleanup()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Take part in the turns of a run with several workers, and keep the compiled modules, even where Python was told
-    not to (PYTHONDONTWRITEBYTECODE).
-
-    Hundreds of processes are started here. Without compiled modules each compiles all again: a fifth of its start.
-    """
-    if worker := getattr(config, "workerinput", None):
-        config.stash[TURNS] = Turns(Path(worker["turns"]), worker["workerid"])
-    if sys.dont_write_bytecode:
-        for package in ("bridge", "engine"):
-            compileall.compile_dir(HERE.parent / package, quiet=2)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of all others, so that no time limit counts what it waits
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Run what is marked as `alone` while no other test runs."""
-    turns = item.config.stash.get(TURNS, None)
-    with turns.turn(item.get_closest_marker("alone") is not None) if turns else nullcontext():
-        return (yield)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     assert all((HERE / name).is_file() for name in REAL_TIME), "a module of REAL_TIME was moved"
+    if which := config.getoption("--alone"):
+        left_out = [item for item in items if (item.get_closest_marker("alone") is None) == (which == "only")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
     for item in items:
-        if item.config.getoption("--one-try"):
+        if config.getoption("--one-try"):
             break
         if item.path.relative_to(HERE).as_posix() in REAL_TIME:
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=2))

@@ -38,6 +38,7 @@ from engine.frame import Frame, PixelFormat
 
 SIZE = (320, 192)
 FPS = 30.0
+"""What the readings say."""
 
 
 def tint(text: str) -> np.ndarray:
@@ -71,10 +72,11 @@ class Stage:
         port: TCP port of the page; 0 for a free one.
         folder: for real snapshots, bindings and cues, kept in this folder, and show files; without it, snapshots are a
             stand-in that the tests can look into.
+        fps: pictures that it really sends in a second.
         web: other arguments of `WebProcess`.
     """
 
-    def __init__(self, port: int = 0, folder: Path | None = None, **web: Any) -> None:
+    def __init__(self, port: int = 0, folder: Path | None = None, fps: float = 6.0, **web: Any) -> None:
         self.store = ControlStore(TABLE)
         self.telemetry = Telemetry(TABLE)
         self.inputs = [
@@ -120,6 +122,7 @@ class Stage:
         self.latency_ms = 110.0
         self.motion_ms = 30.0
         self.size = SIZE  # of the output; the web process is told that of the start
+        self.fps = fps
         self.sent = 0
         self.black_from = -1
         self.gaps_ms: list[float] = []
@@ -182,7 +185,7 @@ class Stage:
         return MidiState(self.learning, dict(self.bindings), tuple(self.ports))
 
     def _run(self) -> None:
-        period, start, number = 1 / FPS, time.monotonic(), 0
+        period, start, number = 1 / self.fps, time.monotonic(), 0
         last_sent, was_black = start, False
         while not self._stopping.wait(max(0.0, start + number * period - time.monotonic())):
             now = time.monotonic()
@@ -207,7 +210,7 @@ class Stage:
             self.newest = Frame(bgra, PixelFormat.BGRA, seq=number)
             self.web.offer("output", self.newest)
             self.sent += 1
-            if number % 3 == 0:
+            if number % max(1, round(self.fps / 10.0)) == 0:
                 self._report(number, now - start)
             number += 1
 

@@ -141,6 +141,7 @@ def world(tmp_path: Path, monkeypatch):
     made.td.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(700)
 @pytest.mark.skipif(os.name == "nt", reason="kills by POSIX signals")
 def test_start_drive_lose_find_again_and_stop(world, monkeypatch):

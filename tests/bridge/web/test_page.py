@@ -73,7 +73,7 @@ LONG = "a lighthouse in a storm at night, waves of molten glass, heavy clouds, l
 
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
-    with Stage(examples=EXAMPLES) as running:
+    with Stage(fps=FPS, examples=EXAMPLES) as running:
         yield running
 
 
@@ -727,13 +727,23 @@ def test_no_serious_accessibility_finding(page: Tab, stage: Stage, size: tuple[i
     ]
     findings = []
     page.js(script)
-    for state in states:
-        page.js(f"document.querySelectorAll('dialog').forEach((d) => d.close()); {state}; void 0")
+
+    def audit() -> None:
         found = page.js(
             "axe.run(document, {resultTypes: ['violations']}).then((r) => JSON.stringify(r.violations.map((v) =>"
             " [v.impact, v.id, v.nodes.slice(0, 5).map((n) => n.target.join(' ') + ': ' + n.failureSummary)])))"
         )
-        findings += json.loads(found)
+        findings.extend(json.loads(found))
+
+    for state in states:
+        page.js(f"document.querySelectorAll('dialog').forEach((d) => d.close()); {state}; void 0")
+        audit()
+    page.js("document.body.classList.remove('offline')")
+    stage.telemetry.update(state="error", message=f"A reason that needs scrolling: {LONG}")
+    page.until("!document.getElementById('notice').hidden")
+    audit()
+    stage.telemetry.update(state="running", message="")
+    page.until("document.getElementById('notice').hidden")
     stage.store.set("compare", False)
     stage.telemetry.update(given_up="", stretched="")
     serious = [finding for finding in findings if finding[0] in ("serious", "critical")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from bridge.app import App
@@ -29,7 +30,9 @@ def halves(path: Path) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def test_the_picture_is_cut_out_for_another_binding_in_both_modes_and_panic_is_opaque(tmp_path: Path) -> None:
+def test_the_picture_is_cut_out_for_another_binding_in_both_modes_and_panic_is_opaque(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     halves(tmp_path / "halves.png")
     settings = identity(f"file:{tmp_path / 'halves.png'}", f"ndi:{MARK}", WIDTH, HEIGHT) | {
         "output.also": ("window:9",),  # cannot be opened here, and cannot send transparency anywhere
@@ -40,8 +43,6 @@ def test_the_picture_is_cut_out_for_another_binding_in_both_modes_and_panic_is_o
         "controls.mask_use": "alpha",
     }
     with App(load(None, settings)) as app, Peer(mix_with_cyndilib, MARK, str(tmp_path)) as peer:
-        errors: list[tuple[str, str]] = []
-        app.telemetry.listen_errors(lambda topic, reason: errors.append((topic, reason)))
         reading = lambda name: app.telemetry.snapshot().get(name)  # noqa: E731
         wait_until_running(app)
 
@@ -63,7 +64,7 @@ def test_the_picture_is_cut_out_for_another_binding_in_both_modes_and_panic_is_o
 
         arrives((*DARK, 255), (*BRIGHT, 255), "without output alpha the whole picture is opaque")
         soon(lambda: reading("alpha_state") == "left out", "and this is said")
-        soon(lambda: any(topic == "/tidecast/output/alpha" for topic, _ in errors), "beside the control too")
+        soon(lambda: "/tidecast/output/alpha: The picture is cut out" in caplog.text, "beside the control too")
         app.store.set("output_alpha", "straight")
         arrives((*DARK, 0), (*BRIGHT, 255), "the whole picture, and its alpha")
         soon(lambda: reading("alpha_state") == "straight" and reading("alpha_unable") == "window:9", "who cannot")
