@@ -36,7 +36,6 @@ class _Word(enum.IntEnum):
     STEP_NS = 6
     FIRST_STEP_NS = 7
     WAITED_NS = 8
-    BEGUN = 9
 
 
 class Heartbeat:
@@ -58,10 +57,9 @@ class Heartbeat:
         self._words[_Word.FINISHED] += finished
 
     def begun(self, waited_ns: int) -> None:
-        """Count one chunk that is begun and record how long its newest frame had waited since it was captured."""
-        words = self._words
-        words[_Word.BEGUN] += 1
-        words[_Word.WAITED_NS] += (waited_ns - words[_Word.WAITED_NS]) // min(words[_Word.BEGUN], SMOOTHED)
+        """Record how long the newest frame of a chunk that is begun has waited since it was captured."""
+        share = min(self.chunks + 1, SMOOTHED)
+        self._words[_Word.WAITED_NS] += (waited_ns - self._words[_Word.WAITED_NS]) // share
 
     def chunk(self, duration_ns: int) -> None:
         """Count one finished chunk and record how long it took."""

@@ -111,7 +111,6 @@ class _Body:
     """
 
     def __init__(self, dancer: _Dancer, seconds: float, width: float) -> None:
-        self.dancer = dancer
         self.unit = unit = _CANVAS * 0.15 * dancer.size
         self._t = t = _BEAT * (seconds + dancer.shift)
         self._sway, self._bounce = math.sin(t), abs(math.sin(2 * t))
